@@ -1,0 +1,122 @@
+# Everything runs from .venv, which `make setup` builds and keeps current with the sources.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help setup egl demo test test-unit lint clean distclean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+EXTRAS ?= sim,ros,dev
+# Python 3.11 to 3.13: the dependencies have no wheels for others.
+SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p -c $(SUPPORTED) 2>/dev/null && echo $$p && break; done)
+
+# A sourced ROS would shadow the wheels in .venv.
+unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
+export AMENT_PREFIX_PATH := $(CURDIR)/$(VENV)
+
+# Stamps: each is written last, so a broken install is never taken for a whole one.
+DEPS := $(VENV)/.deps-installed
+PACKAGE := $(VENV)/.package-installed
+UNFINISHED := $(VENV)/.deps-unfinished
+WHEEL := $(VENV)/wheel
+# Folders too: a deleted file changes only its folder.
+SOURCES := package.xml setup.py setup.cfg pyproject.toml \
+  $(shell find dp_ros launch config models resource -name __pycache__ -prune -o -print 2>/dev/null)
+
+# $(call apt_install,packages,what they are for)
+define apt_install
+command -v apt-get >/dev/null || { echo "setup: no apt-get here; install $(2) (Debian: $(1)) by hand" >&2; exit 1; }
+root=(); [ "$$(id -u)" = 0 ] || root=(sudo)
+echo "setup: apt-get install $(1) ($(2))"
+"$${root[@]}" apt-get update -qq >/dev/null
+"$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+endef
+
+# Built inside .venv: a build/ left in the checkout would bring deleted modules back.
+define build_wheel
+rm -rf $(WHEEL)
+mkdir -p $(WHEEL)
+printf '[build]\nbuild_base = $(WHEEL)\n[egg_info]\negg_base = $(WHEEL)\n' >$(WHEEL)/setup.cfg
+DIST_EXTRA_CONFIG=$(WHEEL)/setup.cfg $(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(WHEEL) .
+endef
+
+help:  ## show this list
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do
+	  printf '  make %-10s %s\n' "$$target" "$$what"
+	done
+
+setup: egl $(PACKAGE)  ## build or refresh .venv (PYTHON=python3.12 chooses the interpreter)
+
+egl:
+	@case "$$(PATH=$$PATH:/sbin:/usr/sbin ldconfig -p)" in *libEGL.so.1*) exit 0 ;; esac
+	# Not fatal: only the simulator renders, and it says so itself.
+	( $(call apt_install,libegl1 libgl1-mesa-dri,EGL for headless rendering) ) ||
+	  echo "setup: goes on without EGL; the simulator cannot render" >&2
+
+$(DEPS): setup.py constraints.txt
+	@if [ -e $(UNFINISHED) ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then
+	  python="$(PYTHON)"
+	  "$$python" -c $(SUPPORTED) 2>/dev/null || {
+	    echo "setup: needs Python 3.11 to 3.13; try make setup PYTHON=/path/to/python3.11" >&2
+	    exit 1
+	  }
+	  if ! "$$python" -c 'import ensurepip' 2>/dev/null; then
+	    venv_package=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+	    $(call apt_install,$$venv_package,venv and pip)
+	  fi
+	  echo "setup: new $(VENV) with $$("$$python" --version)"
+	  "$$python" -m venv --clear $(VENV)
+	fi
+	touch $(UNFINISHED)
+	echo "setup: dependencies (the first time: 2 GB, some minutes)"
+	$(PIP) install -c constraints.txt --upgrade pip setuptools
+	# torchvision by itself: its wheel must not replace a CPU build of torch.
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt --no-deps torchvision
+	$(build_wheel)
+	$(PIP) install -c constraints.txt "$$(echo $(WHEEL)/*.whl)[$(EXTRAS)]"
+	rm $(UNFINISHED)
+	touch $@
+
+# Not editable, because an editable install has no share/.
+$(PACKAGE): $(DEPS) $(SOURCES)
+	@echo "setup: dp_ros"
+	$(build_wheel)
+	# By hand, because pip cannot uninstall what an interrupted install left.
+	rm -rf $(VENV)/lib/python3*/site-packages/dp_ros{,-*.dist-info} $(VENV)/{lib,share}/dp_ros
+	$(PIP) install --no-deps $(WHEEL)/*.whl
+	# ROS looks for executables in lib/<package>; pip puts them in bin/.
+	mkdir -p $(VENV)/lib/dp_ros
+	names='from importlib.metadata import distribution; print(*distribution("dp_ros").entry_points.names)'
+	for script in $$($(BIN)/python -P -c "$$names"); do
+	  [ -e $(VENV)/lib/dp_ros/$$script ] || ln -s ../../bin/$$script $(VENV)/lib/dp_ros/$$script
+	done
+	# As old as the build's start, so that an edit made meanwhile counts.
+	touch -r $(WHEEL)/setup.cfg $@
+
+demo: setup  ## the whole way, from demonstrations to a policy that moves the simulated arm
+	@$(BIN)/dp_ros demo $(ARGS)
+
+test: setup lint  ## lint, types, layers, then every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: setup  ## the tests that need neither ROS nor a simulator
+	@$(BIN)/python -m pytest test/unit $(ARGS)
+
+lint: $(DEPS)  ## ruff, mypy and the layer rule
+	@$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+clean:  ## remove build outputs and caches; keep .venv and runs/
+	@rm -rf build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find dp_ros launch test -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean  ## clean, and remove .venv
+	@rm -rf $(VENV)

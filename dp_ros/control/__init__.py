@@ -1,0 +1,1 @@
+"""How a plan becomes motion: history, chunk, safety, worker, and the controller that ticks them. No torch, no ROS."""

@@ -1,0 +1,127 @@
+"""One tick of the control loop: frames in, command and verdict out. The node and the in-process rollout
+both call it, so what is measured is what runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dp_ros.actions import decode_positions
+from dp_ros.control.chunk import Chunk
+from dp_ros.control.history import History
+from dp_ros.control.safety import Command, Gate, Verdict
+from dp_ros.control.worker import Planner, Request
+from dp_ros.schema import PolicyConfig, RuntimeConfig
+from dp_ros.streams import Frame
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one tick came to."""
+
+    command: Command
+    verdict: Verdict
+    detail: str  # why, for people; empty when all is well
+    plan_s: float | None  # duration of the plan that arrived in this tick
+    chunk: Chunk | None  # the plan in use
+    obs_age_s: float
+
+
+class Controller:
+    """History, planner, chunk and gate of one arm.
+
+    lockstep: `observe(frame)` then `tick(frame.stamp_ns)`; None means that the plan for this frame is still
+    being computed: tick again when it is there. realtime: `observe` whatever arrives, `tick(now)` every
+    control period; while no plan reaches now, the arm holds.
+    """
+
+    def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig, planner: Planner) -> None:
+        self.policy, self.runtime = policy, runtime
+        self.planner = planner
+        self.dt_ns = round(1e9 / policy.rate_hz)
+        self._history = History(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
+        self._gate = Gate(runtime.gate)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode: frames, plan and commands. A plan still being computed will be ignored."""
+        self._history.clear()
+        self._begin_episode()
+
+    def _begin_episode(self) -> None:
+        self._chunk: Chunk | None = None
+        self._last: Command | None = None
+        self._asked_ns: int | None = None
+        self._plans = 0
+        self._plan_s = 0.0
+        self._problem = "no plan yet"
+
+    def observe(self, frame: Frame) -> None:
+        """Take the newest frame; one that begins an episode starts everything anew from where the arm is."""
+        if self._history.push(frame):
+            self._begin_episode()
+            self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), 0.0)
+
+    def tick(self, now_ns: int) -> Decision | None:
+        """The command for now. None before the first frame, and in lockstep while its plan is computed."""
+        newest, last = self._history.newest, self._last
+        if newest is None or last is None:
+            return None
+        plan_s = self._take_plan()
+        if self._is_plan_due(now_ns) and self._asked_ns != newest.stamp_ns and not self.planner.busy:
+            self._ask(last)
+            plan_s = self._take_plan() or plan_s  # an inline planner has answered already
+        if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and self.planner.busy:
+            return None
+        obs_age_s = (now_ns - newest.stamp_ns) / 1e9
+        action = self._chunk.at(now_ns) if self._chunk else None
+        command, verdict = self._gate.check(action, last, obs_age_s, now_ns)
+        self._last = command
+        detail = self._problem if verdict is Verdict.HOLD_NO_PLAN else ""
+        if verdict is Verdict.HOLD_STALE:
+            detail = f"the newest observation is {obs_age_s * 1e3:.0f} ms old"
+        return Decision(command, verdict, detail, plan_s, self._chunk, obs_age_s)
+
+    def hold(self, now_ns: int) -> Command | None:
+        """The command that stops the arm where it was last told to be; None before the first frame."""
+        return None if self._last is None else Command(now_ns, self._last.position_m, self._last.gripper)
+
+    def _is_plan_due(self, now_ns: int) -> bool:
+        """Whether the executed part is used up; realtime asks earlier by what the last plan took."""
+        if self._chunk is None:
+            return True
+        lead_ns = 0 if self.runtime.mode == "lockstep" else round(self._plan_s * 1e9)
+        return self._chunk.is_due(now_ns + lead_ns)
+
+    def _ask(self, last: Command) -> None:
+        window = self._history.window()
+        if window is None:
+            self._problem = f"fewer than {self.policy.horizons.T_o} frames, one control period apart, are there"
+            return
+        self._asked_ns = window[-1].stamp_ns
+        self.planner.request(
+            Request(
+                images=np.stack([frame.images for frame in window]),
+                state=np.stack([frame.state for frame in window]),
+                reference_m=last.position_m,
+                stamp_ns=self._asked_ns,
+                seed=(self.runtime.policy_seed, self._plans),
+            )
+        )
+        self._plans += 1
+
+    def _take_plan(self) -> float | None:
+        """Turn a finished plan into the chunk in use; its duration in seconds, None when none finished."""
+        plan = self.planner.poll()
+        if plan is None or plan.request.stamp_ns != self._asked_ns:  # asked in an episode that is over
+            return None
+        self._plan_s = plan.duration_s
+        if plan.chunk is None:
+            self._chunk, self._problem = None, f"the plan failed: {plan.error}"
+            return plan.duration_s
+        horizons, kind = self.policy.horizons, self.policy.action.position
+        positions = decode_positions(plan.chunk[:, :3], plan.request.reference_m, horizons, kind)
+        actions = np.concatenate([positions, plan.chunk[:, 3:]], axis=1)
+        self._chunk, self._problem = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons), ""
+        return plan.duration_s

@@ -1,0 +1,54 @@
+"""The last T_o frames, spaced by their stamps: complete, or none."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from dp_ros.schema import Horizons
+from dp_ros.streams import Frame
+
+
+class History:
+    """Frames of the current episode. A frame that is far from the one before it begins a new episode."""
+
+    def __init__(self, horizons: Horizons, dt_ns: int, episode_gap_ns: int) -> None:
+        self._T_o, self._dt_ns, self._gap_ns = horizons.T_o, dt_ns, episode_gap_ns
+        self._frames: deque[Frame] = deque(maxlen=4 * horizons.T_o + 4)
+        self._first: Frame | None = None
+
+    def push(self, frame: Frame) -> bool:
+        """Add a frame; True when it begins an episode (the first ever, after a long gap, or after time went
+        backwards by more than the gap). Frames not newer than the newest are ignored."""
+        newest = self.newest
+        begins = newest is None or abs(frame.stamp_ns - newest.stamp_ns) > self._gap_ns
+        if begins:
+            self._frames.clear()
+            self._first = frame
+        if begins or newest is None or frame.stamp_ns > newest.stamp_ns:
+            self._frames.append(frame)
+        return begins
+
+    @property
+    def newest(self) -> Frame | None:
+        return self._frames[-1] if self._frames else None
+
+    def window(self) -> list[Frame] | None:
+        """T_o frames, oldest first, one per control period before the newest, each within half a period of
+        its place. Places before the episode began repeat its first frame, as in training. None where a
+        frame in between is missing: a window with a hole is not what the policy was trained on."""
+        if self.newest is None or self._first is None:
+            return None
+        window = []
+        for back in reversed(range(self._T_o)):
+            place_ns = self.newest.stamp_ns - back * self._dt_ns
+            nearest = min(self._frames, key=lambda frame: abs(frame.stamp_ns - place_ns))
+            if place_ns < self._first.stamp_ns:
+                nearest = self._first
+            elif not abs(nearest.stamp_ns - place_ns) <= self._dt_ns // 2:
+                return None
+            window.append(nearest)
+        return window
+
+    def clear(self) -> None:
+        self._frames.clear()
+        self._first = None

@@ -1,0 +1,146 @@
+"""A checkpoint is a folder without code in it: weights (safetensors), config, statistics, card.
+
+Loading checks format, version, hashes, statistics and shapes, and refuses with one line that says what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.normalizer import StatsError
+from dp_ros.schema import SCHEMA_VERSION, ConfigError, PolicyConfig, parse
+
+WEIGHTS, CONFIG, STATS, CARD = "policy.safetensors", "config.json", "stats.json", "card.md"
+DTYPES = {"f32": torch.float32, "f16": torch.float16}
+
+# From an older version's config.json to the next version's: version -> migration.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; one line: where, what, and what to do."""
+
+
+def save_checkpoint(
+    policy: DiffusionPolicy,
+    folder: str | Path,
+    *,
+    card: str = "",
+    scene: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    dtype: str = "f32",
+) -> Path:
+    """Write `policy` to `folder` in one rename: a reader never sees half of it.
+
+    `scene` says how the pictures were made (size, markers), `training` how the weights were; both are kept
+    in config.json for whoever serves or judges the policy.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        weights = {
+            name: tensor.detach().cpu().to(DTYPES[dtype]).contiguous()
+            for name, tensor in policy.state_dict().items()
+        }
+        save_file(weights, staging / WEIGHTS)
+        (staging / STATS).write_text(json.dumps(policy.stats(), indent=2) + "\n")
+        config = {
+            "schema_version": SCHEMA_VERSION,
+            "network": policy.config.network,
+            "weights_dtype": dtype,
+            "sha256": {name: _sha256(staging / name) for name in (WEIGHTS, STATS)},
+            "policy": policy.config.model_dump(mode="json"),
+            "scene": dict(scene or {}),
+            "training": dict(training or {}),
+        }
+        (staging / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        (staging / CARD).write_text(card)
+        staging.chmod(0o755)
+        if folder.exists():
+            retired = staging.with_name(staging.name + "-old")
+            os.replace(folder, retired)
+            os.replace(staging, folder)
+            shutil.rmtree(retired)
+        else:
+            os.replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """config.json, migrated to this version and checked to be one; no weights are read."""
+    folder = Path(folder)
+    path = folder / CONFIG
+    if not path.is_file():
+        what = "has no config.json" if folder.is_dir() else "does not exist"
+        raise CheckpointError(
+            f"{folder}: {what}, so it is not a checkpoint: give a folder made by `dp_ros train`, e.g. models/NAME"
+        )
+    try:
+        config = json.loads(path.read_text())
+        version = config["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: is not a checkpoint's config.json: copy the checkpoint anew") from None
+    while version in MIGRATIONS:
+        config = MIGRATIONS[version](config)
+        version = config["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path}: schema version {version}, this dp_ros reads {SCHEMA_VERSION}: install a newer dp_ros"
+        )
+    return dict(config)
+
+
+def policy_config(folder: str | Path) -> PolicyConfig:
+    """What the weights in `folder` mean."""
+    try:
+        return parse(PolicyConfig, read_config(folder).get("policy", {}), where=str(Path(folder) / CONFIG))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:
+    """The policy in `folder`, in eval mode, its weights in float32 on `device`."""
+    folder = Path(folder)
+    config = read_config(folder)
+    for name in (WEIGHTS, STATS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing: copy the checkpoint anew")
+        if _sha256(folder / name) != config.get("sha256", {}).get(name):
+            raise CheckpointError(f"{folder}: {name} is not the file config.json was written with: copy it anew")
+    try:
+        policy = DiffusionPolicy(policy_config(folder), json.loads((folder / STATS).read_text()))
+    except StatsError as error:
+        raise CheckpointError(f"{folder / STATS}: {error}") from None
+    weights = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(set(expected) | set(found)):
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: '{name}' has shape {found.get(name)}, config.json implies "
+                f"{expected.get(name)}: the two are of different models"
+            )
+    policy.load_state_dict(weights)
+    return policy.to(device).eval()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

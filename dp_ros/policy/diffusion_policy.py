@@ -1,0 +1,82 @@
+"""Diffusion Policy: window of frames in, chunk of actions out. One file to read for the whole idea."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dp_ros.policy.encoder import PROPRIOCEPTION_DIM, ObservationEncoder
+from dp_ros.policy.noise_schedule import NoiseSchedule
+from dp_ros.policy.normalizer import LimitsNormalizer
+from dp_ros.policy.sampler import sample
+from dp_ros.policy.unet import ConditionalUnet1D
+from dp_ros.schema import PolicyConfig
+
+
+class DiffusionPolicy(nn.Module):
+    """The policy keeps no episode state; all randomness comes from the generator it is given."""
+
+    def __init__(self, config: PolicyConfig, stats: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ObservationEncoder(config.encoder, config.horizons.T_o)
+        self.network = ConditionalUnet1D(config.action.dim, self.encoder.out_dim, config.unet)
+        self.schedule = NoiseSchedule(config.diffusion)
+        self.action_normalizer = LimitsNormalizer.from_stats(stats, "action", config.action.dim)
+        self.state_normalizer = LimitsNormalizer.from_stats(stats, "state", PROPRIOCEPTION_DIM)
+
+    def stats(self) -> dict[str, dict[str, list[float]]]:
+        return {"action": self.action_normalizer.stats(), "state": self.state_normalizer.stats()}
+
+    def encode(self, images: Tensor, state: Tensor) -> Tensor:
+        """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, 4) in metres -> (B, obs_dim)."""
+        return self.encoder(images, self.state_normalizer.normalise(state))
+
+    def loss(
+        self, images: Tensor, state: Tensor, actions: Tensor, generator: torch.Generator, noise_samples: int = 1
+    ) -> Tensor:
+        """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5).
+
+        actions (B, T_p, 4) of the declared kinds, not normalised. `noise_samples` targets are drawn for each
+        window: the encoder, which costs most, runs once for all of them.
+        """
+        obs = self.encode(images, state).repeat_interleave(noise_samples, dim=0)
+        nactions = self.action_normalizer.normalise(actions).repeat_interleave(noise_samples, dim=0)
+        noise = torch.randn(nactions.shape, generator=generator).to(nactions.device)
+        k = torch.randint(0, self.schedule.iterations, (len(nactions),), generator=generator)
+        k = k.to(nactions.device)
+        noisy = self.schedule.add_noise(nactions, noise, k)
+        return F.mse_loss(self.network(noisy, k, obs).float(), noise)
+
+    @torch.inference_mode()
+    def plan(
+        self,
+        images: Tensor,
+        state: Tensor,
+        generator: torch.Generator,
+        sampler: str | None = None,
+        iterations: int | None = None,
+    ) -> Tensor:
+        """One plan: encode once, denoise, un-normalise. images (B, T_o, V, 3, H, W) in [0, 1], cropped;
+        state (B, T_o, 4) -> actions (B, T_p, 4) of the declared kinds, in metres and [-1, 1].
+
+        `generator` is a CPU generator, so that a plan is the same on every device up to rounding.
+        """
+        diffusion = self.config.diffusion
+        obs = self.encode(images, state)
+        shape = (len(images), self.config.horizons.T_p, self.config.action.dim)
+        x_K = torch.randn(shape, generator=generator).to(images.device)
+        nactions = sample(
+            lambda x, k: self.network(x, k, obs),
+            x_K,
+            self.schedule,
+            sampler=sampler or diffusion.sampler,
+            iterations=iterations or diffusion.sampler_iterations,
+            clip=diffusion.clip,
+            generator=generator,
+        )
+        return self.action_normalizer.unnormalise(nactions)

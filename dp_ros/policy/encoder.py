@@ -1,0 +1,79 @@
+"""Images to one feature vector per frame (Chi et al. 2023, section 3.2).
+
+ResNet-18 trained from scratch, GroupNorm instead of BatchNorm (BatchNorm and EMA do not mix), and spatial
+softmax instead of global pooling, so that the features say where things are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dp_ros.policy.torchvision_ops import import_torchvision_models
+from dp_ros.schema import EncoderConfig
+
+PROPRIOCEPTION_DIM = 4  # ee_x, ee_y, ee_z [m], gripper
+
+
+class SpatialSoftmax(nn.Module):
+    """Expected image coordinates of each channel's activation (Levine et al. 2016, section 5.2)."""
+
+    def __init__(self, in_channels: int, keypoints: int) -> None:
+        super().__init__()
+        self.to_keypoints = nn.Conv2d(in_channels, keypoints, kernel_size=1)
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, 2 * keypoints), coordinates in [-1, 1]: all x, then all y."""
+        logits = self.to_keypoints(x).float()
+        height, width = logits.shape[-2:]
+        attention = torch.softmax(logits.flatten(2) / self.temperature, dim=-1).unflatten(2, (height, width))
+        across = torch.linspace(-1.0, 1.0, width, device=x.device)
+        down = torch.linspace(-1.0, 1.0, height, device=x.device)
+        return torch.cat([attention.sum(2) @ across, attention.sum(3) @ down], dim=-1)
+
+
+class ResNetEncoder(nn.Module):
+    """One camera's picture to one feature vector."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        resnet = import_torchvision_models().resnet18(
+            weights=None, norm_layer=lambda channels: nn.GroupNorm(channels // 16, channels)
+        )
+        stages = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4][: config.stages]
+        self.backbone = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool, *stages)
+        self.pool = SpatialSoftmax(64 * 2 ** (config.stages - 1), config.keypoints)
+        self.project = nn.Linear(2 * config.keypoints, config.feature_dim)
+        self.to(memory_format=torch.channels_last)  # the layout of camera frames, and the fast one on CPU
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (N, 3, H, W) in [0, 1] -> (N, feature_dim)."""
+        return torch.relu(self.project(self.pool(self.backbone(images * 2.0 - 1.0))))
+
+
+class ObservationEncoder(nn.Module):
+    """All cameras, and proprioception where the config asks for it, to one vector per window."""
+
+    def __init__(self, config: EncoderConfig, T_o: int) -> None:
+        super().__init__()
+        self.config = config
+        count = 1 if config.share_weights else len(config.cameras)
+        self.cameras = nn.ModuleList([ResNetEncoder(config) for _ in range(count)])
+        frame_dim = len(config.cameras) * config.feature_dim
+        if config.proprioception:
+            frame_dim += PROPRIOCEPTION_DIM
+        self.out_dim = T_o * frame_dim
+
+    def forward(self, images: Tensor, state: Tensor) -> Tensor:
+        """images (B, T_o, V, 3, H, W) in [0, 1], cameras V in the config's order, already cropped;
+        state (B, T_o, 4) normalised, ignored unless proprioception is on -> (B, out_dim)."""
+        batch, T_o, views = images.shape[:3]
+        features = []
+        for view in range(views):
+            encoder = self.cameras[view % len(self.cameras)]
+            frames = images[:, :, view].flatten(0, 1)
+            features.append(encoder(frames).unflatten(0, (batch, T_o)))
+        if self.config.proprioception:
+            features.append(state.to(features[0].dtype))
+        return torch.cat(features, dim=-1).flatten(1)

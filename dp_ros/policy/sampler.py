@@ -1,0 +1,75 @@
+"""The reverse process: noise to an action chunk, as pure functions of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dp_ros.policy.noise_schedule import NoiseSchedule
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_k (B, T_p, D), k (B,)) -> predicted noise (B, T_p, D)
+
+
+def predict_clean(x_k: Tensor, eps: Tensor, abar_k: Tensor, clip: float) -> Tensor:
+    """The clean action that x_k and its noise imply (Ho et al. 2020, eq. 15), clipped."""
+    return ((x_k - (1.0 - abar_k).sqrt() * eps) / abar_k.sqrt()).clamp(-clip, clip)
+
+
+def ddpm_step(x_k: Tensor, eps: Tensor, k: int, schedule: NoiseSchedule, clip: float, noise: Tensor) -> Tensor:
+    """One ancestral step x_k -> x_{k-1} (Ho et al. 2020, eq. 6 and 7, the smaller variance)."""
+    abar_k = schedule.abar[k]
+    abar_prev = schedule.abar[k - 1] if k > 0 else torch.ones(())
+    beta_k, alpha_k = schedule.beta[k], schedule.alpha[k]
+    x_0 = predict_clean(x_k, eps, abar_k, clip)
+    mean = (abar_prev.sqrt() * beta_k * x_0 + alpha_k.sqrt() * (1.0 - abar_prev) * x_k) / (1.0 - abar_k)
+    if k == 0:
+        return mean
+    variance = ((1.0 - abar_prev) / (1.0 - abar_k) * beta_k).clamp(min=1e-20)
+    return mean + variance.sqrt() * noise
+
+
+def ddim_step(x_k: Tensor, eps: Tensor, abar_k: Tensor, abar_prev: Tensor, clip: float) -> Tensor:
+    """One DDIM update, eta = 0 (Song et al. 2021, eq. 12)."""
+    x_0 = predict_clean(x_k, eps, abar_k, clip)
+    return abar_prev.sqrt() * x_0 + (1.0 - abar_prev).sqrt() * eps
+
+
+def ddim_iterations(trained: int, used: int) -> list[int]:
+    """The iterations DDIM visits, newest noise first: every (trained // used)-th."""
+    stride = trained // used
+    return [i * stride for i in reversed(range(used))]
+
+
+def sample(
+    denoise: Denoise,
+    x_K: Tensor,
+    schedule: NoiseSchedule,
+    *,
+    sampler: str,
+    iterations: int,
+    clip: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Run the reverse process from noise x_K (B, T_p, D) to a clean, normalised chunk (B, T_p, D).
+
+    `sampler` is "ddpm" (all iterations, draws noise from `generator`) or "ddim" (deterministic given x_K).
+    """
+    x = x_K
+    if sampler == "ddpm":
+        for k in reversed(range(schedule.iterations)):
+            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            x = ddpm_step(x, denoise(x, _batch(k, x)), k, schedule, clip, noise)
+        return x
+    if sampler != "ddim":
+        raise ValueError(f"sampler '{sampler}' is neither ddpm nor ddim")
+    visited = ddim_iterations(schedule.iterations, iterations)
+    for k, k_prev in zip(visited, [*visited[1:], None], strict=True):
+        abar_prev = torch.ones(()) if k_prev is None else schedule.abar[k_prev]
+        x = ddim_step(x, denoise(x, _batch(k, x)), schedule.abar[k], abar_prev, clip)
+    return x
+
+
+def _batch(k: int, x: Tensor) -> Tensor:
+    return torch.full((x.shape[0],), k, device=x.device, dtype=torch.long)

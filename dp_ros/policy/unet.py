@@ -1,0 +1,110 @@
+"""The denoising network: a 1-D convolutional U-Net over the action chunk, conditioned by FiLM.
+
+Chi et al. 2023, section 3.1 (after Janner et al. 2022); FiLM from Perez et al. 2018.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dp_ros.schema import UNetConfig
+
+
+class StepEmbedding(nn.Module):
+    """Sinusoidal embedding of the diffusion iteration k (Vaswani et al. 2017, section 3.5), then an MLP."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.Mish(), nn.Linear(dim * 4, dim))
+
+    def forward(self, k: Tensor) -> Tensor:
+        """k (B,) -> (B, dim)."""
+        half = self.dim // 2
+        frequencies = torch.exp(torch.arange(half, device=k.device) * (-math.log(10_000.0) / (half - 1)))
+        angles = k[:, None].float() * frequencies
+        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
+class ConvBlock(nn.Sequential):
+    """Conv1d -> GroupNorm -> Mish, length kept."""
+
+    def __init__(self, in_channels: int, out_channels: int, config: UNetConfig) -> None:
+        super().__init__(
+            nn.Conv1d(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2),
+            nn.GroupNorm(config.groups, out_channels),
+            nn.Mish(),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two ConvBlocks; FiLM scales and shifts the features between them."""
+
+    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.first = ConvBlock(in_channels, out_channels, config)
+        self.second = ConvBlock(out_channels, out_channels, config)
+        self.film = nn.Sequential(nn.Mish(), nn.Linear(cond_dim, 2 * out_channels))
+        self.skip = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """x (B, C_in, T), cond (B, cond_dim) -> (B, C_out, T)."""
+        scale, shift = self.film(cond)[..., None].chunk(2, dim=1)
+        return self.second(self.first(x) * scale + shift) + self.skip(x)
+
+
+class ConditionalUnet1D(nn.Module):
+    """Predicts the noise in an action chunk, given the observation and the iteration."""
+
+    def __init__(self, action_dim: int, obs_dim: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.levels = len(config.channels)
+        cond_dim = config.step_embedding_dim + obs_dim
+        self.embed_step = StepEmbedding(config.step_embedding_dim)
+
+        def pair(in_channels: int, out_channels: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                [
+                    ResidualBlock(in_channels, out_channels, cond_dim, config),
+                    ResidualBlock(out_channels, out_channels, cond_dim, config),
+                ]
+            )
+
+        widths = [action_dim, *config.channels]
+        self.down = nn.ModuleList([pair(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.downsample = nn.ModuleList([nn.Conv1d(c, c, 3, stride=2, padding=1) for c in config.channels[:-1]])
+        self.middle = pair(config.channels[-1], config.channels[-1])
+        upward = list(zip(config.channels[:0:-1], config.channels[-2::-1], strict=True))
+        self.up = nn.ModuleList([pair(2 * a, b) for a, b in upward])
+        self.upsample = nn.ModuleList([nn.ConvTranspose1d(b, b, 4, stride=2, padding=1) for _, b in upward])
+        first = config.channels[0]
+        self.out = nn.Sequential(ConvBlock(first, first, config), nn.Conv1d(first, action_dim, 1))
+
+    def forward(self, actions: Tensor, k: Tensor, obs: Tensor) -> Tensor:
+        """actions (B, T_p, D) noisy and normalised; k (B,); obs (B, obs_dim) -> predicted noise (B, T_p, D).
+
+        Any T_p: the chunk is padded to a multiple of the strides by repeating its last action, and cut back.
+        """
+        T_p = actions.shape[1]
+        multiple = 2 ** (self.levels - 1)
+        x = F.pad(actions.transpose(1, 2), (0, -T_p % multiple), mode="replicate")
+        cond = torch.cat([self.embed_step(k).to(obs.dtype), obs], dim=-1)
+        skips = []
+        for level, blocks in enumerate(self.down):
+            for block in blocks:
+                x = block(x, cond)
+            skips.append(x)
+            if level < self.levels - 1:
+                x = self.downsample[level](x)
+        for block in self.middle:
+            x = block(x, cond)
+        for blocks, upsample in zip(self.up, self.upsample, strict=True):
+            x = torch.cat([x, skips.pop()], dim=1)
+            for block in blocks:
+                x = block(x, cond)
+            x = upsample(x)
+        return self.out(x)[..., :T_p].transpose(1, 2)

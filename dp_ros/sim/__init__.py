@@ -1,0 +1,1 @@
+"""Metaworld as a robot arm: the task adapter, its scripted experts, fast offscreen rendering. No ROS, no torch."""

@@ -1,0 +1,1 @@
+"""Makes datasets from experts and policies from datasets."""

@@ -1,0 +1,82 @@
+"""Build description for colcon and pip; package.xml carries the ROS side of the same facts."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "dp_ros"
+ROS_PACKAGES = (
+    "rclpy",
+    "rmw-fastrtps-cpp",  # rclpy's wheel does not bring a middleware by itself
+    "sensor-msgs",
+    "geometry-msgs",
+    "std-msgs",
+    "std-srvs",
+    "nav-msgs",
+    "visualization-msgs",
+    "diagnostic-msgs",
+    "lifecycle-msgs",
+)
+TEST = ["hypothesis", "pytest"]
+
+
+def shared(*folders: str) -> list[tuple[str, list[str]]]:
+    """Every file under the folders as data_files of share/dp_ros, sub-folders kept; hidden ones stay out."""
+    files = defaultdict(list)
+    for path in sorted(p for folder in folders for p in Path(folder).rglob("*")):
+        hidden = any(part.startswith((".", "__pycache__")) for part in path.parts)
+        if path.is_file() and not hidden:
+            files[f"share/{NAME}/{path.parent.as_posix()}"].append(path.as_posix())
+    return list(files.items())
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Diffusion Policy for robot arms: record, train, evaluate and serve, as one ROS 2 package.",
+    maintainer="dp_ros maintainers",
+    maintainer_email="maintainers@example.org",
+    license="Apache-2.0",
+    packages=find_packages(exclude=["test", "test.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *shared("launch", "config", "models"),
+    ],
+    zip_safe=False,
+    python_requires=">=3.11,<3.14",  # zarr 3 starts at 3.11; the ros-* wheels end at 3.13
+    install_requires=[
+        "accelerate",
+        "av",
+        "joblib",
+        "matplotlib",
+        "mcap",
+        "numpy",
+        "opencv-python-headless",
+        "pydantic>=2",
+        "pyyaml",
+        "rich",
+        "rosbags",
+        "safetensors",
+        "tensorboard",
+        "torch",
+        "torchvision",
+        "typer",
+        "zarr>=3",
+    ],
+    extras_require={
+        "sim": ["metaworld", "mujoco", "packaging"],  # metaworld imports packaging without asking for it
+        "ros": [f"ros-jazzy-{package}" for package in ROS_PACKAGES],
+        "ros-kilted": [f"ros-kilted-{package}" for package in ROS_PACKAGES],
+        "test": TEST,  # colcon test runs pytest only when this names it
+        "dev": [*TEST, "diffusers", "import-linter", "mypy", "rosless", "ruff", "types-PyYAML"],
+    },
+    entry_points={
+        "console_scripts": [
+            "dp_ros = dp_ros.cli:main",
+            "policy_node = dp_ros.ros.policy_node:main",
+            "metaworld_bridge = dp_ros.ros.metaworld_bridge:main",
+        ],
+    },
+)
