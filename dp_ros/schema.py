@@ -60,7 +60,9 @@ class EncoderConfig(Config):
     width_px: int = Field(224, ge=32, le=640, description="and to this width")
     crop_height_px: int = Field(208, ge=32, le=480, description="random in training, centred when served")
     crop_width_px: int = Field(208, ge=32, le=640)
-    stages: int = Field(4, ge=2, le=4, description="ResNet stages kept; 3 halves the stride before the softmax")
+    stages: int = Field(
+        4, ge=2, le=4, description="ResNet stages kept; 3 halves the stride before the softmax"
+    )
     keypoints: int = Field(32, ge=4, le=256, description="spatial-softmax points per camera")
     feature_dim: int = Field(64, ge=8, le=1024, description="feature length per camera and frame")
     share_weights: bool = Field(False, description="one ResNet for all cameras instead of one each")
@@ -106,7 +108,9 @@ class UNetConfig(Config):
     def _divisible(self) -> UNetConfig:
         for c in self.channels:
             if c <= 0 or c % self.groups:
-                raise ValueError(f"channels {list(self.channels)}: {c} is not a multiple of groups {self.groups}")
+                raise ValueError(
+                    f"channels {list(self.channels)}: {c} is not a multiple of groups {self.groups}"
+                )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {self.kernel_size} must be odd, so that the length is kept")
         return self
@@ -164,11 +168,15 @@ class CollectConfig(Config):
         False, description="draw Metaworld's goal and finger markers, which no real camera would see"
     )
     noise: tuple[float, ...] = Field(
-        (0.0,), min_length=1, description="std of the noise injected into the executed native action, by turns"
+        (0.0,),
+        min_length=1,
+        description="std of the noise injected into the executed native action, by turns",
     )
     first_seed: int = Field(100_000, ge=0, description="episode i uses seed first_seed + i")
     max_steps: int = Field(300, ge=1, le=500)
-    keep_steps: int = Field(10, ge=0, description="ticks recorded after success, so that the policy learns to stay")
+    keep_steps: int = Field(
+        10, ge=0, description="ticks recorded after success, so that the policy learns to stay"
+    )
 
     @model_validator(mode="after")
     def _noise_is_a_scale(self) -> CollectConfig:
@@ -185,7 +193,9 @@ class TrainConfig(Config):
     epochs: int | None = Field(100, ge=1, description="passes over the windows; or give steps")
     steps: int | None = Field(None, ge=1, description="optimiser steps; wins over epochs")
     noise_samples: int = Field(
-        1, ge=1, description="diffusion targets drawn per encoded window: more signal for one pass of the encoder"
+        1,
+        ge=1,
+        description="diffusion targets drawn per encoded window: more signal for one pass of the encoder",
     )
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-6, ge=0)
@@ -210,8 +220,12 @@ class TrainConfig(Config):
 class GateConfig(Config):
     """Limits every command passes before it is published. Fail closed: a limit that cannot be checked holds."""
 
-    workspace_low_m: Vector3 = Field((-0.5, 0.3, 0.0), description="lowest commanded position, base frame [m]")
-    workspace_high_m: Vector3 = Field((0.5, 1.0, 0.6), description="highest commanded position, base frame [m]")
+    workspace_low_m: Vector3 = Field(
+        (-0.5, 0.3, 0.0), description="lowest commanded position, base frame [m]"
+    )
+    workspace_high_m: Vector3 = Field(
+        (0.5, 1.0, 0.6), description="highest commanded position, base frame [m]"
+    )
     max_step_m: float = Field(0.02, gt=0, description="longest move of the command in one tick [m]")
     max_obs_age_s: float = Field(0.1, gt=0, description="oldest observation a command may answer [s]")
 
@@ -230,8 +244,13 @@ class RuntimeConfig(Config):
         "realtime", description="lockstep: one command per observation, stamped alike; realtime: own clock"
     )
     sampler: Literal["checkpoint", "ddpm", "ddim"] = Field("checkpoint", description="override the sampler")
-    sampler_iterations: int = Field(0, ge=0, le=1000, description="override its iterations; 0: the checkpoint's")
+    sampler_iterations: int = Field(
+        0, ge=0, le=1000, description="override its iterations; 0: the checkpoint's"
+    )
     policy_seed: int = Field(0, ge=0, description="seed of the sampler's noise, started anew each episode")
+    image_transport: Literal["raw", "compressed"] = Field(
+        "raw", description="subscribe to camera/<name>/image_raw or to camera/<name>/image_raw/compressed"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the inference; 0: torch's choice")
     episode_gap_s: float = Field(
@@ -249,13 +268,14 @@ class BridgeConfig(Config):
     height_px: int = Field(96, ge=16, le=480)
     markers: bool = Field(False, description="draw Metaworld's goal and finger markers")
     mode: Literal["lockstep", "realtime"] = "lockstep"
-    first_seed: int = Field(0, ge=0, description="seed of the first episode; the next episode takes the next one")
+    first_seed: int = Field(
+        0, ge=0, description="seed of the first episode; the next episode takes the next one"
+    )
     max_steps: int = Field(200, ge=1, le=500, description="time limit of an episode [ticks]")
     spectator: str = Field("", description="another camera, for people: published at 480x480; empty for none")
     auto_reset: bool = Field(False, description="begin episodes without being asked, one after another")
-    command_timeout_s: float = Field(
-        5.0, gt=0, description="lockstep: fail the episode when no command comes; realtime: hold [s]"
-    )
+    command_timeout_s: float = Field(5.0, gt=0, description="lockstep: fail the episode when no command comes [s]")
+    command_max_age_s: float = Field(0.25, gt=0, description="realtime: hold when the newest command is older [s]")
 
     @property
     def rate_hz(self) -> float:
@@ -304,7 +324,7 @@ def override(config: Model, overrides: dict[str, Any], where: str = "command lin
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """"policy.unet.groups=4" -> ("policy.unet.groups", 4); the value is YAML."""
+    """ "policy.unet.groups=4" -> ("policy.unet.groups", 4); the value is YAML."""
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise ConfigError(f"'{text}' is not KEY=VALUE, e.g. batch_size=32")

@@ -28,10 +28,11 @@ class ImageSizeError(ValueError):
 class Frame:
     """One observation tick of the arm."""
 
-    stamp_ns: int
+    stamp_ns: int  # the tick it is for
     images: NDArray[np.uint8]  # (V, H, W, 3) RGB, cameras in the policy's order, at the policy's size
     ee_position_m: NDArray[np.float64]  # (3,) measured, base frame
     gripper: float  # measured opening, 0 closed to 1 open
+    sampled_ns: int  # stamp of its oldest camera sample, at most stamp_ns
 
     @property
     def state(self) -> NDArray[np.float64]:
@@ -100,7 +101,7 @@ class FrameAssembler:
         return problems
 
     def frame(self, stamp_ns: int) -> Frame | None:
-        """The frame at `stamp_ns`, or None while a stream is missing; its stamp is that of the oldest camera."""
+        """The frame at `stamp_ns`, or None while a stream is missing."""
         if self.missing(stamp_ns):
             return None
         samples = [self.images[camera].at(stamp_ns) for camera in self.cameras]
@@ -108,7 +109,11 @@ class FrameAssembler:
         assert pose is not None and gripper is not None
         pictures = [sample for sample in samples if sample is not None]
         return Frame(
-            min(stamp for stamp, _ in pictures), np.stack([pixels for _, pixels in pictures]), pose[1], gripper[1]
+            stamp_ns,
+            np.stack([pixels for _, pixels in pictures]),
+            pose[1],
+            gripper[1],
+            sampled_ns=min(stamp for stamp, _ in pictures),
         )
 
     def clear(self) -> None:
@@ -116,7 +121,9 @@ class FrameAssembler:
             stream.clear()
 
 
-def fit_image(rgb: NDArray[np.uint8], height_px: int, width_px: int, camera: str = "camera") -> NDArray[np.uint8]:
+def fit_image(
+    rgb: NDArray[np.uint8], height_px: int, width_px: int, camera: str = "camera"
+) -> NDArray[np.uint8]:
     """uint8 (h, w, 3) -> (height_px, width_px, 3), by area. ImageSizeError where that would distort the picture."""
     height, width = rgb.shape[:2]
     if (height, width) == (height_px, width_px):

@@ -20,7 +20,9 @@ class Chunk:
     horizons: Horizons
 
     @classmethod
-    def after(cls, newest_frame_ns: int, dt_ns: int, actions: NDArray[np.float64], horizons: Horizons) -> Chunk:
+    def after(
+        cls, newest_frame_ns: int, dt_ns: int, actions: NDArray[np.float64], horizons: Horizons
+    ) -> Chunk:
         """The chunk whose action T_o - 1 answers the frame stamped `newest_frame_ns`."""
         return cls(newest_frame_ns - (horizons.T_o - 1) * dt_ns, dt_ns, actions, horizons)
 

@@ -74,7 +74,7 @@ class Controller:
             plan_s = self._take_plan() or plan_s  # an inline planner has answered already
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and self.planner.busy:
             return None
-        obs_age_s = (now_ns - newest.stamp_ns) / 1e9
+        obs_age_s = (now_ns - newest.sampled_ns) / 1e9
         action = self._chunk.at(now_ns) if self._chunk else None
         command, verdict = self._gate.check(action, last, obs_age_s, now_ns)
         self._last = command
@@ -97,7 +97,9 @@ class Controller:
     def _ask(self, last: Command) -> None:
         window = self._history.window()
         if window is None:
-            self._problem = f"fewer than {self.policy.horizons.T_o} frames, one control period apart, are there"
+            self._problem = (
+                f"fewer than {self.policy.horizons.T_o} frames, one control period apart, are there"
+            )
             return
         self._asked_ns = window[-1].stamp_ns
         self.planner.request(

@@ -48,7 +48,9 @@ class Gate:
         self.config = config
         self._low, self._high = as_vector(config.workspace_low_m), as_vector(config.workspace_high_m)
 
-    def check(self, action: Array | None, last: Command, obs_age_s: float, now_ns: int) -> tuple[Command, Verdict]:
+    def check(
+        self, action: Array | None, last: Command, obs_age_s: float, now_ns: int
+    ) -> tuple[Command, Verdict]:
         """`action` (4,) absolute or None; `last` the command before it (or where the arm was measured).
 
         A hold repeats the last position and gripper. A limited command is the nearest allowed one: first

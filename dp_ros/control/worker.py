@@ -87,7 +87,9 @@ class PlanWorker:
     The engine is loaded and called on the same thread: compiled GPU models misbehave otherwise.
     """
 
-    def __init__(self, load: Callable[[], PlanFunction], on_finished: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, load: Callable[[], PlanFunction], on_finished: Callable[[], None] | None = None
+    ) -> None:
         """Returns when the engine is loaded, and raises what loading raised."""
         self._on_finished = on_finished
         self._wake = threading.Condition()
@@ -97,7 +99,9 @@ class PlanWorker:
         self._stop = False
         self._load_error: BaseException | None = None
         loaded = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(load, loaded), name="plan-worker", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(load, loaded), name="plan-worker", daemon=True
+        )
         self._thread.start()
         loaded.wait()
         if self._load_error is not None:

@@ -73,7 +73,9 @@ class DatasetWriter:
         wanted = {"format": FORMAT, "version": FORMAT_VERSION, **attributes}
         if self.path.exists() and any(self.path.iterdir()):
             self._group = _open_group(self.path, mode="r+")
-            found = {key: value for key, value in self._group.attrs.items() if key not in ("complete", "tried")}
+            found = {
+                key: value for key, value in self._group.attrs.items() if key not in ("complete", "tried")
+            }
             for key in sorted(set(wanted) | set(found)):
                 if wanted.get(key) != found.get(key):
                     raise DatasetError(
@@ -82,12 +84,16 @@ class DatasetWriter:
                     )
             self._cut_unfinished()
         else:
-            self._group = zarr.create_group(self.path, zarr_format=3, attributes={**wanted, "complete": False})
+            self._group = zarr.create_group(
+                self.path, zarr_format=3, attributes={**wanted, "complete": False}
+            )
 
     def __enter__(self) -> DatasetWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DatasetError(
                 f"{self.path}: the disk is full; the {self.episodes} finished episodes are kept: "
@@ -110,7 +116,9 @@ class DatasetWriter:
 
     def append(self, episode: Episode, tried: int) -> None:
         """Write one episode; it counts from the moment this returns. `tried` seeds are behind it."""
-        rows: dict[str, NDArray[Any]] = {f"images/{camera}": pixels for camera, pixels in episode.images.items()}
+        rows: dict[str, NDArray[Any]] = {
+            f"images/{camera}": pixels for camera, pixels in episode.images.items()
+        }
         for name in ("ee_pose", "gripper", "action", "command"):
             rows[name] = np.asarray(getattr(episode, name), dtype=np.float64)
         length = len(rows["action"])

@@ -14,7 +14,9 @@ class Windows:
     """One window per tick, its newest frame at that tick. Frames before an episode repeat its first one;
     actions outside it hold, as the paper pads."""
 
-    def __init__(self, dataset: Dataset, horizons: Horizons, action: ActionConfig, encoder: EncoderConfig) -> None:
+    def __init__(
+        self, dataset: Dataset, horizons: Horizons, action: ActionConfig, encoder: EncoderConfig
+    ) -> None:
         self._images = [dataset.images[camera] for camera in encoder.cameras]
         self._crop = (encoder.crop_height_px, encoder.crop_width_px)
         for camera, pixels in zip(encoder.cameras, self._images, strict=True):
@@ -37,7 +39,9 @@ class Windows:
         padded = (ticks < first) | (ticks > last)
         ticks = np.clip(ticks, first, last)
         # The command before an episode's first tick is where the arm was measured to be.
-        previous = np.where((ticks == first)[..., None], dataset.ee_pose[ticks], dataset.command[ticks - 1, :3])
+        previous = np.where(
+            (ticks == first)[..., None], dataset.ee_pose[ticks], dataset.command[ticks - 1, :3]
+        )
         position = encode_positions(dataset.action[ticks, :3], previous, padded, horizons, action.position)
         self.actions: NDArray[np.float32] = np.concatenate(
             [position, dataset.action[ticks, 3:]], axis=-1

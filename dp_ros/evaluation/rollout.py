@@ -18,7 +18,7 @@ from dp_ros.streams import Frame
 def frame_of(observation: Observation, stamp_ns: int, cameras: tuple[str, ...]) -> Frame:
     """The simulator's observation as the controller takes it."""
     images = np.stack([observation.images[camera] for camera in cameras])
-    return Frame(stamp_ns, images, observation.ee_position_m, observation.gripper)
+    return Frame(stamp_ns, images, observation.ee_position_m, observation.gripper, sampled_ns=stamp_ns)
 
 
 def run_episode(
@@ -50,7 +50,9 @@ def run_episode(
     return EpisodeResult(seed, arm.success, arm.steps, reason), plans_s
 
 
-def record(frames: list[NDArray[np.uint8]], arm: MetaworldArm, camera: str, size_px: int = 480) -> Callable[[], None]:
+def record(
+    frames: list[NDArray[np.uint8]], arm: MetaworldArm, camera: str, size_px: int = 480
+) -> Callable[[], None]:
     """An `on_tick` that appends a picture of every second tick to `frames`."""
 
     def draw() -> None:

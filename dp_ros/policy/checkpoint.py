@@ -93,7 +93,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
         version = config["schema_version"]
     except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: is not a checkpoint's config.json: copy the checkpoint anew") from None
+        raise CheckpointError(
+            f"{path}: is not a checkpoint's config.json: copy the checkpoint anew"
+        ) from None
     while version in MIGRATIONS:
         config = MIGRATIONS[version](config)
         version = config["schema_version"]
@@ -120,7 +122,9 @@ def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> D
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: {name} is missing: copy the checkpoint anew")
         if _sha256(folder / name) != config.get("sha256", {}).get(name):
-            raise CheckpointError(f"{folder}: {name} is not the file config.json was written with: copy it anew")
+            raise CheckpointError(
+                f"{folder}: {name} is not the file config.json was written with: copy it anew"
+            )
     try:
         policy = DiffusionPolicy(policy_config(folder), json.loads((folder / STATS).read_text()))
     except StatsError as error:

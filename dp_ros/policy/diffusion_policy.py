@@ -37,7 +37,12 @@ class DiffusionPolicy(nn.Module):
         return self.encoder(images, self.state_normalizer.normalise(state))
 
     def loss(
-        self, images: Tensor, state: Tensor, actions: Tensor, generator: torch.Generator, noise_samples: int = 1
+        self,
+        images: Tensor,
+        state: Tensor,
+        actions: Tensor,
+        generator: torch.Generator,
+        noise_samples: int = 1,
     ) -> Tensor:
         """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5).
 

@@ -17,7 +17,9 @@ def predict_clean(x_k: Tensor, eps: Tensor, abar_k: Tensor, clip: float) -> Tens
     return ((x_k - (1.0 - abar_k).sqrt() * eps) / abar_k.sqrt()).clamp(-clip, clip)
 
 
-def ddpm_step(x_k: Tensor, eps: Tensor, k: int, schedule: NoiseSchedule, clip: float, noise: Tensor) -> Tensor:
+def ddpm_step(
+    x_k: Tensor, eps: Tensor, k: int, schedule: NoiseSchedule, clip: float, noise: Tensor
+) -> Tensor:
     """One ancestral step x_k -> x_{k-1} (Ho et al. 2020, eq. 6 and 7, the smaller variance)."""
     abar_k = schedule.abar[k]
     abar_prev = schedule.abar[k - 1] if k > 0 else torch.ones(())

@@ -76,7 +76,9 @@ class ConditionalUnet1D(nn.Module):
 
         widths = [action_dim, *config.channels]
         self.down = nn.ModuleList([pair(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)])
-        self.downsample = nn.ModuleList([nn.Conv1d(c, c, 3, stride=2, padding=1) for c in config.channels[:-1]])
+        self.downsample = nn.ModuleList(
+            [nn.Conv1d(c, c, 3, stride=2, padding=1) for c in config.channels[:-1]]
+        )
         self.middle = pair(config.channels[-1], config.channels[-1])
         upward = list(zip(config.channels[:0:-1], config.channels[-2::-1], strict=True))
         self.up = nn.ModuleList([pair(2 * a, b) for a, b in upward])

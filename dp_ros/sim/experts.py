@@ -63,5 +63,3 @@ def demonstrate(
         action=np.stack(actions),
         command=np.stack(commands),
     )
-
-

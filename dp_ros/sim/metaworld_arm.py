@@ -21,6 +21,7 @@ from dp_ros.sim.rendering import Renderer
 Array = NDArray[np.float64]
 RATE_HZ = 80.0  # 5 substeps of 2.5 ms
 METRES_PER_ACTION = 0.01
+_ARM_JOINTS = {*(f"right_j{i}" for i in range(7)), "r_close", "l_close"}
 TASKS: tuple[str, ...] = tuple(sorted(ALL_V3_ENVIRONMENTS))
 
 
@@ -102,7 +103,9 @@ class MetaworldArm:
             float(self._state[3]),
         )
 
-    def render(self, camera: str, width_px: int | None = None, height_px: int | None = None) -> NDArray[np.uint8]:
+    def render(
+        self, camera: str, width_px: int | None = None, height_px: int | None = None
+    ) -> NDArray[np.uint8]:
         """One camera's picture now, uint8 (H, W, 3)."""
         return self._renderer.render(
             self._env.data, camera, width_px or self.width_px, height_px or self.height_px
@@ -138,6 +141,12 @@ class MetaworldArm:
     def expert_command(self) -> Array:
         """The scripted expert's absolute command (4,) at this state."""
         return self.to_command(self._expert.get_action(self._state))
+
+    def joint_positions(self) -> tuple[list[str], list[float]]:
+        """Names and positions [rad, or m for the fingers] of the arm's own joints, as in the model."""
+        model, data = self._env.model, self._env.data
+        own = [i for i in range(model.njnt) if model.joint(i).name in _ARM_JOINTS]
+        return [model.joint(i).name for i in own], [float(data.qpos[model.jnt_qposadr[i]]) for i in own]
 
     def simulator_state(self) -> Array:
         """qpos, qvel and the mocap target, to compare two runs."""

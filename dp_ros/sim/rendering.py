@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 640, 480
-_INSTALL = "install libegl1 and libgl1-mesa-dri (or libosmesa6), e.g. `apt-get install libegl1 libgl1-mesa-dri`"
+_INSTALL = (
+    "install libegl1 and libgl1-mesa-dri (or libosmesa6), e.g. `apt-get install libegl1 libgl1-mesa-dri`"
+)
 
 
 class RenderingError(RuntimeError):
@@ -25,12 +27,14 @@ class RenderingError(RuntimeError):
 
 
 def choose_backend() -> str:
-    """"egl" or "osmesa": MUJOCO_GL where it is set, else the first one that works on this machine."""
+    """ "egl" or "osmesa": MUJOCO_GL where it is set, else the first one that works on this machine."""
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     if wanted in ("egl", "osmesa"):
         return wanted
     if wanted:
-        raise RenderingError(f"MUJOCO_GL={wanted} cannot draw without a screen: unset it, or set egl or osmesa")
+        raise RenderingError(
+            f"MUJOCO_GL={wanted} cannot draw without a screen: unset it, or set egl or osmesa"
+        )
     if _egl_has_a_device():
         return "egl"
     if _loads("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"):
@@ -58,7 +62,9 @@ def _egl_has_a_device() -> bool:
     if not query:
         return False
     count = ctypes.c_int(0)
-    query_devices = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(query)
+    query_devices = ctypes.CFUNCTYPE(
+        ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int)
+    )(query)
     return bool(query_devices(0, None, ctypes.byref(count))) and count.value > 0
 
 
@@ -74,7 +80,9 @@ class _Context:
                 from mujoco.osmesa import GLContext
             self.gl: Any = GLContext(MAX_WIDTH_PX, MAX_HEIGHT_PX)
         except Exception as error:  # PyOpenGL and the drivers raise many kinds
-            raise RenderingError(f"{backend} cannot start ({str(error).splitlines()[0]}): {_INSTALL}") from error
+            raise RenderingError(
+                f"{backend} cannot start ({str(error).splitlines()[0]}): {_INSTALL}"
+            ) from error
         self.gl.make_current()
         self._owner: Renderer | None = None
         self._mjr: mujoco.MjrContext | None = None
@@ -142,7 +150,9 @@ class Renderer:
     def render(self, data: mujoco.MjData, camera: str, width_px: int, height_px: int) -> NDArray[np.uint8]:
         """One picture, uint8 (height_px, width_px, 3), RGB, first row on top. KeyError names unknown cameras."""
         if not (0 < width_px <= MAX_WIDTH_PX and 0 < height_px <= MAX_HEIGHT_PX):
-            raise RenderingError(f"{width_px}x{height_px} px is outside 1x1 to {MAX_WIDTH_PX}x{MAX_HEIGHT_PX}")
+            raise RenderingError(
+                f"{width_px}x{height_px} px is outside 1x1 to {MAX_WIDTH_PX}x{MAX_HEIGHT_PX}"
+            )
         self._camera.fixedcamid = self.model.camera(camera).id
         resources = _shared_context().resources(self)
         mujoco.mjv_updateScene(

@@ -34,7 +34,10 @@ def _demonstrate(config: CollectConfig, index: int) -> Demonstration | None:
 
 
 def collect(
-    config: CollectConfig, path: str | Path, jobs: int = -1, on_episode: Callable[[int, int], None] | None = None
+    config: CollectConfig,
+    path: str | Path,
+    jobs: int = -1,
+    on_episode: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int]:
     """Fill the dataset at `path` with `config.episodes` successful episodes; a killed run goes on where it was.
 
@@ -46,7 +49,9 @@ def collect(
     with DatasetWriter(path, {"rate_hz": RATE_HZ, "collect": settings}) as writer:
         kept, tried = writer.episodes, writer.tried
         if writer.complete and kept > config.episodes:
-            raise DatasetError(f"{path}: already holds {kept} episodes, more than {config.episodes}: use another --out")
+            raise DatasetError(
+                f"{path}: already holds {kept} episodes, more than {config.episodes}: use another --out"
+            )
         with Parallel(n_jobs=jobs, return_as="generator") as pool:
             while kept < config.episodes:
                 wave = range(tried, tried + config.episodes - kept)

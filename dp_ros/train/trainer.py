@@ -78,14 +78,20 @@ class Trainer:
         self.policy = DiffusionPolicy(config.policy, windows.stats()).to(self.device)
         self.ema = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
-            self.policy.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+            self.policy.parameters(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.step = 0
         self._epoch: tuple[int, np.ndarray] | None = None
         if resume:
             self._restore()
         elif (self.run_dir / STATE).exists():
-            raise TrainingError(f"{self.run_dir}: already holds a run; add --resume to go on, or choose another --out")
+            raise TrainingError(
+                f"{self.run_dir}: already holds a run; add --resume to go on, or choose another --out"
+            )
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> Path:
         """Train to the end and return the checkpoint folder. On Ctrl-C the state is saved, then it is raised."""
@@ -121,7 +127,9 @@ class Trainer:
         config = self.config
         rows = self._rows()
         pixels, state, actions = self.windows.batch(rows, np.random.default_rng([config.seed, 1, self.step]))
-        images = torch.from_numpy(pixels).to(self.device).movedim(-1, -3)  # a view: NHWC in memory is channels-last
+        images = (
+            torch.from_numpy(pixels).to(self.device).movedim(-1, -3)
+        )  # a view: NHWC in memory is channels-last
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
@@ -146,7 +154,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_ema(
-            self.ema.parameters(), self.policy.parameters(), ema_decay(self.step, config.ema_power, config.ema_max)
+            self.ema.parameters(),
+            self.policy.parameters(),
+            ema_decay(self.step, config.ema_power, config.ema_max),
         )
         self.step += 1
         return value, compute_s

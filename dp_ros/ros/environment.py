@@ -1,0 +1,54 @@
+"""The environment our nodes start in, and one clear line where ROS is missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from dp_ros.resources import share_file
+
+# Fast DDS 2 (Humble to Jazzy) reads the first and ignores the second; Fast DDS 3 (Kilted on) the reverse.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+# A user who set any of these has chosen transports; we do not choose again.
+TRANSPORT_CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
+
+
+class RosMissingError(ImportError):
+    """rclpy cannot be imported; the message is one line that says what to do."""
+
+
+def require_ros() -> None:
+    """Raise RosMissingError unless rclpy imports."""
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        reason = str(error).strip().split("\n")[0]  # rclpy appends advice on further lines
+        raise RosMissingError(
+            "ROS 2 was not found: source /opt/ros/<distro>/setup.bash "
+            f"or pip install 'dp_ros[ros]' ({reason})"
+        ) from error
+
+
+def node_environment(domain_id: int | None = None, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`base` completed for a node started as a child process; what the user set is kept.
+
+    domain_id (0 to 232) replaces ROS_DOMAIN_ID when given. The defaults keep the graph on this machine and
+    give Fast DDS the transports of config/fastdds.xml; other middlewares ignore those.
+    """
+    environment = dict(base)
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if domain_id is not None:
+        if not 0 <= domain_id <= 232:
+            raise ValueError(f"ROS_DOMAIN_ID {domain_id} does not exist: choose one from 0 to 232")
+        environment["ROS_DOMAIN_ID"] = str(domain_id)
+    if not any(environment.get(name) for name in TRANSPORT_CHOICES):
+        profile = str(share_file("config/fastdds.xml"))
+        environment.update(dict.fromkeys(PROFILE_VARIABLES, profile))
+    prefixes = [prefix for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    # ROS from wheels has its index in the venv and tells nobody; last, so that a sourced workspace wins.
+    if sys.prefix not in prefixes and (Path(sys.prefix) / "share" / "ament_index").is_dir():
+        environment["AMENT_PREFIX_PATH"] = os.pathsep.join([*prefixes, sys.prefix])
+    return environment

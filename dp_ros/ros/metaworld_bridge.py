@@ -1,0 +1,296 @@
+"""The simulated robot: Metaworld behind the topics of a real arm.
+
+lockstep: publish the observation stamped t, wait for the command stamped t, step once. realtime: step on the
+wall clock, hold when no fresh command came. Episodes begin by the service `episode/reset` (or by themselves
+with `auto_reset`) and end with a message on `episode/result`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Bool, Int64, String
+from std_srvs.srv import Trigger
+
+from dp_ros.ros import conversions, qos
+from dp_ros.ros.commands import GRIPPER_DOWN, CommandPairing
+from dp_ros.ros.diagnostics import OK, WARN, Diagnostics
+from dp_ros.ros.node_main import run_node
+from dp_ros.ros.parameters import read_config
+from dp_ros.schema import BridgeConfig
+from dp_ros.sim.metaworld_arm import MetaworldArm, Observation
+
+BASE_FRAME = "base_link"
+SPECTATOR_PX = 480
+_EPISODE_GAP_NS = 2_000_000_000  # longer than any policy's episode_gap_s: a new episode is a jump in time
+_FIRST_AGAIN_S = 0.5  # the first observation is repeated so often: a reader may still be connecting
+
+
+class MetaworldBridge(LifecycleNode):
+    """Lifecycle node around one `MetaworldArm`."""
+
+    def __init__(self) -> None:
+        super().__init__("metaworld_bridge")
+        self.fatal: str | None = None
+        self._config = read_config(self, BridgeConfig)
+        self._dt_ns = round(1e9 / self._config.rate_hz)
+        self._arm: MetaworldArm | None = None
+        self._active = False
+        self._entities: list[Any] = []
+
+    # ---- lifecycle -------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        config = self._config
+        try:
+            self._arm = MetaworldArm(
+                config.task, config.cameras, config.width_px, config.height_px, config.markers
+            )
+            if config.spectator:
+                self._arm.render(config.spectator, SPECTATOR_PX, SPECTATOR_PX)
+        except (ValueError, RuntimeError, KeyError) as error:
+            self.fatal = " ".join(str(error).split())
+            self.get_logger().error(self.fatal)
+            return TransitionCallbackReturn.FAILURE
+        lossless = config.mode == "lockstep"
+        observation = qos.observations(config.mode)
+        publisher = self.create_publisher
+        self._image_publishers = {
+            c: publisher(Image, f"camera/{c}/image_raw", observation) for c in config.cameras
+        }
+        self._info_publishers = {
+            c: publisher(CameraInfo, f"camera/{c}/camera_info", observation) for c in config.cameras
+        }
+        self._spectator_publisher = publisher(
+            Image, "camera/spectator/image_raw", qos.RELIABLE_DEEP if lossless else qos_profile_sensor_data
+        )
+        self._pose_publisher = publisher(PoseStamped, "ee_pose", observation)
+        self._gripper_publisher = publisher(JointState, "gripper/state", observation)
+        self._joint_publisher = publisher(JointState, "joint_states", 10)
+        self._clock_publisher = publisher(Clock, "/clock", 10)
+        self._task_publisher = publisher(String, "episode/task", qos.LATCHED)
+        self._seed_publisher = publisher(Int64, "episode/seed", qos.LATCHED)
+        self._success_publisher = publisher(Bool, "episode/success", qos.LATCHED)
+        self._result_publisher = publisher(String, "episode/result", qos.RELIABLE_DEEP)
+        self._pairing = CommandPairing(self._on_command)
+        self._entities = [
+            self.create_subscription(PoseStamped, "command/ee_pose", self._pairing.pose, qos.RELIABLE),
+            self.create_subscription(JointState, "command/gripper", self._on_gripper, qos.RELIABLE),
+        ]
+        self._reset_service = self.create_service(Trigger, "episode/reset", self._on_reset)
+        self._diagnostics = Diagnostics(self, self._status)
+        self._next_seed = config.first_seed
+        self._running = False
+        self._problem = ""
+        self._time_ns = 0
+        self._waiting_ns: int | None = None  # lockstep: the stamp a command is awaited for
+        self._asked_s = self._published_s = 0.0
+        self._newest: tuple[int, NDArray[np.float64]] | None = None
+        self._hold: NDArray[np.float64] = np.zeros(4)
+        self.get_logger().info(f"{self._arm.task} ready, {config.mode}, cameras {', '.join(config.cameras)}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = True
+        realtime = self._config.mode == "realtime"
+        self._timer = self.create_timer(1.0 / self._config.rate_hz if realtime else 0.02, self._on_timer)
+        self._task_publisher.publish(String(data=self._config.task))
+        if realtime:
+            self._begin()  # a robot is there from the start, whether or not an episode is counted
+            self._running = self._config.auto_reset
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self._running:
+            self._end("deactivated")
+        self._active = False
+        self.destroy_timer(self._timer)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = False
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        self._active = False
+        self._release()
+
+    def _release(self) -> None:
+        if self._arm is None:
+            return
+        self._arm.close()
+        self._arm = None
+        self._diagnostics.destroy()
+        self.destroy_service(self._reset_service)
+        for subscription in self._entities:
+            self.destroy_subscription(subscription)
+        for name, entity in list(vars(self).items()):
+            if name.endswith("_publisher"):
+                self.destroy_publisher(entity)
+        for entity in [*self._image_publishers.values(), *self._info_publishers.values()]:
+            self.destroy_publisher(entity)
+
+    # ---- episodes --------------------------------------------------------------------------------------
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self._active:
+            response.success, response.message = False, "metaworld_bridge is not active"
+            return response
+        if self._running:
+            self._end("reset")
+        self._begin()
+        response.success, response.message = True, str(self._seed)
+        return response
+
+    def _begin(self) -> None:
+        assert self._arm is not None
+        self._seed, self._next_seed = self._next_seed, self._next_seed + 1
+        observation = self._arm.reset(self._seed)
+        self._time_ns += _EPISODE_GAP_NS
+        self._running, self._problem, self._newest = True, "", None
+        self._hold = np.append(self._arm.target_m, 0.0)
+        self._seed_publisher.publish(Int64(data=self._seed))
+        self._asked_s = time.monotonic()
+        self._publish(observation)
+
+    def _end(self, reason: str) -> None:
+        assert self._arm is not None
+        self._running, self._waiting_ns = False, None
+        success = self._arm.success
+        self._problem = "" if success else f"episode {self._seed} failed: {reason}"
+        self._success_publisher.publish(Bool(data=success))
+        result = {
+            "seed": self._seed,
+            "success": success,
+            "steps": self._arm.steps,
+            "reason": "" if success else reason,
+        }
+        self._result_publisher.publish(String(data=json.dumps(result)))
+        self.get_logger().info(
+            f"episode {self._seed}: {'success' if success else reason} after {self._arm.steps} steps"
+        )
+
+    # ---- time ------------------------------------------------------------------------------------------
+
+    def _on_gripper(self, msg: JointState) -> None:
+        try:
+            self._pairing.gripper(msg)
+        except conversions.ConversionError as error:
+            self.get_logger().error(f"command/gripper: {error}", throttle_duration_sec=1.0)
+
+    def _on_command(self, stamp_ns: int, command: NDArray[np.float64]) -> None:
+        if not np.isfinite(command).all():
+            self.get_logger().error("a command that is not finite was refused", throttle_duration_sec=1.0)
+            return
+        if self._config.mode == "realtime":
+            self._newest = (stamp_ns, command)
+        elif self._active and self._running and stamp_ns == self._waiting_ns:
+            self._step(command)
+
+    def _step(self, command: NDArray[np.float64]) -> None:
+        assert self._arm is not None
+        self._time_ns += self._dt_ns
+        observation = self._arm.step(command)
+        if self._arm.success or self._arm.steps >= self._config.max_steps:
+            self._publish(observation, expect_command=False)
+            self._end("time limit")
+        else:
+            self._asked_s = time.monotonic()
+            self._publish(observation)
+
+    def _on_timer(self) -> None:
+        if self._config.mode == "realtime":
+            self._realtime_tick()
+        elif self._running and self._waiting_ns is not None:
+            self._wait_for_command()
+        elif self._config.auto_reset and self.count_publishers("command/ee_pose"):
+            self._begin()
+
+    def _wait_for_command(self) -> None:
+        assert self._arm is not None
+        now_s = time.monotonic()
+        if now_s - self._asked_s > self._config.command_timeout_s:
+            self._end(f"no command within {self._config.command_timeout_s:g} s")
+        elif self._arm.steps == 0 and now_s - self._published_s > _FIRST_AGAIN_S:
+            self._publish(self._arm.observe())
+
+    def _realtime_tick(self) -> None:
+        assert self._arm is not None
+        if self._running:
+            fresh = self._newest is not None and (
+                self._time_ns - self._newest[0] <= self._config.command_max_age_s * 1e9
+            )
+            if fresh and self._newest is not None:
+                self._hold = self._newest[1]
+            self._step(self._hold)
+        else:
+            self._time_ns += self._dt_ns
+            self._publish(self._arm.observe(), expect_command=False)
+            if self._config.auto_reset:
+                self._begin()
+
+    def _publish(self, observation: Observation, expect_command: bool = True) -> None:
+        """The observation of now; cameras last, so that who waits for a camera has the rest."""
+        assert self._arm is not None
+        arm, stamp_ns = self._arm, self._time_ns
+        stamp = conversions.ns_to_stamp(stamp_ns)
+        self._clock_publisher.publish(Clock(clock=stamp))
+        self._waiting_ns = stamp_ns if expect_command else None
+        self._published_s = time.monotonic()
+        names, positions = arm.joint_positions()
+        joints = JointState(name=names, position=positions)
+        joints.header.stamp = stamp
+        self._joint_publisher.publish(joints)
+        self._pose_publisher.publish(
+            conversions.position_to_pose(observation.ee_position_m, GRIPPER_DOWN, stamp_ns, BASE_FRAME)
+        )
+        self._gripper_publisher.publish(conversions.gripper_state(observation.gripper, stamp_ns))
+        if self._config.spectator and arm.steps % 2 == 0 and self._running:
+            picture = arm.render(self._config.spectator, SPECTATOR_PX, SPECTATOR_PX)
+            self._spectator_publisher.publish(conversions.rgb_to_image(picture, stamp_ns, "spectator"))
+        for camera, pixels in observation.images.items():
+            frame_id = f"{camera}_optical_frame"
+            self._info_publishers[camera].publish(self._camera_info(camera, stamp, frame_id))
+            self._image_publishers[camera].publish(conversions.rgb_to_image(pixels, stamp_ns, frame_id))
+
+    def _camera_info(self, camera: str, stamp: Any, frame_id: str) -> CameraInfo:
+        assert self._arm is not None
+        f = self._arm.focal_length_px(camera)
+        cx, cy = self._arm.width_px / 2, self._arm.height_px / 2
+        info = CameraInfo(width=self._arm.width_px, height=self._arm.height_px, distortion_model="plumb_bob")
+        info.header.stamp, info.header.frame_id = stamp, frame_id
+        info.d = [0.0] * 5
+        info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]
+        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        info.p = [f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+        return info
+
+    def _status(self) -> tuple[bytes, str, dict[str, str]]:
+        steps = self._arm.steps if self._arm else 0
+        values = {"task": self._config.task, "mode": self._config.mode, "steps": str(steps)}
+        if self._problem:
+            return WARN, self._problem, values
+        return OK, "episode running" if self._running else "idle", values
+
+
+def main() -> None:
+    sys.exit(run_node(MetaworldBridge))
+
+
+if __name__ == "__main__":
+    main()

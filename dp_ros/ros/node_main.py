@@ -1,0 +1,69 @@
+"""How our nodes start, spin and end: one clear line on failure, and silence on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+
+class FatalError(RuntimeError):
+    """A node cannot go on; its message is the one line that says why."""
+
+
+class OurNode(Protocol):
+    fatal: str | None  # set by a callback when the process must end, with the reason
+
+    def close(self) -> None: ...
+
+
+def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None = None) -> int:
+    """Spin until SIGINT, SIGTERM or a fatal error; the exit code.
+
+    rclpy's own signal handler is not used: it ends the context at once, and a node could no longer send the
+    hold that must come last.
+    """
+    stop = False
+
+    def ask_to_stop(signum: int, frame: object) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGINT, ask_to_stop)
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = None
+    try:
+        node = make_node()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        if node.declare_parameter("autostart", False).value:
+            _autostart(node)
+        while not stop and node.fatal is None:
+            executor.spin_once(timeout_sec=0.1)
+        executor.remove_node(node)
+        if node.fatal is not None:
+            raise FatalError(node.fatal)
+        return 0
+    except (FatalError, ValueError, RuntimeError, OSError) as error:
+        name = node.get_name() if node is not None else "node"
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return 1
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _autostart(node: LifecycleNode) -> None:
+    """Configure and activate without a lifecycle manager; a failed transition ends the process."""
+    for trigger in (node.trigger_configure, node.trigger_activate):
+        if trigger() != TransitionCallbackReturn.SUCCESS:
+            raise FatalError(node.fatal or f"could not {trigger.__name__.removeprefix('trigger_')}")

@@ -1,0 +1,77 @@
+"""ROS parameters derived from `schema.py`: one declaration of type, unit, bounds and description."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args, get_origin
+
+import annotated_types
+from pydantic.fields import FieldInfo
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+
+from dp_ros.schema import Config, ConfigError, Model, parse
+
+_LARGEST = 1e12  # a range needs two ends; this one stands for "no upper bound"
+
+
+def read_config(node: Node, model: type[Model]) -> Model:
+    """Declare every field of `model` as a read-only parameter and return the config the parameters make.
+
+    Nested configs become dotted names ("gate.max_step_m"). ConfigError says in one line what is wrong.
+    """
+    values: dict[str, Any] = {}
+    _declare(node, model, "", values)
+    return parse(model, values, where=f"parameters of {node.get_name()}")
+
+
+def _declare(node: Node, model: type[Config], prefix: str, values: dict[str, Any]) -> None:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            child: dict[str, Any] = {}
+            _declare(node, field.annotation, f"{prefix}{name}.", child)
+            values[name] = child
+            continue
+        default = field.get_default()
+        default = list(default) if isinstance(default, tuple) else default
+        try:
+            parameter = node.declare_parameter(f"{prefix}{name}", default, _descriptor(field, default))
+        except InvalidParameterTypeException:
+            raise ConfigError(
+                f"parameter {prefix}{name} of {node.get_name()}: must be a {_type_name(default)}, like {default!r}"
+            ) from None
+        except InvalidParameterValueException as error:
+            raise ConfigError(f"parameter {prefix}{name} of {node.get_name()}: {error}") from None
+        value = parameter.value
+        values[name] = value if isinstance(value, bool | int | float | str) else list(value)
+
+
+def _descriptor(field: FieldInfo, default: Any) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=field.description or "", read_only=True)
+    choices = get_args(field.annotation) if get_origin(field.annotation) is not None else ()
+    if choices and all(isinstance(choice, str) for choice in choices):
+        descriptor.additional_constraints = f"one of: {', '.join(choices)}"
+    low, high = -_LARGEST, _LARGEST
+    bounded = False
+    for constraint in field.metadata:
+        if isinstance(constraint, annotated_types.Ge | annotated_types.Gt):
+            low, bounded = (
+                float(constraint.ge if isinstance(constraint, annotated_types.Ge) else constraint.gt),
+                True,
+            )  # type: ignore[arg-type]
+        if isinstance(constraint, annotated_types.Le | annotated_types.Lt):
+            high, bounded = (
+                float(constraint.le if isinstance(constraint, annotated_types.Le) else constraint.lt),
+                True,
+            )  # type: ignore[arg-type]
+    if bounded and isinstance(default, bool | int):
+        descriptor.integer_range = [IntegerRange(from_value=math.ceil(low), to_value=int(high), step=0)]
+    elif bounded and isinstance(default, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+    return descriptor
+
+
+def _type_name(default: Any) -> str:
+    names = {bool: "boolean", int: "whole number", float: "number with a decimal point", str: "string"}
+    return names.get(type(default), "list")
