@@ -274,8 +274,12 @@ class BridgeConfig(Config):
     max_steps: int = Field(200, ge=1, le=500, description="time limit of an episode [ticks]")
     spectator: str = Field("", description="another camera, for people: published at 480x480; empty for none")
     auto_reset: bool = Field(False, description="begin episodes without being asked, one after another")
-    command_timeout_s: float = Field(5.0, gt=0, description="lockstep: fail the episode when no command comes [s]")
-    command_max_age_s: float = Field(0.25, gt=0, description="realtime: hold when the newest command is older [s]")
+    command_timeout_s: float = Field(
+        5.0, gt=0, description="lockstep: fail the episode when no command comes [s]"
+    )
+    command_max_age_s: float = Field(
+        0.25, gt=0, description="realtime: hold when the newest command is older [s]"
+    )
 
     @property
     def rate_hz(self) -> float:

@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.control.controller import Controller
 from dp_ros.control.worker import InlinePlanner, PlanFunction
-from dp_ros.evaluation.statistics import EpisodeResult
-from dp_ros.schema import PolicyConfig, RuntimeConfig
-from dp_ros.sim.metaworld_arm import MetaworldArm, Observation
-from dp_ros.streams import Frame
+from dp_ros.evaluation.statistics import EpisodeResult, Report
+from dp_ros.inference.torch_engine import TorchEngine
+from dp_ros.policy.checkpoint import read_config
+from dp_ros.schema import ConfigError, EncoderConfig, PolicyConfig, RuntimeConfig
+from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, Observation, check_task
+from dp_ros.streams import Frame, fit_image
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+SPECTATOR_PX = 480
+DRAW_EVERY = 2  # ticks between two pictures of a video
+VIDEO_FPS = round(RATE_HZ / DRAW_EVERY)  # so that videos play in real time
 
 
-def frame_of(observation: Observation, stamp_ns: int, cameras: tuple[str, ...]) -> Frame:
-    """The simulator's observation as the controller takes it."""
-    images = np.stack([observation.images[camera] for camera in cameras])
-    return Frame(stamp_ns, images, observation.ee_position_m, observation.gripper, sampled_ns=stamp_ns)
+def evaluate_in_process(
+    checkpoint: str | Path,
+    task: str,
+    seeds: Sequence[int],
+    *,
+    max_steps: int,
+    runtime: RuntimeConfig,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_video: Callable[[EpisodeResult, list[Picture]], None] | None = None,
+    spectator: str = "corner2",
+) -> Report:
+    """One lockstep episode for each seed, in this process; `on_episode` hears of each as it ends.
+
+    `on_video` gets the pictures of each episode by the camera `spectator`, uint8 (480, 480, 3), VIDEO_FPS
+    of them a second. Raises ConfigError (seeds that were trained on, another rate), TaskError,
+    CheckpointError, RenderingError.
+    """
+    task = check_task(task)
+    config = read_config(checkpoint)
+    check_unseen(config, task, seeds)
+    engine = TorchEngine(checkpoint, runtime)
+    policy = engine.config
+    if policy.rate_hz != RATE_HZ:
+        raise ConfigError(f"{checkpoint}: runs at {policy.rate_hz:g} Hz, the simulated arm at {RATE_HZ:g} Hz")
+    arm = MetaworldArm(task, policy.encoder.cameras, **scene_of(config, policy.encoder))
+    report = Report(task, str(checkpoint), "in-process", runtime.policy_seed)
+    try:
+        for seed in seeds:
+            pictures: list[Picture] = []
+            draw = record(pictures, arm, spectator) if on_video else None
+            result, plans_s = run_episode(arm, engine, policy, runtime, seed, max_steps, draw)
+            report.results.append(result)
+            report.plan_s.extend(plans_s)
+            if on_episode:
+                on_episode(result)
+            if on_video:
+                on_video(result, pictures)
+    finally:
+        arm.close()
+    return report
 
 
 def run_episode(
@@ -34,11 +79,13 @@ def run_episode(
     controller = Controller(policy, runtime.model_copy(update={"mode": "lockstep"}), InlinePlanner(plan))
     observation = arm.reset(seed)
     plans_s: list[float] = []
+    problem = ""
     while not arm.success and arm.steps < max_steps:
         stamp_ns = arm.steps * controller.dt_ns
-        controller.observe(frame_of(observation, stamp_ns, policy.encoder.cameras))
+        controller.observe(frame_of(observation, stamp_ns, policy.encoder))
         decision = controller.tick(stamp_ns)
         assert decision is not None  # an inline planner has always answered
+        problem = decision.detail or problem
         if decision.plan_s is not None:
             plans_s.append(decision.plan_s)
         if on_tick:
@@ -46,17 +93,46 @@ def run_episode(
         observation = arm.step(decision.command.as_array())
     if on_tick:
         on_tick()
-    reason = "" if arm.success else "time limit"
+    reason = "" if arm.success else problem or "time limit"
     return EpisodeResult(seed, arm.success, arm.steps, reason), plans_s
 
 
-def record(
-    frames: list[NDArray[np.uint8]], arm: MetaworldArm, camera: str, size_px: int = 480
-) -> Callable[[], None]:
-    """An `on_tick` that appends a picture of every second tick to `frames`."""
+def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) -> Frame:
+    """The simulator's observation as the controller takes it: the policy's cameras, in its order and size."""
+    images = [
+        fit_image(observation.images[camera], encoder.height_px, encoder.width_px, camera)
+        for camera in encoder.cameras
+    ]
+    return Frame(stamp_ns, np.stack(images), observation.ee_position_m, observation.gripper)
+
+
+def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> Callable[[], None]:
+    """An `on_tick` that appends a picture of every second tick."""
 
     def draw() -> None:
-        if arm.steps % 2 == 0:
-            frames.append(arm.render(camera, size_px, size_px))
+        if arm.steps % DRAW_EVERY == 0:
+            pictures.append(arm.render(camera, SPECTATOR_PX, SPECTATOR_PX))
 
     return draw
+
+
+def scene_of(config: Mapping[str, Any], encoder: EncoderConfig) -> dict[str, Any]:
+    """width_px, height_px and markers of the pictures the policy was trained on, from its config.json."""
+    plain = {"width_px": encoder.width_px, "height_px": encoder.height_px, "markers": False}
+    return {name: config.get("scene", {}).get(name, value) for name, value in plain.items()}
+
+
+def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:
+    """ConfigError where the policy was trained on demonstrations of one of the seeds: that would not be a test."""
+    data = config.get("training", {}).get("data", {})
+    first = data.get("first_seed")
+    if first is None or data.get("task", task) != task or not seeds:
+        return
+    # A checkpoint that does not say how many seeds it has seen may have seen all that follow.
+    behind = first + data["tried"] if "tried" in data else max(seeds) + 1
+    seen = [seed for seed in seeds if first <= seed < behind]
+    if seen:
+        trained = f"{first} to {behind - 1}" if "tried" in data else f"{first} and above"
+        raise ConfigError(
+            f"seeds {min(seeds)} to {max(seeds)} overlap the training seeds {trained}: choose others with --seed"
+        )

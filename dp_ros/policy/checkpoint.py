@@ -10,26 +10,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from dp_ros.policy.checkpoint_config import CONFIG, CheckpointError, policy_config, read_config
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.normalizer import StatsError
-from dp_ros.schema import SCHEMA_VERSION, ConfigError, PolicyConfig, parse
+from dp_ros.schema import SCHEMA_VERSION
 
-WEIGHTS, CONFIG, STATS, CARD = "policy.safetensors", "config.json", "stats.json", "card.md"
+WEIGHTS, STATS, CARD = "policy.safetensors", "stats.json", "card.md"
 DTYPES = {"f32": torch.float32, "f16": torch.float16}
 
-# From an older version's config.json to the next version's: version -> migration.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; one line: where, what, and what to do."""
+__all__ = ["CheckpointError", "load_checkpoint", "policy_config", "read_config", "save_checkpoint"]
 
 
 def save_checkpoint(
@@ -78,40 +74,6 @@ def save_checkpoint(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """config.json, migrated to this version and checked to be one; no weights are read."""
-    folder = Path(folder)
-    path = folder / CONFIG
-    if not path.is_file():
-        what = "has no config.json" if folder.is_dir() else "does not exist"
-        raise CheckpointError(
-            f"{folder}: {what}, so it is not a checkpoint: give a folder made by `dp_ros train`, e.g. models/NAME"
-        )
-    try:
-        config = json.loads(path.read_text())
-        version = config["schema_version"]
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(
-            f"{path}: is not a checkpoint's config.json: copy the checkpoint anew"
-        ) from None
-    while version in MIGRATIONS:
-        config = MIGRATIONS[version](config)
-        version = config["schema_version"]
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{path}: schema version {version}, this dp_ros reads {SCHEMA_VERSION}: install a newer dp_ros"
-        )
-    return dict(config)
-
-
-def policy_config(folder: str | Path) -> PolicyConfig:
-    """What the weights in `folder` mean."""
-    try:
-        return parse(PolicyConfig, read_config(folder).get("policy", {}), where=str(Path(folder) / CONFIG))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
 
 
 def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:

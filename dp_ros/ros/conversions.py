@@ -178,8 +178,8 @@ def _cv_bridge() -> Callable[[Image, str], NDArray[np.uint8]] | None:
         from cv_bridge import CvBridge
 
         convert = CvBridge().imgmsg_to_cv2
-        probe = convert(_packed(np.array([[0, 257], [514, 65535]], np.uint16), "mono16"), "rgb8")
-        return convert if np.array_equal(probe[..., 0], [[0, 1], [2, 255]]) else None
+        probe = convert(_packed(np.array([[0, 900], [30000, 65535]], np.uint16), "mono16"), "rgb8")
+        return convert if np.array_equal(probe[..., 0], [[0, 4], [117, 255]]) else None
     except Exception:  # whatever a foreign build raises: OpenCV makes the same image
         return None
 

@@ -20,7 +20,7 @@ from dp_ros.control.controller import Controller, Decision
 from dp_ros.control.safety import Command, Verdict
 from dp_ros.control.worker import PlanWorker
 from dp_ros.inference.torch_engine import TorchEngine
-from dp_ros.policy.checkpoint import CheckpointError, policy_config
+from dp_ros.policy.checkpoint_config import CheckpointError, policy_config
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import command_to_messages
 from dp_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics

@@ -25,8 +25,9 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.statistics import EpisodeResult, Report
-from dp_ros.policy.checkpoint import policy_config, read_config
+from dp_ros.policy.checkpoint_config import bridge_for
 from dp_ros.ros import conversions, qos
+from dp_ros.resources import share_file
 from dp_ros.ros.environment import node_environment
 from dp_ros.schema import BridgeConfig, Config, RuntimeConfig
 
@@ -39,8 +40,8 @@ class SessionError(RuntimeError):
 
 
 def parameters_yaml(node: str, config: Config, **others: Any) -> str:
-    """A ROS parameter file for `node` that says what `config` says."""
-    values = {**_plain(config.model_dump()), **others}
+    """A ROS parameter file for `node` with what `config` sets; the rest is left to the file before it."""
+    values = {**_plain(config.model_dump(exclude_unset=True)), **others}
     return yaml.safe_dump({node: {"ros__parameters": values}}, sort_keys=False)
 
 
@@ -57,12 +58,14 @@ class NodeProcess:
         self, module: str, node: str, parameters: str, folder: Path, environment: dict[str, str]
     ) -> None:
         self.name = node
-        params = folder / f"{node}.yaml"
-        params.write_text(parameters)
+        overrides = folder / f"{node}.yaml"
+        overrides.write_text(parameters)
         self._log_path = folder / f"{node}.log"
         with self._log_path.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, "--ros-args", "--params-file", str(params)],
+                # The file that sim.launch.py loads, then what this session wants otherwise.
+                [sys.executable, "-m", module, "--ros-args"]
+                + ["--params-file", str(share_file("config/sim.yaml")), "--params-file", str(overrides)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -224,14 +227,9 @@ def evaluate(
 
     `on_video` gets the spectator's pictures of each episode, uint8 (480, 480, 3), every second tick.
     """
-    policy = policy_config(checkpoint)
-    scene = read_config(checkpoint).get("scene", {})
-    bridge = BridgeConfig(
+    bridge = bridge_for(
+        checkpoint,
         task=task,
-        cameras=policy.encoder.cameras,
-        width_px=scene.get("width_px", policy.encoder.width_px),
-        height_px=scene.get("height_px", policy.encoder.height_px),
-        markers=scene.get("markers", False),
         mode="lockstep",
         first_seed=seeds[0],
         max_steps=max_steps,

@@ -66,6 +66,7 @@ class MetaworldArm:
         env._freeze_rand_vec = False  # each reset places the objects anew ...
         env.seeded_rand_vec = True  # ... from the seed
         env._set_task_called = True
+        _put_upright(env.model)
         self._env = env
         self._expert: Any = ENV_POLICY_MAP[self.task]()
         self._renderer = Renderer(env.model, markers)

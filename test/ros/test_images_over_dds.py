@@ -1,4 +1,7 @@
-"""Images cross real DDS between real processes, unchanged; run as a script, this file is those processes."""
+"""Images cross real DDS between real processes, unchanged; run as a script, this file is those processes.
+
+And the environment that such processes start in.
+"""
 
 import hashlib
 import json
@@ -8,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from dp_ros.resources import share_file
 from dp_ros.ros.conversions import image_to_rgb, rgb_to_image, stamp_to_ns
+from dp_ros.ros.environment import RosMissingError, node_environment, require_ros
 
 RATE_HZ = 30.0
 START_NS = 1_700_000_000_999_999_999  # the digits that a float would lose
@@ -118,6 +123,57 @@ def test_our_transports_deliver_vga_best_effort_at_30_hz(start_peer):
     received = json.loads(viewer.expect("received"))
     assert len(received) >= 0.95 * n
     check_same(received, n, height, width)
+
+
+def test_nodes_start_on_this_machine_alone_with_our_transports():
+    base = {"HOME": "/home/robot", "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
+    environment = node_environment(7, base)
+    assert base == {"HOME": "/home/robot", "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
+    assert environment["ROS_DOMAIN_ID"] == "7"
+    assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert environment["RMW_IMPLEMENTATION"] == "rmw_cyclonedds_cpp"
+    assert environment["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(share_file("config/fastdds.xml"))
+    assert environment["FASTDDS_DEFAULT_PROFILES_FILE"] == str(share_file("config/fastdds.xml"))
+    assert "ROS_DOMAIN_ID" not in node_environment(base=base)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"FASTRTPS_DEFAULT_PROFILES_FILE": "/etc/dds.xml"},
+        {"FASTDDS_DEFAULT_PROFILES_FILE": "/etc/dds.xml"},
+        {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
+    ],
+)
+def test_transports_and_range_that_the_user_chose_are_kept(choice):
+    base = choice | {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_DOMAIN_ID": "3"}
+    environment = node_environment(base=base)
+    assert {name: environment[name] for name in base} == base
+    assert not {name for name in environment if "DDS" in name or "RTPS" in name} - choice.keys()
+
+
+def test_a_ros_of_wheels_is_added_to_the_ament_prefixes_behind_the_sourced_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert "AMENT_PREFIX_PATH" not in node_environment(base={})  # no ROS in this prefix
+    (tmp_path / "share" / "ament_index").mkdir(parents=True)
+    assert node_environment(base={})["AMENT_PREFIX_PATH"] == str(tmp_path)
+    once = node_environment(base={"AMENT_PREFIX_PATH": "/ws/install"})
+    assert once["AMENT_PREFIX_PATH"] == f"/ws/install:{tmp_path}"
+    assert node_environment(base=once)["AMENT_PREFIX_PATH"] == once["AMENT_PREFIX_PATH"]
+
+
+@pytest.mark.parametrize("domain_id", [-1, 233])
+def test_a_domain_that_does_not_exist_is_refused(domain_id):
+    with pytest.raises(ValueError, match="choose one from 0 to 232"):
+        node_environment(domain_id, {})
+
+
+def test_a_missing_ros_is_one_line_that_says_what_to_do(monkeypatch):
+    require_ros()
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    with pytest.raises(RosMissingError, match=r"source /opt/ros/<distro>/setup.bash or pip install") as error:
+        require_ros()
+    assert "\n" not in str(error.value)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""What a checkpoint's config.json says, read without torch: launch files and the bridge need it too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfig, override, parse
+
+CONFIG = "config.json"
+
+# From an older version's config.json to the next version's: version -> migration.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; one line: where, what, and what to do."""
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """config.json, migrated to this version and checked to be one; no weights are read."""
+    folder = Path(folder)
+    path = folder / CONFIG
+    if not path.is_file():
+        what = "has no config.json" if folder.is_dir() else "does not exist"
+        raise CheckpointError(
+            f"{folder}: {what}, so it is not a checkpoint: give a folder made by `dp_ros train`, e.g. models/NAME"
+        )
+    try:
+        config = json.loads(path.read_text())
+        version = config["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{path}: is not a checkpoint's config.json: copy the checkpoint anew"
+        ) from None
+    while version in MIGRATIONS:
+        config = MIGRATIONS[version](config)
+        version = config["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path}: schema version {version}, this dp_ros reads {SCHEMA_VERSION}: install a newer dp_ros"
+        )
+    return dict(config)
+
+
+def policy_config(folder: str | Path) -> PolicyConfig:
+    """What the weights in `folder` mean."""
+    try:
+        return parse(PolicyConfig, read_config(folder).get("policy", {}), where=str(Path(folder) / CONFIG))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
+    """The simulated robot whose pictures the weights in `folder` know: its task, cameras, size and markers.
+
+    `changes` are other fields of BridgeConfig; empty strings are ignored. CheckpointError in one line.
+    """
+    policy, scene = policy_config(folder), read_config(folder).get("scene", {})
+    known = {
+        "task": policy.task,
+        "cameras": policy.encoder.cameras,
+        "width_px": scene.get("width_px", policy.encoder.width_px),
+        "height_px": scene.get("height_px", policy.encoder.height_px),
+        "markers": scene.get("markers", False),
+    }
+    changes = {key: value for key, value in changes.items() if value != ""}
+    try:
+        return override(
+            BridgeConfig(), {**{k: v for k, v in known.items() if v != ""}, **changes}, where=str(folder)
+        )
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
