@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 
 Vector3 = tuple[float, float, float]
 CameraName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Share = Annotated[float, Field(ge=0, lt=1)]
 PositionKind = Literal["absolute", "relative", "delta"]
 Network = Literal["unet"]
 
@@ -102,7 +103,9 @@ class UNetConfig(Config):
     channels: tuple[int, ...] = Field((256, 512, 1024), min_length=1, max_length=5)
     kernel_size: int = Field(5, ge=1, le=9)
     groups: int = Field(8, ge=1, le=32, description="GroupNorm groups")
-    step_embedding_dim: int = Field(256, ge=8, le=1024, description="sinusoidal embedding of k")
+    step_embedding_dim: int = Field(
+        256, ge=8, le=1024, multiple_of=2, description="sinusoidal embedding of k: half sines, half cosines"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> UNetConfig:
@@ -199,7 +202,7 @@ class TrainConfig(Config):
     )
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-6, ge=0)
-    betas: tuple[float, float] = (0.95, 0.999)
+    betas: tuple[Share, Share] = Field((0.95, 0.999), description="AdamW's decay of its two moments")
     warmup_steps: int = Field(500, ge=0)
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     ema_power: float = Field(0.75, gt=0, le=1, description="EMA decay at step n is 1 - (1 + n)^-power")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfig, override, parse
+from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfig, parse
 
 CONFIG = "config.json"
 
@@ -60,16 +60,14 @@ def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
     """
     policy, scene = policy_config(folder), read_config(folder).get("scene", {})
     known = {
-        "task": policy.task,
+        **({"task": policy.task} if policy.task else {}),
         "cameras": policy.encoder.cameras,
         "width_px": scene.get("width_px", policy.encoder.width_px),
         "height_px": scene.get("height_px", policy.encoder.height_px),
         "markers": scene.get("markers", False),
     }
-    changes = {key: value for key, value in changes.items() if value != ""}
+    wanted = known | {key: value for key, value in changes.items() if value != ""}
     try:
-        return override(
-            BridgeConfig(), {**{k: v for k, v in known.items() if v != ""}, **changes}, where=str(folder)
-        )
+        return parse(BridgeConfig, wanted, where=str(folder))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None

@@ -25,7 +25,7 @@ from std_srvs.srv import Trigger
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import GRIPPER_DOWN, CommandPairing
 from dp_ros.ros.diagnostics import OK, WARN, Diagnostics
-from dp_ros.ros.node_main import run_node
+from dp_ros.ros.node_main import reported, run_node
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import BridgeConfig
 from dp_ros.sim.metaworld_arm import MetaworldArm, Observation
@@ -50,18 +50,14 @@ class MetaworldBridge(LifecycleNode):
 
     # ---- lifecycle -------------------------------------------------------------------------------------
 
+    @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         config = self._config
-        try:
-            self._arm = MetaworldArm(
-                config.task, config.cameras, config.width_px, config.height_px, config.markers
-            )
-            if config.spectator:
-                self._arm.render(config.spectator, SPECTATOR_PX, SPECTATOR_PX)
-        except (ValueError, RuntimeError, KeyError) as error:
-            self.fatal = " ".join(str(error).split())
-            self.get_logger().error(self.fatal)
-            return TransitionCallbackReturn.FAILURE
+        self._arm = MetaworldArm(
+            config.task, config.cameras, config.width_px, config.height_px, config.markers
+        )
+        if config.spectator:
+            self._arm.render(config.spectator, SPECTATOR_PX, SPECTATOR_PX)
         lossless = config.mode == "lockstep"
         observation = qos.observations(config.mode)
         publisher = self.create_publisher
@@ -100,6 +96,7 @@ class MetaworldBridge(LifecycleNode):
         self.get_logger().info(f"{self._arm.task} ready, {config.mode}, cameras {', '.join(config.cameras)}")
         return TransitionCallbackReturn.SUCCESS
 
+    @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._active = True
         realtime = self._config.mode == "realtime"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+
+EXPECTED = (ValueError, RuntimeError, OSError)  # our own errors are of these kinds; their message is one line
 
 
 class FatalError(RuntimeError):
@@ -51,7 +55,7 @@ def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None 
         if node.fatal is not None:
             raise FatalError(node.fatal)
         return 0
-    except (FatalError, ValueError, RuntimeError, OSError) as error:
+    except EXPECTED as error:
         name = node.get_name() if node is not None else "node"
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 1
@@ -60,6 +64,24 @@ def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None 
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def reported(transition: Callable[..., TransitionCallbackReturn]) -> Callable[..., TransitionCallbackReturn]:
+    """Decorates a transition: what it raises becomes `fatal` and FAILURE. rclpy would swallow it in silence."""
+
+    @functools.wraps(transition)
+    def wrapped(node: LifecycleNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except EXPECTED as error:
+            node.fatal = " ".join(str(error).split())
+        except Exception as error:
+            node.fatal = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        node.get_logger().error(node.fatal)
+        return TransitionCallbackReturn.FAILURE
+
+    return wrapped
 
 
 def _autostart(node: LifecycleNode) -> None:

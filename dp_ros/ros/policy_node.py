@@ -20,12 +20,12 @@ from dp_ros.control.controller import Controller, Decision
 from dp_ros.control.safety import Command, Verdict
 from dp_ros.control.worker import PlanWorker
 from dp_ros.inference.torch_engine import TorchEngine
-from dp_ros.policy.checkpoint_config import CheckpointError, policy_config
+from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import command_to_messages
 from dp_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics
 from dp_ros.ros.markers import chunk_to_path, plan_markers
-from dp_ros.ros.node_main import run_node
+from dp_ros.ros.node_main import reported, run_node
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.streams import FrameAssembler, ImageSizeError, fit_image
@@ -45,19 +45,15 @@ class PolicyNode(LifecycleNode):
 
     # ---- lifecycle -------------------------------------------------------------------------------------
 
+    @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            if not self._checkpoint:
-                raise ConfigError("parameter checkpoint is empty: give the folder of a checkpoint")
-            self._policy = policy_config(self._checkpoint)
-            self._plan_arrived = self.create_guard_condition(self._on_plan)
-            self._worker = PlanWorker(
-                lambda: TorchEngine(self._checkpoint, self._runtime), self._plan_arrived.trigger
-            )
-        except (CheckpointError, ConfigError, RuntimeError, OSError) as error:
-            self.fatal = " ".join(str(error).split())
-            self.get_logger().error(self.fatal)
-            return TransitionCallbackReturn.FAILURE
+        if not self._checkpoint:
+            raise ConfigError("parameter checkpoint is empty: give the folder of a checkpoint")
+        self._policy = policy_config(self._checkpoint)
+        self._plan_arrived = self.create_guard_condition(self._on_plan)
+        self._worker = PlanWorker(
+            lambda: TorchEngine(self._checkpoint, self._runtime), self._plan_arrived.trigger
+        )
         self._controller = Controller(self._policy, self._runtime, self._worker)
         self._lockstep = self._runtime.mode == "lockstep"
         max_age_ns = 0 if self._lockstep else round(self._runtime.gate.max_obs_age_s * 1e9)
@@ -76,6 +72,7 @@ class PolicyNode(LifecycleNode):
         )
         return TransitionCallbackReturn.SUCCESS
 
+    @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._controller.reset()
         self._streams.clear()

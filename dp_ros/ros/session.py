@@ -26,8 +26,8 @@ from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.statistics import EpisodeResult, Report
 from dp_ros.policy.checkpoint_config import bridge_for
-from dp_ros.ros import conversions, qos
 from dp_ros.resources import share_file
+from dp_ros.ros import conversions, qos
 from dp_ros.ros.environment import node_environment
 from dp_ros.schema import BridgeConfig, Config, RuntimeConfig
 

@@ -11,6 +11,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
+import mujoco
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
@@ -157,3 +158,14 @@ class MetaworldArm:
     def close(self) -> None:
         self._renderer.close()
         self._env.close()
+
+
+def _put_upright(model: mujoco.MjModel) -> None:
+    """Metaworld mounts its corner cameras upside down: turn those of the world around their line of sight."""
+    half_turn = np.array([0.0, 0.0, 0.0, 1.0])
+    for camera in np.flatnonzero(model.cam_bodyid == 0):
+        up, turned = np.zeros(3), np.zeros(4)
+        mujoco.mju_rotVecQuat(up, np.array([0.0, 1.0, 0.0]), model.cam_quat[camera])
+        if up[2] < -0.1:
+            mujoco.mju_mulQuat(turned, model.cam_quat[camera], half_turn)
+            model.cam_quat[camera] = turned

@@ -69,7 +69,10 @@ def ros_environment(ros_domain: int) -> dict[str, str]:
 
 
 class Peer:
-    """A Python process that answers in lines: `expect` waits for one, `tell` sends one."""
+    """A Python process that answers in lines: `expect` waits for one, `tell` sends one.
+
+    The end of its input tells it to end; one that is killed leaves its shared memory behind.
+    """
 
     def __init__(self, environment: dict[str, str], *arguments: object) -> None:
         self.command = [sys.executable, *map(str, arguments)]
@@ -77,7 +80,8 @@ class Peer:
             self.command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         for line in self.process.stdout:
@@ -102,9 +106,13 @@ class Peer:
         self.process.stdin.flush()
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
         self.process.stdin.close()
+        try:
+            self.process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join()
         self.process.stdout.close()
 
 

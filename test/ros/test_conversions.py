@@ -434,7 +434,7 @@ def test_the_gripper_is_found_among_the_joints_of_an_arm():
         ConversionError, match=r"2 effort values for joints \['elbow', 'gripper'\], none for 'hand'"
     ):
         joint_state_to_effort(msg, "hand")
-    with pytest.raises(ConversionError, match="0 effort values .* none for 'gripper'; publish one"):
+    with pytest.raises(ConversionError, match=r"0 effort values .* none for 'gripper'; publish one"):
         joint_state_to_effort(JointState(name=["gripper"], position=[0.1]))
 
 
@@ -470,7 +470,8 @@ from types import SimpleNamespace
 for name in ("rclpy", "builtin_interfaces", "geometry_msgs", "sensor_msgs", "std_msgs"):
     sys.modules[name] = None
 from dp_ros.ros.conversions import to_rgb
-msg = SimpleNamespace(height=1, width=2, step=4, encoding="mono16", is_bigendian=1, data=b"\\xff\\xff\\x00\\x00")
+data = bytes([255, 255, 0, 0])
+msg = SimpleNamespace(height=1, width=2, step=4, encoding="mono16", is_bigendian=1, data=data)
 assert to_rgb(msg).tolist() == [[[255] * 3, [0] * 3]]
 """
     subprocess.run([sys.executable, "-c", code], env=ros_environment, check=True, timeout=60)

@@ -4,9 +4,12 @@ And the environment that such processes start in.
 """
 
 import hashlib
+import itertools
 import json
 import sys
+import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -28,30 +31,53 @@ def digest(rgb: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(rgb)).hexdigest()
 
 
-def publish(count: int, height: int, width: int, repeat: bool) -> None:
-    """Publish images 0 to count - 1 once at 30 Hz when told to, or again and again until killed."""
+@contextmanager
+def ros_node(name: str):
     import rclpy
+
+    rclpy.init()
+    node = rclpy.create_node(name)
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+def orders() -> tuple[threading.Event, threading.Event]:
+    """(go, end): the first line of standard input, and its end."""
+    go, end = threading.Event(), threading.Event()
+
+    def read() -> None:
+        for _ in sys.stdin:
+            go.set()
+        end.set()
+        go.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    return go, end
+
+
+def publish(count: int, height: int, width: int, repeat: bool) -> None:
+    """Publish images 0 to count - 1 at 30 Hz when told to: once, or again and again until told to end."""
     from rclpy.qos import qos_profile_sensor_data
     from sensor_msgs.msg import Image
 
-    rclpy.init()
-    node = rclpy.create_node("camera")
-    publisher = node.create_publisher(Image, "image_raw", qos_profile_sensor_data)
     frames = [frame(i, height, width) for i in range(count)]
-    while publisher.get_subscription_count() == 0:
-        rclpy.spin_once(node, timeout_sec=0.05)
-    print("matched")
-    sys.stdin.readline()
-    due_s = time.monotonic()
-    while True:
-        for i, rgb in enumerate(frames):
-            publisher.publish(rgb_to_image(rgb, START_NS + i, "camera_optical"))
+    go, end = orders()
+    with ros_node("camera") as node:
+        publisher = node.create_publisher(Image, "image_raw", qos_profile_sensor_data)
+        while publisher.get_subscription_count() == 0 and not end.wait(0.01):
+            pass
+        print("matched")
+        go.wait()
+        due_s = time.monotonic()
+        for i in itertools.cycle(range(count)) if repeat else range(count):
+            publisher.publish(rgb_to_image(frames[i], START_NS + i, "camera_optical"))
             due_s += 1.0 / RATE_HZ
-            time.sleep(max(0.0, due_s - time.monotonic()))  # the camera's clock
-        if not repeat:
-            break
-    print("sent")
-    sys.stdin.readline()
+            if end.wait(max(0.0, due_s - time.monotonic())):
+                break
+        end.wait()
 
 
 def receive(count: int, deadline_s: float) -> None:
@@ -66,13 +92,12 @@ def receive(count: int, deadline_s: float) -> None:
     def keep(msg: Image) -> None:
         received[stamp_to_ns(msg.header.stamp)] = (msg.header.frame_id, digest(image_to_rgb(msg)))
 
-    rclpy.init()
-    node = rclpy.create_node("viewer")
     matched = SubscriptionEventCallbacks(matched=lambda _: print("matched"))
-    node.create_subscription(Image, "image_raw", keep, qos_profile_sensor_data, event_callbacks=matched)
     end_s = time.monotonic() + deadline_s
-    while len(received) < count and time.monotonic() < end_s:
-        rclpy.spin_once(node, timeout_sec=0.05)
+    with ros_node("viewer") as node:
+        node.create_subscription(Image, "image_raw", keep, qos_profile_sensor_data, event_callbacks=matched)
+        while len(received) < count and time.monotonic() < end_s:
+            rclpy.spin_once(node, timeout_sec=0.05)
     print("received", json.dumps(received))
 
 

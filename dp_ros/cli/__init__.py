@@ -1,0 +1,47 @@
+"""`dp_ros COMMAND`: one file per command. Nothing heavy is imported before a command runs, so that help is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dp_ros import __version__
+from dp_ros.cli import bench, collect, demo, errors, evaluate, inspect, train
+
+app = typer.Typer(
+    name="dp_ros",
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback of ours is a bug report: leave it plain
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("collect")(collect.collect)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
+app.command("inspect")(inspect.inspect)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dp_ros {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _dp_ros(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Diffusion Policy for robot arms: from demonstrations to a running policy."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Expected errors are one line on stderr (see `errors`)."""
+    args = list(sys.argv[1:] if args is None else args) or ["--help"]
+    command = typer.main.get_command(app)
+    return errors.one_line(lambda: command.main(args=args, prog_name="dp_ros", standalone_mode=False))

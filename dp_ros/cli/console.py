@@ -1,0 +1,72 @@
+"""What the commands share: progress on stderr, names of checkpoints, sizes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+_LINE_EVERY_S = 30.0
+
+
+class ProgressLine:
+    """A bar with a note where stderr is a terminal; in a log, a line every half minute."""
+
+    def __init__(self, title: str, total: int | None = None, done: int = 0) -> None:
+        console = Console(stderr=True)
+        self._title, self._total = title, total
+        self._printed_s = float("-inf")
+        self._console = console
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> ProgressLine:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, done: int, note: str, total: int | None = None) -> None:
+        self._total = total or self._total
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=self._total, note=note)
+        elif time.monotonic() - self._printed_s >= _LINE_EVERY_S or done == self._total:
+            self._printed_s = time.monotonic()
+            self._console.out(f"{self._title} {done}/{self._total} {note}", highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """ "42 s", "3:05" or "1:02:03"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
+
+
+def folder_mb(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def find_checkpoint(name: Path) -> Path:
+    """A checkpoint by its folder, the run it is in, or its name in models/."""
+    if (name / "checkpoint" / "config.json").is_file():
+        return name / "checkpoint"
+    if not name.exists() and not name.is_absolute():
+        from dp_ros.resources import share_dir
+
+        for candidate in (share_dir() / "models" / name, share_dir() / name):
+            if (candidate / "config.json").is_file():
+                return candidate
+    return name

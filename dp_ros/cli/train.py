@@ -1,0 +1,80 @@
+"""`dp_ros train`: a dataset to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dp_ros.cli.console import ProgressLine, duration
+from dp_ros.cli.errors import USAGE, CliError, Interrupted
+
+if TYPE_CHECKING:
+    from dp_ros.train.trainer import Progress
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Dataset made by `dp_ros collect`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: state, checkpoint/ and TensorBoard logs.")],
+    config: Annotated[
+        str, typer.Option(help="A preset (cpu, paper) or a YAML file of dp_ros.schema.TrainConfig.")
+    ] = "cpu",
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, e.g. --set steps=500; repeat."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train a policy; the result is the same whether or not the run was interrupted and resumed."""
+    from dp_ros.schema import TrainConfig, load_yaml, parse_assignment
+
+    path = find_preset(config)
+    settings = load_yaml(TrainConfig, path, dict(parse_assignment(text) for text in assignments or []))
+    from dp_ros.train.run import train as run
+
+    command = {"config": path.name, "set": list(assignments or [])}
+    profile = Profile()
+    with ProgressLine("training") as progress:
+
+        def on_progress(report: Progress) -> None:
+            profile.add(report)
+            progress.update(
+                report.step,
+                f"loss {report.loss:.4f}, {report.step_s:.2f} s/step, {report.compute_share:.0%} compute, "
+                f"{duration(report.eta_s)} left",
+                report.steps,
+            )
+
+        try:
+            checkpoint = run(settings, data, out, resume=resume, on_progress=on_progress, command=command)
+        except KeyboardInterrupt:
+            raise Interrupted("run the same command with --resume to go on") from None
+    if profile.steps:
+        print(profile.line())
+    print(f"checkpoint: {checkpoint}")
+
+
+class Profile:
+    """What the steps of this call cost, summed over their reports."""
+
+    def __init__(self) -> None:
+        self.steps, self._last, self._total_s, self._compute_s = 0, None, 0.0, 0.0
+
+    def add(self, report: Progress) -> None:
+        """`report.step_s` is a mean since the report before."""
+        raise NotImplementedError
+
+
+def find_preset(name: str) -> Path:
+    """The YAML file of a preset's name, or the path itself."""
+    from dp_ros.resources import share_file
+
+    path = Path(name)
+    if path.suffix or len(path.parts) > 1:
+        return path
+    folder = share_file("config/train")
+    presets = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in presets:
+        raise CliError(f"unknown preset '{name}': give {', '.join(presets)} or a YAML file", USAGE)
+    return folder / f"{name}.yaml"

@@ -1,0 +1,99 @@
+"""From a config and a dataset to a trained checkpoint that says where it came from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dp_ros import __version__
+from dp_ros.data import episodes
+from dp_ros.data.windows import Windows
+from dp_ros.resources import share_dir
+from dp_ros.schema import ConfigError, TrainConfig, override
+from dp_ros.train.trainer import Progress, Trainer
+
+_SCENE = ("width_px", "height_px", "markers")
+
+
+def train(
+    config: TrainConfig,
+    data: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    command: Mapping[str, Any] | None = None,
+) -> Path:
+    """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
+
+    `command` is what the user asked for, kept in the checkpoint. Raises ConfigError (the config does not fit
+    the dataset), DatasetError, TrainingError.
+    """
+    dataset = episodes.load(data, config.policy.encoder.cameras)
+    config = fit_to_dataset(config, dataset.attributes, where=str(data))
+    policy = config.policy
+    windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
+    made = dataset.attributes.get("collect", {})
+    trainer = Trainer(
+        config,
+        windows,
+        out,
+        scene={key: made[key] for key in _SCENE if key in made},
+        provenance=provenance(dataset, command or {}),
+        resume=resume,
+    )
+    return trainer.run(on_progress)
+
+
+def fit_to_dataset(config: TrainConfig, attributes: Mapping[str, Any], where: str) -> TrainConfig:
+    """The config with the dataset's task where it names none; ConfigError where the two contradict."""
+    policy = config.policy
+    rate_hz = attributes.get("rate_hz", policy.rate_hz)
+    if rate_hz != policy.rate_hz:
+        raise ConfigError(
+            f"{where}: was recorded at {rate_hz:g} Hz but policy.rate_hz is {policy.rate_hz:g}: set it to that"
+        )
+    task = attributes.get("collect", {}).get("task", policy.task)
+    if policy.task and policy.task != task:
+        raise ConfigError(f"{where}: holds {task} but policy.task is {policy.task}: leave policy.task empty")
+    return override(config, {"policy.task": task})
+
+
+def provenance(dataset: episodes.Dataset, command: Mapping[str, Any]) -> dict[str, Any]:
+    """Which software, which command, which data; nothing about the machine."""
+    commit = git_commit()
+    attributes = dataset.attributes
+    return {
+        "dp_ros": __version__,
+        **({"commit": commit} if commit else {}),
+        "command": dict(command),
+        "data": {
+            **attributes.get("collect", {}),
+            "rate_hz": attributes.get("rate_hz"),
+            "episodes": len(dataset.episode_ends),
+            "ticks": len(dataset),
+            **({"tried": attributes["tried"]} if "tried" in attributes else {}),
+        },
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this runs from, "-dirty" with local changes; None when installed."""
+    try:
+        root = share_dir()
+        if not (root / ".git").exists():
+            return None
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # never writes, not even the index
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

@@ -1,0 +1,149 @@
+"""Small things to test with: nothing here is larger than it must be to behave like the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+from dp_ros.data.episodes import Dataset
+from dp_ros.schema import PolicyConfig, TrainConfig
+from dp_ros.streams import Frame
+
+settings.register_profile("dp_ros", deadline=None, derandomize=True, database=None)
+settings.load_profile("dp_ros")
+
+CAMERAS = ("left", "right")
+HEIGHT_PX, WIDTH_PX = 36, 40
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An episode as the dataset writer takes it."""
+
+    seed: int
+    noise: float
+    images: dict[str, NDArray[np.uint8]]
+    ee_pose: NDArray[np.float64]
+    gripper: NDArray[np.float64]
+    action: NDArray[np.float64]
+    command: NDArray[np.float64]
+
+
+def record(seed: int, length: int, height_px: int = 8, width_px: int = 6) -> Recorded:
+    """An episode of arbitrary but reproducible numbers."""
+    rng = np.random.default_rng(seed)
+    return Recorded(
+        seed=seed,
+        noise=0.1 * (seed % 3),
+        images={
+            camera: rng.integers(0, 256, (length, height_px, width_px, 3), dtype=np.uint8)
+            for camera in CAMERAS
+        },
+        ee_pose=rng.normal(size=(length, 3)),
+        gripper=rng.random(length),
+        action=rng.normal(size=(length, 4)),
+        command=rng.normal(size=(length, 4)),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_episode() -> Callable[..., Recorded]:
+    return record
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[..., Dataset]:
+    """Episodes in memory: a smooth path for the arm, pictures that differ from tick to tick."""
+
+    def make(lengths: tuple[int, ...] = (12, 9), seed: int = 0) -> Dataset:
+        total = sum(lengths)
+        rng = np.random.default_rng(seed)
+        command = np.concatenate(
+            [np.cumsum(rng.uniform(-0.01, 0.01, (total, 3)), axis=0), rng.uniform(-1, 1, (total, 1))], axis=1
+        )
+        return Dataset(
+            images={
+                camera: rng.integers(0, 256, (total, HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
+                for camera in CAMERAS
+            },
+            ee_pose=command[:, :3] + rng.normal(0, 0.001, (total, 3)),
+            gripper=rng.random(total),
+            action=command,
+            command=command,
+            episode_ends=np.cumsum(lengths),
+            attributes={},
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_policy() -> PolicyConfig:
+    """The smallest policy that has every part of the large one: two cameras, proprioception, two levels."""
+    return PolicyConfig.model_validate(
+        {
+            "horizons": {"T_o": 2, "T_p": 8, "T_a": 4},
+            "encoder": {
+                "cameras": CAMERAS,
+                "height_px": HEIGHT_PX,
+                "width_px": WIDTH_PX,
+                "crop_height_px": 32,
+                "crop_width_px": 32,
+                "stages": 2,
+                "keypoints": 4,
+                "feature_dim": 8,
+                "proprioception": True,
+            },
+            "unet": {"channels": (16, 32), "groups": 4, "step_embedding_dim": 16},
+            "diffusion": {"iterations": 20, "sampler_iterations": 5},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_train(tiny_policy: PolicyConfig) -> Callable[..., TrainConfig]:
+    def make(**changes: Any) -> TrainConfig:
+        settings = {
+            "policy": tiny_policy,
+            "batch_size": 4,
+            "steps": 6,
+            "warmup_steps": 2,
+            "device": "cpu",
+            "checkpoint_every": 100,
+        }
+        return TrainConfig.model_validate({**settings, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stats() -> dict[str, dict[str, list[float]]]:
+    """Statistics of actions and state that are neither symmetric nor of one scale."""
+    return {
+        "action": {"low": [-0.02, -0.03, -0.01, -1.0], "high": [0.04, 0.03, 0.02, 1.0]},
+        "state": {"low": [-0.3, 0.4, 0.0, 0.0], "high": [0.3, 0.9, 0.4, 1.0]},
+    }
+
+
+@pytest.fixture(scope="session")
+def make_frame() -> Callable[..., Frame]:
+    """A frame of which only the stamp, and where asked the pose, matter."""
+
+    def make(
+        stamp_ns: int, position_m: tuple[float, ...] = (0.0, 0.6, 0.2), gripper: float = 1.0, **more: Any
+    ) -> Frame:
+        values = {
+            "images": np.full((1, 2, 2, 3), stamp_ns % 251, dtype=np.uint8),
+            "ee_position_m": np.array(position_m, dtype=np.float64),
+            "gripper": gripper,
+            "sampled_ns": stamp_ns,
+        }
+        return Frame(stamp_ns=stamp_ns, **{**values, **more})
+
+    return make

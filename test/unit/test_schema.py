@@ -1,0 +1,289 @@
+"""Configs: an invalid one cannot exist, and what is said about it is one line that helps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dp_ros.schema import (
+    ActionConfig,
+    BridgeConfig,
+    CollectConfig,
+    Config,
+    ConfigError,
+    DiffusionConfig,
+    EncoderConfig,
+    GateConfig,
+    Horizons,
+    PolicyConfig,
+    RuntimeConfig,
+    TrainConfig,
+    UNetConfig,
+    load_yaml,
+    override,
+    parse,
+    parse_assignment,
+)
+
+MODELS: list[type[Config]] = [
+    ActionConfig,
+    BridgeConfig,
+    CollectConfig,
+    DiffusionConfig,
+    EncoderConfig,
+    GateConfig,
+    Horizons,
+    PolicyConfig,
+    RuntimeConfig,
+    TrainConfig,
+    UNetConfig,
+]
+
+
+def refusal(model: type[Config], data: dict[str, Any]) -> str:
+    """What `parse` says against `data`, checked to be one line that begins with where."""
+    with pytest.raises(ConfigError) as caught:
+        parse(model, data, where="x.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("x.yaml: ")
+    return message
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_defaults_are_valid_and_frozen(model: type[Config]) -> None:
+    config = parse(model, {}, where="defaults")
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(config, next(iter(model.model_fields)), None)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "key", "near"),
+    [
+        (TrainConfig, {"batchsize": 1}, "batchsize", "batch_size"),
+        (TrainConfig, {"policy": {"horizon": {}}}, "policy.horizon", "horizons"),
+        (TrainConfig, {"policy": {"encoder": {"hight_px": 64}}}, "policy.encoder.hight_px", "height_px"),
+        (TrainConfig, {"policy": {"horizons": {"To": 1}}}, "policy.horizons.To", "T_o"),
+        (RuntimeConfig, {"gate": {"max_step": 1}}, "gate.max_step", "max_step_m"),
+    ],
+)
+def test_unknown_key_names_itself_and_the_nearest_valid_one(
+    model: type[Config], data: dict[str, Any], key: str, near: str
+) -> None:
+    message = refusal(model, data)
+    assert f"unknown key '{key}'" in message
+    assert f"did you mean '{near}'?" in message
+
+
+def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
+    message = refusal(TrainConfig, {"policy": {"horizons": {"zzzz": 1}}})
+    assert "unknown key 'policy.horizons.zzzz'; valid keys: T_o, T_p, T_a" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "says"),
+    [
+        (Horizons, {"T_o": 3, "T_p": 8, "T_a": 7}, "T_o - 1 + T_a = 9 actions are needed but T_p = 8"),
+        (Horizons, {"T_o": 0}, "T_o"),
+        (Horizons, {"T_a": "many"}, "T_a"),
+        (EncoderConfig, {"cameras": ["a", "b", "a"]}, "names one twice"),
+        (EncoderConfig, {"cameras": []}, "cameras"),
+        (EncoderConfig, {"cameras": ["front/left"]}, "cameras.0"),
+        (EncoderConfig, {"height_px": 64}, "crop 208x208 px is larger than the image 224x64 px"),
+        (EncoderConfig, {"width_px": 200}, "crop 208x208 px is larger than the image 200x224 px"),
+        (EncoderConfig, {"stages": 5}, "stages"),
+        (ActionConfig, {"position": "polar"}, "position"),
+        (ActionConfig, {"gripper": "delta"}, "gripper"),
+        (UNetConfig, {"channels": [64, 100]}, "100 is not a multiple of groups 8"),
+        (UNetConfig, {"channels": [-8]}, "-8 is not a multiple of groups 8"),
+        (UNetConfig, {"channels": []}, "channels"),
+        (UNetConfig, {"kernel_size": 4}, "kernel_size 4 must be odd"),
+        (UNetConfig, {"step_embedding_dim": 17}, "step_embedding_dim"),
+        (DiffusionConfig, {"sampler_iterations": 101}, "sampler_iterations 101 exceeds the 100"),
+        (DiffusionConfig, {"sampler": "ddpm"}, "ddpm runs all 100 iterations"),
+        (DiffusionConfig, {"iterations": 1, "sampler_iterations": 1}, "iterations"),
+        (DiffusionConfig, {"clip": 0}, "clip"),
+        (PolicyConfig, {"rate_hz": 0}, "rate_hz"),
+        (PolicyConfig, {"rate_hz": float("nan")}, "rate_hz"),
+        (PolicyConfig, {"rate_hz": float("inf")}, "rate_hz"),
+        (PolicyConfig, {"network": "mlp"}, "network"),
+        (CollectConfig, {"noise": [0.1, -0.1]}, "negative standard deviation"),
+        (CollectConfig, {"noise": []}, "noise"),
+        (CollectConfig, {"episodes": 0}, "episodes"),
+        (TrainConfig, {"epochs": None}, "neither steps nor epochs"),
+        (TrainConfig, {"betas": [0.9, 1.0]}, "betas.1"),
+        (TrainConfig, {"betas": [-0.1, 0.9]}, "betas.0"),
+        (TrainConfig, {"ema_max": 1}, "ema_max"),
+        (TrainConfig, {"lr": 0}, "lr"),
+        (GateConfig, {"workspace_low_m": [0, 0, 0.6]}, "workspace z: low 0.6 is not below high 0.6"),
+        (GateConfig, {"workspace_low_m": [0, 0]}, "workspace_low_m"),
+        (GateConfig, {"workspace_high_m": [1, 1, float("nan")]}, "workspace_high_m.2"),
+        (GateConfig, {"max_step_m": 0}, "max_step_m"),
+        (GateConfig, {"max_obs_age_s": float("inf")}, "max_obs_age_s"),
+        (RuntimeConfig, {"mode": "fast"}, "mode"),
+        (BridgeConfig, {"max_steps": 501}, "max_steps"),
+        (TrainConfig, {"policy": 3}, "policy"),
+        (TrainConfig, {"policy": None}, "policy"),
+    ],
+)
+def test_invalid_value_is_refused_in_one_line_that_names_it(
+    model: type[Config], data: dict[str, Any], says: str
+) -> None:
+    assert says in refusal(model, data)
+
+
+def test_several_errors_are_counted_in_the_one_line() -> None:
+    assert refusal(TrainConfig, {"lr": 0, "seed": -1, "batch_size": 0}).endswith("(and 2 more)")
+
+
+@given(T_o=st.integers(1, 16), T_a=st.integers(1, 48), extra=st.integers(0, 1))
+def test_executed_part_answers_the_newest_frame_and_has_T_a_actions(T_o: int, T_a: int, extra: int) -> None:
+    horizons = Horizons(T_o=T_o, T_a=T_a, T_p=T_o - 1 + T_a + extra)
+    chunk = list(range(-(T_o - 1), horizons.T_p - (T_o - 1)))  # ticks after the newest frame
+    assert chunk[horizons.executed] == list(range(T_a))
+
+
+@given(T_o=st.integers(2, 16), T_a=st.integers(1, 48))
+def test_horizons_that_predict_one_action_too_few_cannot_exist(T_o: int, T_a: int) -> None:
+    with pytest.raises(ValueError, match="raise T_p or lower T_a"):
+        Horizons(T_o=T_o, T_a=T_a, T_p=T_o - 2 + T_a)
+
+
+# Any policy: built so that the rules between its parts hold.
+horizons = st.builds(
+    lambda T_o, T_a, more: {"T_o": T_o, "T_a": T_a, "T_p": min(64, T_o - 1 + T_a + more)},
+    st.integers(1, 16),
+    st.integers(1, 32),
+    st.integers(0, 16),
+)
+encoders = st.builds(
+    lambda cameras, crop, margin, proprioception: {
+        "cameras": cameras,
+        "crop_height_px": crop[0],
+        "crop_width_px": crop[1],
+        "height_px": crop[0] + margin,
+        "width_px": crop[1] + margin,
+        "proprioception": proprioception,
+    },
+    st.lists(st.from_regex(r"\A[A-Za-z][A-Za-z0-9_]{0,8}\Z"), min_size=1, max_size=4, unique=True),
+    st.tuples(st.integers(32, 300), st.integers(32, 300)),
+    st.integers(0, 100),
+    st.booleans(),
+)
+diffusions = st.builds(
+    lambda K, share, ddpm: {
+        "iterations": K,
+        "sampler": "ddpm" if ddpm else "ddim",
+        "sampler_iterations": K if ddpm else max(1, K * share // 100),
+    },
+    st.integers(2, 1000),
+    st.integers(1, 100),
+    st.booleans(),
+)
+policies = st.builds(
+    lambda **parts: parts,
+    task=st.text(max_size=12),
+    rate_hz=st.floats(0.1, 1000),
+    horizons=horizons,
+    encoder=encoders,
+    action=st.sampled_from(["absolute", "relative", "delta"]).map(lambda kind: {"position": kind}),
+    unet=st.lists(st.integers(1, 16), min_size=1, max_size=5).map(lambda n: {"channels": [8 * i for i in n]}),
+    diffusion=diffusions,
+)
+
+
+@given(policies)
+def test_a_dumped_policy_parses_to_itself(data: dict[str, Any]) -> None:
+    config = parse(PolicyConfig, data, where="x")
+    assert parse(PolicyConfig, config.model_dump(), where="x") == config
+    written = json.dumps(config.model_dump(mode="json"))
+    assert parse(PolicyConfig, json.loads(written), where="x") == config
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_yaml_is_read_and_dotted_overrides_win(tmp_path: Path) -> None:
+    path = write(tmp_path, "lr: 1e-3\npolicy:\n  task: door-open-v3\n  unet: {groups: 4}\n")
+    config = load_yaml(TrainConfig, path, {"policy.unet.groups": 2, "policy.horizons.T_a": 2})
+    assert config.lr == 1e-3
+    assert config.policy.task == "door-open-v3"
+    assert config.policy.unet.groups == 2
+    assert config.policy.horizons == Horizons(T_a=2)
+
+
+def test_empty_yaml_is_the_defaults(tmp_path: Path) -> None:
+    assert load_yaml(TrainConfig, write(tmp_path, "# nothing\n")) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a\n- b\n", "expected `key: value` lines, found a list"),
+        ("42\n", "found a int"),
+        ("a: [1, 2\nb: 3\n", "is not YAML"),
+        ("a: b: c\n", "is not YAML"),
+        ("\tlr: 1\n", "is not YAML"),
+        ("lr: fast\n", "lr: "),
+        ("1: 2\n", "1"),
+        ("policy:\n  rate: 3\n", "unknown key 'policy.rate'; did you mean 'rate_hz'?"),
+    ],
+)
+def test_yaml_error_is_one_line_with_the_file(tmp_path: Path, text: str, says: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(TrainConfig, path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_yaml(TrainConfig, path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00lr")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_yaml(TrainConfig, binary)
+
+
+def test_override_is_validated_and_leaves_the_original_alone() -> None:
+    config = RuntimeConfig()
+    changed = override(config, {"gate.max_step_m": 0.5, "mode": "lockstep"})
+    assert (changed.gate.max_step_m, changed.mode) == (0.5, "lockstep")
+    assert config == RuntimeConfig()
+    with pytest.raises(ConfigError, match=r"^command line: unknown key 'gate.max_step'; did you mean"):
+        override(config, {"gate.max_step": 0.5})
+    with pytest.raises(ConfigError, match=r"^command line: gate.max_step_m: .*greater than 0"):
+        override(config, {"gate.max_step_m": 0})
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("batch_size=32", "batch_size", 32),
+        ("policy.task=door-open-v3", "policy.task", "door-open-v3"),
+        ("policy.encoder.cameras=[a, b]", "policy.encoder.cameras", ["a", "b"]),
+        ("a=b=c", "a", "b=c"),
+        ("steps=", "steps", None),
+    ],
+)
+def test_assignment_is_a_dotted_key_and_a_yaml_value(text: str, key: str, value: Any) -> None:
+    assert parse_assignment(text) == (key, value)
+
+
+@pytest.mark.parametrize("text", ["batch_size", "=3", "a=[1", "a={"])
+def test_assignment_that_is_none_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_assignment(text)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
