@@ -16,7 +16,9 @@ from dp_ros.cli.errors import USAGE, CliError, Interrupted
 # The defaults are CollectConfig's; a test holds the help to them.
 def collect(
     task: Annotated[str, typer.Option(help="Metaworld task, e.g. drawer-open-v3.")],
-    out: Annotated[Path, typer.Option(help="Folder of the dataset; the same command goes on where it stopped.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the dataset; the same command goes on where it stopped.")
+    ],
     episodes: Annotated[
         int | None, typer.Option(show_default="250", help="Successful episodes to record.")
     ] = None,
@@ -36,10 +38,13 @@ def collect(
     ] = None,
     markers: Annotated[
         bool | None,
-        typer.Option("--markers/--no-markers", show_default="no-markers", help="Draw goal and finger markers."),
+        typer.Option(
+            "--markers/--no-markers", show_default="no-markers", help="Draw goal and finger markers."
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(show_default="100000", help="Seed of the first episode; then one after another.")
+        int | None,
+        typer.Option(show_default="100000", help="Seed of the first episode; then one after another."),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = -1,
     max_steps: Annotated[

@@ -22,7 +22,12 @@ class ProgressLine:
         self._console = console
         self._bar: Progress | None = None
         if console.is_terminal:
-            columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn(title),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self._bar = Progress(*columns, console=console)
             self._task = self._bar.add_task(title, total=total, completed=done, note="")
 

@@ -60,7 +60,9 @@ def describe(error: BaseException) -> tuple[str, int] | None:
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(error, kind):
             return str(error), code
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # typer's: a wrong option or argument
+    if hasattr(error, "format_message") and hasattr(
+        error, "exit_code"
+    ):  # typer's: a wrong option or argument
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "dp_ros"
         return f"{error.format_message().rstrip('.')}; see `{command} --help`", USAGE

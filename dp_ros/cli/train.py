@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,11 +35,11 @@ def train(
     from dp_ros.train.run import train as run
 
     command = {"config": path.name, "set": list(assignments or [])}
-    profile = Profile()
+    reports: list[Progress] = []
     with ProgressLine("training") as progress:
 
         def on_progress(report: Progress) -> None:
-            profile.add(report)
+            reports.append(report)
             progress.update(
                 report.step,
                 f"loss {report.loss:.4f}, {report.step_s:.2f} s/step, {report.compute_share:.0%} compute, "
@@ -50,20 +51,11 @@ def train(
             checkpoint = run(settings, data, out, resume=resume, on_progress=on_progress, command=command)
         except KeyboardInterrupt:
             raise Interrupted("run the same command with --resume to go on") from None
-    if profile.steps:
-        print(profile.line())
+    if reports:
+        step_s = median(report.step_s for report in reports)
+        share = median(report.compute_share for report in reports)
+        print(f"profile: {step_s:.3f} s/step, {share:.0%} of it forward and backward")
     print(f"checkpoint: {checkpoint}")
-
-
-class Profile:
-    """What the steps of this call cost, summed over their reports."""
-
-    def __init__(self) -> None:
-        self.steps, self._last, self._total_s, self._compute_s = 0, None, 0.0, 0.0
-
-    def add(self, report: Progress) -> None:
-        """`report.step_s` is a mean since the report before."""
-        raise NotImplementedError
 
 
 def find_preset(name: str) -> Path:

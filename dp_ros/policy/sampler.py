@@ -23,7 +23,8 @@ def ddpm_step(
     """One ancestral step x_k -> x_{k-1} (Ho et al. 2020, eq. 6 and 7, the smaller variance)."""
     abar_k = schedule.abar[k]
     abar_prev = schedule.abar[k - 1] if k > 0 else torch.ones(())
-    beta_k, alpha_k = schedule.beta[k], schedule.alpha[k]
+    alpha_k = abar_k / abar_prev  # not schedule.alpha: its rounding does not cancel that of 1 - abar_k
+    beta_k = 1.0 - alpha_k
     x_0 = predict_clean(x_k, eps, abar_k, clip)
     mean = (abar_prev.sqrt() * beta_k * x_0 + alpha_k.sqrt() * (1.0 - abar_prev) * x_k) / (1.0 - abar_k)
     if k == 0:
@@ -60,8 +61,9 @@ def sample(
     """
     x = x_K
     if sampler == "ddpm":
+        drawn_on = generator.device if generator else x.device  # a CPU generator gives every device one noise
         for k in reversed(range(schedule.iterations)):
-            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            noise = torch.randn(x.shape, generator=generator, device=drawn_on, dtype=x.dtype).to(x.device)
             x = ddpm_step(x, denoise(x, _batch(k, x)), k, schedule, clip, noise)
         return x
     if sampler != "ddim":

@@ -1,0 +1,66 @@
+"""`dp_ros demo`: a trained policy drives the simulated arm over real topics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dp_ros.cli.console import find_checkpoint
+from dp_ros.cli.errors import CliError
+
+DEFAULT_CHECKPOINT = "models/drawer-open-v3-unet"
+DEFAULT_FOLDER = Path("runs/demo")
+
+
+def demo(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(show_default=DEFAULT_CHECKPOINT, help="Checkpoint or run folder, or a name in models/."),
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="How many, one seed each.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    json_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", show_default=f"{DEFAULT_FOLDER}/TASK.json", help="The report."
+        ),
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE or DIR",
+            show_default=f"{DEFAULT_FOLDER}/TASK.mp4",
+            help="One film of all episodes (FILE.mp4), or one for each in DIR.",
+        ),
+    ] = None,
+) -> None:
+    """Bridge and policy node, as processes, over DDS: the arm moves, the result is counted and filmed."""
+    from dp_ros.cli.evaluate import film_each, run_episodes
+    from dp_ros.ros.environment import require_ros
+
+    require_ros()
+    from dp_ros.evaluation.rollout import VIDEO_FPS
+    from dp_ros.evaluation.statistics import write_json
+    from dp_ros.evaluation.video import VideoWriter
+    from dp_ros.policy.checkpoint import policy_config
+    from dp_ros.resources import share_file
+    from dp_ros.schema import RuntimeConfig
+
+    folder = find_checkpoint(checkpoint) if checkpoint else share_file(DEFAULT_CHECKPOINT)
+    task = policy_config(folder).task
+    json_path = json_path or DEFAULT_FOLDER / f"{task}.json"
+    video = video or DEFAULT_FOLDER / f"{task}.mp4"
+    runtime = RuntimeConfig(mode="lockstep")
+    if video.suffix == ".mp4":
+        with VideoWriter(video, VIDEO_FPS) as film:
+            report = run_episodes(
+                folder, task, seed, episodes, "ros", 200, runtime, lambda _, pictures: film.add(pictures)
+            )
+    else:
+        report = run_episodes(folder, task, seed, episodes, "ros", 200, runtime, film_each(video))
+    write_json(json_path, report.as_dict())
+    print(f"video: {video}\nreport: {json_path}")
+    if not report.successes:
+        raise CliError(f"none of the {episodes} episodes succeeded")

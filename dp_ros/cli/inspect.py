@@ -1,0 +1,154 @@
+"""`dp_ros inspect`: what a folder is, a checkpoint or a dataset, and what is in it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dp_ros.cli.console import find_checkpoint, folder_mb
+from dp_ros.cli.errors import USAGE, CliError
+
+Rows = list[tuple[str, str]]
+
+
+def inspect(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a dataset.")]) -> None:
+    """Say what a folder is and what is in it."""
+    facts = dataset_facts(path)
+    if facts:
+        _show(f"dataset {path}", dataset_rows(path, facts))
+        return
+    checkpoint = find_checkpoint(path)
+    if (checkpoint / "config.json").is_file():
+        _show(f"checkpoint {checkpoint}", checkpoint_rows(checkpoint))
+        _show_card(checkpoint)
+        return
+    what = "is neither a checkpoint nor a dataset of dp_ros" if path.exists() else "does not exist"
+    raise CliError(f"{path}: {what}", USAGE)
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a dataset's arrays and attributes say, without reading the pictures."""
+
+    attributes: dict[str, Any]
+    arrays: dict[str, tuple[int, ...]]  # name -> shape
+    episodes: int
+    ticks: int  # of whole episodes
+    noise: dict[float, int]  # std -> episodes
+
+
+def dataset_facts(path: Path) -> DatasetFacts | None:
+    """None where `path` holds no dataset of ours; an unfinished one is described as far as it goes."""
+    if not (path / "zarr.json").is_file():
+        return None
+    import zarr
+
+    from dp_ros.data.episodes import FORMAT, DatasetError
+
+    try:
+        group = zarr.open_group(path, mode="r")
+        if group.attrs.get("format") != FORMAT:
+            return None
+        arrays = {
+            name: member.shape for name, member in group.members(None) if isinstance(member, zarr.Array)
+        }
+        ends = group["episode_ends"][:] if "episode_ends" in arrays else []
+        noise = group["noise"][: len(ends)] if "noise" in arrays else []
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); make the dataset anew") from None
+    ticks = int(ends[-1]) if len(ends) else 0
+    counts = Counter(float(std) for std in noise)
+    return DatasetFacts(dict(group.attrs), arrays, len(ends), ticks, dict(counts))
+
+
+def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
+    attributes = dict(facts.attributes)
+    complete = attributes.pop("complete", False)
+    rate_hz = attributes.get("rate_hz", 0)
+    duration = f", {facts.ticks / rate_hz:.0f} s" if rate_hz else ""
+    rows = [
+        ("complete", "yes" if complete else "no: run the command that made it once more"),
+        ("episodes", f"{facts.episodes} ({attributes.pop('tried', facts.episodes)} seeds tried)"),
+        ("ticks", f"{facts.ticks}{duration}"),
+        ("size", f"{folder_mb(path):.1f} MB"),
+    ]
+    for name, shape in sorted(facts.arrays.items()):
+        if name.startswith("images/"):
+            rows.append(("camera", f"{name.removeprefix('images/')} {shape[2]}x{shape[1]} px"))
+    noise = ", ".join(f"{std:g} in {count}" for std, count in sorted(facts.noise.items()))
+    rows.append(("noise", f"{noise} episodes" if noise else "none"))
+    return rows + list(_flat(attributes))
+
+
+def checkpoint_rows(folder: Path) -> Rows:
+    """Loads the weights too: a checkpoint that is shown is one that can be served."""
+    from dp_ros.policy.checkpoint import load_checkpoint, read_config
+
+    config = read_config(folder)
+    policy = load_checkpoint(folder)
+    settings = policy.config
+    encoder, horizons, diffusion = settings.encoder, settings.horizons, settings.diffusion
+    parameters = sum(parameter.numel() for parameter in policy.parameters())
+    observed = "pictures and proprioception" if encoder.proprioception else "pictures only"
+    rows = [
+        ("task", settings.task or "none"),
+        (
+            "network",
+            f"{settings.network} {list(settings.unet.channels)}, {parameters / 1e6:.2f} M parameters",
+        ),
+        ("size", f"{folder_mb(folder):.1f} MB, weights in {config.get('weights_dtype')}"),
+        (
+            "horizons",
+            f"T_o {horizons.T_o} observed, T_p {horizons.T_p} predicted, T_a {horizons.T_a} executed",
+        ),
+        ("rate", f"{settings.rate_hz:g} Hz"),
+        ("cameras", ", ".join(encoder.cameras)),
+        (
+            "pictures",
+            f"{encoder.width_px}x{encoder.height_px} px, crop {encoder.crop_width_px}x{encoder.crop_height_px}",
+        ),
+        ("observes", observed),
+        ("action", f"position {settings.action.position}, gripper {settings.action.gripper}"),
+        (
+            "sampler",
+            f"{diffusion.sampler} {diffusion.sampler_iterations} of {diffusion.iterations} iterations",
+        ),
+    ]
+    rows += [(f"scene.{key}", value) for key, value in _flat(config.get("scene", {}))]
+    return rows + [(f"training.{key}", value) for key, value in _flat(config.get("training", {}))]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Rows:
+    """Nested values as dotted names, one row each."""
+    rows: Rows = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+    return rows
+
+
+def _show(title: str, rows: Rows) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    for name, value in rows:
+        table.add_row(name, value)
+    Console().print(table, markup=False)
+
+
+def _show_card(folder: Path) -> None:
+    """The card carries the measured success."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    card = folder / "card.md"
+    text = card.read_text().strip() if card.is_file() else ""
+    Console().print(Markdown(text) if text else "no card: success was not measured yet")
