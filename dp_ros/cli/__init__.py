@@ -1,4 +1,4 @@
-"""`dp_ros COMMAND`: one file per command. Nothing heavy is imported before a command runs, so that help is instant."""
+"""`dp_ros COMMAND`: one file per command. Nothing heavy is imported before one runs: help is instant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dp_ros import __version__
-from dp_ros.cli import bench, collect, demo, errors, evaluate, inspect, train
+from dp_ros.cli import bench, collect, demo, errors, evaluate, inspect, pack, train
 
 app = typer.Typer(
     name="dp_ros",
@@ -23,6 +23,8 @@ app.command("eval")(evaluate.evaluate)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
+app.command("pack")(pack.pack)
+app.command("card")(pack.card)
 
 
 def _version(wanted: bool) -> None:

@@ -33,7 +33,7 @@ def collect(
         str | None,
         typer.Option(
             show_default="0.0",
-            help="Std of the noise on the executed action, taken by turns, e.g. 0,0.3,0.6 (1 is 1 cm per tick).",
+            help="Std of the noise on the executed action, by turns, e.g. 0,0.3,0.6 (1: 1 cm per tick).",
         ),
     ] = None,
     markers: Annotated[

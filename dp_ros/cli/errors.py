@@ -14,7 +14,7 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.sim.metaworld_arm", "TaskError", USAGE),
     ("dp_ros.streams", "ImageSizeError", USAGE),
     ("dp_ros.data.episodes", "DatasetError", FAILED),
-    ("dp_ros.policy.checkpoint", "CheckpointError", FAILED),
+    ("dp_ros.policy.checkpoint_config", "CheckpointError", FAILED),
     ("dp_ros.policy.normalizer", "StatsError", FAILED),
     ("dp_ros.train.trainer", "TrainingError", FAILED),
     ("dp_ros.sim.rendering", "RenderingError", FAILED),

@@ -80,7 +80,7 @@ def run_episodes(
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None,
 ) -> Report:
     """Episodes over the chosen transport, each printed as it ends, then the summary."""
-    from dp_ros.policy.checkpoint import policy_config, read_config
+    from dp_ros.policy.checkpoint_config import policy_config, read_config
 
     task = task or policy_config(checkpoint).task
     if not task:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dp_ros.cli.console import find_checkpoint, folder_mb
 from dp_ros.cli.errors import USAGE, CliError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Rows = list[tuple[str, str]]
 
@@ -51,7 +55,7 @@ def dataset_facts(path: Path) -> DatasetFacts | None:
     from dp_ros.data.episodes import FORMAT, DatasetError
 
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(path.absolute(), mode="r")
         if group.attrs.get("format") != FORMAT:
             return None
         arrays = {
@@ -87,7 +91,8 @@ def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
 
 def checkpoint_rows(folder: Path) -> Rows:
     """Loads the weights too: a checkpoint that is shown is one that can be served."""
-    from dp_ros.policy.checkpoint import load_checkpoint, read_config
+    from dp_ros.policy.checkpoint import load_checkpoint
+    from dp_ros.policy.checkpoint_config import read_config
 
     config = read_config(folder)
     policy = load_checkpoint(folder)
@@ -108,10 +113,8 @@ def checkpoint_rows(folder: Path) -> Rows:
         ),
         ("rate", f"{settings.rate_hz:g} Hz"),
         ("cameras", ", ".join(encoder.cameras)),
-        (
-            "pictures",
-            f"{encoder.width_px}x{encoder.height_px} px, crop {encoder.crop_width_px}x{encoder.crop_height_px}",
-        ),
+        ("pictures", f"{encoder.width_px}x{encoder.height_px} px"),
+        ("crop", f"{encoder.crop_width_px}x{encoder.crop_height_px} px"),
         ("observes", observed),
         ("action", f"position {settings.action.position}, gripper {settings.action.gripper}"),
         (
@@ -135,20 +138,25 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Rows:
 
 
 def _show(title: str, rows: Rows) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("", "", title=title, title_justify="left", show_header=False)
     for name, value in rows:
         table.add_row(name, value)
-    Console().print(table, markup=False)
+    _console().print(table)
 
 
 def _show_card(folder: Path) -> None:
     """The card carries the measured success."""
-    from rich.console import Console
     from rich.markdown import Markdown
 
     card = folder / "card.md"
     text = card.read_text().strip() if card.is_file() else ""
-    Console().print(Markdown(text) if text else "no card: success was not measured yet")
+    _console().print(Markdown(text) if text else "no card: success was not measured yet")
+
+
+def _console() -> Console:
+    """Brackets are lists here, not markup; in a pipe lines are long."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)

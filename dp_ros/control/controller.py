@@ -3,6 +3,7 @@ both call it, so what is measured is what runs."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,33 +53,45 @@ class Controller:
     def _begin_episode(self) -> None:
         self._chunk: Chunk | None = None
         self._last: Command | None = None
+        self._sent: deque[Command] = deque(maxlen=64)
         self._asked_ns: int | None = None
+        self._pending: Request | None = None
         self._plans = 0
         self._plan_s = 0.0
         self._problem = "no plan yet"
 
     def observe(self, frame: Frame) -> None:
-        """Take the newest frame; one that begins an episode starts everything anew from where the arm is."""
+        """Take the newest frame; one that begins an episode starts everything anew from where the arm is.
+
+        A frame without a finite pose is none: the arm could not even be told to stay where it is."""
+        if not np.isfinite(frame.state).all():
+            return
         if self._history.push(frame):
             self._begin_episode()
             self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), 0.0)
+            self._sent.append(self._last)
 
     def tick(self, now_ns: int) -> Decision | None:
         """The command for now. None before the first frame, and in lockstep while its plan is computed."""
         newest, last = self._history.newest, self._last
         if newest is None or last is None:
             return None
+        busy = self.planner.busy  # before polling: a plan that is finished in between must not be overlooked
         plan_s = self._take_plan()
-        if self._is_plan_due(now_ns) and self._asked_ns != newest.stamp_ns and not self.planner.busy:
-            self._ask(last)
+        if self._is_plan_due(now_ns) and self._asked_ns != newest.stamp_ns and not busy:
+            self._ask()
             plan_s = self._take_plan() or plan_s  # an inline planner has answered already
-        if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and self.planner.busy:
+        waits = busy or self._pending is not None
+        if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and waits:
             return None
         obs_age_s = (now_ns - newest.sampled_ns) / 1e9
         action = self._chunk.at(now_ns) if self._chunk else None
         command, verdict = self._gate.check(action, last, obs_age_s, now_ns)
         self._last = command
-        detail = self._problem if verdict is Verdict.HOLD_NO_PLAN else ""
+        self._sent.append(command)
+        detail = ""
+        if verdict is Verdict.HOLD_NO_PLAN:
+            detail = self._problem or "the plan is used up, and the next is not there yet"
         if verdict is Verdict.HOLD_STALE:
             detail = f"the newest observation is {obs_age_s * 1e3:.0f} ms old"
         return Decision(command, verdict, detail, plan_s, self._chunk, obs_age_s)
@@ -94,7 +107,7 @@ class Controller:
         lead_ns = 0 if self.runtime.mode == "lockstep" else round(self._plan_s * 1e9)
         return self._chunk.is_due(now_ns + lead_ns)
 
-    def _ask(self, last: Command) -> None:
+    def _ask(self) -> None:
         window = self._history.window()
         if window is None:
             self._problem = (
@@ -102,27 +115,29 @@ class Controller:
             )
             return
         self._asked_ns = window[-1].stamp_ns
-        self.planner.request(
-            Request(
-                images=np.stack([frame.images for frame in window]),
-                state=np.stack([frame.state for frame in window]),
-                reference_m=last.position_m,
-                stamp_ns=self._asked_ns,
-                seed=(self.runtime.policy_seed, self._plans),
-            )
+        before = [command for command in self._sent if command.stamp_ns < self._asked_ns]
+        self._pending = Request(
+            images=np.stack([frame.images for frame in window]),
+            state=np.stack([frame.state for frame in window]),
+            reference_m=(before[-1] if before else self._sent[0]).position_m,
+            stamp_ns=self._asked_ns,
+            seed=(self.runtime.policy_seed, self._plans),
         )
+        self.planner.request(self._pending)
         self._plans += 1
 
     def _take_plan(self) -> float | None:
         """Turn a finished plan into the chunk in use; its duration in seconds, None when none finished."""
         plan = self.planner.poll()
-        if plan is None or plan.request.stamp_ns != self._asked_ns:  # asked in an episode that is over
+        if plan is None or plan.request is not self._pending:  # asked in an episode that is over
             return None
-        self._plan_s = plan.duration_s
-        if plan.chunk is None:
-            self._chunk, self._problem = None, f"the plan failed: {plan.error}"
-            return plan.duration_s
+        self._pending, self._plan_s = None, plan.duration_s
         horizons, kind = self.policy.horizons, self.policy.action.position
+        shape = (horizons.T_p, self.policy.action.dim)
+        if plan.chunk is None or plan.chunk.shape != shape:
+            why = plan.error if plan.chunk is None else f"its shape is {plan.chunk.shape}, not {shape}"
+            self._chunk, self._problem = None, f"the plan failed: {why}"
+            return plan.duration_s
         positions = decode_positions(plan.chunk[:, :3], plan.request.reference_m, horizons, kind)
         actions = np.concatenate([positions, plan.chunk[:, 3:]], axis=1)
         self._chunk, self._problem = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons), ""

@@ -21,7 +21,7 @@ class Verdict(str, Enum):
     LIMITED_STEP = "limited_step"  # shortened to the longest allowed step
     HOLD_STALE = "hold_stale"  # the observation is missing, too old, or from the future
     HOLD_NO_PLAN = "hold_no_plan"  # no action is planned for now
-    HOLD_NOT_FINITE = "hold_not_finite"  # the policy answered NaN or infinity
+    HOLD_NOT_FINITE = "hold_not_finite"  # NaN or infinity, of the policy or in the last command
 
     @property
     def holds(self) -> bool:
@@ -62,7 +62,7 @@ class Gate:
             return hold, Verdict.HOLD_STALE
         if action is None:
             return hold, Verdict.HOLD_NO_PLAN
-        if not np.isfinite(action).all():
+        if not (np.isfinite(action).all() and np.isfinite(last.position_m).all()):
             return hold, Verdict.HOLD_NOT_FINITE
         verdict = Verdict.PASS
         position = np.clip(action[:3], self._low, self._high)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.actions import encode_positions
-from dp_ros.data.episodes import Dataset
+from dp_ros.data.episodes import Dataset, DatasetError
 from dp_ros.schema import ActionConfig, EncoderConfig, Horizons
 
 
@@ -17,11 +17,14 @@ class Windows:
     def __init__(
         self, dataset: Dataset, horizons: Horizons, action: ActionConfig, encoder: EncoderConfig
     ) -> None:
+        for camera in encoder.cameras:
+            if camera not in dataset.images:
+                raise DatasetError(f"the dataset has no camera '{camera}'; it has {', '.join(dataset.images)}")
         self._images = [dataset.images[camera] for camera in encoder.cameras]
         self._crop = (encoder.crop_height_px, encoder.crop_width_px)
         for camera, pixels in zip(encoder.cameras, self._images, strict=True):
             if pixels.shape[1:3] != (encoder.height_px, encoder.width_px):
-                raise ValueError(
+                raise DatasetError(
                     f"camera '{camera}' was recorded at {pixels.shape[2]}x{pixels.shape[1]} px but the policy takes "
                     f"{encoder.width_px}x{encoder.height_px}: collect at that size or change policy.encoder"
                 )

@@ -13,7 +13,7 @@ from dp_ros.control.controller import Controller
 from dp_ros.control.worker import InlinePlanner, PlanFunction
 from dp_ros.evaluation.statistics import EpisodeResult, Report
 from dp_ros.inference.torch_engine import TorchEngine
-from dp_ros.policy.checkpoint import read_config
+from dp_ros.policy.checkpoint_config import bridge_for
 from dp_ros.schema import ConfigError, EncoderConfig, PolicyConfig, RuntimeConfig
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, Observation, check_task
 from dp_ros.streams import Frame, fit_image
@@ -38,17 +38,16 @@ def evaluate_in_process(
     """One lockstep episode for each seed, in this process; `on_episode` hears of each as it ends.
 
     `on_video` gets the pictures of each episode by the camera `spectator`, uint8 (480, 480, 3), VIDEO_FPS
-    of them a second. Raises ConfigError (seeds that were trained on, another rate), TaskError,
-    CheckpointError, RenderingError.
+    of them a second. Raises ConfigError (a policy of another rate), TaskError, CheckpointError,
+    RenderingError.
     """
     task = check_task(task)
-    config = read_config(checkpoint)
-    check_unseen(config, task, seeds)
     engine = TorchEngine(checkpoint, runtime)
     policy = engine.config
     if policy.rate_hz != RATE_HZ:
         raise ConfigError(f"{checkpoint}: runs at {policy.rate_hz:g} Hz, the simulated arm at {RATE_HZ:g} Hz")
-    arm = MetaworldArm(task, policy.encoder.cameras, **scene_of(config, policy.encoder))
+    bridge = bridge_for(checkpoint, task=task)
+    arm = MetaworldArm(task, bridge.cameras, bridge.width_px, bridge.height_px, bridge.markers)
     report = Report(task, str(checkpoint), "in-process", runtime.policy_seed)
     try:
         for seed in seeds:
@@ -103,7 +102,9 @@ def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) ->
         fit_image(observation.images[camera], encoder.height_px, encoder.width_px, camera)
         for camera in encoder.cameras
     ]
-    return Frame(stamp_ns, np.stack(images), observation.ee_position_m, observation.gripper)
+    return Frame(
+        stamp_ns, np.stack(images), observation.ee_position_m, observation.gripper, sampled_ns=stamp_ns
+    )
 
 
 def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> Callable[[], None]:
@@ -116,14 +117,8 @@ def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> Callable[
     return draw
 
 
-def scene_of(config: Mapping[str, Any], encoder: EncoderConfig) -> dict[str, Any]:
-    """width_px, height_px and markers of the pictures the policy was trained on, from its config.json."""
-    plain = {"width_px": encoder.width_px, "height_px": encoder.height_px, "markers": False}
-    return {name: config.get("scene", {}).get(name, value) for name, value in plain.items()}
-
-
 def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:
-    """ConfigError where the policy was trained on demonstrations of one of the seeds: that would not be a test."""
+    """ConfigError where the policy was trained on one of the seeds: that would not be a test."""
     data = config.get("training", {}).get("data", {})
     first = data.get("first_seed")
     if first is None or data.get("task", task) != task or not seeds:
@@ -134,5 +129,5 @@ def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> 
     if seen:
         trained = f"{first} to {behind - 1}" if "tried" in data else f"{first} and above"
         raise ConfigError(
-            f"seeds {min(seeds)} to {max(seeds)} overlap the training seeds {trained}: choose others with --seed"
+            f"seeds {min(seeds)} to {max(seeds)} overlap the training seeds {trained}: choose another --seed"
         )

@@ -72,8 +72,8 @@ class Report:
         if not self.results:
             return f"{self.task}: no episode was run"
         line = (
-            f"{self.task} [{self.transport}]: {self.successes}/{len(self.results)} = {data['success_rate']:.0%}, "
-            f"95 % interval [{data['wilson_low']:.0%}, {data['wilson_high']:.0%}]"
+            f"{self.task} [{self.transport}]: {self.successes}/{len(self.results)} = "
+            f"{data['success_rate']:.0%}, 95 % interval [{data['wilson_low']:.0%}, {data['wilson_high']:.0%}]"
         )
         if self.plan_s:
             line += f", plan p50 {data['plan_ms']['p50']:.0f} ms, p99 {data['plan_ms']['p99']:.0f} ms"

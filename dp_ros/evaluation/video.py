@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 
 class VideoWriter:
-    """`with VideoWriter(path, fps) as video: video.add(pictures)`; the file appears whole at the end, or not at all.
+    """`with VideoWriter(path, fps) as video: video.add(pictures)`.
 
-    OSError where it cannot be written; without pictures there is no file.
+    The file appears whole at the end, or not at all; without pictures there is none. OSError where it cannot
+    be written.
     """
 
     def __init__(self, path: str | Path, fps: int) -> None:

@@ -8,6 +8,7 @@ conversions below are exact, so that a recorded episode replays to the same stat
 from __future__ import annotations
 
 import difflib
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
 from dp_ros.sim.rendering import Renderer
+
+# The experts ask for more than the arm can do and rely on being clipped.
+warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")
 
 Array = NDArray[np.float64]
 RATE_HZ = 80.0  # 5 substeps of 2.5 ms

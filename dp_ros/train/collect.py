@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,9 @@ from dp_ros.sim.experts import Demonstration, demonstrate
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm
 
 _HOPELESS = 20  # seeds tried in a row without one success
+
+# A full disk or Ctrl-C stops the workers in the middle of their episodes, as it should.
+warnings.filterwarnings("ignore", message=r"\d+ tasks (have been|which were)")
 
 
 @lru_cache(maxsize=1)
@@ -46,6 +50,8 @@ def collect(
     """
     settings = config.model_dump(mode="json", exclude={"episodes"})
     failures = 0
+    # A wrong task or camera fails before the dataset exists.
+    _arm(config.task, config.cameras, config.width_px, config.height_px, config.markers)
     with DatasetWriter(path, {"rate_hz": RATE_HZ, "collect": settings}) as writer:
         kept, tried = writer.episodes, writer.tried
         if writer.complete and kept > config.episodes:

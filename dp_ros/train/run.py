@@ -54,7 +54,7 @@ def fit_to_dataset(config: TrainConfig, attributes: Mapping[str, Any], where: st
     rate_hz = attributes.get("rate_hz", policy.rate_hz)
     if rate_hz != policy.rate_hz:
         raise ConfigError(
-            f"{where}: was recorded at {rate_hz:g} Hz but policy.rate_hz is {policy.rate_hz:g}: set it to that"
+            f"{where}: was recorded at {rate_hz:g} Hz, policy.rate_hz is {policy.rate_hz:g}: make them agree"
         )
     task = attributes.get("collect", {}).get("task", policy.task)
     if policy.task and policy.task != task:

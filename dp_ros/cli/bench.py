@@ -1,0 +1,97 @@
+"""`dp_ros bench`: how fast rendering, transport and training are on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Measure how fast rendering, transport and training are here.")
+
+JsonPath = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers, with every sample.")
+]
+
+
+@app.command()
+def render(
+    task: Annotated[str, typer.Option(help="Metaworld task.")] = "drawer-open-v3",
+    camera: Annotated[str, typer.Option(help="Camera to draw.")] = "gripperPOV",
+    size: Annotated[int, typer.Option(min=16, max=480, help="Width and height in pixels.")] = 224,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 20.0,
+    json_path: JsonPath = None,
+) -> None:
+    """Our renderer against Metaworld's own, interleaved: milliseconds per frame."""
+    from dp_ros.cli.bench_render import compare_renderers
+    from dp_ros.sim.metaworld_arm import check_task
+
+    data = compare_renderers(check_task(task), camera, size, seconds)
+    print(
+        f"{data['task']} {camera} {size}x{size} px, {data['backend']}, median ms/frame: "
+        f"metaworld {data['metaworld']['median_ms']:.2f}, dp_ros {data['dp_ros']['median_ms']:.2f}, "
+        f"ratio {data['ratio']:.1f}"
+    )
+    _write(json_path, data)
+
+
+@app.command()
+def transport(
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each size.")] = 5.0,
+    json_path: JsonPath = None,
+) -> None:
+    """A picture out and its command back over DDS, without a policy in between: milliseconds."""
+    from dp_ros.ros.environment import require_ros
+
+    require_ros()
+    from dp_ros.ros.bench_transport import bench_transport
+
+    data = bench_transport(seconds)
+    for size in data["transport"]:
+        trip = (
+            "no answer"
+            if size["p50_ms"] is None
+            else f"p50 {size['p50_ms']:.2f}, p99 {size['p99_ms']:.2f} ms"
+        )
+        print(
+            f"{size['width_px']}x{size['height_px']} px at {size['rate_hz']:g} Hz: {trip}, "
+            f"{size['answered']} of {size['sent']} answered"
+        )
+    _write(json_path, data)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Option(help="A preset (cpu, paper) or a YAML file.")] = "cpu",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeat.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after 3 to warm up.")] = 20,
+    profile: Annotated[bool, typer.Option("--profile", help="Also print where the time goes.")] = False,
+    json_path: JsonPath = None,
+) -> None:
+    """One training step on made-up pictures of the preset's shapes: milliseconds, and what computes."""
+    from dp_ros.cli.train import find_preset
+    from dp_ros.schema import TrainConfig, load_yaml, parse_assignment
+
+    settings = load_yaml(
+        TrainConfig, find_preset(config), dict(parse_assignment(text) for text in assignments or [])
+    )
+    from dp_ros.cli.bench_train import measure_training
+
+    data, table = measure_training(settings, steps, profile)
+    print(
+        f"batch {data['batch_size']}, {data['parameters'] / 1e6:.1f} M parameters, {data['precision']}, "
+        f"{data['device']}: {data['median_ms']:.0f} ms/step (median of {steps}), "
+        f"{data['compute_share']:.0%} of it forward and backward"
+    )
+    if table:
+        print(table)
+    _write(json_path, data)
+
+
+def _write(path: Path | None, data: dict[str, Any]) -> None:
+    if path:
+        from dp_ros.evaluation.statistics import write_json
+
+        write_json(path, data)

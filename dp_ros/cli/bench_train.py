@@ -1,0 +1,85 @@
+"""The real training loop on made-up data."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from dp_ros.data.episodes import Dataset
+from dp_ros.data.windows import Windows
+from dp_ros.schema import EncoderConfig, TrainConfig, override
+from dp_ros.train.trainer import Progress, Trainer
+
+WARM_UP = 3
+TICKS_PER_EPISODE = 80
+
+
+def measure_training(config: TrainConfig, steps: int, profiled: bool) -> tuple[dict[str, Any], str]:
+    """Milliseconds of each step and the share of forward and backward; the profiler's table, or ""."""
+    total = WARM_UP + steps
+    config = override(config, {"steps": total, "log_every": 1, "checkpoint_every": total})
+    windows = Windows(
+        _noise(config.policy.encoder, config.batch_size),
+        config.policy.horizons,
+        config.policy.action,
+        config.policy.encoder,
+    )
+    reports: list[Progress] = []
+    with tempfile.TemporaryDirectory(prefix="dp_ros-bench-") as folder:
+        trainer = Trainer(config, windows, Path(folder) / "run")
+        parameters = sum(parameter.numel() for parameter in trainer.policy.parameters())
+        device = trainer.device.type
+        table = ""
+        if profiled:
+            activities = [ProfilerActivity.CPU]
+            if device == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            phases = schedule(wait=WARM_UP - 1, warmup=1, active=steps)
+            with profile(activities=activities, schedule=phases) as profiler:
+
+                def on_step(report: Progress) -> None:
+                    reports.append(report)
+                    profiler.step()
+
+                trainer.run(on_step)
+            table = profiler.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=20)
+        else:
+            trainer.run(reports.append)
+    measured = reports[WARM_UP:]
+    samples_ms = [report.step_s * 1e3 for report in measured]
+    data = {
+        "batch_size": config.batch_size,
+        "parameters": parameters,
+        "precision": config.precision,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "median_ms": median(samples_ms),
+        "compute_share": median(report.compute_share for report in measured),
+        "samples_ms": samples_ms,
+    }
+    return data, table
+
+
+def _noise(encoder: EncoderConfig, at_least: int) -> Dataset:
+    """Episodes of random pictures and motion, with at least that many ticks."""
+    rng = np.random.default_rng(0)
+    episodes = max(2, -(-at_least // TICKS_PER_EPISODE))
+    ticks = episodes * TICKS_PER_EPISODE
+    shape = (ticks, encoder.height_px, encoder.width_px, 3)
+    path_m = np.cumsum(rng.normal(0.0, 0.005, (ticks, 3)), axis=0)
+    command = np.concatenate([path_m, rng.uniform(-1.0, 1.0, (ticks, 1))], axis=1)
+    return Dataset(
+        images={camera: rng.integers(0, 256, shape, dtype=np.uint8) for camera in encoder.cameras},
+        ee_pose=path_m,
+        gripper=rng.uniform(0.0, 1.0, ticks),
+        action=command,
+        command=command,
+        episode_ends=np.arange(1, episodes + 1) * TICKS_PER_EPISODE,
+        attributes={},
+    )
