@@ -75,8 +75,8 @@ setup(
     entry_points={
         "console_scripts": [
             "dp_ros = dp_ros.cli:main",
-            "policy_node = dp_ros.ros.policy_node:main",
-            "metaworld_bridge = dp_ros.ros.metaworld_bridge:main",
+            "policy_node = dp_ros.ros.start:policy_node",
+            "metaworld_bridge = dp_ros.ros.start:metaworld_bridge",
         ],
     },
 )

@@ -44,20 +44,25 @@ class Stream(Generic[Value]):
     """The newest samples of one source, ordered by stamp."""
 
     def __init__(self, capacity: int = 64) -> None:
-        self._stamps: deque[int] = deque(maxlen=capacity)
-        self._values: deque[Value] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._stamps: deque[int] = deque()
+        self._values: deque[Value] = deque()
 
     def put(self, stamp_ns: int, value: Value) -> None:
-        """Add a sample; one that comes late is sorted in, one with a stamp already there replaces it."""
+        """Add a sample; one that comes late is sorted in, one with a stamp already there replaces it. A full
+        stream drops its oldest sample."""
         at = bisect.bisect_left(self._stamps, stamp_ns)
         if at < len(self._stamps) and self._stamps[at] == stamp_ns:
             self._values[at] = value
-        elif at == len(self._stamps):
-            self._stamps.append(stamp_ns)
-            self._values.append(value)
-        elif len(self._stamps) < (self._stamps.maxlen or 0):
-            self._stamps.insert(at, stamp_ns)
-            self._values.insert(at, value)
+            return
+        if len(self._stamps) == self._capacity:
+            if at == 0:
+                return
+            self._stamps.popleft()
+            self._values.popleft()
+            at -= 1
+        self._stamps.insert(at, stamp_ns)
+        self._values.insert(at, value)
 
     def at(self, stamp_ns: int) -> tuple[int, Value] | None:
         """The newest sample not after `stamp_ns`, with its stamp; None when there is none."""
@@ -106,7 +111,8 @@ class FrameAssembler:
             return None
         samples = [self.images[camera].at(stamp_ns) for camera in self.cameras]
         pose, gripper = self.ee_position_m.at(stamp_ns), self.gripper.at(stamp_ns)
-        assert pose is not None and gripper is not None
+        assert pose is not None
+        assert gripper is not None
         pictures = [sample for sample in samples if sample is not None]
         return Frame(
             stamp_ns,

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessExit
-from launch.events import Shutdown
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
+from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.resources import share_file
+from dp_ros.ros.launching import LaunchError, our_node, values
 
 ARGUMENTS = [
     DeclareLaunchArgument("checkpoint", description="folder of the checkpoint to serve"),
@@ -26,7 +24,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "camera_remaps",
         default_value="",
-        description="comma-separated CAMERA:=TOPIC, e.g. gripperPOV:=/wrist/color/image_raw",
+        description="comma-separated CAMERA:=TOPIC, e.g. gripperPOV:=/wrist/color/image_raw; "
+        "with image_transport compressed, TOPIC/compressed is read",
     ),
     DeclareLaunchArgument(
         "autostart",
@@ -41,29 +40,40 @@ ARGUMENTS = [
 ]
 
 
+def remappings(camera_remaps: str, cameras: tuple[str, ...]) -> list[tuple[str, str]]:
+    """ "left:=/a,right:=/b" as remappings of the image topics of `cameras`."""
+    remaps = []
+    for pair in filter(None, camera_remaps.split(",")):
+        camera, separator, topic = (part.strip() for part in pair.partition(":="))
+        if not (camera and separator and topic):
+            raise LaunchError(f"camera_remaps: '{pair}' is not CAMERA:=TOPIC")
+        if camera not in cameras:
+            raise LaunchError(
+                f"camera_remaps: the checkpoint has no camera '{camera}', but {', '.join(cameras)}"
+            )
+        remaps += [(f"camera/{camera}/image_raw{kind}", f"{topic}{kind}") for kind in ("", "/compressed")]
+    return remaps
+
+
 def node(context: LaunchContext) -> list[Action]:
     """The policy node; when it ends, the launch does."""
-    argument = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
-    pairs = [pair.split(":=", 1) for pair in argument["camera_remaps"].split(",") if pair]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"camera_remaps: '{argument['camera_remaps']}' is not CAMERA:=TOPIC,CAMERA:=TOPIC")
-    policy = LifecycleNode(
-        name="policy_node",
-        namespace=argument["namespace"],
-        package="dp_ros",
-        executable="policy_node",
-        output="screen",
-        autostart=argument["autostart"] == "true",
-        parameters=[
+    argument = values(context, ARGUMENTS)
+    policy = policy_config(argument["checkpoint"])
+    parameters = {
+        "checkpoint": argument["checkpoint"],
+        "autostart": argument["autostart"] == "true",
+        "use_sim_time": argument["use_sim_time"] == "true",
+    }
+    return [
+        our_node(
+            context,
+            "policy_node",
+            argument["namespace"],
             argument["params_file"],
-            {"checkpoint": argument["checkpoint"], "use_sim_time": argument["use_sim_time"] == "true"},
-        ],
-        remappings=[(f"camera/{camera}/image_raw", topic) for camera, topic in pairs],
-    )
-    end = RegisterEventHandler(
-        OnProcessExit(target_action=policy, on_exit=[EmitEvent(event=Shutdown(reason="policy_node ended"))])
-    )
-    return [end, policy]
+            parameters,
+            remappings(argument["camera_remaps"], policy.encoder.cameras),
+        )
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:

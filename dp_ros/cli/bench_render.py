@@ -62,7 +62,7 @@ def compare_renderers(task: str, camera: str, size_px: int, seconds: float) -> d
         "backend": backend,
         "frames_per_block": BLOCK,
         **{side: {"median_ms": medians[side], "samples_ms": samples[side]} for side in SIDES},
-        "mean_pixel_difference": float(difference),  # shadows and markers; of 255
+        "mean_pixel_difference": float(difference),  # shadows; of 255
         "ratio": medians["metaworld"] / medians["dp_ros"],
     }
 
@@ -114,5 +114,5 @@ def _set_up(side: str, task: str, camera: str, size_px: int) -> tuple[Any, Calla
         return env, env.render
     from dp_ros.sim.rendering import Renderer
 
-    renderer = Renderer(env.model)
+    renderer = Renderer(env.model, markers=True)  # as Metaworld draws them
     return env, lambda: renderer.render(env.data, camera, size_px, size_px)

@@ -13,7 +13,7 @@ from dp_ros.cli.errors import USAGE, CliError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dp_ros.evaluation.rollout import Picture
+    from dp_ros.evaluation.film import Picture
     from dp_ros.evaluation.statistics import EpisodeResult, Report
     from dp_ros.schema import RuntimeConfig
 

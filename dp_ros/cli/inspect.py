@@ -42,6 +42,7 @@ class DatasetFacts:
     attributes: dict[str, Any]
     arrays: dict[str, tuple[int, ...]]  # name -> shape
     episodes: int
+    tried: int  # seeds
     ticks: int  # of whole episodes
     noise: dict[float, int]  # std -> episodes
 
@@ -55,29 +56,31 @@ def dataset_facts(path: Path) -> DatasetFacts | None:
     from dp_ros.data.episodes import FORMAT, DatasetError
 
     try:
-        group = zarr.open_group(path.absolute(), mode="r")
+        group: Any = zarr.open_group(path.absolute(), mode="r")
         if group.attrs.get("format") != FORMAT:
             return None
         arrays = {
             name: member.shape for name, member in group.members(None) if isinstance(member, zarr.Array)
         }
-        ends = group["episode_ends"][:] if "episode_ends" in arrays else []
-        noise = group["noise"][: len(ends)] if "noise" in arrays else []
+        ends: list[int] = group["episode_ends"][:].tolist() if "episode_ends" in arrays else []
+        noise: list[float] = group["noise"][: len(ends)].tolist() if "noise" in arrays else []
+        in_first_datasets = group.attrs.get("tried", len(ends))
+        tried = int(group["tried"][-1]) if arrays.get("tried", (0,))[0] else in_first_datasets
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); make the dataset anew") from None
-    ticks = int(ends[-1]) if len(ends) else 0
-    counts = Counter(float(std) for std in noise)
-    return DatasetFacts(dict(group.attrs), arrays, len(ends), ticks, dict(counts))
+    ticks = ends[-1] if ends else 0
+    return DatasetFacts(dict(group.attrs), arrays, len(ends), tried, ticks, dict(Counter(noise)))
 
 
 def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
     attributes = dict(facts.attributes)
     complete = attributes.pop("complete", False)
+    attributes.pop("tried", None)
     rate_hz = attributes.get("rate_hz", 0)
     duration = f", {facts.ticks / rate_hz:.0f} s" if rate_hz else ""
     rows = [
         ("complete", "yes" if complete else "no: run the command that made it once more"),
-        ("episodes", f"{facts.episodes} ({attributes.pop('tried', facts.episodes)} seeds tried)"),
+        ("episodes", f"{facts.episodes} ({facts.tried} seeds tried)"),
         ("ticks", f"{facts.ticks}{duration}"),
         ("size", f"{folder_mb(path):.1f} MB"),
     ]

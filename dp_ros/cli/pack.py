@@ -49,7 +49,9 @@ def card(
             raise CliError(f"{path}: is not a report of `dp_ros eval --json`") from None
         task = policy_config(folder).task
         if reports[-1]["task"] != task or Path(reports[-1]["checkpoint"]).name != folder.name:
-            raise CliError(f"{path}: is of {reports[-1]['checkpoint']} on {reports[-1]['task']}, not of {folder.name}")
+            raise CliError(
+                f"{path}: is of {reports[-1]['checkpoint']} on {reports[-1]['task']}, not of {folder.name}"
+            )
     write_card(folder, card_text(folder, folder.name, reports))
     print(folder / "card.md")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from dp_ros.schema import GateConfig, as_vector
 Array = NDArray[np.float64]
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """What became of a command; published with it."""
 
     PASS = "pass"

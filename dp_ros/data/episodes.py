@@ -151,7 +151,8 @@ class DatasetWriter:
         return self._group.get(name)
 
     def _write(self, name: str, values: NDArray[Any], at: int) -> None:
-        with zarr.config.set({"array.write_empty_chunks": True}):  # so that a chunk without a file is a lost one
+        # Zeros too are written, so that a chunk without a file is a lost one.
+        with zarr.config.set({"array.write_empty_chunks": True}):
             array = self._array(name)
             if array is None:
                 per_chunk = _FRAMES_PER_CHUNK if name.startswith("images/") else 4096
@@ -178,6 +179,8 @@ def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
     if not attributes.get("complete", False):
         raise DatasetError(f"{path}: is unfinished; run the command that made it once more to complete it")
     try:
+        if "tried" in group:
+            attributes["tried"] = int(_read(group, "tried")[-1])
         pictures: Any = group["images"]
         known = sorted(name for name, _ in pictures.arrays())
         for camera in cameras or ():

@@ -19,7 +19,9 @@ class Windows:
     ) -> None:
         for camera in encoder.cameras:
             if camera not in dataset.images:
-                raise DatasetError(f"the dataset has no camera '{camera}'; it has {', '.join(dataset.images)}")
+                raise DatasetError(
+                    f"the dataset has no camera '{camera}'; it has {', '.join(dataset.images)}"
+                )
         self._images = [dataset.images[camera] for camera in encoder.cameras]
         self._crop = (encoder.crop_height_px, encoder.crop_width_px)
         for camera, pixels in zip(encoder.cameras, self._images, strict=True):

@@ -23,28 +23,32 @@ def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]
     lines = [
         f"# {name}",
         "",
-        f"Diffusion Policy ({policy.network}) for Metaworld's {policy.task}. {size_mb:.0f} MB, weights in {config['weights_dtype']}.",
+        f"Diffusion Policy ({policy.network}) for Metaworld's {policy.task}. {size_mb:.0f} MB, "
+        f"weights in {config['weights_dtype']}.",
         "",
-        f"- **Sees** {eyes}: {encoder.width_px}x{encoder.height_px} px, T_o = {horizons.T_o} frames at {policy.rate_hz:g} Hz; "
-        f"goal markers {'drawn' if config['scene'].get('markers') else 'hidden'}.",
-        f"- **Does** {policy.action.position} end-effector positions and gripper: T_p = {horizons.T_p} predicted, "
-        f"T_a = {horizons.T_a} executed.",
-        f"- **Samples** by {diffusion.sampler.upper()} with {diffusion.sampler_iterations} of {diffusion.iterations} iterations.",
+        f"- **Sees** {eyes}: {encoder.width_px}x{encoder.height_px} px, T_o = {horizons.T_o} frames "
+        f"at {policy.rate_hz:g} Hz; goal markers {'drawn' if config['scene'].get('markers') else 'hidden'}.",
+        f"- **Does** {policy.action.position} end-effector positions and gripper: "
+        f"T_p = {horizons.T_p} predicted, T_a = {horizons.T_a} executed.",
+        f"- **Samples** by {diffusion.sampler.upper()}, "
+        f"{diffusion.sampler_iterations} of {diffusion.iterations} iterations.",
         "",
         "## Data",
         "",
-        f"{data.get('episodes')} successful episodes of the scripted expert, {data.get('ticks')} ticks, seeds from "
-        f"{data.get('first_seed')}; noise injected into the executed action by turns {data.get('noise')}, labels clean.",
+        f"{data.get('episodes')} successful episodes of the scripted expert, {data.get('ticks')} ticks, "
+        f"seeds from {data.get('first_seed')}; noise injected into the executed action by turns "
+        f"{data.get('noise')}, labels clean.",
         "",
         f"    {collect_command(data)}",
         "",
         "## Training",
         "",
-        f"{training.get('step')} steps of {settings.get('batch_size')} windows, {settings.get('noise_samples')} diffusion "
-        f"targets each; learning rate {settings.get('lr')}, {settings.get('precision')}, seed {settings.get('seed')}; "
+        f"{training.get('step')} steps of {settings.get('batch_size')} windows, "
+        f"{settings.get('noise_samples')} diffusion targets each; learning rate {settings.get('lr')}, "
+        f"{settings.get('precision')}, seed {settings.get('seed')}; "
         f"dp_ros {training.get('dp_ros')}, commit {training.get('commit', 'unknown')}.",
         "",
-        f"    {train_command(training, policy.task)}",
+        f"    {train_command(training)}",
         "",
         "## Measured",
         "",
@@ -53,16 +57,16 @@ def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]
         lines += [
             "| transport | seeds | success | 95 % interval | plan p50 / p99 | command |",
             "|---|---|---|---|---|---|",
+            *(_row(name, report) for report in reports),
         ]
-        lines += [_row(name, report) for report in reports]
     else:
         lines += [f"Nothing yet: `dp_ros eval models/{name} --episodes 100 --json FILE`, then `dp_ros card`."]
     lines += [
         "",
         "## Limits",
         "",
-        "One task, one simulated robot, one camera set-up; never run on hardware. Success is Metaworld's own measure within "
-        "the time limit of 200 ticks. Latencies are of the machine the command ran on.",
+        "One task, one simulated robot, one camera set-up; never run on hardware. Success is Metaworld's own "
+        "measure within the time limit of 200 ticks. Latencies are of the machine the command ran on.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -86,7 +90,7 @@ def collect_command(data: Mapping[str, Any]) -> str:
     )
 
 
-def train_command(training: Mapping[str, Any], task: str) -> str:
+def train_command(training: Mapping[str, Any]) -> str:
     """The `dp_ros train` call that makes these weights from that data."""
     command = training.get("command", {})
     config = Path(command.get("config", "cpu.yaml")).stem
@@ -100,7 +104,12 @@ def _row(name: str, report: Mapping[str, Any]) -> str:
     command = f"dp_ros eval models/{name} --episodes {len(seeds)} --seed {seeds[0]}{transport}"
     successes = sum(episode["success"] for episode in report["per_episode"])
     plan = report["plan_ms"]
-    return (
-        f"| {report['transport']} | {seeds[0]} to {seeds[-1]} | {successes}/{len(seeds)} = {report['success_rate']:.0%} | "
-        f"[{report['wilson_low']:.0%}, {report['wilson_high']:.0%}] | {plan['p50']:.0f} / {plan['p99']:.0f} ms | `{command}` |"
+    cells = (
+        report["transport"],
+        f"{seeds[0]} to {seeds[-1]}",
+        f"{successes}/{len(seeds)} = {report['success_rate']:.0%}",
+        f"[{report['wilson_low']:.0%}, {report['wilson_high']:.0%}]",
+        f"{plan['p50']:.0f} / {plan['p99']:.0f} ms",
+        f"`{command}`",
     )
+    return f"| {' | '.join(cells)} |"

@@ -25,7 +25,9 @@ def beside(spectator: Picture, seen: Sequence[Picture]) -> Picture:
     each = height // max(2, len(seen))
     for i, picture in enumerate(seen):
         width = min(column.shape[1], round(each * picture.shape[1] / picture.shape[0]))
-        scaled = cv2.resize(picture, (width, each), interpolation=cv2.INTER_NEAREST)  # the very pixels it gets
+        scaled = cv2.resize(
+            picture, (width, each), interpolation=cv2.INTER_NEAREST
+        )  # the very pixels it gets
         column[i * each : (i + 1) * each, :width] = scaled
     return np.hstack([spectator, column])
 

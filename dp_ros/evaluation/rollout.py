@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp_ros.control.controller import Controller
 from dp_ros.control.worker import InlinePlanner, PlanFunction
+from dp_ros.evaluation.film import Picture, beside
 from dp_ros.evaluation.statistics import EpisodeResult, Report
 from dp_ros.inference.torch_engine import TorchEngine
 from dp_ros.policy.checkpoint_config import bridge_for
@@ -18,7 +18,6 @@ from dp_ros.schema import ConfigError, EncoderConfig, PolicyConfig, RuntimeConfi
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, Observation, check_task
 from dp_ros.streams import Frame, fit_image
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 SPECTATOR_PX = 480
 DRAW_EVERY = 2  # ticks between two pictures of a video
 VIDEO_FPS = round(RATE_HZ / DRAW_EVERY)  # so that videos play in real time
@@ -37,8 +36,8 @@ def evaluate_in_process(
 ) -> Report:
     """One lockstep episode for each seed, in this process; `on_episode` hears of each as it ends.
 
-    `on_video` gets the pictures of each episode by the camera `spectator`, uint8 (480, 480, 3), VIDEO_FPS
-    of them a second. Raises ConfigError (a policy of another rate), TaskError, CheckpointError,
+    `on_video` gets each episode's pictures, VIDEO_FPS of them a second: uint8 (480, 720, 3), the camera
+    `spectator` beside what the policy sees. Raises ConfigError (a policy of another rate), TaskError, CheckpointError,
     RenderingError.
     """
     task = check_task(task)
@@ -108,11 +107,12 @@ def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) ->
 
 
 def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> Callable[[], None]:
-    """An `on_tick` that appends a picture of every second tick."""
+    """An `on_tick` that appends, every second tick, the spectator's picture beside the arm's own."""
 
     def draw() -> None:
         if arm.steps % DRAW_EVERY == 0:
-            pictures.append(arm.render(camera, SPECTATOR_PX, SPECTATOR_PX))
+            seen = [arm.render(own) for own in arm.cameras]
+            pictures.append(beside(arm.render(camera, SPECTATOR_PX, SPECTATOR_PX), seen))
 
     return draw
 

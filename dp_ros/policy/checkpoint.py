@@ -5,6 +5,7 @@ Loading checks format, version, hashes, statistics and shapes, and refuses with 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -37,12 +38,14 @@ def save_checkpoint(
     training: Mapping[str, Any] | None = None,
     dtype: str = "f32",
 ) -> Path:
-    """Write `policy` to `folder` in one rename: a reader never sees half of it.
+    """Write `policy` to `folder` in one rename: a reader finds the whole old checkpoint or the whole new one.
 
     `scene` says how the pictures were made (size, markers), `training` how the weights were; both are kept
     in config.json for whoever serves or judges the policy.
     """
     folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder}: holds something that is not a checkpoint: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -64,16 +67,28 @@ def save_checkpoint(
         (staging / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (staging / CARD).write_text(card)
         staging.chmod(0o755)
-        if folder.exists():
+        (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
+        if not folder.exists():
+            os.replace(staging, folder)
+        elif not _exchange(staging, folder):  # on such a file system there is none for a moment
             retired = staging.with_name(staging.name + "-old")
             os.replace(folder, retired)
             os.replace(staging, folder)
             shutil.rmtree(retired)
-        else:
-            os.replace(staging, folder)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(
+            staging, ignore_errors=True
+        )  # what is there now: the old checkpoint, or a failed new one
     return folder
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two folders in one step (Linux); False where the system or the file system cannot."""
+    AT_FDCWD, RENAME_EXCHANGE = -100, 2
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    return renameat2 is not None and (
+        renameat2(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0
+    )
 
 
 def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:

@@ -30,7 +30,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text())
-        version = config["schema_version"]
+        version, _ = config["schema_version"], config["policy"]
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(
             f"{path}: is not a checkpoint's config.json: copy the checkpoint anew"
@@ -48,7 +48,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 def policy_config(folder: str | Path) -> PolicyConfig:
     """What the weights in `folder` mean."""
     try:
-        return parse(PolicyConfig, read_config(folder).get("policy", {}), where=str(Path(folder) / CONFIG))
+        return parse(PolicyConfig, read_config(folder)["policy"], where=str(Path(folder) / CONFIG))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
 

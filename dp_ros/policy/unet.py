@@ -6,6 +6,7 @@ Chi et al. 2023, section 3.1 (after Janner et al. 2022); FiLM from Perez et al. 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class ConditionalUnet1D(nn.Module):
             )
 
         widths = [action_dim, *config.channels]
-        self.down = nn.ModuleList([pair(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.down = nn.ModuleList([pair(a, b) for a, b in pairwise(widths)])
         self.downsample = nn.ModuleList(
             [nn.Conv1d(c, c, 3, stride=2, padding=1) for c in config.channels[:-1]]
         )

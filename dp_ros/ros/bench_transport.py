@@ -6,6 +6,7 @@ answers with a command that bears its stamp. The round trip ends when pose and g
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
@@ -46,10 +47,8 @@ def echo() -> None:
             publisher.publish(message)
 
     node.create_subscription(Image, _CAMERA, answer, qos.RELIABLE)
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
-    except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
-        pass
 
 
 def round_trips_ms(width_px: int, height_px: int, rate_hz: float, count: int) -> dict[str, Any]:

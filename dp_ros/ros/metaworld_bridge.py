@@ -8,7 +8,6 @@ with `auto_reset`) and end with a message on `episode/result`.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import Any
 
@@ -25,7 +24,7 @@ from std_srvs.srv import Trigger
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import GRIPPER_DOWN, CommandPairing
 from dp_ros.ros.diagnostics import OK, WARN, Diagnostics
-from dp_ros.ros.node_main import reported, run_node
+from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import BridgeConfig
 from dp_ros.sim.metaworld_arm import MetaworldArm, Observation
@@ -286,7 +285,7 @@ class MetaworldBridge(LifecycleNode):
 
 
 def main() -> None:
-    sys.exit(run_node(MetaworldBridge))
+    run_process(MetaworldBridge)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import rclpy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-EXPECTED = (ValueError, RuntimeError, OSError)  # our own errors are of these kinds; their message is one line
+from dp_ros.ros.parameters import refuse_undeclared
+
+AUTOSTART = ParameterDescriptor(
+    description="configure and activate without a lifecycle manager; what fails ends the process",
+    read_only=True,
+)
+# Our own errors are of these kinds, and what rclpy says of a parameter; their message is one line.
+EXPECTED = (ValueError, RuntimeError, OSError, ParameterException)
 
 
 class FatalError(RuntimeError):
@@ -25,6 +35,17 @@ class OurNode(Protocol):
     fatal: str | None  # set by a callback when the process must end, with the reason
 
     def close(self) -> None: ...
+
+
+def run_process(make_node: Callable[[], LifecycleNode]) -> NoReturn:
+    """`run_node`, then end the process at once.
+
+    Not sys.exit: taking the interpreter down beside torch lasts a second in which another Ctrl-C kills it, and
+    aborts it when a plan is still being computed.
+    """
+    code = run_node(make_node)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None = None) -> int:
@@ -41,14 +62,17 @@ def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None 
 
     signal.signal(signal.SIGINT, ask_to_stop)
     signal.signal(signal.SIGTERM, ask_to_stop)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        if node.declare_parameter("autostart", False).value:
-            _autostart(node)
+        autostart = node.declare_parameter("autostart", False, AUTOSTART).value
+        refuse_undeclared(node)
+        for trigger in (node.trigger_configure, node.trigger_activate) if autostart else ():
+            if not stop and trigger() != TransitionCallbackReturn.SUCCESS:
+                raise FatalError(node.fatal or f"could not {trigger.__name__.removeprefix('trigger_')}")
         while not stop and node.fatal is None:
             executor.spin_once(timeout_sec=0.1)
         executor.remove_node(node)
@@ -82,10 +106,3 @@ def reported(transition: Callable[..., TransitionCallbackReturn]) -> Callable[..
         return TransitionCallbackReturn.FAILURE
 
     return wrapped
-
-
-def _autostart(node: LifecycleNode) -> None:
-    """Configure and activate without a lifecycle manager; a failed transition ends the process."""
-    for trigger in (node.trigger_configure, node.trigger_activate):
-        if trigger() != TransitionCallbackReturn.SUCCESS:
-            raise FatalError(node.fatal or f"could not {trigger.__name__.removeprefix('trigger_')}")

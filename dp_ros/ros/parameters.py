@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import Any, get_args, get_origin
 
@@ -24,6 +25,16 @@ def read_config(node: Node, model: type[Model]) -> Model:
     values: dict[str, Any] = {}
     _declare(node, model, "", values)
     return parse(model, values, where=f"parameters of {node.get_name()}")
+
+
+def refuse_undeclared(node: Node) -> None:
+    """ConfigError when `node` was given a parameter it does not have: ROS would ignore a misspelt limit."""
+    declared = node.get_parameters_by_prefix("")
+    for name in node._parameter_overrides:  # rclpy has no public name for what was given
+        if name not in declared and not name.startswith("qos_overrides."):
+            near = difflib.get_close_matches(name, declared, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(sorted(declared))}"
+            raise ConfigError(f"unknown parameter '{name}'; {hint}")
 
 
 def _declare(node: Node, model: type[Config], prefix: str, values: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,7 @@ from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import command_to_messages
 from dp_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics
 from dp_ros.ros.markers import chunk_to_path, plan_markers
-from dp_ros.ros.node_main import reported, run_node
+from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.streams import FrameAssembler, ImageSizeError, fit_image
@@ -132,7 +131,7 @@ class PolicyNode(LifecycleNode):
     def _release(self) -> None:
         if self._worker is None:
             return
-        self._worker.close()
+        self._worker.close(timeout_s=2.0)  # launch loses patience after 5 s
         self._worker = None
         self._diagnostics.destroy()
         for subscription in self._inputs:
@@ -152,7 +151,10 @@ class PolicyNode(LifecycleNode):
             try:
                 rgb = conversions.to_rgb(msg)
                 pixels = fit_image(rgb, encoder.height_px, encoder.width_px, f"camera {camera}")
-            except (conversions.ConversionError, ImageSizeError) as error:
+            except conversions.ConversionError as error:
+                self._refuse_image(camera, f"camera {camera}: {error}")
+                return
+            except ImageSizeError as error:
                 self._refuse_image(camera, str(error))
                 return
             self._bad_images.pop(camera, None)
@@ -171,9 +173,9 @@ class PolicyNode(LifecycleNode):
 
     def _refuse_image(self, camera: str, why: str) -> None:
         if self._verdict is None:  # nothing has moved yet: a wrong set-up must not start at all
-            self.fatal = f"camera {camera}: {why}"
+            self.fatal = why
         if camera not in self._bad_images:
-            self.get_logger().error(f"camera {camera}: {why}")
+            self.get_logger().error(why)
         self._bad_images[camera] = why
 
     def _on_pose(self, msg: PoseStamped) -> None:
@@ -286,7 +288,7 @@ class PolicyNode(LifecycleNode):
 
 
 def main() -> None:
-    sys.exit(run_node(PolicyNode))
+    run_process(PolicyNode)
 
 
 if __name__ == "__main__":

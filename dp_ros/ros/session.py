@@ -17,13 +17,13 @@ import rclpy
 import yaml
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
-from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
+from dp_ros.evaluation.film import Picture, beside
 from dp_ros.evaluation.statistics import EpisodeResult, Report
 from dp_ros.policy.checkpoint_config import bridge_for
 from dp_ros.resources import share_file
@@ -33,6 +33,7 @@ from dp_ros.schema import BridgeConfig, Config, RuntimeConfig
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+SPECTATOR = "spectator"
 
 
 class SessionError(RuntimeError):
@@ -64,8 +65,10 @@ class NodeProcess:
         with self._log_path.open("w") as log:
             self._process = subprocess.Popen(
                 # The file that sim.launch.py loads, then what this session wants otherwise.
-                [sys.executable, "-m", module, "--ros-args"]
-                + ["--params-file", str(share_file("config/sim.yaml")), "--params-file", str(overrides)],
+                [
+                    *(sys.executable, "-m", module, "--ros-args"),
+                    *("--params-file", str(share_file("config/sim.yaml")), "--params-file", str(overrides)),
+                ],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -105,14 +108,14 @@ class Session:
         folder = Path(self._folder.name)
         environment = node_environment(domain_id)
         self.plans_s: list[float] = []
-        self.pictures: list[NDArray[Any]] = []
+        self._pictures: dict[int, dict[str, Picture]] = {}  # stamp -> camera -> picture
         self._results: list[EpisodeResult] = []
         self._nodes: list[NodeProcess] = []
         self._context = rclpy.Context()
         try:
-            bridge_parameters = parameters_yaml("metaworld_bridge", bridge, autostart=True)
+            bridge_parameters = parameters_yaml("/**/metaworld_bridge", bridge, autostart=True)
             policy_parameters = parameters_yaml(
-                "policy_node", runtime, autostart=True, checkpoint=str(checkpoint.resolve())
+                "/**/policy_node", runtime, autostart=True, checkpoint=str(checkpoint.resolve())
             )
             for module, node, parameters in (
                 ("dp_ros.ros.metaworld_bridge", "metaworld_bridge", bridge_parameters),
@@ -123,7 +126,7 @@ class Session:
             self._node = Node("dp_ros_session", context=self._context)
             self._executor = SingleThreadedExecutor(context=self._context)
             self._executor.add_node(self._node)
-            self._create_interface(bool(bridge.spectator))
+            self._create_interface(bool(bridge.spectator), bridge.cameras)
             self._wait_until_active()
         except BaseException:
             self.close()
@@ -137,23 +140,37 @@ class Session:
     ) -> None:
         self.close()
 
-    def _create_interface(self, spectator: bool) -> None:
+    def _create_interface(self, filmed: bool, cameras: Sequence[str]) -> None:
         node = self._node
         node.create_subscription(String, "episode/result", self._on_result, qos.RELIABLE_DEEP)
         node.create_subscription(
             Float64, "policy/plan_duration", lambda msg: self.plans_s.append(msg.data), qos.RELIABLE_DEEP
         )
-        if spectator:
+        for camera in (SPECTATOR, *cameras) if filmed else ():
             node.create_subscription(
-                Image,
-                "camera/spectator/image_raw",
-                lambda msg: self.pictures.append(conversions.image_to_rgb(msg)),
-                qos.RELIABLE_DEEP,
+                Image, f"camera/{camera}/image_raw", self._picture_callback(camera), qos.RELIABLE_DEEP
             )
         self._reset = node.create_client(Trigger, "episode/reset")
         self._states = {
             process.name: node.create_client(GetState, f"{process.name}/get_state") for process in self._nodes
         }
+
+    def _picture_callback(self, camera: str) -> Callable[[Image], None]:
+        def store(msg: Image) -> None:
+            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+            self._pictures.setdefault(stamp_ns, {})[camera] = conversions.image_to_rgb(msg)
+
+        return store
+
+    def film(self) -> list[Picture]:
+        """The last episode: the spectator's pictures beside what the policy saw, in order."""
+        return [
+            beside(
+                seen[SPECTATOR], [picture for camera, picture in sorted(seen.items()) if camera != SPECTATOR]
+            )
+            for _, seen in sorted(self._pictures.items())
+            if SPECTATOR in seen
+        ]
 
     def _on_result(self, msg: String) -> None:
         self._results.append(EpisodeResult(**json.loads(msg.data)))
@@ -170,7 +187,7 @@ class Session:
 
     def run_episode(self, seed: int, timeout_s: float) -> EpisodeResult:
         """Begin the bridge's next episode, which must be `seed`, and wait for its result."""
-        self.pictures.clear()
+        self._pictures.clear()
         count = len(self._results)
         response = self._call(self._reset, Trigger.Request(), timeout_s=timeout_s)
         if not response.success:
@@ -219,13 +236,14 @@ def evaluate(
     max_steps: int,
     runtime: RuntimeConfig,
     on_episode: Callable[[EpisodeResult], None],
-    on_video: Callable[[EpisodeResult, list[NDArray[Any]]], None] | None = None,
+    on_video: Callable[[EpisodeResult, list[Picture]], None] | None = None,
     spectator: str = "corner2",
     domain_id: int | None = None,
 ) -> Report:
     """Lockstep episodes over DDS, one per seed (consecutive numbers); the same outcomes as in-process.
 
-    `on_video` gets the spectator's pictures of each episode, uint8 (480, 480, 3), every second tick.
+    `on_video` gets each episode's pictures, one every second tick: uint8 (480, 720, 3), the camera `spectator`
+    beside what the policy sees.
     """
     bridge = bridge_for(
         checkpoint,
@@ -246,6 +264,6 @@ def evaluate(
             report.results.append(result)
             on_episode(result)
             if on_video:
-                on_video(result, session.pictures)
+                on_video(result, session.film())
         report.plan_s = list(session.plans_s)
     return report

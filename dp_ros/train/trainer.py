@@ -145,12 +145,13 @@ class Trainer:
         loss.backward()
         value = loss.item()
         compute_s = time.perf_counter() - began
-        if not math.isfinite(value):
+        parameters = self.policy.parameters()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip, foreach=True).item()
+        if not (math.isfinite(value) and math.isfinite(norm)):
             raise TrainingError(
-                f"{self.run_dir}: the loss became {value} at step {self.step}; the state of the last checkpoint is "
-                "intact: lower lr, or use precision f32"
+                f"{self.run_dir}: the loss became {value}, its gradient {norm}, at step {self.step}; the state of the "
+                "last checkpoint is intact: lower lr, or use precision f32"
             )
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.gradient_clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_ema(
@@ -220,11 +221,15 @@ class Trainer:
                 for name, parameter in model.named_parameters():
                     parameter.copy_(state[f"{prefix}/{name}"])
         for name, parameter in self.policy.named_parameters():
-            self.optimizer.state[parameter] = {
-                key: state[f"adam/{name}/{key}"].to("cpu" if key == "step" else self.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"adam/{name}/{key}" in state
-            }
+            if f"adam/{name}/step" in state:
+                # Beside the parameter and laid out as it is: the fused optimiser goes through both as raw memory.
+                self.optimizer.state[parameter] = {
+                    "step": state[f"adam/{name}/step"].to(self.device),
+                    **{
+                        key: torch.empty_like(parameter).copy_(state[f"adam/{name}/{key}"])
+                        for key in ("exp_avg", "exp_avg_sq")
+                    },
+                }
         self.step = int(metadata["step"])
 
     def _fingerprint(self) -> str:
@@ -242,7 +247,7 @@ def _device(name: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep large blocks: returning each activation to the kernel costs a tenth of a CPU step in page faults."""
+    """Let glibc keep large blocks: giving each activation back to the kernel costs page faults at every step."""
     M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -1,12 +1,14 @@
-"""What the ROS tests share: a domain of their own, and processes that end with the test.
+"""What the ROS tests share: a domain of their own, processes that end with the test, tiny checkpoints.
 
-Nothing here imports ROS. Where rclpy is missing, each module of this folder is reported as skipped.
+Nothing here imports ROS until a test asks for a client. Where rclpy is missing, each module of this folder is
+reported as skipped.
 """
 
 import importlib.util
 import itertools
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 import dp_ros
 from dp_ros.ros.environment import TRANSPORT_CHOICES, node_environment
@@ -52,20 +55,34 @@ def is_free(domain_id: int) -> bool:
     return True
 
 
-@pytest.fixture
-def ros_domain() -> int:
-    """A ROS_DOMAIN_ID that no other test uses at the same time."""
+def free_domain() -> int:
     return next(domain for domain in itertools.islice(_domains, 101) if is_free(domain))
 
 
-@pytest.fixture
-def ros_environment(ros_domain: int) -> dict[str, str]:
+def environment_in(domain_id: int) -> dict[str, str]:
     """The environment of our nodes in that domain, whatever transports this shell has chosen."""
     base = {name: value for name, value in os.environ.items() if name not in TRANSPORT_CHOICES}
     checkout = str(Path(dp_ros.__file__).parents[1])
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [checkout, base.get("PYTHONPATH")]))
     base["ROS_PYTHON_CHECK_FIELDS"] = "1"  # what a strict installation runs with
-    return node_environment(ros_domain, base)
+    return node_environment(domain_id, base)
+
+
+@pytest.fixture
+def ros_domain() -> int:
+    """A ROS_DOMAIN_ID that no other test uses at the same time."""
+    return free_domain()
+
+
+@pytest.fixture(scope="module")
+def module_domain() -> int:
+    """A ROS_DOMAIN_ID for a module whose tests share their nodes."""
+    return free_domain()
+
+
+@pytest.fixture
+def ros_environment(ros_domain: int) -> dict[str, str]:
+    return environment_in(ros_domain)
 
 
 class Peer:
@@ -128,3 +145,218 @@ def start_peer(ros_environment):
     yield start
     for peer in peers:
         peer.close()
+
+
+class OurNode:
+    """One of our nodes as a process; all that it says is kept."""
+
+    def __init__(self, module: str, name: str, domain_id: int, folder: Path, parameters: dict, *arguments: str):
+        self.name = name
+        file = folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({f"/**/{name}": {"ros__parameters": parameters}}))
+        self._log_path = folder / f"{name}.log"
+        with self._log_path.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, "--ros-args", "--params-file", str(file), *arguments],
+                env=environment_in(domain_id),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log_path.read_text(errors="replace")
+
+    def check(self) -> None:
+        """Fail the test when the process has ended."""
+        if self.process.poll() is not None:
+            pytest.fail(f"{self.name} ended with code {self.process.returncode}:\n{self.log}")
+
+    def wait(self, timeout_s: float = DEADLINE_S) -> int:
+        """The exit code, once it has ended by itself."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.name} did not end within {timeout_s} s:\n{self.log}")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(10.0)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def _starting(folder: Path, domain_id: int):
+    """Yields start(module, name, parameters, *arguments, wait=True) -> OurNode, and ends all it started."""
+    nodes: list[OurNode] = []
+
+    def start(module: str, parameters: dict, *arguments: str) -> OurNode:
+        place = folder / str(len(nodes))
+        place.mkdir()
+        name = module.rpartition(".")[2]
+        nodes.append(OurNode(module, name, domain_id, place, parameters, *arguments))
+        return nodes[-1]
+
+    yield start
+    for node in reversed(nodes):
+        node.close()
+
+
+@pytest.fixture
+def start_node(tmp_path: Path, ros_domain: int):
+    """start_node(module, parameters, *arguments) -> OurNode, a process in the test's domain."""
+    yield from _starting(tmp_path, ros_domain)
+
+
+@pytest.fixture(scope="module")
+def start_shared_node(tmp_path_factory: pytest.TempPathFactory, module_domain: int):
+    """`start_node` for the whole module."""
+    yield from _starting(tmp_path_factory.mktemp("nodes"), module_domain)
+
+
+class Client:
+    """A node of the test in this process; it is spun by waiting."""
+
+    def __init__(self, domain_id: int) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+
+        os.environ.update({k: v for k, v in environment_in(domain_id).items() if k.startswith(("ROS_A", "FAST"))})
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain_id)
+        self.node = Node("test_client", context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._clients: dict[str, object] = {}
+        self.watched: list[OurNode] = []
+
+    def spin_once(self, timeout_s: float = 0.02) -> None:
+        self._executor.spin_once(timeout_sec=timeout_s)
+
+    def wait_for(self, done, what: str, timeout_s: float = DEADLINE_S, meanwhile=None):
+        """Spin until `done()` is true, and return what it returned; `meanwhile()` is called all the time."""
+        deadline = time.monotonic() + timeout_s
+        while not (result := done()):
+            for node in self.watched:
+                node.check()
+            if time.monotonic() > deadline:
+                logs = "\n".join(node.log for node in self.watched)
+                pytest.fail(f"{what}: not within {timeout_s} s\n{logs}")
+            if meanwhile is not None:
+                meanwhile()
+            self.spin_once()
+        return result
+
+    def listen(self, kind, topic: str, depth: int = 1000, best_effort: bool = False) -> list:
+        """Subscribe; the list fills while something is waited for."""
+        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+        profile = QoSProfile(depth=depth, durability=DurabilityPolicy.VOLATILE)
+        profile.reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
+        received: list = []
+        self.node.create_subscription(kind, topic, received.append, profile)
+        return received
+
+    def call(self, kind, name: str, request, meanwhile=None):
+        """The response of a service, once it is there."""
+        client = self._clients.get(name) or self.node.create_client(kind, name)
+        self._clients[name] = client
+        self.wait_for(client.service_is_ready, f"service {name}", meanwhile=meanwhile)
+        future = client.call_async(request)
+        self.wait_for(future.done, f"answer of {name}", meanwhile=meanwhile)
+        return future.result()
+
+    def state(self, node: str) -> str:
+        """The lifecycle state: "unconfigured", "inactive", "active", ..."""
+        from lifecycle_msgs.srv import GetState
+
+        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+
+    def change(self, node: str, transition: str, meanwhile=None) -> bool:
+        """A lifecycle transition: "configure", "activate", "deactivate", "cleanup"."""
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request()
+        request.transition.label = transition
+        request.transition.id = {"configure": 1, "cleanup": 2, "activate": 3, "deactivate": 4}[transition]
+        return self.call(ChangeState, f"{node}/change_state", request, meanwhile).success
+
+    def wait_until_active(self, node: str) -> None:
+        self.wait_for(lambda: self.state(node) == "active", f"{node} active")
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@pytest.fixture
+def client(ros_domain: int):
+    client = Client(ros_domain)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def shared_client(module_domain: int):
+    client = Client(module_domain)
+    yield client
+    client.close()
+
+
+# What every part of a policy needs at least; actions move the arm of reach-v3 forward.
+TINY = {
+    "task": "reach-v3",
+    "encoder": {
+        "cameras": ("gripperPOV",),
+        "height_px": 64,
+        "width_px": 64,
+        "crop_height_px": 56,
+        "crop_width_px": 56,
+        "stages": 2,
+        "keypoints": 8,
+        "feature_dim": 16,
+    },
+    "unet": {"channels": (16, 32), "groups": 4, "step_embedding_dim": 16},
+    "diffusion": {"iterations": 20, "sampler_iterations": 2},
+}
+FORWARD = {
+    "action": {"low": [-0.02, 0.0, -0.03, -1.0], "high": [0.02, 0.12, 0.02, 1.0]},
+    "state": {"low": [-0.3, 0.4, 0.0, 0.0], "high": [0.3, 0.9, 0.4, 1.0]},
+}
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
+    """make_checkpoint(name, spoil=None, stats=FORWARD, encoder=..., **policy) -> folder of untrained weights.
+
+    `spoil(policy)` may change the weights before they are written.
+    """
+    import torch
+
+    from dp_ros.policy.checkpoint import save_checkpoint
+    from dp_ros.policy.diffusion_policy import DiffusionPolicy
+    from dp_ros.schema import PolicyConfig
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(name: str, spoil=None, stats=FORWARD, encoder=None, **policy) -> Path:
+        values = {**TINY, **policy, "encoder": {**TINY["encoder"], **(encoder or {})}}
+        torch.manual_seed(0)
+        network = DiffusionPolicy(PolicyConfig.model_validate(values), stats)
+        if spoil is not None:
+            spoil(network)
+        return save_checkpoint(network, folder / name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(make_checkpoint) -> Path:
+    return make_checkpoint("tiny")

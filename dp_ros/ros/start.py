@@ -1,0 +1,21 @@
+"""The executables: Ctrl-C is quiet from the first moment on, also during the slow imports."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+
+
+def _start(module: str) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):  # until the node takes over there is nothing to clean up
+        signal.signal(signum, lambda *_: os._exit(0))
+    importlib.import_module(module).main()
+
+
+def policy_node() -> None:
+    _start("dp_ros.ros.policy_node")
+
+
+def metaworld_bridge() -> None:
+    _start("dp_ros.ros.metaworld_bridge")

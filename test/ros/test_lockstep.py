@@ -1,0 +1,107 @@
+"""The same episodes in one process and over real topics: what is measured in-process is what the nodes do."""
+
+import functools
+import threading
+
+import numpy as np
+import psutil
+import pytest
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
+
+from dp_ros.evaluation.rollout import run_episode
+from dp_ros.inference.torch_engine import TorchEngine
+from dp_ros.ros import qos
+from dp_ros.ros.commands import CommandPairing
+from dp_ros.ros.session import evaluate
+from dp_ros.schema import RuntimeConfig
+from dp_ros.sim.metaworld_arm import MetaworldArm
+
+pytestmark = pytest.mark.sim
+TASK, SEEDS, MAX_STEPS = "reach-v3", [3, 4], 60
+DT_NS = 12_500_000
+
+
+class RecordingArm(MetaworldArm):
+    """The simulator, and the commands it was given since its last reset."""
+
+    def reset(self, seed):
+        self.commands = []
+        return super().reset(seed)
+
+    def step(self, command):
+        self.commands.append(np.array(command))
+        return super().step(command)
+
+
+@pytest.fixture(scope="module")
+def in_process(tiny_checkpoint):
+    """in_process(policy_seed, seed) -> (result, commands (steps, 4))."""
+    arm = RecordingArm(TASK, ("gripperPOV",), 64, 64)
+
+    @functools.cache
+    def run(policy_seed: int, seed: int):
+        runtime = RuntimeConfig(mode="lockstep", policy_seed=policy_seed, threads=1)
+        engine = TorchEngine(tiny_checkpoint, runtime)
+        result, _ = run_episode(arm, engine, engine.config, runtime, seed, MAX_STEPS)
+        return result, np.stack(arm.commands)
+
+    yield run
+    arm.close()
+
+
+@pytest.fixture
+def over_ros(client, ros_domain, tiny_checkpoint):
+    """over_ros(policy_seed, seeds) -> [(result, commands (steps, 4))], by listening to what the node says."""
+    heard: dict[int, np.ndarray] = {}
+
+    def on_command(stamp_ns, command):
+        assert np.array_equal(heard.setdefault(stamp_ns, command), command)
+
+    pairing = CommandPairing(on_command)
+    client.node.create_subscription(PoseStamped, "command/ee_pose", pairing.pose, qos.RELIABLE_DEEP)
+    client.node.create_subscription(JointState, "command/gripper", pairing.gripper, qos.RELIABLE_DEEP)
+
+    def run(policy_seed, seeds):
+        heard.clear()
+        outcome = []
+
+        def measure():
+            runtime = RuntimeConfig(policy_seed=policy_seed, threads=1)
+            report = evaluate(
+                tiny_checkpoint,
+                TASK,
+                seeds,
+                max_steps=MAX_STEPS,
+                runtime=runtime,
+                on_episode=outcome.append,
+                domain_id=ros_domain,
+            )
+            assert report.results == outcome
+            assert len(report.plan_s) == sum(-(-result.steps // 4) for result in outcome)
+
+        measuring = threading.Thread(target=measure)
+        measuring.start()
+        client.wait_for(lambda: not measuring.is_alive(), "the evaluation", timeout_s=90.0)
+        client.wait_for(lambda: len(heard) >= sum(r.steps for r in outcome), "all commands")
+        stamps = sorted(heard)
+        episodes = np.split(np.stack([heard[s] for s in stamps]), 1 + np.flatnonzero(np.diff(stamps) != DT_NS))
+        assert len(episodes) == len(outcome)
+        # The last observation is answered too, but nothing moves any more.
+        return [(result, commands[: result.steps]) for result, commands in zip(outcome, episodes, strict=True)]
+
+    return run
+
+
+def test_episodes_over_ros_are_those_in_process_command_by_command(over_ros, in_process):
+    """Among the seeds is one success and a failure; the other policy seed makes other commands."""
+    ours = set(psutil.Process().children(recursive=True))
+    for policy_seed, seeds in ((0, SEEDS), (1, SEEDS[:1])):
+        for seed, (result, commands) in zip(seeds, over_ros(policy_seed, seeds), strict=True):
+            expected, expected_commands = in_process(policy_seed, seed)
+            assert (result.seed, result.success, result.steps) == (seed, expected.success, expected.steps)
+            assert result.reason == expected.reason
+            np.testing.assert_array_equal(commands, expected_commands)
+    assert {in_process(0, seed)[0].success for seed in SEEDS} == {True, False}
+    assert not np.array_equal(in_process(0, SEEDS[0])[1], in_process(1, SEEDS[0])[1])
+    assert set(psutil.Process().children(recursive=True)) <= ours  # both nodes have ended with each session

@@ -1,0 +1,95 @@
+"""The command line as users run it, and one tiny dataset and run that the smoke tests share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+# One thread: networks this small are slowed down by more, and results do not depend on the machine.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+COMMAND = (sys.executable, "-m", "dp_ros.cli")
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def dp_ros() -> Cli:
+    """`dp_ros("collect", "--task", ...)` in a process of its own; options are those of subprocess.run."""
+
+    def run(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, *map(str, args)]
+        return subprocess.run(
+            command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start_dp_ros() -> Callable[..., subprocess.Popen[bytes]]:
+    """The same, not waited for."""
+
+    def start(*args: object) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*COMMAND, *map(str, args)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def can_render() -> None:
+    pytest.importorskip("metaworld")
+    from dp_ros.sim.rendering import RenderingError, choose_backend
+
+    try:
+        choose_backend()
+    except RenderingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def collect_args() -> tuple[str, ...]:
+    """Two short episodes of a task that its expert solves in some 40 ticks."""
+    return ("--task", "handle-press", "--size", "64x64", "--jobs", "1", "--noise", "0,0.3")
+
+
+@pytest.fixture(scope="session")
+def dataset(
+    can_render: None, dp_ros: Cli, collect_args: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("data") / "handle-press"
+    done = dp_ros("collect", *collect_args, "--episodes", 2, "--out", path)
+    assert done.returncode == 0, done.stderr
+    assert "2 episodes" in done.stdout
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that trains for 30 steps in two seconds."""
+    encoder = {
+        "cameras": ["gripperPOV"], "height_px": 64, "width_px": 64, "crop_height_px": 56, "crop_width_px": 56,
+        "stages": 2, "keypoints": 8, "feature_dim": 16,
+    }  # fmt: skip
+    unet = {"channels": [16, 32], "groups": 4, "step_embedding_dim": 16}
+    lengths = {"epochs": None, "steps": 30, "warmup_steps": 2, "checkpoint_every": 5, "log_every": 2}
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(
+        yaml.safe_dump({"policy": {"encoder": encoder, "unet": unet}, "batch_size": 8, **lengths})
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Path, tiny_config: Path, dp_ros: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of an uninterrupted training."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = dp_ros("train", "--config", tiny_config, "--data", dataset, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert f"checkpoint: {out / 'checkpoint'}" in done.stdout
+    return out

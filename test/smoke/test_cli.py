@@ -1,0 +1,202 @@
+"""Every command once, as small as it goes: collect, train, kill, resume, eval, inspect, bench."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from dp_ros.cli import main
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+HEAVY = ("torch", "mujoco", "zarr", "numpy", "pydantic")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Help that takes seconds is not asked for twice."""
+    program = (
+        "import sys; from dp_ros.cli import main; code = main(['--help']); "
+        f"sys.exit(code or str([m for m in {HEAVY} if m in sys.modules] or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+    for command in ("collect", "train", "eval", "demo", "bench", "inspect"):
+        assert command in done.stdout
+
+
+def test_collect_help_shows_the_defaults_of_the_schema() -> None:
+    import typer
+
+    from dp_ros.cli import app
+    from dp_ros.schema import CollectConfig
+
+    config = CollectConfig()
+    expected = {
+        "episodes": config.episodes,
+        "cameras": ", ".join(config.cameras),
+        "size": f"{config.width_px}x{config.height_px}",
+        "noise": ",".join(map(str, config.noise)),
+        "seed": config.first_seed,
+        "max_steps": config.max_steps,
+        "keep_steps": config.keep_steps,
+        "markers": "markers" if config.markers else "no-markers",
+    }
+    parameters = typer.main.get_command(app).commands["collect"].params  # type: ignore[attr-defined]
+    shown = {parameter.name: parameter.show_default for parameter in parameters}
+    assert {name: shown[name] for name in expected} == {name: str(value) for name, value in expected.items()}
+
+
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_presets_are_valid(preset: str) -> None:
+    from dp_ros.cli.train import find_preset
+    from dp_ros.schema import TrainConfig, load_yaml
+
+    assert load_yaml(TrainConfig, find_preset(preset)).policy.task == ""
+
+
+@pytest.mark.sim
+def test_collect_goes_on_where_it_stopped(
+    dataset: Path, dp_ros: Cli, collect_args: tuple[str, ...], tmp_path: Path
+) -> None:
+    from dp_ros.data import episodes
+
+    more = tmp_path / "more"
+    shutil.copytree(dataset, more)
+    done = dp_ros("collect", *collect_args, "--episodes", 3, "--out", more)
+    assert done.returncode == 0, done.stderr
+    assert "3 episodes (3 tried)" in done.stdout
+    before, after = episodes.load(dataset), episodes.load(more)
+    assert list(after.episode_ends[:2]) == list(before.episode_ends)
+    assert (after.images["gripperPOV"][: len(before)] == before.images["gripperPOV"]).all()
+
+
+@pytest.mark.sim
+def test_a_killed_training_resumes_to_the_same_weights(
+    dataset: Path,
+    trained: Path,
+    tiny_config: Path,
+    dp_ros: Cli,
+    start_dp_ros: Callable[..., subprocess.Popen[bytes]],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "killed"
+    command = ("train", "--config", tiny_config, "--data", dataset, "--out", out)
+    process = start_dp_ros(*command)
+    deadline = time.monotonic() + 60
+    while not (out / "state.safetensors").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+    assert main(list(map(str, command))) == 1
+    assert "add --resume" in capsys.readouterr().err
+
+    resumed = dp_ros(*command, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    for file in ("state.safetensors", "checkpoint/policy.safetensors"):
+        weights, expected = load_file(out / file), load_file(trained / file)
+        assert weights.keys() == expected.keys()
+        for name, tensor in weights.items():
+            assert tensor.tobytes() == expected[name].tobytes(), f"{file}: {name}"
+
+
+@pytest.mark.sim
+def test_a_checkpoint_says_where_it_came_from(trained: Path, tiny_config: Path) -> None:
+    text = (trained / "checkpoint" / "config.json").read_text()
+    training = json.loads(text)["training"]
+    assert training["data"]["task"] == "handle-press-v3"
+    assert (training["data"]["episodes"], training["data"]["tried"]) == (2, 2)
+    assert training["command"] == {"config": tiny_config.name, "set": []}
+    assert str(trained.parent) not in text, "a path of this machine"
+
+
+@pytest.mark.sim
+def test_eval_counts_and_films(trained: Path, dp_ros: Cli, tmp_path: Path) -> None:
+    report, video = tmp_path / "report.json", tmp_path / "videos"
+    short = ("--episodes", 1, "--max-steps", 20, "--iterations", 2)
+    done = dp_ros("eval", trained, *short, "--json", report, "--video", video)
+    assert done.returncode == 0, done.stderr
+    assert "handle-press-v3 [in-process]: " in done.stdout
+    data = json.loads(report.read_text())
+    assert (data["task"], data["episodes"]) == ("handle-press-v3", 1)
+    assert [episode["seed"] for episode in data["per_episode"]] == [0]
+
+    import av
+
+    with av.open(str(video / "seed0.mp4")) as film:
+        stream = film.streams.video[0]
+        assert stream.average_rate == 40
+        assert stream.height == 480
+        steps = data["per_episode"][0]["steps"]
+        assert len(list(film.decode(video=0))) == steps // 2 + 1
+
+
+@pytest.mark.sim
+def test_spectator_is_upright(can_render: None) -> None:
+    """Metaworld's corner cameras hang upside down; the arm's base belongs at the bottom of the picture."""
+    from dp_ros.sim.metaworld_arm import MetaworldArm
+
+    arm = MetaworldArm("handle-press")
+    try:
+        arm.reset(0)
+        picture = arm.render("corner2", 240, 240).astype(int)
+        rows = (picture[..., 0] > 2 * picture[..., 2] + 60).nonzero()[0]  # the red arm
+        red_low = rows.max()
+        dark = (picture.sum(-1) < 150).nonzero()[0]  # its black pedestal
+    finally:
+        arm.close()
+    assert dark.mean() > rows.mean()
+    assert red_low < 239
+
+
+@pytest.mark.sim
+def test_inspect_dataset(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(dataset)]) == 0
+    shown = capsys.readouterr().out
+    for fact in ("2 (2 seeds tried)", "gripperPOV 64x64 px", "0 in 1, 0.3 in 1 episodes", "handle-press-v3"):
+        assert fact in shown
+
+
+@pytest.mark.sim
+def test_inspect_run_shows_its_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(trained)]) == 0
+    shown = capsys.readouterr().out
+    for fact in (
+        "M parameters",
+        "T_o 2 observed",
+        "gripperPOV",
+        "position relative",
+        "[16, 32]",
+        "tiny.yaml",
+    ):
+        assert fact in shown
+
+
+@pytest.mark.sim
+def test_bench_render(can_render: None, dp_ros: Cli, tmp_path: Path) -> None:
+    report = tmp_path / "render.json"
+    done = dp_ros("bench", "render", "--size", 64, "--seconds", 0.1, "--json", report)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(report.read_text())
+    assert data["ratio"] == data["metaworld"]["median_ms"] / data["dp_ros"]["median_ms"]
+    assert len(data["dp_ros"]["samples_ms"]) == len(data["metaworld"]["samples_ms"])
+    assert data["mean_pixel_difference"] < 40, "the two do not look at the same"
+
+
+def test_bench_train(tiny_config: Path, dp_ros: Cli, tmp_path: Path) -> None:
+    report = tmp_path / "train.json"
+    done = dp_ros("bench", "train", "--config", tiny_config, "--steps", 2, "--profile", "--json", report)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(report.read_text())
+    assert len(data["samples_ms"]) == 2
+    assert 0 < data["compute_share"] < 1
+    assert "convolution" in done.stdout

@@ -1,0 +1,474 @@
+"""One tick of the control loop, in lockstep and in real time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dp_ros.control.controller import Controller, Decision
+from dp_ros.control.safety import Verdict
+from dp_ros.control.worker import InlinePlanner, Plan, PlanFunction, Planner, Request, run_plan
+from dp_ros.schema import PolicyConfig, RuntimeConfig
+from dp_ros.streams import Frame
+
+DT = 12_500_000
+START = 1_000_000_000_000
+HOME_M = (0.0, 0.6, 0.2)
+T_O, T_P, T_A = 2, 8, 4
+
+
+class LatePlanner:
+    """A planner whose moment of answering the test chooses: what a worker's thread does, without the thread."""
+
+    def __init__(self, plan: PlanFunction) -> None:
+        self.plan = plan
+        self.waiting: Request | None = None
+        self.finished: Plan | None = None
+        self.requests: list[Request] = []
+
+    def request(self, request: Request) -> None:
+        self.waiting = request
+        self.requests.append(request)
+
+    def poll(self) -> Plan | None:
+        finished, self.finished = self.finished, None
+        return finished
+
+    @property
+    def busy(self) -> bool:
+        return self.waiting is not None
+
+    def finish(self, duration_s: float | None = None) -> None:
+        assert self.waiting is not None
+        self.finished, self.waiting = run_plan(self.plan, self.waiting), None
+        if duration_s is not None:
+            self.finished = Plan(
+                self.finished.request, self.finished.chunk, self.finished.error, duration_s
+            )
+
+
+def controller(planner: Planner, mode: str = "lockstep", kind: str = "relative", **runtime: Any) -> Controller:
+    policy = PolicyConfig.model_validate(
+        {"horizons": {"T_o": T_O, "T_p": T_P, "T_a": T_A}, "action": {"position": kind}}
+    )
+    return Controller(policy, RuntimeConfig.model_validate({"mode": mode, **runtime}), planner)
+
+
+class Recorder:
+    """A plan function that keeps its requests; each plan's actions are told apart by their size."""
+
+    def __init__(self, step_m: float = 0.001) -> None:
+        self.requests: list[Request] = []
+        self.step_m = step_m
+
+    def __call__(self, request: Request) -> NDArray[np.float64]:
+        """Moves along x by step, 2 step, 3 step, ... per tick; the gripper counts the actions of the chunk."""
+        self.requests.append(request)
+        chunk = np.zeros((T_P, 4))
+        chunk[:, 0] = self.step_m * len(self.requests) * (np.arange(T_P) - (T_O - 2))
+        chunk[:, 3] = np.arange(T_P) / 10
+        return chunk
+
+
+def at(ticks: float) -> int:
+    return START + round(ticks * DT)
+
+
+@pytest.fixture
+def drive(make_frame: Callable[..., Frame]) -> Callable[..., list[Decision]]:
+    """Observe and tick, once for each time; every tick must decide."""
+
+    def drive(c: Controller, *ticks: float, position_m: tuple[float, ...] = HOME_M) -> list[Decision]:
+        decisions = []
+        for tick in ticks:
+            c.observe(make_frame(at(tick), position_m))
+            decision = c.tick(at(tick))
+            assert decision is not None
+            decisions.append(decision)
+        return decisions
+
+    return drive
+
+
+def x_m(decisions: list[Decision]) -> list[float]:
+    return [float(d.command.position_m[0]) for d in decisions]
+
+
+# ---- lockstep ------------------------------------------------------------------------------------------
+
+
+def test_lockstep_executes_the_executed_part_of_each_plan_in_order(drive: Callable[..., Any]) -> None:
+    """Actions T_o - 1 to T_o - 1 + T_a of every plan, and a new plan exactly every T_a ticks."""
+    plan = Recorder()
+    decisions = drive(controller(InlinePlanner(plan)), *range(10))
+    grippers = [round(d.command.gripper * 10) for d in decisions]
+    assert grippers == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
+    assert [request.stamp_ns for request in plan.requests] == [at(0), at(4), at(8)]
+    assert [d.command.stamp_ns for d in decisions] == [at(t) for t in range(10)]
+    assert {d.verdict for d in decisions} == {Verdict.PASS}
+    assert {d.detail for d in decisions} == {""}
+    assert [d.plan_s is not None for d in decisions] == [t % T_A == 0 for t in range(10)]
+    expected = np.cumsum([0.001] * 4 + [0.002] * 4 + [0.003] * 2)
+    np.testing.assert_allclose(x_m(decisions), expected, atol=1e-12)
+
+
+def test_relative_plans_start_from_the_last_command_not_from_the_measured_pose(
+    drive: Callable[..., Any],
+) -> None:
+    plan = Recorder()
+    decisions = drive(controller(InlinePlanner(plan)), *range(9), position_m=(0.05, 0.6, 0.2))
+    np.testing.assert_array_equal(plan.requests[0].reference_m, [0.05, 0.6, 0.2])  # the start: measured
+    for request, tick in zip(plan.requests[1:], (4, 8), strict=True):
+        np.testing.assert_array_equal(request.reference_m, decisions[tick - 1].command.position_m)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative", "delta"])
+def test_every_kind_is_published_as_absolute_positions(drive: Callable[..., Any], kind: str) -> None:
+    """Constant speed along y, said in three ways."""
+
+    def plan(request: Request) -> NDArray[np.float64]:
+        chunk = np.zeros((T_P, 4))
+        ticks = np.arange(T_P) - (T_O - 1) + 1.0
+        chunk[:, 1] = {"absolute": request.reference_m[1] + 0.01 * ticks, "relative": 0.01 * ticks, "delta": 0.01}[
+            kind
+        ]
+        chunk[:, [0, 2]] = request.reference_m[[0, 2]] if kind == "absolute" else 0.0
+        return chunk
+
+    decisions = drive(controller(InlinePlanner(plan), kind=kind), *range(7))
+    expected = np.tile(HOME_M, (7, 1)) + np.outer(np.arange(1, 8), [0, 0.01, 0])
+    np.testing.assert_allclose([d.command.position_m for d in decisions], expected, atol=1e-12)
+
+
+def test_request_holds_the_window_and_its_state(drive: Callable[..., Any], make_frame: Callable) -> None:
+    plan = Recorder()
+    c = controller(InlinePlanner(plan))
+    drive(c, 0, 1, 2, 3)
+    c.observe(make_frame(at(4), (0.1, 0.2, 0.3), gripper=0.4))
+    assert c.tick(at(4)) is not None
+    first, second = plan.requests
+    assert first.images.shape == (T_O, 1, 2, 2, 3)
+    np.testing.assert_array_equal(first.images[0], first.images[1])  # the first frame, repeated
+    np.testing.assert_array_equal(second.images[:, 0, 0, 0, 0], [at(3) % 251, at(4) % 251])
+    np.testing.assert_array_equal(second.state, [[*HOME_M, 1.0], [0.1, 0.2, 0.3, 0.4]])
+
+
+def test_seeds_of_the_noise_follow_from_the_policy_seed_and_the_number_of_the_plan(
+    drive: Callable[..., Any],
+) -> None:
+    def seeds(policy_seed: int, first_tick: int) -> list[tuple[int, ...]]:
+        plan = Recorder()
+        c = controller(InlinePlanner(plan), policy_seed=policy_seed)
+        drive(c, *range(first_tick, first_tick + 9))
+        c.reset()
+        drive(c, *range(first_tick, first_tick + 5))
+        return [request.seed for request in plan.requests]
+
+    once = seeds(7, 0)
+    assert once == seeds(7, 1000)
+    assert len(set(once[:3])) == 3
+    assert once[3:] == once[:2]  # each episode begins with the same noise
+    assert not set(once) & set(seeds(8, 0))
+
+
+def test_lockstep_waits_for_the_plan_of_its_frame(drive: Callable[..., Any], make_frame: Callable) -> None:
+    planner = LatePlanner(Recorder())
+    c = controller(planner)
+    c.observe(make_frame(at(0)))
+    assert c.tick(at(0)) is None
+    assert c.tick(at(0)) is None
+    planner.finish()
+    decision = c.tick(at(0))
+    assert decision is not None
+    assert decision.verdict is Verdict.PASS
+    assert decision.command.gripper == pytest.approx(0.1)
+    drive(c, 1, 2, 3)
+    c.observe(make_frame(at(4)))
+    assert c.tick(at(4)) is None
+    assert len(planner.requests) == 2
+
+
+def test_lockstep_never_answers_with_the_old_plan_while_the_new_one_is_finishing(
+    drive: Callable[..., Any], make_frame: Callable
+) -> None:
+    """A worker may finish between two looks at it; the tail of the old plan is then no answer, nor is a hold."""
+
+    class Hasty(LatePlanner):
+        """Looks idle as soon as it was asked; its plan is there at the second poll."""
+
+        def poll(self) -> Plan | None:
+            finished = super().poll()
+            if self.waiting is not None:
+                self.finish()
+            return finished
+
+        @property
+        def busy(self) -> bool:
+            return False
+
+    c = controller(Hasty(Recorder()))
+    grippers = []
+    for tick in range(10):
+        c.observe(make_frame(at(tick)))
+        decision = c.tick(at(tick)) or c.tick(at(tick))
+        assert decision is not None
+        grippers.append(round(decision.command.gripper * 10))
+    assert grippers == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
+
+
+def test_failed_plan_holds_and_says_why_and_the_next_frame_tries_again(drive: Callable[..., Any]) -> None:
+    plan = Recorder()
+
+    def fragile(request: Request) -> NDArray[np.float64]:
+        if request.stamp_ns == at(4):
+            raise RuntimeError("out of memory")
+        return plan(request)
+
+    *_, before, failed, after = drive(controller(InlinePlanner(fragile)), *range(6))
+    assert failed.verdict is Verdict.HOLD_NO_PLAN
+    assert failed.detail == "the plan failed: RuntimeError: out of memory"
+    np.testing.assert_array_equal(failed.command.as_array(), before.command.as_array())
+    assert after.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("shape", [(T_P, 3), (T_P - 1, 4), (1, T_P, 4), (4,)])
+def test_plan_of_another_shape_holds_and_says_so(drive: Callable[..., Any], shape: tuple[int, ...]) -> None:
+    (decision,) = drive(controller(InlinePlanner(lambda request: np.zeros(shape))), 0)
+    assert decision.verdict is Verdict.HOLD_NO_PLAN
+    assert str(shape) in decision.detail
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_plan_that_is_not_finite_holds(drive: Callable[..., Any], value: float) -> None:
+    (decision,) = drive(controller(InlinePlanner(lambda request: np.full((T_P, 4), value))), 0)
+    assert decision.verdict is Verdict.HOLD_NOT_FINITE
+    np.testing.assert_array_equal(decision.command.position_m, HOME_M)
+
+
+def test_gate_limits_what_the_plan_asks_for(drive: Callable[..., Any]) -> None:
+    c = controller(InlinePlanner(Recorder(step_m=0.5)), gate={"max_step_m": 0.01})
+    decisions = drive(c, *range(4))
+    assert {d.verdict for d in decisions} == {Verdict.LIMITED_STEP}
+    np.testing.assert_allclose(x_m(decisions), [0.01, 0.02, 0.03, 0.04], atol=1e-12)
+
+
+# ---- episodes ------------------------------------------------------------------------------------------
+
+
+def test_before_the_first_frame_there_is_nothing_to_say() -> None:
+    c = controller(InlinePlanner(Recorder()))
+    assert c.tick(at(0)) is None
+    assert c.hold(at(0)) is None
+
+
+def test_a_new_episode_starts_from_where_the_arm_is_measured(drive: Callable[..., Any]) -> None:
+    plan = Recorder()
+    c = controller(InlinePlanner(plan))
+    drive(c, *range(3))
+    drive(c, 3 + 0.6e9 / DT, position_m=(0.1, 0.7, 0.3))  # longer than episode_gap_s
+    np.testing.assert_array_equal(plan.requests[-1].reference_m, [0.1, 0.7, 0.3])
+    assert plan.requests[-1].seed == plan.requests[0].seed
+    np.testing.assert_array_equal(plan.requests[-1].state[:, :3], [[0.1, 0.7, 0.3]] * T_O)
+
+
+def test_reset_forgets_frames_plan_and_commands(drive: Callable[..., Any]) -> None:
+    plan = Recorder()
+    c = controller(InlinePlanner(plan))
+    drive(c, *range(3))
+    c.reset()
+    assert c.tick(at(3)) is None
+    drive(c, 3, position_m=(0.1, 0.7, 0.3))
+    np.testing.assert_array_equal(plan.requests[-1].reference_m, [0.1, 0.7, 0.3])
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_plan_asked_for_in_an_episode_that_is_over_is_ignored(make_frame: Callable, mode: str) -> None:
+    planner = LatePlanner(Recorder())
+    c = controller(planner, mode)
+    c.observe(make_frame(at(0)))
+    c.tick(at(0))
+    c.reset()
+    c.observe(make_frame(at(0), (0.1, 0.7, 0.3)))  # the simulator's time begins anew: the same stamp
+    c.tick(at(0))
+    planner.finish()
+    decision = c.tick(at(0))
+    if decision is not None:
+        assert decision.verdict is Verdict.HOLD_NO_PLAN
+        assert decision.chunk is None
+    assert len(planner.requests) == 2  # the new episode has asked for its own
+    planner.finish()
+    decision = c.tick(at(0))
+    assert decision is not None
+    assert decision.verdict is Verdict.PASS
+    np.testing.assert_array_equal(planner.requests[1].reference_m, [0.1, 0.7, 0.3])
+
+
+def test_old_plan_that_arrives_after_the_new_question_is_no_answer_to_it(make_frame: Callable) -> None:
+    """The same stamps in both episodes, and a worker that finishes just between two looks at it."""
+
+    class Straggler(LatePlanner):
+        """Answers the first request only after the second was asked, and never looks busy."""
+
+        def request(self, request: Request) -> None:
+            super().request(request)
+            if len(self.requests) == 2:
+                self.finished = run_plan(self.plan, self.requests[0])
+
+        @property
+        def busy(self) -> bool:
+            return False
+
+    planner = Straggler(Recorder())
+    c = controller(planner, "realtime")
+    c.observe(make_frame(at(0)))
+    c.tick(at(0))
+    c.reset()
+    c.observe(make_frame(at(0), (0.1, 0.7, 0.3)))
+    decision = c.tick(at(0))
+    assert decision is not None
+    assert len(planner.requests) == 2
+    assert decision.verdict is Verdict.HOLD_NO_PLAN
+    np.testing.assert_array_equal(decision.command.position_m, [0.1, 0.7, 0.3])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_frame_without_a_finite_pose_moves_nothing(
+    drive: Callable[..., Any], make_frame: Callable, value: float
+) -> None:
+    c = controller(InlinePlanner(Recorder()), "realtime")
+    c.observe(make_frame(at(0), (value, 0.6, 0.2)))
+    assert c.tick(at(0)) is None
+    *_, last = drive(c, 1, 2)
+    c.observe(make_frame(at(20), (value, 0.6, 0.2)))
+    decision = c.tick(at(20))
+    assert decision is not None
+    assert decision.verdict is Verdict.HOLD_STALE
+    np.testing.assert_array_equal(decision.command.position_m, last.command.position_m)
+
+
+# ---- real time -----------------------------------------------------------------------------------------
+
+
+def test_arm_holds_while_its_first_plan_is_computed(drive: Callable[..., Any]) -> None:
+    c = controller(LatePlanner(Recorder()), "realtime")
+    decisions = drive(c, 0, 1, 2)
+    assert {d.verdict for d in decisions} == {Verdict.HOLD_NO_PLAN}
+    assert {d.detail for d in decisions} == {"no plan yet"}
+    np.testing.assert_array_equal([d.command.position_m for d in decisions], [HOME_M] * 3)
+
+
+def test_late_plan_begins_with_the_action_for_now(drive: Callable[..., Any]) -> None:
+    """Asked at tick 0 and finished after tick 2: actions 1 to 3 are of the past and are skipped."""
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    drive(c, 0, 1, 2)
+    planner.finish()
+    (decision,) = drive(c, 3)
+    assert decision.command.gripper == pytest.approx(0.4)
+    np.testing.assert_allclose(decision.command.position_m[0], 0.004, atol=1e-12)
+
+
+def test_plan_that_comes_after_all_its_actions_moves_nothing(drive: Callable[..., Any]) -> None:
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    drive(c, *range(7))
+    planner.finish()
+    (decision,) = drive(c, 7)
+    assert decision.verdict is Verdict.HOLD_NO_PLAN
+    assert decision.detail
+    np.testing.assert_array_equal(decision.command.position_m, HOME_M)
+
+
+def test_exhausted_plan_holds_and_says_so(drive: Callable[..., Any]) -> None:
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    drive(c, 0)
+    planner.finish()
+    decisions = drive(c, *range(1, 10))  # the next plan never comes
+    assert [d.verdict for d in decisions[:6]] == [Verdict.PASS] * 6  # to the chunk's end, past T_a
+    for decision in decisions[6:]:
+        assert decision.verdict is Verdict.HOLD_NO_PLAN
+        assert "used up" in decision.detail
+        np.testing.assert_array_equal(decision.command.as_array(), decisions[5].command.as_array())
+
+
+def test_stale_observation_holds_and_says_how_old_it_is(drive: Callable[..., Any]) -> None:
+    c = controller(InlinePlanner(Recorder()), "realtime", gate={"max_obs_age_s": 0.03})
+    (moving,) = drive(c, 0)
+    within = c.tick(at(2))
+    assert within is not None
+    assert within.verdict is Verdict.PASS
+    stale = c.tick(at(3))
+    assert stale is not None
+    assert stale.verdict is Verdict.HOLD_STALE
+    assert "38 ms old" in stale.detail
+    assert stale.obs_age_s == pytest.approx(0.0375)
+    np.testing.assert_array_equal(stale.command.position_m, within.command.position_m)
+    assert moving.verdict is Verdict.PASS
+
+
+def test_age_is_that_of_the_oldest_camera_sample_not_of_the_frame(make_frame: Callable) -> None:
+    c = controller(InlinePlanner(Recorder()), "realtime", gate={"max_obs_age_s": 0.03})
+    c.observe(make_frame(at(4), sampled_ns=at(1)))
+    decision = c.tick(at(4))
+    assert decision is not None
+    assert decision.verdict is Verdict.HOLD_STALE
+
+
+def test_next_plan_is_asked_for_as_early_as_the_last_one_took(drive: Callable[..., Any]) -> None:
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    drive(c, 0)
+    planner.finish(duration_s=2 * DT / 1e9)
+    drive(c, 1)
+    assert len(planner.requests) == 1
+    drive(c, 2)  # the executed part ends with tick 3
+    assert [request.stamp_ns for request in planner.requests] == [at(0), at(2)]
+
+
+def test_plan_asked_for_while_another_runs_moves_the_arm_from_where_that_one_had_it(
+    drive: Callable[..., Any], make_frame: Callable
+) -> None:
+    """The reference is the command before the frame, though newer ones were sent before the plan was asked for."""
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime", gate={"max_obs_age_s": 1.0})
+    drive(c, 0)
+    planner.finish()
+    sent = drive(c, 1, 2)
+    late = [c.tick(at(3)), c.tick(at(4))]  # no frame after tick 2; a plan is due at 4
+    assert all(late)
+    assert [request.stamp_ns for request in planner.requests] == [at(0), at(2)]
+    np.testing.assert_array_equal(planner.requests[1].reference_m, sent[0].command.position_m)
+
+
+def test_hole_in_the_frames_holds_only_when_a_plan_is_due(drive: Callable[..., Any]) -> None:
+    c = controller(InlinePlanner(Recorder()), "realtime")
+    drive(c, 0, 1)
+    moving = drive(c, 3)
+    assert moving[0].verdict is Verdict.PASS
+    held = drive(c, 8)  # the plan is used up, and tick 7 is missing
+    assert held[0].verdict is Verdict.HOLD_NO_PLAN
+    assert "frames" in held[0].detail
+    assert drive(c, 9)[0].verdict is Verdict.PASS
+
+
+def test_hold_repeats_the_last_command_for_another_time(drive: Callable[..., Any]) -> None:
+    c = controller(InlinePlanner(Recorder()))
+    *_, last = drive(c, *range(3))
+    held = c.hold(at(9))
+    assert held is not None
+    assert held.stamp_ns == at(9)
+    np.testing.assert_array_equal(held.as_array(), last.command.as_array())
+
+
+def test_same_frames_and_seed_give_the_same_commands(drive: Callable[..., Any]) -> None:
+    def plan(request: Request) -> NDArray[np.float64]:
+        return np.random.default_rng(request.seed).normal(0, 0.001, (T_P, 4))
+
+    runs = [drive(controller(InlinePlanner(plan), policy_seed=3), *range(12)) for _ in range(2)]
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a.command.as_array(), b.command.as_array())

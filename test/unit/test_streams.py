@@ -1,0 +1,150 @@
+"""Streams to frames: by stamp, never from the future, never too old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dp_ros.streams import FrameAssembler, ImageSizeError, Stream, fit_image
+
+MS = 1_000_000
+
+
+def filled(stamps: Iterable[int], capacity: int = 64) -> Stream[str]:
+    stream: Stream[str] = Stream(capacity)
+    for stamp in stamps:
+        stream.put(stamp, f"at {stamp}")
+    return stream
+
+
+@given(
+    arrivals=st.lists(st.integers(0, 40), min_size=1, max_size=60),
+    asked=st.integers(-1, 41),
+    capacity=st.integers(1, 8),
+)
+def test_sample_is_the_newest_kept_one_that_is_not_from_the_future(
+    arrivals: list[int], asked: int, capacity: int
+) -> None:
+    """In whatever order samples come, the stream is the newest `capacity` of them, by stamp."""
+    stream = filled(arrivals, capacity)
+    kept: list[int] = []
+    for stamp in arrivals:
+        kept = sorted({*kept, stamp})[-capacity:]
+    past = [stamp for stamp in kept if stamp <= asked]
+    assert stream.at(asked) == ((past[-1], f"at {past[-1]}") if past else None)
+    assert stream.newest_ns == kept[-1]
+
+
+def test_late_sample_is_sorted_in_also_when_the_stream_is_full() -> None:
+    """A camera that runs for a while fills its stream; from then on, late is the rule that matters."""
+    stream = filled([10, 20, 30, 50], capacity=4)
+    stream.put(40, "late")
+    assert stream.at(45) == (40, "late")
+    assert stream.newest_ns == 50
+    assert stream.at(15) is None  # the oldest made room
+    stream.put(5, "too late")
+    assert stream.at(15) is None
+
+
+def test_sample_with_a_stamp_already_there_replaces_it() -> None:
+    stream = filled([10, 20, 30])
+    stream.put(20, "again")
+    assert stream.at(25) == (20, "again")
+    assert stream.at(15) == (10, "at 10")
+
+
+def test_empty_stream_has_nothing() -> None:
+    stream = filled([10])
+    stream.clear()
+    assert stream.at(100) is None
+    assert stream.newest_ns is None
+
+
+def picture(value: int) -> np.ndarray:
+    return np.full((2, 3, 3), value, dtype=np.uint8)
+
+
+def assembler() -> FrameAssembler:
+    """Cameras at 100 and 90 ms, the pose at 110, the gripper at 20; nothing may be older than 100 ms."""
+    frames = FrameAssembler(("left", "right"), max_age_ns=100 * MS)
+    frames.images["left"].put(100 * MS, picture(1))
+    frames.images["right"].put(90 * MS, picture(2))
+    frames.ee_position_m.put(110 * MS, np.array([0.1, 0.2, 0.3]))
+    frames.gripper.put(20 * MS, 0.5)
+    return frames
+
+
+def test_frame_holds_every_stream_in_the_order_of_the_policy() -> None:
+    frame = assembler().frame(120 * MS)
+    assert frame is not None
+    np.testing.assert_array_equal(frame.images, np.stack([picture(1), picture(2)]))
+    np.testing.assert_array_equal(frame.state, [0.1, 0.2, 0.3, 0.5])
+    assert frame.stamp_ns == 120 * MS
+    assert frame.sampled_ns == 90 * MS  # the oldest camera
+
+
+def test_frame_never_holds_a_sample_from_its_future() -> None:
+    frames = assembler()
+    assert frames.missing(109 * MS) == ["ee_pose: nothing received"]
+    assert frames.frame(109 * MS) is None
+    frames.ee_position_m.put(105 * MS, np.zeros(3))
+    frame = frames.frame(109 * MS)
+    assert frame is not None
+    np.testing.assert_array_equal(frame.ee_position_m, np.zeros(3))
+
+
+def test_what_is_missing_is_named_with_its_age() -> None:
+    frames = FrameAssembler(("left",), max_age_ns=100 * MS)
+    assert frames.missing(0) == [
+        "camera left: nothing received",
+        "ee_pose: nothing received",
+        "gripper: nothing received",
+    ]
+    assert assembler().missing(120 * MS) == []
+    assert assembler().missing(121 * MS) == ["gripper: 101 ms old"]
+    assert assembler().missing(195 * MS) == ["camera right: 105 ms old", "gripper: 175 ms old"]
+    assert assembler().frame(121 * MS) is None
+
+
+def test_cleared_assembler_has_seen_nothing() -> None:
+    frames = assembler()
+    frames.clear()
+    assert len(frames.missing(120 * MS)) == 4
+
+
+def test_picture_of_the_right_size_is_passed_on_untouched() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    assert fit_image(rgb, 48, 64) is rgb
+
+
+def test_larger_picture_is_averaged_down() -> None:
+    """Area interpolation: each pixel is the mean of those it covers, so thin things do not vanish."""
+    rgb = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    small = fit_image(rgb, 48, 64)
+    assert (small.shape, small.dtype) == ((48, 64, 3), np.uint8)
+    means = rgb.reshape(48, 2, 64, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small - means).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "says"),
+    [
+        (480, 480, "front: sends 480x480 px, the policy takes 64x48, another aspect ratio"),
+        (24, 32, "front: sends 32x24 px, fewer than the 64x48 the policy takes"),
+        (47, 63, "fewer than"),
+    ],
+)
+def test_picture_that_would_be_distorted_is_refused_in_one_line(height: int, width: int, says: str) -> None:
+    with pytest.raises(ImageSizeError) as caught:
+        fit_image(np.zeros((height, width, 3), dtype=np.uint8), 48, 64, "front")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rounding_of_the_aspect_ratio_is_no_distortion() -> None:
+    """1080p to 96 px high is 170.67 px wide."""
+    assert fit_image(np.zeros((1080, 1920, 3), dtype=np.uint8), 96, 171).shape == (96, 171, 3)

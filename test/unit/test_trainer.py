@@ -1,0 +1,280 @@
+"""Training: it learns, it resumes as the same run, and it stops before it does damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dp_ros.data.episodes import Dataset
+from dp_ros.data.windows import Windows
+from dp_ros.policy.checkpoint import load_checkpoint, read_config
+from dp_ros.schema import PolicyConfig, TrainConfig, override
+from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
+from dp_ros.train.trainer import Progress, Trainer, TrainingError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    """Bit-identical needs the same order of sums; small tensors gain nothing from more threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def make_windows(make_dataset: Callable[..., Dataset]) -> Callable[..., Windows]:
+    def make(config: TrainConfig, seed: int = 0) -> Windows:
+        policy = config.policy
+        return Windows(make_dataset(seed=seed), policy.horizons, policy.action, policy.encoder)
+
+    return make
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, make_windows: Callable[..., Windows]) -> Callable[..., Trainer]:
+    def make(config: TrainConfig, run: str = "run", data_seed: int = 0, **more: Any) -> Trainer:
+        return Trainer(config, make_windows(config, data_seed), tmp_path / run, **more)
+
+    return make
+
+
+def state(trainer: Trainer) -> dict[str, Tensor]:
+    return load_file(trainer.run_dir / "state.safetensors")
+
+
+def step_of(trainer: Trainer) -> int:
+    with safe_open(str(trainer.run_dir / "state.safetensors"), framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+def test_loss_falls_on_a_tiny_dataset(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], tiny_policy: PolicyConfig
+) -> None:
+    losses: list[float] = []
+    one_camera = override(tiny_policy, {"encoder.cameras": ["left"]})
+    config = tiny_train(policy=one_camera, steps=60, noise_samples=64, lr=1e-2, log_every=10)
+    folder = trainer(config).run(lambda progress: losses.append(progress.loss))
+    assert len(losses) == 6
+    assert losses[-1] < 0.8 * losses[0]
+    assert read_config(folder)["training"]["step"] == 60
+    load_checkpoint(folder)
+
+
+class Stop(Exception):
+    """Ends a run between two steps, as a kill would."""
+
+
+def stop_at(step: int) -> Callable[[Progress], None]:
+    def on_progress(progress: Progress) -> None:
+        if progress.step == step:
+            raise Stop
+
+    return on_progress
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+def test_resumed_run_is_the_run_that_was_never_stopped_to_the_last_bit(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], stop: int
+) -> None:
+    """Weights, EMA and optimiser; across the end of an epoch (5 batches) and back to an older state."""
+    config = tiny_train(steps=9, checkpoint_every=3, log_every=1)
+    whole = trainer(config, "whole")
+    assert whole.batches_per_epoch == 5
+    whole.run()
+    stopped = trainer(config, "stopped")
+    with pytest.raises(Stop):
+        stopped.run(stop_at(stop + 1))
+    resumed = trainer(config, "stopped", resume=True)
+    assert resumed.step == stop // 3 * 3
+    resumed.run()
+    assert {name.split("/")[0] for name in state(whole)} == {"policy", "ema", "adam"}
+    assert_same(state(resumed), state(whole))
+    weights = [load_file(t.run_dir / "checkpoint" / "policy.safetensors") for t in (whole, resumed)]
+    assert_same(*weights)
+
+
+def test_same_seed_is_the_same_run_and_another_is_another(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    runs = [trainer(tiny_train(steps=2, seed=seed), name) for seed, name in ((1, "a"), (1, "b"), (2, "c"))]
+    for run in runs:
+        torch.manual_seed(hash(run.run_dir))  # what other code draws does not matter
+        run.run()
+    assert_same(state(runs[0]), state(runs[1]))
+    name = "policy/network.out.1.weight"
+    assert not torch.equal(state(runs[0])[name], state(runs[2])[name])
+
+
+def test_checkpoint_holds_the_averaged_weights(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    run = trainer(tiny_train(steps=4))
+    served = load_checkpoint(run.run()).state_dict()
+    saved = state(run)
+    assert_same(served, {name: saved[f"ema/{name}"] for name in served})
+    assert any(not torch.equal(served[name], saved[f"policy/{name}"]) for name in served)
+
+
+def test_finished_run_resumed_trains_no_further(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    trainer(tiny_train(steps=2)).run()
+    again = trainer(tiny_train(steps=2), resume=True)
+    before = state(again)
+    again.run()
+    assert_same(state(again), before)
+
+
+def test_resuming_under_another_config_or_dataset_is_refused(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    trainer(tiny_train(steps=2)).run()
+    for config, data_seed in [
+        (tiny_train(steps=2, lr=2e-4), 0),
+        (tiny_train(steps=3), 0),
+        (tiny_train(steps=2, seed=1), 0),
+        (tiny_train(steps=2), 1),
+    ]:
+        with pytest.raises(TrainingError, match="was begun with another config or dataset") as caught:
+            trainer(config, data_seed=data_seed, resume=True)
+        assert "\n" not in str(caught.value)
+    trainer(tiny_train(steps=2, log_every=3, checkpoint_every=7), resume=True)  # these change nothing
+
+
+def test_run_is_never_begun_over_another_nor_resumed_from_nothing(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    with pytest.raises(TrainingError, match="there is nothing to resume"):
+        trainer(tiny_train(), resume=True)
+    run = trainer(tiny_train(steps=1))
+    run.run()
+    with pytest.raises(TrainingError, match="already holds a run; add --resume"):
+        trainer(tiny_train(steps=1))
+    (run.run_dir / "state.safetensors").write_bytes(b"half a file")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        trainer(tiny_train(steps=1), resume=True)
+
+
+def test_loss_that_is_not_finite_stops_with_the_last_state_intact(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    run = trainer(tiny_train(steps=6, checkpoint_every=2, log_every=1))
+
+    def poison(progress: Progress) -> None:
+        if progress.step == 3:
+            run.windows.actions[:] = float("nan")
+
+    with pytest.raises(TrainingError, match=r"the loss became nan.* at step 3") as caught:
+        run.run(poison)
+    assert "\n" not in str(caught.value)
+    assert step_of(run) == 2
+    assert all(tensor.isfinite().all() for tensor in state(run).values())
+    load_checkpoint(run.run_dir / "checkpoint")
+
+
+def test_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    """The loss may still be finite: here a zero weight hides features that are far too large."""
+    run = trainer(tiny_train(steps=6, checkpoint_every=1))
+    with torch.no_grad():
+        block, last = run.policy.network.out
+        block[1].weight.fill_(1e25)
+        last.weight.zero_()
+    before = {name: p.clone() for name, p in run.policy.named_parameters()}
+    with pytest.raises(TrainingError, match=r"its gradient inf, at step 0"):
+        run.run()
+    assert_same(dict(run.policy.named_parameters()), before)
+    assert not (run.run_dir / "state.safetensors").exists()
+
+
+def test_interrupted_run_saves_the_step_it_reached(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    run = trainer(tiny_train(steps=6, log_every=1))
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(interrupt)
+    assert step_of(run) == 4
+
+
+def test_too_few_windows_for_one_batch_are_refused(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    with pytest.raises(TrainingError, match="has 21 windows, fewer than batch_size 22"):
+        trainer(tiny_train(batch_size=22))
+
+
+def test_epochs_count_whole_batches_and_steps_win(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    assert trainer(tiny_train(steps=None, epochs=3)).steps == 15
+    assert trainer(tiny_train(steps=7, epochs=3)).steps == 7
+
+
+def test_every_epoch_sees_each_window_once(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """21 windows in batches of 7: three steps are a permutation of all, and the next three another."""
+    run = trainer(tiny_train(steps=6, batch_size=7))
+    seen: list[list[int]] = []
+    batch = run.windows.batch
+
+    def watched(rows: Any, rng: Any) -> Any:
+        seen.append(rows.tolist())
+        return batch(rows, rng)
+
+    monkeypatch.setattr(run.windows, "batch", watched)
+    run.run()
+    epochs = [sum(seen[:3], []), sum(seen[3:], [])]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(21))] * 2
+    assert epochs[0] != epochs[1]
+
+
+# ---- schedules -----------------------------------------------------------------------------------------
+
+
+def test_learning_rate_rises_linearly_then_falls_by_half_a_cosine() -> None:
+    factors = [cosine_with_warmup(step, steps=110, warmup_steps=10) for step in range(111)]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert factors[10] == pytest.approx(1.0)
+    assert factors[60] == pytest.approx(0.5)
+    assert factors[110] == pytest.approx(0.0)
+    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+
+
+@given(st.integers(0, 300), st.integers(1, 200), st.integers(0, 250))
+def test_learning_rate_is_never_negative_nor_above_its_setting(step: int, steps: int, warmup: int) -> None:
+    assert 0 <= cosine_with_warmup(step, steps, warmup) <= 1
+
+
+def test_early_weights_are_soon_forgotten_and_late_ones_averaged_long() -> None:
+    decays = [ema_decay(step, power=0.75, largest=0.9999) for step in range(300_000)]
+    assert decays[0] == 0.0
+    assert decays[15] == pytest.approx(1 - 16**-0.75)
+    assert all(a <= b for a, b in zip(decays[:-1], decays[1:], strict=True))
+    assert decays[-1] == 0.9999
+
+
+def test_ema_is_the_weighted_mean_in_place() -> None:
+    ema, current = [torch.tensor([0.0, 8.0])], [torch.tensor([4.0, 0.0])]
+    update_ema(ema, current, decay=0.75)
+    assert ema[0].tolist() == [1.0, 6.0]
+    assert current[0].tolist() == [4.0, 0.0]
