@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dp_ros.cli.console import find_checkpoint
 from dp_ros.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from dp_ros.evaluation.film import Picture
+    from dp_ros.evaluation.statistics import EpisodeResult
 
 DEFAULT_CHECKPOINT = "models/drawer-open-v3-unet"
 DEFAULT_FOLDER = Path("runs/demo")
@@ -41,6 +46,7 @@ def demo(
     from dp_ros.ros.environment import require_ros
 
     require_ros()
+    from dp_ros.evaluation.film import write_filmstrip
     from dp_ros.evaluation.rollout import VIDEO_FPS
     from dp_ros.evaluation.statistics import write_json
     from dp_ros.evaluation.video import VideoWriter
@@ -53,14 +59,20 @@ def demo(
     json_path = json_path or DEFAULT_FOLDER / f"{task}.json"
     video = video or DEFAULT_FOLDER / f"{task}.mp4"
     runtime = RuntimeConfig(mode="lockstep")
-    if video.suffix == ".mp4":
-        with VideoWriter(video, VIDEO_FPS) as film:
-            report = run_episodes(
-                folder, task, seed, episodes, "ros", 200, runtime, lambda _, pictures: film.add(pictures)
-            )
-    else:
-        report = run_episodes(folder, task, seed, episodes, "ros", 200, runtime, film_each(video))
+    strip = video.with_suffix(".png") if video.suffix else video / f"{task}.png"
+    with VideoWriter(video, VIDEO_FPS) if video.suffix == ".mp4" else nullcontext() as film:
+        each = film_each(video) if film is None else None
+
+        def keep(result: EpisodeResult, pictures: list[Picture]) -> None:
+            if film is not None:
+                film.add(pictures)
+            if each is not None:
+                each(result, pictures)
+            if result.seed == seed:
+                write_filmstrip(strip, pictures)
+
+        report = run_episodes(folder, task, seed, episodes, "ros", 200, runtime, keep)
     write_json(json_path, report.as_dict())
-    print(f"video: {video}\nreport: {json_path}")
+    print(f"video: {video}\npicture: {strip}\nreport: {json_path}")
     if not report.successes:
         raise CliError(f"none of the {episodes} episodes succeeded")

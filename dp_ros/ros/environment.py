@@ -39,6 +39,8 @@ def node_environment(domain_id: int | None = None, base: Mapping[str, str] = os.
     """
     environment = dict(base)
     environment["PYTHONUNBUFFERED"] = "1"
+    # Idle inference threads must not spin: on a small machine they take the core from the cameras and the robot.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     if domain_id is not None:
         if not 0 <= domain_id <= 232:

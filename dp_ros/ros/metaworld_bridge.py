@@ -102,8 +102,7 @@ class MetaworldBridge(LifecycleNode):
         self._timer = self.create_timer(1.0 / self._config.rate_hz if realtime else 0.02, self._on_timer)
         self._task_publisher.publish(String(data=self._config.task))
         if realtime:
-            self._begin()  # a robot is there from the start, whether or not an episode is counted
-            self._running = self._config.auto_reset
+            self._place(self._next_seed)  # a robot is there from the start, before an episode is counted
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -154,15 +153,20 @@ class MetaworldBridge(LifecycleNode):
         return response
 
     def _begin(self) -> None:
-        assert self._arm is not None
         self._seed, self._next_seed = self._next_seed, self._next_seed + 1
-        observation = self._arm.reset(self._seed)
-        self._time_ns += _EPISODE_GAP_NS
-        self._running, self._problem, self._newest = True, "", None
-        self._hold = np.append(self._arm.target_m, 0.0)
+        self._running, self._problem = True, ""
         self._seed_publisher.publish(Int64(data=self._seed))
+        self._place(self._seed)
+
+    def _place(self, seed: int) -> None:
+        """Arm and task as `seed` places them, after a jump in time."""
+        assert self._arm is not None
+        observation = self._arm.reset(seed)
+        self._time_ns += _EPISODE_GAP_NS
+        self._newest = None
+        self._hold = np.append(self._arm.target_m, 0.0)
         self._asked_s = time.monotonic()
-        self._publish(observation)
+        self._publish(observation, expect_command=self._running)
 
     def _end(self, reason: str) -> None:
         assert self._arm is not None
@@ -214,8 +218,12 @@ class MetaworldBridge(LifecycleNode):
             self._realtime_tick()
         elif self._running and self._waiting_ns is not None:
             self._wait_for_command()
-        elif self._config.auto_reset and self.count_publishers("command/ee_pose"):
+        elif self._is_wanted():
             self._begin()
+
+    def _is_wanted(self) -> bool:
+        """Whether an episode may begin by itself: somebody is there to command it."""
+        return self._config.auto_reset and self.count_publishers("command/ee_pose") > 0
 
     def _wait_for_command(self) -> None:
         assert self._arm is not None
@@ -237,7 +245,7 @@ class MetaworldBridge(LifecycleNode):
         else:
             self._time_ns += self._dt_ns
             self._publish(self._arm.observe(), expect_command=False)
-            if self._config.auto_reset:
+            if self._is_wanted():
                 self._begin()
 
     def _publish(self, observation: Observation, expect_command: bool = True) -> None:

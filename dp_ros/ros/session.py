@@ -146,6 +146,7 @@ class Session:
         node.create_subscription(
             Float64, "policy/plan_duration", lambda msg: self.plans_s.append(msg.data), qos.RELIABLE_DEEP
         )
+        self._filmed = 1 + len(cameras)
         for camera in (SPECTATOR, *cameras) if filmed else ():
             node.create_subscription(
                 Image, f"camera/{camera}/image_raw", self._picture_callback(camera), qos.RELIABLE_DEEP
@@ -169,7 +170,7 @@ class Session:
                 seen[SPECTATOR], [picture for camera, picture in sorted(seen.items()) if camera != SPECTATOR]
             )
             for _, seen in sorted(self._pictures.items())
-            if SPECTATOR in seen
+            if len(seen) == self._filmed
         ]
 
     def _on_result(self, msg: String) -> None:

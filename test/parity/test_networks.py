@@ -59,7 +59,9 @@ def test_unet_keeps_the_length_of_any_chunk(T_p: int) -> None:
 @pytest.mark.parametrize("channels", [(8,), (8, 16), (8, 16, 32)])
 def test_gradient_reaches_every_weight_of_the_unet(channels: tuple[int, ...]) -> None:
     model = unet(channels)
-    model(torch.randn(3, 8, ACTION_DIM), torch.tensor([1, 5, 9]), torch.randn(3, OBS_DIM)).square().sum().backward()
+    model(
+        torch.randn(3, 8, ACTION_DIM), torch.tensor([1, 5, 9]), torch.randn(3, OBS_DIM)
+    ).square().sum().backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not still
 

@@ -149,9 +149,7 @@ def test_ddim_draws_nothing_and_ddpm_only_from_its_generator() -> None:
 
     def draw(kind: str, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return sample(
-            wavy, x_K, schedule, sampler=kind, iterations=10, clip=1.0, generator=generator
-        )
+        return sample(wavy, x_K, schedule, sampler=kind, iterations=10, clip=1.0, generator=generator)
 
     before = torch.get_rng_state()
     assert torch.equal(draw("ddim", 0), draw("ddim", 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,17 @@ def record(seed: int, length: int, height_px: int = 8, width_px: int = 6) -> Rec
         action=rng.normal(size=(length, 4)),
         command=rng.normal(size=(length, 4)),
     )
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Of torch's: small tensors gain nothing from more, and bit-identical sums need one order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

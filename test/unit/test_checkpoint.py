@@ -30,9 +30,7 @@ from dp_ros.schema import PolicyConfig
 FILES = {"policy.safetensors", "config.json", "stats.json", "card.md"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(config: PolicyConfig, stats: dict[str, Any], seed: int) -> DiffusionPolicy:
@@ -54,9 +52,7 @@ def policy(tiny_policy: PolicyConfig, stats: dict[str, Any]) -> DiffusionPolicy:
 @pytest.fixture(scope="module")
 def saved(policy: DiffusionPolicy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    return save_checkpoint(
-        policy, folder, card="# Tiny\n", scene={"width_px": 40}, training={"step": 7}
-    )
+    return save_checkpoint(policy, folder, card="# Tiny\n", scene={"width_px": 40}, training={"step": 7})
 
 
 @pytest.fixture

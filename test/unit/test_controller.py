@@ -46,12 +46,12 @@ class LatePlanner:
         assert self.waiting is not None
         self.finished, self.waiting = run_plan(self.plan, self.waiting), None
         if duration_s is not None:
-            self.finished = Plan(
-                self.finished.request, self.finished.chunk, self.finished.error, duration_s
-            )
+            self.finished = Plan(self.finished.request, self.finished.chunk, self.finished.error, duration_s)
 
 
-def controller(planner: Planner, mode: str = "lockstep", kind: str = "relative", **runtime: Any) -> Controller:
+def controller(
+    planner: Planner, mode: str = "lockstep", kind: str = "relative", **runtime: Any
+) -> Controller:
     policy = PolicyConfig.model_validate(
         {"horizons": {"T_o": T_O, "T_p": T_P, "T_a": T_A}, "action": {"position": kind}}
     )
@@ -133,9 +133,11 @@ def test_every_kind_is_published_as_absolute_positions(drive: Callable[..., Any]
     def plan(request: Request) -> NDArray[np.float64]:
         chunk = np.zeros((T_P, 4))
         ticks = np.arange(T_P) - (T_O - 1) + 1.0
-        chunk[:, 1] = {"absolute": request.reference_m[1] + 0.01 * ticks, "relative": 0.01 * ticks, "delta": 0.01}[
-            kind
-        ]
+        chunk[:, 1] = {
+            "absolute": request.reference_m[1] + 0.01 * ticks,
+            "relative": 0.01 * ticks,
+            "delta": 0.01,
+        }[kind]
         chunk[:, [0, 2]] = request.reference_m[[0, 2]] if kind == "absolute" else 0.0
         return chunk
 

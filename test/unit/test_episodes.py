@@ -164,7 +164,10 @@ def test_opening_a_finished_dataset_to_write_leaves_it_finished(dataset: Path) -
 def test_resuming_with_other_settings_is_refused(dataset: Path) -> None:
     for settings, says in [
         ({**SETTINGS, "rate_hz": 40.0}, "was begun with rate_hz = 80.0, not 40.0"),
-        ({**SETTINGS, "collect": {"task": "any", "noise": [0.0]}}, "was begun with collect.noise = [0.0, 0.3]"),
+        (
+            {**SETTINGS, "collect": {"task": "any", "noise": [0.0]}},
+            "was begun with collect.noise = [0.0, 0.3]",
+        ),
         ({**SETTINGS, "robot": "ur5"}, "was begun with robot = None, not 'ur5'"),
     ]:
         with pytest.raises(DatasetError, match=r"another --out$") as caught:
@@ -186,8 +189,9 @@ def test_episode_whose_arrays_differ_in_length_is_not_written(
 
 
 def test_full_disk_is_said_in_one_line_and_other_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="the disk is full; the 0 finished episodes are kept"), DatasetWriter(
-        tmp_path / "a", SETTINGS
+    with (
+        pytest.raises(DatasetError, match="the disk is full; the 0 finished episodes are kept"),
+        DatasetWriter(tmp_path / "a", SETTINGS),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(PermissionError), DatasetWriter(tmp_path / "b", SETTINGS):

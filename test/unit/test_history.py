@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,8 +69,6 @@ def test_jitter_below_half_a_period_is_no_hole(jitter: list[float]) -> None:
 
 
 def frame_at(tick: float) -> Frame:
-    import numpy as np
-
     stamp_ns = START + round(tick * DT)
     return Frame(stamp_ns, np.zeros((1, 1, 1, 3), np.uint8), np.zeros(3), 1.0, sampled_ns=stamp_ns)
 

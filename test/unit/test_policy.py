@@ -18,10 +18,7 @@ from dp_ros.schema import PolicyConfig, override
 finite = st.floats(-100, 100)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """Small tensors: more threads than one only wait for each other."""
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +72,7 @@ def test_vision_only_policy_does_not_see_the_state(
 ) -> None:
     blind = DiffusionPolicy(override(tiny_policy, {"encoder.proprioception": False}), stats).eval()
     images, state = observed()
-    assert torch.equal(
-        blind.plan(images, state, generator()), blind.plan(images, state + 9, generator())
-    )
+    assert torch.equal(blind.plan(images, state, generator()), blind.plan(images, state + 9, generator()))
 
 
 def test_gradient_of_the_loss_reaches_every_weight(
@@ -112,9 +107,7 @@ def test_loss_is_the_error_of_the_predicted_noise(
     limits=st.lists(st.tuples(finite, finite).map(sorted), min_size=1, max_size=4),
     shares=st.lists(st.floats(0, 1), min_size=4, max_size=4),
 )
-def test_normaliser_maps_the_limits_to_one_and_back(
-    limits: list[list[float]], shares: list[float]
-) -> None:
+def test_normaliser_maps_the_limits_to_one_and_back(limits: list[list[float]], shares: list[float]) -> None:
     low, high = zip(*limits, strict=True)
     normalizer = LimitsNormalizer(low, high)
     x = torch.tensor([a + share * (b - a) for (a, b), share in zip(limits, shares, strict=False)])

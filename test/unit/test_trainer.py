@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,7 @@ from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
 from dp_ros.train.trainer import Progress, Trainer, TrainingError
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """Bit-identical needs the same order of sums; small tensors gain nothing from more threads."""
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +241,7 @@ def test_every_epoch_sees_each_window_once(
 
     monkeypatch.setattr(run.windows, "batch", watched)
     run.run()
-    epochs = [sum(seen[:3], []), sum(seen[3:], [])]
+    epochs = [list(chain(*seen[:3])), list(chain(*seen[3:]))]
     assert [sorted(epoch) for epoch in epochs] == [list(range(21))] * 2
     assert epochs[0] != epochs[1]
 
@@ -257,7 +255,7 @@ def test_learning_rate_rises_linearly_then_falls_by_half_a_cosine() -> None:
     assert factors[10] == pytest.approx(1.0)
     assert factors[60] == pytest.approx(0.5)
     assert factors[110] == pytest.approx(0.0)
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in pairwise(factors[10:]))
 
 
 @given(st.integers(0, 300), st.integers(1, 200), st.integers(0, 250))
@@ -269,7 +267,7 @@ def test_early_weights_are_soon_forgotten_and_late_ones_averaged_long() -> None:
     decays = [ema_decay(step, power=0.75, largest=0.9999) for step in range(300_000)]
     assert decays[0] == 0.0
     assert decays[15] == pytest.approx(1 - 16**-0.75)
-    assert all(a <= b for a, b in zip(decays[:-1], decays[1:], strict=True))
+    assert all(a <= b for a, b in pairwise(decays))
     assert decays[-1] == 0.9999
 
 

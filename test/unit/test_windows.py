@@ -92,7 +92,9 @@ def located_dataset(ticks: int = 6) -> Dataset:
     left = frames.astype(np.uint8)
     right = left + np.array([0, 0, 100], dtype=np.uint8)
     zeros = np.zeros((ticks, 4))
-    return Dataset({"left": left, "right": right}, zeros[:, :3], zeros[:, 0], zeros, zeros, np.array([ticks]), {})
+    return Dataset(
+        {"left": left, "right": right}, zeros[:, :3], zeros[:, 0], zeros, zeros, np.array([ticks]), {}
+    )
 
 
 def test_frames_of_a_window_share_their_crop() -> None:

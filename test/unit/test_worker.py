@@ -14,7 +14,9 @@ DEADLINE_S = 20.0
 
 
 def request(stamp_ns: int) -> Request:
-    return Request(np.zeros((2, 1, 2, 2, 3), np.uint8), np.zeros((2, 4)), np.zeros(3), stamp_ns, (0, stamp_ns))
+    return Request(
+        np.zeros((2, 1, 2, 2, 3), np.uint8), np.zeros((2, 4)), np.zeros(3), stamp_ns, (0, stamp_ns)
+    )
 
 
 def engine(asked: Request) -> np.ndarray:
