@@ -99,7 +99,7 @@ $(PACKAGE): $(DEPS) $(SOURCES)
 	# As old as the build's start, so that an edit made meanwhile counts.
 	touch -r $(WHEEL)/setup.cfg $@
 
-demo: setup  ## the whole way, from demonstrations to a policy that moves the simulated arm
+demo: setup  ## the shipped model drives the simulated arm over ROS topics; leaves a video and a report
 	@$(BIN)/dp_ros demo $(ARGS)
 
 test: setup lint  ## lint, types, layers, then every test

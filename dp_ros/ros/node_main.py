@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
@@ -31,12 +31,6 @@ class FatalError(RuntimeError):
     """A node cannot go on; its message is the one line that says why."""
 
 
-class OurNode(Protocol):
-    fatal: str | None  # set by a callback when the process must end, with the reason
-
-    def close(self) -> None: ...
-
-
 def run_process(make_node: Callable[[], LifecycleNode]) -> NoReturn:
     """`run_node`, then end the process at once.
 
@@ -50,6 +44,8 @@ def run_process(make_node: Callable[[], LifecycleNode]) -> NoReturn:
 
 def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None = None) -> int:
     """Spin until SIGINT, SIGTERM or a fatal error; the exit code.
+
+    The node has `fatal`, which a callback sets to the reason why the process must end, and `close()`.
 
     rclpy's own signal handler is not used: it ends the context at once, and a node could no longer send the
     hold that must come last.

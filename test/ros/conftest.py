@@ -150,7 +150,9 @@ def start_peer(ros_environment):
 class OurNode:
     """One of our nodes as a process; all that it says is kept."""
 
-    def __init__(self, module: str, name: str, domain_id: int, folder: Path, parameters: dict, *arguments: str):
+    def __init__(
+        self, module: str, name: str, domain_id: int, folder: Path, parameters: dict, *arguments: str
+    ):
         self.name = name
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump({f"/**/{name}": {"ros__parameters": parameters}}))
@@ -227,7 +229,9 @@ class Client:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
 
-        os.environ.update({k: v for k, v in environment_in(domain_id).items() if k.startswith(("ROS_A", "FAST"))})
+        os.environ.update(
+            {k: v for k, v in environment_in(domain_id).items() if k.startswith(("ROS_A", "FAST"))}
+        )
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain_id)
         self.node = Node("test_client", context=self.context)

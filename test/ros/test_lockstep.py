@@ -85,10 +85,14 @@ def over_ros(client, ros_domain, tiny_checkpoint):
         client.wait_for(lambda: not measuring.is_alive(), "the evaluation", timeout_s=90.0)
         client.wait_for(lambda: len(heard) >= sum(r.steps for r in outcome), "all commands")
         stamps = sorted(heard)
-        episodes = np.split(np.stack([heard[s] for s in stamps]), 1 + np.flatnonzero(np.diff(stamps) != DT_NS))
+        episodes = np.split(
+            np.stack([heard[s] for s in stamps]), 1 + np.flatnonzero(np.diff(stamps) != DT_NS)
+        )
         assert len(episodes) == len(outcome)
         # The last observation is answered too, but nothing moves any more.
-        return [(result, commands[: result.steps]) for result, commands in zip(outcome, episodes, strict=True)]
+        return [
+            (result, commands[: result.steps]) for result, commands in zip(outcome, episodes, strict=True)
+        ]
 
     return run
 

@@ -22,7 +22,6 @@ from dp_ros.schema import PolicyConfig, TrainConfig, override
 from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
 from dp_ros.train.trainer import Progress, Trainer, TrainingError
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
