@@ -80,6 +80,11 @@ class EncoderConfig(Config):
                 f"crop {self.crop_width_px}x{self.crop_height_px} px is larger than the image "
                 f"{self.width_px}x{self.height_px} px"
             )
+        if min(self.crop_height_px, self.crop_width_px) <= 2 ** (self.stages + 1):  # the stages' stride
+            raise ValueError(
+                f"crop {self.crop_width_px}x{self.crop_height_px} px is one cell after {self.stages} stages, and "
+                "spatial softmax of one cell sees nothing: enlarge the crop or lower stages"
+            )
         return self
 
 
@@ -254,7 +259,9 @@ class RuntimeConfig(Config):
     image_transport: Literal["raw", "compressed"] = Field(
         "raw", description="subscribe to camera/<name>/image_raw or to camera/<name>/image_raw/compressed"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the policy runs; auto: a GPU if any"
+    )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the inference; 0: torch's choice")
     episode_gap_s: float = Field(
         0.5, gt=0, description="frames further apart than this begin a new episode [s]"

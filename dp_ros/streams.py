@@ -32,7 +32,7 @@ class Frame:
     images: NDArray[np.uint8]  # (V, H, W, 3) RGB, cameras in the policy's order, at the policy's size
     ee_position_m: NDArray[np.float64]  # (3,) measured, base frame
     gripper: float  # measured opening, 0 closed to 1 open
-    sampled_ns: int  # stamp of its oldest camera sample, at most stamp_ns
+    sampled_ns: int  # stamp of its oldest sample, at most stamp_ns
 
     @property
     def state(self) -> NDArray[np.float64]:
@@ -69,6 +69,12 @@ class Stream(Generic[Value]):
         at = bisect.bisect_right(self._stamps, stamp_ns)
         return (self._stamps[at - 1], self._values[at - 1]) if at else None
 
+    def drop_after(self, stamp_ns: int) -> None:
+        """Forget the samples stamped later than `stamp_ns`."""
+        while self._stamps and self._stamps[-1] > stamp_ns:
+            self._stamps.pop()
+            self._values.pop()
+
     @property
     def newest_ns(self) -> int | None:
         return self._stamps[-1] if self._stamps else None
@@ -86,6 +92,8 @@ class FrameAssembler:
         self.images: dict[str, Stream[NDArray[np.uint8]]] = {camera: Stream() for camera in cameras}
         self.ee_position_m: Stream[NDArray[np.float64]] = Stream()
         self.gripper: Stream[float] = Stream()
+        self._ahead_ns: dict[str, int] = {}  # of streams that sent nothing better since
+        self._now_ns = -(2**63)
 
     def streams(self) -> dict[str, Stream[NDArray[np.uint8]] | Stream[NDArray[np.float64]] | Stream[float]]:
         return {
@@ -99,11 +107,34 @@ class FrameAssembler:
         problems = []
         for name, stream in self.streams().items():
             sample = stream.at(stamp_ns)
-            if sample is None:
+            if sample is not None and stamp_ns - sample[0] <= self.max_age_ns:
+                if not name.startswith("camera") and not np.isfinite(sample[1]).all():
+                    problems.append(f"{name}: not a finite number")
+            elif name in self._ahead_ns:
+                problems.append(f"{name}: stamped {self._ahead_ns[name] / 1e6:.0f} ms in the future")
+            elif sample is None:
                 problems.append(f"{name}: nothing received")
-            elif not stamp_ns - sample[0] <= self.max_age_ns:
+            else:
                 problems.append(f"{name}: {(stamp_ns - sample[0]) / 1e6:.0f} ms old")
         return problems
+
+    def refuse_future(self, now_ns: int) -> None:
+        """Forget samples stamped further after `now_ns`, the time of their arrival, than the maximum age.
+
+        Their clock is wrong. Kept, they would count as new when their time comes, although they were taken long
+        before; so would all samples when our own time went back. Not for recorded streams, of which all samples
+        are there at once.
+        """
+        if now_ns < self._now_ns:
+            self.clear()
+        self._now_ns = now_ns
+        for name, stream in self.streams().items():
+            newest_ns = stream.newest_ns
+            if newest_ns is not None and newest_ns - now_ns > self.max_age_ns:
+                self._ahead_ns[name] = newest_ns - now_ns
+                stream.drop_after(now_ns + self.max_age_ns)
+            elif newest_ns is not None and now_ns - newest_ns <= self.max_age_ns:
+                self._ahead_ns.pop(name, None)
 
     def frame(self, stamp_ns: int) -> Frame | None:
         """The frame at `stamp_ns`, or None while a stream is missing."""
@@ -119,10 +150,11 @@ class FrameAssembler:
             np.stack([pixels for _, pixels in pictures]),
             pose[1],
             gripper[1],
-            sampled_ns=min(stamp for stamp, _ in pictures),
+            sampled_ns=min(pose[0], gripper[0], *(stamp for stamp, _ in pictures)),
         )
 
     def clear(self) -> None:
+        self._ahead_ns.clear()
         for stream in self.streams().values():
             stream.clear()
 

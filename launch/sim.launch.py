@@ -8,7 +8,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from dp_ros.policy.checkpoint_config import bridge_for
 from dp_ros.resources import share_dir, share_file
-from dp_ros.ros.launching import our_node, values
+from dp_ros.ros.launching import LaunchError, our_node, values
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -44,6 +44,8 @@ ARGUMENTS = [
 def nodes(context: LaunchContext) -> list[Action]:
     """The two nodes, configured for the checkpoint; when one ends, everything does."""
     argument = values(context, ARGUMENTS)
+    if not argument["seed"].isdecimal():
+        raise LaunchError(f"seed: '{argument['seed']}' is not a whole number from 0 on")
     bridge = bridge_for(
         argument["checkpoint"],
         task=argument["task"],

@@ -3,6 +3,7 @@ both call it, so what is measured is what runs."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -43,11 +44,13 @@ class Controller:
         self.dt_ns = round(1e9 / policy.rate_hz)
         self._history = History(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
         self._gate = Gate(runtime.gate)
-        self.reset()
+        self.refused = ""  # why no episode may begin with the newest frame; empty when it may
+        self._begin_episode()
 
     def reset(self) -> None:
         """Forget the episode: frames, plan and commands. A plan still being computed will be ignored."""
         self._history.clear()
+        self.refused = ""
         self._begin_episode()
 
     def _begin_episode(self) -> None:
@@ -60,31 +63,48 @@ class Controller:
         self._plan_s = 0.0
         self._problem = "no plan yet"
 
-    def observe(self, frame: Frame) -> None:
+    def observe(self, frame: Frame) -> bool:
         """Take the newest frame; one that begins an episode starts everything anew from where the arm is.
 
-        A frame without a finite pose is none: the arm could not even be told to stay where it is."""
+        False when it is not taken: not newer than the newest, without a finite pose, or the first of an episode
+        that may not begin there (`refused` says why). The arm could not even be told to stay where it is.
+        """
         if not np.isfinite(frame.state).all():
-            return
+            return False
+        begins = self._history.would_begin(frame)
+        if begins and not self._gate.may_begin(frame.ee_position_m):
+            self.refused = self._outside(frame)
+            return False
+        self.refused = ""
+        newest = self._history.newest
+        is_newer = newest is None or frame.stamp_ns > newest.stamp_ns
         if self._history.push(frame):
+            # A pause of the cameras must not open the hand; lockstep episodes have nothing in common.
+            gripper = self._last.gripper if self._last and self.runtime.mode == "realtime" else 0.0
             self._begin_episode()
-            self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), 0.0)
+            self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper)
             self._sent.append(self._last)
+        return begins or is_newer
 
     def tick(self, now_ns: int) -> Decision | None:
         """The command for now. None before the first frame, and in lockstep while its plan is computed."""
         newest, last = self._history.newest, self._last
-        if newest is None or last is None:
+        if last is None:
             return None
+        if newest is not None and newest.stamp_ns > now_ns and self.runtime.mode == "realtime":
+            # Time went back. When it comes here again, what was seen before must not be taken for new.
+            self._history.clear()
+            self._chunk = self._pending = newest = None
         busy = self.planner.busy  # before polling: a plan that is finished in between must not be overlooked
         plan_s = self._take_plan()
-        if self._is_plan_due(now_ns) and self._asked_ns != newest.stamp_ns and not busy:
+        is_new = newest is not None and newest.stamp_ns != self._asked_ns
+        if self._is_plan_due(now_ns) and is_new and not busy:
             self._ask()
             plan_s = self._take_plan() or plan_s  # an inline planner has answered already
         waits = busy or self._pending is not None
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and waits:
             return None
-        obs_age_s = (now_ns - newest.sampled_ns) / 1e9
+        obs_age_s = math.inf if newest is None else (now_ns - newest.sampled_ns) / 1e9
         action = self._chunk.at(now_ns) if self._chunk else None
         command, verdict = self._gate.check(action, last, obs_age_s, now_ns)
         self._last = command
@@ -93,12 +113,21 @@ class Controller:
         if verdict is Verdict.HOLD_NO_PLAN:
             detail = self._problem or "the plan is used up, and the next is not there yet"
         if verdict is Verdict.HOLD_STALE:
-            detail = f"the newest observation is {obs_age_s * 1e3:.0f} ms old"
+            age = f"is {obs_age_s * 1e3:.0f} ms old" if newest else "was before time went back"
+            detail = self.refused or f"the newest observation {age}"
         return Decision(command, verdict, detail, plan_s, self._chunk, obs_age_s)
 
     def hold(self, now_ns: int) -> Command | None:
         """The command that stops the arm where it was last told to be; None before the first frame."""
         return None if self._last is None else Command(now_ns, self._last.position_m, self._last.gripper)
+
+    def _outside(self, frame: Frame) -> str:
+        gate = self.runtime.gate
+        x, y, z = frame.ee_position_m
+        return (
+            f"the arm is measured at ({x:g}, {y:g}, {z:g}) m, outside the workspace {gate.workspace_low_m} to "
+            f"{gate.workspace_high_m}: drive it inside, or measure gate.workspace_low_m and _high_m anew"
+        )
 
     def _is_plan_due(self, now_ns: int) -> bool:
         """Whether the executed part is used up; realtime asks earlier by what the last plan took."""

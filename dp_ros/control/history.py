@@ -16,11 +16,14 @@ class History:
         self._frames: deque[Frame] = deque(maxlen=4 * horizons.T_o + 4)
         self._first: Frame | None = None
 
+    def would_begin(self, frame: Frame) -> bool:
+        """Whether a frame begins an episode: the first ever, after a long gap, or after time went backwards by
+        more than the gap."""
+        return self.newest is None or abs(frame.stamp_ns - self.newest.stamp_ns) > self._gap_ns
+
     def push(self, frame: Frame) -> bool:
-        """Add a frame; True when it begins an episode (the first ever, after a long gap, or after time went
-        backwards by more than the gap). Frames not newer than the newest are ignored."""
-        newest = self.newest
-        begins = newest is None or abs(frame.stamp_ns - newest.stamp_ns) > self._gap_ns
+        """Add a frame; True when it begins an episode. Frames not newer than the newest are ignored."""
+        newest, begins = self.newest, self.would_begin(frame)
         if begins:
             self._frames.clear()
             self._first = frame

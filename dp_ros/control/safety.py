@@ -48,6 +48,15 @@ class Gate:
         self.config = config
         self._low, self._high = as_vector(config.workspace_low_m), as_vector(config.workspace_high_m)
 
+    def may_begin(self, position_m: Array) -> bool:
+        """Whether an episode may begin with the arm measured here: at most one step outside the box.
+
+        The first command repeats that position. Further out is an arm to be driven in by hand, or a
+        measurement in other units or another frame, which must not become a command.
+        """
+        outside_m = position_m - np.clip(position_m, self._low, self._high)
+        return bool(np.linalg.norm(outside_m) <= self.config.max_step_m)
+
     def check(
         self, action: Array | None, last: Command, obs_age_s: float, now_ns: int
     ) -> tuple[Command, Verdict]:

@@ -57,7 +57,7 @@ def run_plan(plan: PlanFunction, request: Request) -> Plan:
     began = time.perf_counter()
     try:
         chunk, error = np.asarray(plan(request), dtype=np.float64), None
-    except Exception as exception:  # whatever the engine raises must end in a hold, not in a dead thread
+    except BaseException as exception:  # whatever the engine raises must end in a hold, not in a dead thread
         chunk, error = None, f"{type(exception).__name__}: {exception}"
     return Plan(request, chunk, error, time.perf_counter() - began)
 
@@ -146,5 +146,7 @@ class PlanWorker:
             finished = run_plan(plan, request)
             with self._wake:
                 self._finished, self._working = finished, False
+                if self._stop:  # nobody is left to tell
+                    return
             if self._on_finished:
                 self._on_finished()

@@ -82,7 +82,8 @@ def run_episode(
         stamp_ns = arm.steps * controller.dt_ns
         controller.observe(frame_of(observation, stamp_ns, policy.encoder))
         decision = controller.tick(stamp_ns)
-        assert decision is not None  # an inline planner has always answered
+        if decision is None:  # an inline planner has always answered: the episode may not begin here
+            return EpisodeResult(seed, False, arm.steps, controller.refused), plans_s
         problem = decision.detail or problem
         if decision.plan_s is not None:
             plans_s.append(decision.plan_s)

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, Shutdown
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown, TimerAction
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -56,12 +57,17 @@ def our_node(
     )
 
 
-def _end(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+def _end(event: ProcessExited, context: LaunchContext) -> Action | None:
     if context.is_shutdown:
         return None
-    if event.returncode:
-        raise LaunchError(f"{event.process_name} ended with code {event.returncode}")
-    return Shutdown(reason=f"{event.process_name} ended")
+    if event.returncode == 0:
+        return Shutdown(reason=f"{event.process_name} ended")
+    # Later, because raised here it would keep other handlers from seeing this exit.
+    return TimerAction(period=0.0, actions=[OpaqueFunction(function=_fail, args=[event])])
+
+
+def _fail(context: LaunchContext, event: ProcessExited) -> None:
+    raise LaunchError(f"{event.process_name} ended with code {event.returncode}")
 
 
 def _check_params_file(path: str, node: str) -> None:
@@ -74,10 +80,10 @@ def _check_params_file(path: str, node: str) -> None:
         raise LaunchError(f"params_file {path}: is not YAML ({' '.join(str(error).split())})") from None
     names = list(_node_names(content, ""))
     if not any(_matches(name, node) for name in names):
-        wanted = f"/**/{node.rpartition('/')[2]}"
+        others = f", only for {', '.join(names)}" if names else ""
         raise LaunchError(
-            f"params_file {path}: says nothing to {node}, only to {', '.join(names) or 'nobody'}: "
-            f"begin it with '{wanted}:' and 'ros__parameters:'"
+            f"params_file {path}: has no parameters for {node}{others}: "
+            f"begin it with '/**/{node.rpartition('/')[2]}:' and 'ros__parameters:'"
         )
 
 

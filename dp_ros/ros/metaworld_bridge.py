@@ -59,7 +59,8 @@ class MetaworldBridge(LifecycleNode):
             self._arm.render(config.spectator, SPECTATOR_PX, SPECTATOR_PX)
         lossless = config.mode == "lockstep"
         observation = qos.observations(config.mode)
-        publisher = self.create_publisher
+        self._outputs: list[Any] = []
+        publisher = self._create_output
         self._image_publishers = {
             c: publisher(Image, f"camera/{c}/image_raw", observation) for c in config.cameras
         }
@@ -125,6 +126,10 @@ class MetaworldBridge(LifecycleNode):
         self._active = False
         self._release()
 
+    def _create_output(self, kind: type, topic: str, profile: Any) -> Any:
+        self._outputs.append(self.create_publisher(kind, topic, profile))
+        return self._outputs[-1]
+
     def _release(self) -> None:
         if self._arm is None:
             return
@@ -134,11 +139,8 @@ class MetaworldBridge(LifecycleNode):
         self.destroy_service(self._reset_service)
         for subscription in self._entities:
             self.destroy_subscription(subscription)
-        for name, entity in list(vars(self).items()):
-            if name.endswith("_publisher"):
-                self.destroy_publisher(entity)
-        for entity in [*self._image_publishers.values(), *self._info_publishers.values()]:
-            self.destroy_publisher(entity)
+        for publisher in self._outputs:
+            self.destroy_publisher(publisher)
 
     # ---- episodes --------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from dp_ros.ros.markers import chunk_to_path, plan_markers
 from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import ConfigError, RuntimeConfig
-from dp_ros.streams import FrameAssembler, ImageSizeError, fit_image
+from dp_ros.streams import Frame, FrameAssembler, ImageSizeError, fit_image
 
 
 class PolicyNode(LifecycleNode):
@@ -112,13 +112,14 @@ class PolicyNode(LifecycleNode):
         suffix, kind = (
             ("", Image) if self._runtime.image_transport == "raw" else ("/compressed", CompressedImage)
         )
-        subscribe, publish = self.create_subscription, self.create_publisher
+        subscribe, publish = self.create_subscription, self._create_output
         self._inputs = [
             subscribe(kind, f"camera/{camera}/image_raw{suffix}", self._image_callback(camera), observation)
             for camera in self._policy.encoder.cameras
         ]
         self._inputs.append(subscribe(PoseStamped, "ee_pose", self._on_pose, observation))
         self._inputs.append(subscribe(JointState, "gripper/state", self._on_gripper, observation))
+        self._outputs: list[Any] = []
         self._pose_publisher = publish(PoseStamped, "command/ee_pose", qos.RELIABLE)
         self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
         self._verdict_publisher = publish(String, "policy/verdict", qos.RELIABLE)
@@ -128,6 +129,10 @@ class PolicyNode(LifecycleNode):
         self._view_publisher = publish(Image, "policy/image", 10)
         self._diagnostics = Diagnostics(self, self._status)
 
+    def _create_output(self, kind: type, topic: str, profile: Any) -> Any:
+        self._outputs.append(self.create_publisher(kind, topic, profile))
+        return self._outputs[-1]
+
     def _release(self) -> None:
         if self._worker is None:
             return
@@ -136,9 +141,9 @@ class PolicyNode(LifecycleNode):
         self._diagnostics.destroy()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        for name, entity in list(vars(self).items()):
-            if name.endswith("_publisher"):
-                self.destroy_publisher(entity)
+        for publisher in self._outputs:
+            self.destroy_publisher(publisher)
+        self.destroy_guard_condition(self._plan_arrived)
 
     # ---- what arrives ----------------------------------------------------------------------------------
 
@@ -203,17 +208,26 @@ class PolicyNode(LifecycleNode):
         if not self._lockstep or stamp_ns == self._decided_ns:
             return
         frame = self._streams.frame(stamp_ns)
-        if frame is not None:
+        if frame is not None and self._observe(frame):
             self._decided_ns = stamp_ns
-            self._controller.observe(frame)
             self._decide(stamp_ns)
 
     def _tick_realtime(self) -> None:
+        if not self._active:
+            return
         now_ns = self.get_clock().now().nanoseconds
+        self._streams.refuse_future(now_ns)
         frame = self._streams.frame(now_ns)
         if frame is not None:
-            self._controller.observe(frame)
+            self._observe(frame)
         self._decide(now_ns)
+
+    def _observe(self, frame: Frame) -> bool:
+        refused_before = self._controller.refused
+        is_taken = self._controller.observe(frame)
+        if self._controller.refused and not refused_before:
+            self.get_logger().error(self._controller.refused)
+        return is_taken
 
     def _on_plan(self) -> None:
         if self._active and self._lockstep:
@@ -240,7 +254,7 @@ class PolicyNode(LifecycleNode):
         self._gripper_publisher.publish(gripper)
 
     def _draw(self, decision: Decision) -> None:
-        if decision.chunk is not None:
+        if decision.chunk is not None and np.isfinite(decision.chunk.actions).all():
             if self._path_publisher.get_subscription_count():
                 self._path_publisher.publish(chunk_to_path(decision.chunk, self._frame_id))
             if self._marker_publisher.get_subscription_count():
@@ -281,7 +295,8 @@ class PolicyNode(LifecycleNode):
         if self._verdict is None:
             now_ns = self.get_clock().now().nanoseconds
             waiting = self._streams.missing(now_ns) if not self._lockstep else []
-            return WARN, "waiting for the first observation: " + "; ".join(waiting), values
+            why = self._controller.refused or "waiting for the first observation: " + "; ".join(waiting)
+            return WARN, why, values
         if self._verdict.holds:
             return WARN, f"{self._verdict.value}: {self._detail}", values
         return OK, self._verdict.value, values

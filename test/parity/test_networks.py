@@ -126,12 +126,15 @@ def reference_unet(weights: dict[str, Tensor], levels: int, x: Tensor, k: Tensor
     return conv("out.1", block("out.0", v)).transpose(1, 2)
 
 
-def test_unet_computes_what_the_paper_describes() -> None:
+def test_unet_and_its_gradients_are_what_the_paper_describes() -> None:
     model = unet()
     x, k, obs = torch.randn(2, 8, ACTION_DIM), torch.tensor([2, 90]), torch.randn(2, OBS_DIM)
-    with torch.no_grad():
-        expected = reference_unet(model.state_dict(), 3, x, k, obs)
-        torch.testing.assert_close(model(x, k, obs), expected, rtol=0, atol=1e-5)
+    weights = dict(model.named_parameters())
+    found, expected = model(x, k, obs), reference_unet(weights, 3, x, k, obs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    gradients = [torch.autograd.grad(out.square().sum(), list(weights.values())) for out in (found, expected)]
+    for name, mine, reference in zip(weights, *gradients, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-4, msg=name)
 
 
 def encoder_config(**changes: object) -> EncoderConfig:

@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from numpy.typing import NDArray
 
 from dp_ros.data.episodes import Dataset
 from dp_ros.schema import PolicyConfig, TrainConfig
 from dp_ros.streams import Frame
 
-settings.register_profile("dp_ros", deadline=None, derandomize=True, database=None)
+settings.register_profile(
+    "dp_ros",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],  # explaining a failure can take minutes
+)
 settings.load_profile("dp_ros")
 
 CAMERAS = ("left", "right")

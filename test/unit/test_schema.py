@@ -97,6 +97,7 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (EncoderConfig, {"height_px": 64}, "crop 208x208 px is larger than the image 224x64 px"),
         (EncoderConfig, {"width_px": 200}, "crop 208x208 px is larger than the image 200x224 px"),
         (EncoderConfig, {"stages": 5}, "stages"),
+        (EncoderConfig, {"crop_width_px": 32}, "crop 32x208 px is one cell after 4 stages"),
         (ActionConfig, {"position": "polar"}, "position"),
         (ActionConfig, {"gripper": "delta"}, "gripper"),
         (UNetConfig, {"channels": [64, 100]}, "100 is not a multiple of groups 8"),
@@ -171,7 +172,7 @@ encoders = st.builds(
         "proprioception": proprioception,
     },
     st.lists(st.from_regex(r"\A[A-Za-z][A-Za-z0-9_]{0,8}\Z"), min_size=1, max_size=4, unique=True),
-    st.tuples(st.integers(32, 300), st.integers(32, 300)),
+    st.tuples(st.integers(33, 300), st.integers(33, 300)),
     st.integers(0, 100),
     st.booleans(),
 )

@@ -84,7 +84,7 @@ def test_frame_holds_every_stream_in_the_order_of_the_policy() -> None:
     np.testing.assert_array_equal(frame.images, np.stack([picture(1), picture(2)]))
     np.testing.assert_array_equal(frame.state, [0.1, 0.2, 0.3, 0.5])
     assert frame.stamp_ns == 120 * MS
-    assert frame.sampled_ns == 90 * MS  # the oldest camera
+    assert frame.sampled_ns == 20 * MS  # the oldest: the gripper
 
 
 def test_frame_never_holds_a_sample_from_its_future() -> None:

@@ -1,0 +1,260 @@
+"""The launch files under the real launch system, which is not on PyPI: these run where a ROS 2 is sourced."""
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+# launch_ros, because `launch` alone can be our own folder of launch files.
+pytest.importorskip("launch_ros", reason="launch_ros is not installed: source a ROS 2")
+
+import launch.logging
+import rclpy
+import torch
+import yaml
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription, RegisterEventHandler, Shutdown, TimerAction
+from launch.event_handlers import OnProcessExit
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from rclpy.executors import SingleThreadedExecutor
+from std_msgs.msg import String
+
+from dp_ros.policy.checkpoint import save_checkpoint
+from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.resources import share_dir
+from dp_ros.ros import qos
+from dp_ros.ros.launching import _matches
+from dp_ros.schema import PolicyConfig
+
+pytestmark = pytest.mark.ros
+FILES = ("sim.launch.py", "policy.launch.py")
+DEADLINE_S = 180.0  # far beyond what anything here needs; only a failure waits this long
+POLICY = {
+    "task": "reach-v3",
+    "encoder": {
+        "cameras": ("gripperPOV",),
+        "height_px": 64,
+        "width_px": 64,
+        "crop_height_px": 56,
+        "crop_width_px": 56,
+        "stages": 2,
+        "keypoints": 8,
+        "feature_dim": 16,
+    },
+    "unet": {"channels": (16, 32), "groups": 4, "step_embedding_dim": 16},
+    "diffusion": {"iterations": 20, "sampler_iterations": 2},
+}
+STATS = {
+    "action": {"low": [-0.02, -0.02, -0.02, -1.0], "high": [0.02, 0.02, 0.02, 1.0]},
+    "state": {"low": [-0.3, 0.4, 0.0, 0.0], "high": [0.3, 0.9, 0.4, 1.0]},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained weights of a small policy."""
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(PolicyConfig.model_validate(POLICY), STATS)
+    return save_checkpoint(policy, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def write_params(tmp_path: Path):
+    """write_params({node: parameters}) -> a parameter file."""
+
+    def write(nodes: dict[str, dict]) -> Path:
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump({node: {"ros__parameters": values} for node, values in nodes.items()}))
+        return path
+
+    return write
+
+
+def is_free(domain_id: int) -> bool:
+    """Nobody on this machine listens as the first participant of the domain (RTPS 9.6.1.1)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", 7400 + 250 * domain_id + 10))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture
+def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A ROS_DOMAIN_ID that nobody uses, for this process and those it launches."""
+    chosen = next(domain for domain in range(101, 0, -1) if is_free(domain))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(chosen))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    return chosen
+
+
+class Launched:
+    """What a launch came to: its exit code, those of its nodes, and the results of its episodes."""
+
+    def __init__(self, file: str, arguments: dict[str, object], results_wanted: int, domain_id: int) -> None:
+        self.exit_codes: dict[str, int] = {}
+        self.results: list[dict] = []
+        launch.logging.reset()  # its handlers keep the standard output of the test before
+        self._service = LaunchService(noninteractive=True)
+        given = [(name, str(value)) for name, value in arguments.items()]
+        source = PythonLaunchDescriptionSource(str(share_dir() / "launch" / file))
+        self._service.include_launch_description(
+            LaunchDescription(
+                [
+                    RegisterEventHandler(OnProcessExit(on_exit=self._on_exit)),
+                    TimerAction(period=DEADLINE_S, actions=[Shutdown(reason="deadline")]),
+                    IncludeLaunchDescription(source, launch_arguments=given),
+                ]
+            )
+        )
+        self._over = threading.Event()
+        namespace = str(arguments.get("namespace", ""))
+        listener = threading.Thread(target=self._listen, args=(namespace, results_wanted, domain_id))
+        listener.start()
+        try:
+            self.code = self._service.run()
+        finally:
+            self._over.set()
+            listener.join()
+
+    def _on_exit(self, event, context) -> None:
+        self.exit_codes[event.process_name.rpartition("-")[0]] = event.returncode
+
+    def _listen(self, namespace: str, results_wanted: int, domain_id: int) -> None:
+        """Collect what `episode/result` says, and end the launch when that is enough."""
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=domain_id)
+        node = rclpy.create_node("listener", context=context, namespace=namespace)
+        node.create_subscription(
+            String, "episode/result", lambda msg: self.results.append(json.loads(msg.data)), qos.RELIABLE_DEEP
+        )
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        while not self._over.is_set():
+            executor.spin_once(timeout_sec=0.1)
+            if results_wanted and len(self.results) >= results_wanted:
+                self._service.shutdown()
+                self._over.wait()
+        executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
+
+
+@pytest.fixture
+def run_launch(domain_id: int):
+    """run_launch(file, results_wanted=0, **arguments) -> Launched, when it is over."""
+
+    def run(file: str, results_wanted: int = 0, **arguments: object) -> Launched:
+        return Launched(file, arguments, results_wanted, domain_id)
+
+    return run
+
+
+def is_alive(marker: str) -> bool:
+    """Whether a process has `marker` in its command line."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if marker.encode() in command and int(process.name) != os.getpid():
+            return True
+    return False
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_argument_is_described(file):
+    path = str(share_dir() / "launch" / file)
+    description = PythonLaunchDescriptionSource(path).get_launch_description(launch.LaunchContext())
+    arguments = description.get_launch_arguments()
+    assert {"checkpoint", "params_file", "namespace"} <= {argument.name for argument in arguments}
+    for argument in arguments:
+        assert argument.description not in ("", "no description given"), argument.name
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("namespace", ["", "left_arm"])
+def test_an_episode_runs_and_everything_ends_clean(namespace, checkpoint, write_params, run_launch):
+    """In a namespace too, where ROS would ignore a parameter file that names the nodes without one."""
+    params = write_params(
+        {
+            "/**/metaworld_bridge": {"max_steps": 6, "command_timeout_s": 60.0},
+            "/**/policy_node": {"threads": 1},
+        }
+    )
+    launched = run_launch(
+        "sim.launch.py",
+        results_wanted=1,
+        checkpoint=checkpoint,
+        params_file=params,
+        seed=3,
+        spectator="none",
+        **({"namespace": namespace} if namespace else {}),
+    )
+    assert launched.results[0] == {"seed": 3, "success": False, "steps": 6, "reason": "time limit"}
+    assert launched.exit_codes == {"metaworld_bridge": 0, "policy_node": 0}
+    assert launched.code == 0
+    assert not is_alive(str(params))
+
+
+def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, capfd):
+    """ROS itself ignores parameters that a node does not declare: the gate would stay wide open."""
+    params = write_params({"/**/policy_node": {"gate": {"max_stp_m": 0.001}}})
+    launched = run_launch("policy.launch.py", checkpoint=checkpoint, params_file=params)
+    said = "".join(capfd.readouterr())
+    assert "unknown parameter 'gate.max_stp_m'; did you mean 'gate.max_step_m'?" in said
+    assert "Traceback" not in said
+    assert launched.exit_codes == {"policy_node": 1}
+    assert launched.code == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "why"),
+    [
+        ("sim.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
+        ("sim.launch.py", {"seed": "x"}, "seed: 'x' is not a whole number"),
+        ("sim.launch.py", {"mode": "fast"}, "Valid options are: ['lockstep', 'realtime']"),
+        ("policy.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
+        ("policy.launch.py", {"params_file": "/nowhere.yaml"}, "params_file /nowhere.yaml: cannot be read"),
+        ("policy.launch.py", {"camera_remaps": "foo"}, "camera_remaps: 'foo' is not CAMERA:=TOPIC"),
+        ("policy.launch.py", {"camera_remaps": "wrist:=/a"}, "has no camera 'wrist', but gripperPOV"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_starts_nothing(file, arguments, why, checkpoint, run_launch, capfd):
+    launched = run_launch(file, **{"checkpoint": checkpoint, **arguments})
+    said = "".join(capfd.readouterr())
+    assert why in said
+    assert "Traceback" not in said
+    assert launched.exit_codes == {}
+    assert launched.code == 1
+
+
+def test_a_parameter_file_that_misses_the_node_is_refused(checkpoint, write_params, run_launch, capfd):
+    params = write_params({"policy_node": {"gate": {"max_step_m": 0.001}}})
+    launched = run_launch("policy.launch.py", checkpoint=checkpoint, params_file=params, namespace="left_arm")
+    assert "has no parameters for /left_arm/policy_node, only for /policy_node" in "".join(capfd.readouterr())
+    assert launched.exit_codes == {}
+    assert launched.code == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "node", "matches"),
+    [
+        ("/policy_node", "/policy_node", True),
+        ("/policy_node", "/arm/policy_node", False),
+        ("/arm/policy_node", "/arm/policy_node", True),
+        ("/**", "/arm/policy_node", True),
+        ("/**/policy_node", "/policy_node", True),
+        ("/**/policy_node", "/cell/arm/policy_node", True),
+        ("/**/policy_node", "/arm/other_node", False),
+        ("/*/policy_node", "/arm/policy_node", True),
+        ("/*/policy_node", "/cell/arm/policy_node", False),
+        ("/*", "/policy_node", True),
+    ],
+)
+def test_names_in_parameter_files_match_as_in_ros(pattern, node, matches):
+    assert _matches(pattern, node) == matches

@@ -1,0 +1,355 @@
+"""The policy node against a synthetic robot: it moves while all is well, and holds when anything is not."""
+
+import functools
+import math
+import time
+
+import cv2
+import numpy as np
+import pytest
+import rclpy.parameter
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path as PathMessage
+from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from visualization_msgs.msg import MarkerArray
+
+from dp_ros.ros.commands import GRIPPER_DOWN
+from dp_ros.ros.conversions import gripper_state, ns_to_stamp, position_to_pose, rgb_to_image, stamp_to_ns
+
+CAMERAS = ("left", "right")
+RATE_HZ, ROBOT_RATE_HZ = 20.0, 40.0
+MAX_OBS_AGE_S = 0.4
+LOW_M, HIGH_M = (-0.5, 0.3, 0.0), (0.5, 1.0, 0.6)
+HOME_M = (0.0, 0.6, 0.2)
+HOLD_TICKS = 6
+S = 1_000_000_000
+WARN, ERROR = b"\x01", b"\x02"
+
+
+class Robot:
+    """Cameras, arm and gripper of a robot that does not move; hears the commands. Its faults are attributes."""
+
+    def __init__(self, client, namespace: str = "", compressed: bool = False):
+        self.client, self._compressed = client, compressed
+        create, topic = client.node.create_publisher, f"{namespace}/" if namespace else ""
+        kind, suffix = (CompressedImage, "/compressed") if compressed else (Image, "")
+        self._images = {
+            c: create(kind, f"{topic}camera/{c}/image_raw{suffix}", qos_profile_sensor_data) for c in CAMERAS
+        }
+        self._pose = create(PoseStamped, f"{topic}ee_pose", qos_profile_sensor_data)
+        self._gripper = create(JointState, f"{topic}gripper/state", qos_profile_sensor_data)
+        self.commands = client.listen(PoseStamped, f"{topic}command/ee_pose")
+        self.grippers = client.listen(JointState, f"{topic}command/gripper")
+        self.verdicts = client.listen(String, f"{topic}policy/verdict")
+        self.diagnostics = client.listen(DiagnosticArray, "/diagnostics")
+        self._due_s = 0.0
+        self._pictures = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8)
+        self.healthy()
+
+    def healthy(self) -> None:
+        self.silent: set[str] = set()  # of "left", "right", "pose", "gripper"
+        self.stamp_of = dict.fromkeys((*CAMERAS, "pose", "gripper"), lambda now_ns: now_ns)
+        self.position_m, self.opening = HOME_M, 1.0
+        self.edit = lambda camera, msg: msg
+
+    def clear(self) -> None:
+        for heard in (self.commands, self.grippers, self.verdicts, self.diagnostics):
+            heard.clear()
+
+    def publish(self, now_ns: int | None = None) -> None:
+        """One sample of everything, when it is time for it."""
+        if now_ns is None:
+            if time.monotonic() < self._due_s:
+                return
+            self._due_s = time.monotonic() + 1.0 / ROBOT_RATE_HZ
+            now_ns = time.time_ns()
+        stamps = {source: of(now_ns) for source, of in self.stamp_of.items()}
+        if "pose" not in self.silent:
+            pose = position_to_pose(np.zeros(3), GRIPPER_DOWN, stamps["pose"], "arm_base")
+            position = pose.pose.position
+            position.x, position.y, position.z = map(float, self.position_m)
+            self._pose.publish(pose)
+        if "gripper" not in self.silent:
+            state = gripper_state(0.0, stamps["gripper"])
+            state.position = [float(self.opening)]
+            self._gripper.publish(state)
+        for i, camera in enumerate(CAMERAS):
+            if camera not in self.silent:
+                rgb = self._pictures[(now_ns // 25_000_000 + i) % len(self._pictures)]
+                msg = compressed(rgb) if self._compressed else rgb_to_image(rgb, 0, camera)
+                msg.header.stamp = ns_to_stamp(stamps[camera])
+                self._images[camera].publish(self.edit(camera, msg))
+
+    def wait_for(self, done, what: str, timeout_s: float = 20.0):
+        return self.client.wait_for(done, what, timeout_s, meanwhile=self.publish)
+
+    def wait_until_moving(self) -> None:
+        count = len(self.verdicts)
+        self.wait_for(lambda: any(not v.startswith("hold") for v in self.said(count)), "the arm moves")
+
+    def said(self, since: int = 0) -> list[str]:
+        return [msg.data for msg in self.verdicts[since:]]
+
+    def decisions(self) -> list[tuple[int, str, np.ndarray]]:
+        """(stamp, verdict, command (4,)) of every tick since `clear`, oldest first."""
+        stamps = [stamp_to_ns(msg.header.stamp) for msg in self.commands]
+        return list(zip(stamps, self.said(), map(as_array, self.commands, self.grippers), strict=False))
+
+
+def as_array(pose: PoseStamped, gripper: JointState) -> np.ndarray:
+    assert pose.header.stamp == gripper.header.stamp
+    position = pose.pose.position
+    return np.array([position.x, position.y, position.z, gripper.effort[0]])
+
+
+def compressed(rgb: np.ndarray) -> CompressedImage:
+    data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return CompressedImage(format="rgb8; jpeg compressed bgr8", data=data)
+
+
+def parameters(checkpoint, **changes) -> dict:
+    gate = {"workspace_low_m": list(LOW_M), "workspace_high_m": list(HIGH_M), "max_obs_age_s": MAX_OBS_AGE_S}
+    values = {
+        "checkpoint": str(checkpoint),
+        "mode": "realtime",
+        "threads": 1,
+        "gate": gate,
+        "autostart": True,
+    }
+    return {**values, **changes}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_checkpoint):
+    """Two cameras and proprioception, 20 Hz."""
+    encoder = {"cameras": CAMERAS, "proprioception": True}
+    return make_checkpoint("two_cameras", encoder=encoder, rate_hz=RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def node(start_shared_node, shared_client, checkpoint):
+    """The node that most tests share, configured."""
+    node = start_shared_node("dp_ros.ros.policy_node", parameters(checkpoint, autostart=False))
+    shared_client.watched.append(node)
+    assert shared_client.state("policy_node") == "unconfigured"
+    assert shared_client.change("policy_node", "configure")
+    return node
+
+
+@pytest.fixture(scope="module")
+def shared_robot(node, shared_client):
+    return Robot(shared_client)
+
+
+@pytest.fixture
+def robot(shared_robot):
+    """A healthy robot, and the node active until the test ends."""
+    shared_robot.healthy()
+    shared_robot.clear()
+    assert shared_robot.client.change("policy_node", "activate", shared_robot.publish)
+    yield shared_robot
+    shared_robot.healthy()
+    assert shared_robot.client.change("policy_node", "deactivate", shared_robot.publish)
+
+
+def set_parameters(client, **changes) -> list[str]:
+    """Why each change was refused; empty where it was not."""
+    request = SetParameters.Request()
+    for name, value in changes.items():
+        parameter = rclpy.parameter.Parameter(name, value=value)
+        request.parameters.append(parameter.to_parameter_msg())
+    results = client.call(SetParameters, "policy_node/set_parameters", request).results
+    return [result.reason if not result.successful else "" for result in results]
+
+
+# ---- all is well ---------------------------------------------------------------------------------------
+
+
+def test_lifecycle_transitions_start_and_stop_the_motion(node, shared_robot):
+    """Commands come only while it is active, the last of them is a hold, and a second life begins like the first."""
+    robot, change = shared_robot, functools.partial(shared_robot.client.change, "policy_node")
+    count = len(robot.diagnostics)
+    robot.wait_for(lambda: len(robot.diagnostics) > count, "diagnostics of an inactive node")
+    assert (robot.diagnostics[-1].status[0].message, robot.commands) == ("inactive", [])
+    assert change("cleanup")
+    assert set_parameters(robot.client, use_sim_time=True) == [""]  # as anybody may: it still answers
+    assert set_parameters(robot.client, use_sim_time=False) == [""]
+    assert change("configure")
+    for _ in range(2):
+        robot.clear()
+        assert change("activate", robot.publish)
+        assert robot.client.state("policy_node") == "active"
+        robot.wait_until_moving()
+        assert change("deactivate", robot.publish)
+        robot.wait_for(lambda: len(robot.commands) == len(robot.verdicts) + 1, "the hold that comes last")
+        robot.wait_for(lambda: len(robot.grippers) == len(robot.commands), "both halves of it")
+        *_, moving, hold = map(as_array, robot.commands, robot.grippers)
+        np.testing.assert_array_equal(hold, moving)
+        commands = len(robot.commands)
+        count = len(robot.diagnostics)
+        robot.wait_for(lambda: len(robot.diagnostics) > count + 1, "one second")
+        assert len(robot.commands) == commands
+    assert robot.client.state("policy_node") == "inactive"
+
+
+def test_commands_stay_inside_the_limits_and_bear_time_and_frame(robot):
+    robot.wait_until_moving()
+    robot.wait_for(lambda: len(robot.commands) > 30, "commands")
+    decisions = robot.decisions()
+    positions = np.array([command[:3] for *_, command in decisions])
+    assert (positions >= LOW_M).all()
+    assert (positions <= HIGH_M).all()
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    assert steps.max() <= 0.02 + 1e-9
+    assert steps.max() > 0
+    assert {msg.header.frame_id for msg in robot.commands} == {"arm_base"}
+    stamps = [stamp_ns for stamp_ns, *_ in decisions]
+    assert stamps == sorted(stamps)
+    assert abs(time.time_ns() - stamps[-1]) < 10 * S
+
+
+def test_plans_are_drawn_for_whoever_looks(robot):
+    client = robot.client
+    paths, markers = client.listen(PathMessage, "policy/path"), client.listen(MarkerArray, "policy/markers")
+    views = client.listen(Image, "policy/image")
+    robot.wait_for(lambda: paths and markers and views, "path, markers and picture")
+    path = paths[-1]
+    assert path.header.frame_id == "arm_base"
+    stamps = [pose.header.stamp.sec * S + pose.header.stamp.nanosec for pose in path.poses]
+    assert np.diff(stamps).tolist() == [round(S / RATE_HZ)] * 7
+    chunk, executed, ball = markers[-1].markers
+    assert (len(chunk.points), len(executed.points)) == (8, 4)
+    assert {marker.header.frame_id for marker in (chunk, executed, ball)} == {"arm_base"}
+    assert (views[-1].width, views[-1].height) == (128, 64)
+
+
+def test_diagnostics_come_once_a_second(robot):
+    robot.wait_until_moving()
+    robot.diagnostics.clear()
+    robot.wait_for(lambda: len(robot.diagnostics) >= 3, "three diagnostics")
+    stamps_s = [msg.header.stamp.sec + msg.header.stamp.nanosec / S for msg in robot.diagnostics]
+    np.testing.assert_allclose(np.diff(stamps_s), 1.0, atol=0.5)  # the machine may be busy
+    status = robot.diagnostics[-1].status[0]
+    values = {pair.key: pair.value for pair in status.values}
+    assert (status.name, status.hardware_id) == ("/policy_node", "dp_ros")
+    assert values["mode"] == "realtime"
+    assert float(values["plan_ms_p50"]) > 0
+
+
+def test_parameters_are_described_bounded_and_read_only(node, shared_client):
+    listed = shared_client.call(ListParameters, "policy_node/list_parameters", ListParameters.Request())
+    ours = [
+        name
+        for name in listed.result.names
+        if not name.startswith(("use_sim_time", "qos_overrides", "start_type_description_service"))
+    ]
+    assert {"checkpoint", "mode", "policy_seed", "gate.max_step_m", "gate.workspace_low_m"} <= set(ours)
+    request = DescribeParameters.Request(names=ours)
+    described = shared_client.call(DescribeParameters, "policy_node/describe_parameters", request).descriptors
+    assert not [d.name for d in described if not (d.description and d.read_only)]
+    by_name = {d.name: d for d in described}
+    (bounds,) = by_name["gate.max_step_m"].floating_point_range
+    assert (bounds.from_value, bounds.to_value) == (0.0, 1e12)
+    (bounds,) = by_name["sampler_iterations"].integer_range
+    assert (bounds.from_value, bounds.to_value) == (0, 1000)
+    assert by_name["mode"].additional_constraints == "one of: lockstep, realtime"
+    changes = {"gate.max_step_m": 9.0, "checkpoint": "/other", "mode": "lockstep"}
+    for reason in set_parameters(shared_client, **changes):
+        assert "read-only" in reason
+
+
+# ---- what must stop the arm ----------------------------------------------------------------------------
+
+
+def silence(*sources):
+    return lambda robot: robot.silent.update(sources)
+
+
+def stamp(source, of):
+    return lambda robot: robot.stamp_of.update({source: of})
+
+
+def freeze(robot, stamp_ns):
+    robot.stamp_of["left"] = lambda _: stamp_ns
+
+
+def measure(**values):
+    return lambda robot: vars(robot).update(values)
+
+
+FAULTS = {
+    "a camera stops": silence("left"),
+    "everything stops": silence("left", "right", "pose", "gripper"),
+    "the pose stops": silence("pose"),
+    "the gripper stops": silence("gripper"),
+    "a camera lags behind by seconds": stamp("right", lambda now_ns: now_ns - 3 * S),
+    "a camera is ahead by half a second": stamp("right", lambda now_ns: now_ns + S // 2),
+    "a camera is ahead by an hour": stamp("left", lambda now_ns: now_ns + 3600 * S),
+    "all stamps are zero": lambda robot: [stamp(source, lambda _: 0)(robot) for source in robot.stamp_of],
+    "stamps are negative": stamp("left", lambda now_ns: -now_ns % S - S),
+    "the stamp never changes": lambda robot: freeze(robot, time.time_ns()),
+    "the pose is not a number": measure(position_m=(math.nan, 0.6, 0.2)),
+    "the pose is infinite": measure(position_m=(0.0, math.inf, 0.2)),
+    "the gripper is not a number": measure(opening=math.nan),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_it_holds_while_what_it_needs_is_missing_and_goes_on_after(robot, fault):
+    """A hold repeats the last command, to the bit, for as long as the fault lasts."""
+    robot.wait_until_moving()
+    fault(robot)
+    fault_ns, count = time.time_ns(), len(robot.verdicts)
+    held = ["hold_stale"] * HOLD_TICKS
+    robot.wait_for(lambda: robot.said(count)[-HOLD_TICKS:] == held, "it holds")
+    robot.wait_for(lambda: len(robot.grippers) >= len(robot.verdicts), "all halves")
+    decisions = robot.decisions()
+    for _, _, command in decisions[-HOLD_TICKS:]:
+        np.testing.assert_array_equal(command, decisions[-HOLD_TICKS - 1][2])
+    moved_ns = max(stamp_ns for stamp_ns, verdict, _ in decisions if not verdict.startswith("hold"))
+    assert moved_ns <= fault_ns + MAX_OBS_AGE_S * S
+    robot.diagnostics.clear()
+    robot.wait_for(lambda: robot.diagnostics, "diagnostics")
+    status = robot.diagnostics[-1].status[0]
+    assert (status.level, status.message.split(":")[0]) == (WARN, "hold_stale")
+    robot.healthy()
+    robot.wait_until_moving()
+
+
+def test_a_camera_that_changes_while_the_arm_moves_stops_it_with_an_error(robot):
+    robot.wait_until_moving()
+
+    def widen(camera, msg):
+        if camera == "right":
+            msg = rgb_to_image(np.zeros((64, 128, 3), np.uint8), 0, camera)
+            msg.header.stamp = ns_to_stamp(time.time_ns())
+        return msg
+
+    robot.edit = widen
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stale"] * HOLD_TICKS, "it holds")
+    robot.diagnostics.clear()
+    robot.wait_for(lambda: robot.diagnostics, "diagnostics")
+    status = robot.diagnostics[-1].status[0]
+    assert status.level == ERROR
+    assert "camera right: sends 128x64 px" in status.message
+    robot.healthy()
+    robot.wait_until_moving()
+
+
+def test_what_never_came_is_named_before_anything_moves(robot):
+    """The node of this test was activated while all was well: see what an incomplete robot gets."""
+    robot.client.change("policy_node", "deactivate", robot.publish)
+    robot.silent = {"right", "gripper"}
+    robot.clear()
+    robot.client.change("policy_node", "activate", robot.publish)
+    robot.wait_for(lambda: len(robot.diagnostics) >= 2, "diagnostics")
+    status = robot.diagnostics[-1].status[0]
+    assert status.level == WARN
+    assert status.message == (
+        "waiting for the first observation: camera right: nothing received; gripper: nothing received"
+    )
+    assert robot.commands == []
