@@ -26,12 +26,12 @@ TIMEOUT_S = 2.0
 class Operator:
     """A client of the bridge: begins episodes, sends what the test tells it to, keeps what it sees by stamp."""
 
-    def __init__(self, client):
-        self.client, self.next_seed = client, FIRST_SEED
+    def __init__(self, client, first_seed: int = FIRST_SEED):
+        self.client, self.next_seed = client, first_seed
         self._pose = client.node.create_publisher(PoseStamped, "command/ee_pose", qos.RELIABLE)
         self._gripper = client.node.create_publisher(JointState, "command/gripper", qos.RELIABLE)
-        self.images = client.listen(Image, f"camera/{CAMERA}/image_raw")
-        self.poses = client.listen(PoseStamped, "ee_pose")
+        self.images = client.listen(Image, f"camera/{CAMERA}/image_raw", best_effort=True)
+        self.poses = client.listen(PoseStamped, "ee_pose", best_effort=True)
         self.joints = client.listen(JointState, "joint_states")
         self.openings = client.listen(JointState, "gripper/state")
         self.results = client.listen(String, "episode/result")
@@ -84,21 +84,22 @@ class Operator:
         return np.array([rows[stamp] for stamp in sorted(rows)])
 
 
+BRIDGE = "dp_ros.ros.metaworld_bridge"
+PARAMETERS = {
+    "task": TASK,
+    "cameras": [CAMERA],
+    "width_px": SIZE_PX,
+    "height_px": SIZE_PX,
+    "first_seed": FIRST_SEED,
+    "max_steps": 200,
+    "command_timeout_s": TIMEOUT_S,
+    "autostart": True,
+}
+
+
 @pytest.fixture(scope="module")
 def bridge(start_shared_node, shared_client):
-    node = start_shared_node(
-        "dp_ros.ros.metaworld_bridge",
-        {
-            "task": TASK,
-            "cameras": [CAMERA],
-            "width_px": SIZE_PX,
-            "height_px": SIZE_PX,
-            "first_seed": FIRST_SEED,
-            "max_steps": 200,
-            "command_timeout_s": TIMEOUT_S,
-            "autostart": True,
-        },
-    )
+    node = start_shared_node(BRIDGE, PARAMETERS)
     shared_client.watched.append(node)
     shared_client.wait_until_active("metaworld_bridge")
     return node
@@ -144,7 +145,7 @@ def test_a_replayed_expert_episode_reaches_the_same_states(operator, arm):
     for command in demonstration.command:
         observations.append(arm.step(command))
         joints.append(arm.joint_positions()[1])
-    poses = operator.by_stamp(operator.poses, lambda m: (p := m.pose.position) and (p.x, p.y, p.z))
+    poses = operator.by_stamp(operator.poses, position_of)
     np.testing.assert_allclose(poses, [o.ee_position_m for o in observations], rtol=0, atol=1e-6)
     np.testing.assert_allclose(
         operator.by_stamp(operator.joints, lambda m: list(m.position)), joints, rtol=0, atol=1e-6
@@ -215,4 +216,27 @@ def test_only_the_command_for_this_observation_moves_the_arm_and_only_once(opera
 
 def position_at(operator: Operator, stamp_ns: int) -> list[float]:
     (msg, *_) = [m for m in operator.poses if stamp_to_ns(m.header.stamp) == stamp_ns]
-    return [msg.pose.position.x, msg.pose.position.y, msg.pose.position.z]
+    return list(position_of(msg))
+
+
+def test_in_real_time_only_a_newer_command_of_now_replaces_the_last_one(start_node, client):
+    """One that was overtaken on its way, or that is stamped in the future, must not move the arm."""
+    small = {"mode": "realtime", "max_steps": 500, "width_px": 16, "height_px": 16}
+    client.watched.append(start_node(BRIDGE, {**PARAMETERS, **small}))
+    client.wait_until_active("metaworld_bridge")
+    operator = Operator(client)
+    operator.begin()
+    client.wait_for(lambda: len(operator.poses) > 3, "the arm")
+    start = np.array(position_of(operator.poses[-1]))
+    forward, back = np.append(start + (0.0, 0.1, 0.0), 0.0), np.append(start - (0.0, 0.1, 0.0), 0.0)
+    now_ns = operator.newest_ns()
+    operator.send(now_ns + 30 * 10**9, back)
+    operator.send(now_ns, forward)
+    for late_ns in (12_500_000, 100_000_000, 0):
+        operator.send(now_ns - late_ns, back)
+    client.wait_for(lambda: position_of(operator.poses[-1])[1] > start[1] + 0.08, "the arm is in front")
+    assert min(position_of(msg)[1] for msg in operator.poses) > start[1] - 0.005
+
+
+def position_of(msg: PoseStamped) -> tuple[float, float, float]:
+    return msg.pose.position.x, msg.pose.position.y, msg.pose.position.z

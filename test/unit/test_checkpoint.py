@@ -152,12 +152,13 @@ import torch
 torch.set_num_threads(1)
 from dp_ros.policy.checkpoint import load_checkpoint, save_checkpoint
 policy = load_checkpoint(os.path.join(root, "new"))
+children = []
 for n in range(count):
     folder = os.path.join(root, str(n), "tiny")
     shutil.copytree(os.path.join(root, "old"), folder)
     inside = os.path.dirname(folder) + os.sep
-    child = os.fork()
-    if child == 0:
+    children.append(os.fork())
+    if children[-1] == 0:
         seen = 0
         def hook(event, args):
             global seen
@@ -171,6 +172,7 @@ for n in range(count):
         sys.addaudithook(hook)
         save_checkpoint(policy, folder)
         os._exit(0)
+for child in children:
     status = os.waitpid(child, 0)[1]
     print(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, flush=True)
 """
@@ -186,7 +188,7 @@ def test_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
 
     shutil.copytree(saved, tmp_path / "old")
     save_checkpoint(build(tiny_policy, stats, seed=5), tmp_path / "new")
-    count = 12
+    count = 11
     ended = subprocess.run(
         [sys.executable, "-c", CRASH, str(tmp_path), str(count), str(Path(__file__).parents[2])],
         capture_output=True,

@@ -103,6 +103,14 @@ def test_written_json_is_read_back(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["report.json"]
 
 
+def test_place_that_cannot_be_written_to_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "report.json"
+    folder.mkdir()
+    with pytest.raises(OSError, match=r"report\.json"):
+        write_json(folder, {"value": 1})
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, object()])
 def test_what_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path: Path, bad: object) -> None:
     path = tmp_path / "report.json"

@@ -74,7 +74,7 @@ def test_runtime_overrides_the_sampler_of_the_checkpoint(
     "runtime", [{"sampler_iterations": 101}, {"sampler": "ddpm", "sampler_iterations": 10}]
 )
 def test_sampler_that_was_not_trained_for_is_refused(runtime: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="^sampler: "):
+    with pytest.raises(ConfigError, match=r"^sampler: "):
         sampler_settings(DiffusionConfig(), RuntimeConfig.model_validate(runtime))
 
 

@@ -17,7 +17,7 @@ HORIZONS = Horizons(T_o=2, T_p=4, T_a=2)
 
 
 def encoder(**changes: Any) -> EncoderConfig:
-    sizes = {"height_px": 36, "width_px": 40, "crop_height_px": 32, "crop_width_px": 32}
+    sizes = {"height_px": 36, "width_px": 40, "crop_height_px": 32, "crop_width_px": 32, "stages": 2}
     return EncoderConfig.model_validate({"cameras": ("left", "right"), **sizes, **changes})
 
 
