@@ -13,6 +13,8 @@ from dp_ros.resources import share_file
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 # A user who set any of these has chosen transports; we do not choose again.
 TRANSPORT_CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
+# A session's own process: a node whose parent is another one, because that one was killed, ends.
+SESSION_VARIABLE = "DP_ROS_SESSION_PID"
 
 
 class RosMissingError(ImportError):
@@ -29,6 +31,12 @@ def require_ros() -> None:
             "ROS 2 was not found: source /opt/ros/<distro>/setup.bash "
             f"or pip install 'dp_ros[ros]' ({reason})"
         ) from error
+
+
+def is_orphan() -> bool:
+    """Whether the session that started this process is gone, and could not end it."""
+    session = os.environ.get(SESSION_VARIABLE)
+    return session is not None and os.getppid() != int(session)
 
 
 def node_environment(domain_id: int | None = None, base: Mapping[str, str] = os.environ) -> dict[str, str]:

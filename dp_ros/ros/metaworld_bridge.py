@@ -200,7 +200,9 @@ class MetaworldBridge(LifecycleNode):
             self.get_logger().error("a command that is not finite was refused", throttle_duration_sec=1.0)
             return
         if self._config.mode == "realtime":
-            self._newest = (stamp_ns, command)
+            is_newer = self._newest is None or stamp_ns > self._newest[0]
+            if is_newer and stamp_ns <= self._time_ns:  # one of the future would be fresh for ever
+                self._newest = (stamp_ns, command)
         elif self._active and self._running and stamp_ns == self._waiting_ns:
             self._step(command)
 

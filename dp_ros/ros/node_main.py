@@ -17,6 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from dp_ros.ros.environment import is_orphan
 from dp_ros.ros.parameters import refuse_undeclared
 
 AUTOSTART = ParameterDescriptor(
@@ -43,7 +44,7 @@ def run_process(make_node: Callable[[], LifecycleNode]) -> NoReturn:
 
 
 def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None = None) -> int:
-    """Spin until SIGINT, SIGTERM or a fatal error; the exit code.
+    """Spin until SIGINT, SIGTERM, a fatal error, or the end of the session it was started by; the exit code.
 
     The node has `fatal`, which a callback sets to the reason why the process must end, and `close()`.
 
@@ -69,7 +70,7 @@ def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None 
         for trigger in (node.trigger_configure, node.trigger_activate) if autostart else ():
             if not stop and trigger() != TransitionCallbackReturn.SUCCESS:
                 raise FatalError(node.fatal or f"could not {trigger.__name__.removeprefix('trigger_')}")
-        while not stop and node.fatal is None:
+        while not stop and node.fatal is None and not is_orphan():
             executor.spin_once(timeout_sec=0.1)
         executor.remove_node(node)
         if node.fatal is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from dp_ros.evaluation.statistics import EpisodeResult, Report
 from dp_ros.policy.checkpoint_config import bridge_for
 from dp_ros.resources import share_file
 from dp_ros.ros import conversions, qos
-from dp_ros.ros.environment import node_environment
+from dp_ros.ros.environment import SESSION_VARIABLE, node_environment
 from dp_ros.schema import BridgeConfig, Config, RuntimeConfig
 
 START_TIMEOUT_S = 60.0
@@ -106,7 +107,7 @@ class Session:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="dp_ros-")
         folder = Path(self._folder.name)
-        environment = node_environment(domain_id)
+        environment = {**node_environment(domain_id), SESSION_VARIABLE: str(os.getpid())}
         self.plans_s: list[float] = []
         self._pictures: dict[int, dict[str, Picture]] = {}  # stamp -> camera -> picture
         self._results: list[EpisodeResult] = []
@@ -188,6 +189,7 @@ class Session:
 
     def run_episode(self, seed: int, timeout_s: float) -> EpisodeResult:
         """Begin the bridge's next episode, which must be `seed`, and wait for its result."""
+        self._refuse_others()
         self._pictures.clear()
         count = len(self._results)
         response = self._call(self._reset, Trigger.Request(), timeout_s=timeout_s)
@@ -200,6 +202,16 @@ class Session:
                 f"the bridge ran seed {result.seed} where {seed} was meant: is another session running?"
             )
         return result
+
+    def _refuse_others(self) -> None:
+        """SessionError where another robot or policy shares our topics: each would follow the other's commands."""
+        for topic in ("command/ee_pose", "ee_pose"):
+            publishers = self._node.count_publishers(topic)
+            if publishers > 1:
+                raise SessionError(
+                    f"{publishers} publishers of {topic}: another robot, policy or session is in this ROS domain; "
+                    "set ROS_DOMAIN_ID to a number of its own"
+                )
 
     def _call(self, client: Any, request: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
         future = client.call_async(request)

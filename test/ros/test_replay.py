@@ -1,6 +1,7 @@
 """The bridge as a robot: a recorded episode replayed through its topics reaches the same states, and no command
 that is late, early, doubled or not finite moves it."""
 
+import functools
 import json
 import math
 
@@ -26,14 +27,15 @@ TIMEOUT_S = 2.0
 class Operator:
     """A client of the bridge: begins episodes, sends what the test tells it to, keeps what it sees by stamp."""
 
-    def __init__(self, client, first_seed: int = FIRST_SEED):
-        self.client, self.next_seed = client, first_seed
+    def __init__(self, client, mode: str = "lockstep"):
+        self.client, self.next_seed = client, FIRST_SEED
+        listen = functools.partial(client.listen, best_effort=mode == "realtime")
         self._pose = client.node.create_publisher(PoseStamped, "command/ee_pose", qos.RELIABLE)
         self._gripper = client.node.create_publisher(JointState, "command/gripper", qos.RELIABLE)
-        self.images = client.listen(Image, f"camera/{CAMERA}/image_raw", best_effort=True)
-        self.poses = client.listen(PoseStamped, "ee_pose", best_effort=True)
+        self.images = listen(Image, f"camera/{CAMERA}/image_raw")
+        self.poses = listen(PoseStamped, "ee_pose")
         self.joints = client.listen(JointState, "joint_states")
-        self.openings = client.listen(JointState, "gripper/state")
+        self.openings = listen(JointState, "gripper/state")
         self.results = client.listen(String, "episode/result")
         self.diagnostics = client.listen(DiagnosticArray, "/diagnostics")
         publishers = (self._pose, self._gripper)
@@ -224,11 +226,12 @@ def test_in_real_time_only_a_newer_command_of_now_replaces_the_last_one(start_no
     small = {"mode": "realtime", "max_steps": 500, "width_px": 16, "height_px": 16}
     client.watched.append(start_node(BRIDGE, {**PARAMETERS, **small}))
     client.wait_until_active("metaworld_bridge")
-    operator = Operator(client)
+    operator = Operator(client, "realtime")
     operator.begin()
     client.wait_for(lambda: len(operator.poses) > 3, "the arm")
     start = np.array(position_of(operator.poses[-1]))
-    forward, back = np.append(start + (0.0, 0.1, 0.0), 0.0), np.append(start - (0.0, 0.1, 0.0), 0.0)
+    ahead_m = np.array([0.0, 0.1, 0.0])
+    forward, back = np.append(start + ahead_m, 0.0), np.append(start - ahead_m, 0.0)
     now_ns = operator.newest_ns()
     operator.send(now_ns + 30 * 10**9, back)
     operator.send(now_ns, forward)

@@ -352,6 +352,76 @@ def test_frame_without_a_finite_pose_moves_nothing(
     np.testing.assert_array_equal(decision.command.position_m, last.command.position_m)
 
 
+def test_frame_says_whether_it_was_taken(make_frame: Callable[..., Frame]) -> None:
+    c = controller(InlinePlanner(Recorder()))
+    ticks = [0, 1, 1, 0.5, 2]
+    assert [c.observe(make_frame(at(t))) for t in ticks] == [True, True, False, False, True]
+    assert c.observe(make_frame(at(3), (np.nan, 0.6, 0.2))) is False
+
+
+def test_episode_does_not_begin_with_the_arm_outside_the_workspace(
+    drive: Callable[..., Any], make_frame: Callable[..., Frame]
+) -> None:
+    """Millimetres taken for metres: to hold there would be a command to fly."""
+    c = controller(InlinePlanner(Recorder()), "realtime")
+    assert c.observe(make_frame(at(0), (0.0, 600.0, 200.0))) is False
+    assert c.tick(at(0)) is None
+    assert c.hold(at(0)) is None
+    assert "measured at (0, 600, 200) m, outside the workspace" in c.refused
+    (decision,) = drive(c, 1)
+    assert decision.verdict is Verdict.PASS
+    assert c.refused == ""
+
+
+def test_episode_that_cannot_begin_after_a_pause_leaves_the_arm_where_it_is(
+    drive: Callable[..., Any], make_frame: Callable[..., Frame]
+) -> None:
+    c = controller(InlinePlanner(Recorder()), "realtime")
+    *_, last = drive(c, 0, 1)
+    assert c.observe(make_frame(at(100), (0.0, 600.0, 200.0))) is False
+    decision = c.tick(at(100))
+    assert decision is not None
+    assert decision.verdict is Verdict.HOLD_STALE
+    assert "outside the workspace" in decision.detail
+    np.testing.assert_array_equal(decision.command.as_array(), last.command.as_array())
+
+
+@pytest.mark.parametrize(("mode", "gripper"), [("realtime", 0.2), ("lockstep", 0.0)])
+def test_pause_of_the_cameras_does_not_open_the_hand_but_a_new_simulated_episode_does(
+    drive: Callable[..., Any], mode: str, gripper: float
+) -> None:
+    def fails_later(request: Request) -> NDArray[np.float64]:
+        if request.stamp_ns > at(50):
+            raise RuntimeError("no plan, so that the hold shows")
+        return Recorder()(request)
+
+    c = controller(InlinePlanner(fails_later), mode)
+    *_, last = drive(c, 0, 1)
+    assert last.command.gripper == pytest.approx(0.2)
+    (held,) = drive(c, 100)
+    assert held.verdict is Verdict.HOLD_NO_PLAN
+    assert held.command.gripper == pytest.approx(gripper)
+
+
+def test_time_that_goes_back_holds_until_frames_of_the_new_time_begin_an_episode(
+    drive: Callable[..., Any],
+) -> None:
+    plan = Recorder()
+    c = controller(InlinePlanner(plan), "realtime")
+    *_, last = drive(c, 100, 101)
+    decision = c.tick(at(60))  # less than the gap that begins an episode
+    assert decision is not None
+    assert decision.verdict is Verdict.HOLD_STALE
+    assert "before time went back" in decision.detail
+    np.testing.assert_array_equal(decision.command.position_m, last.command.position_m)
+    again = c.tick(at(101))  # and here again, without a new frame
+    assert again is not None
+    assert again.verdict is Verdict.HOLD_STALE
+    (moving,) = drive(c, 61, position_m=(0.1, 0.7, 0.3))
+    assert moving.verdict is Verdict.PASS
+    np.testing.assert_array_equal(plan.requests[-1].reference_m, [0.1, 0.7, 0.3])
+
+
 # ---- real time -----------------------------------------------------------------------------------------
 
 

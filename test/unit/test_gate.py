@@ -125,3 +125,22 @@ def test_holding_verdicts_are_named_so() -> None:
         Verdict.HOLD_NO_PLAN,
         Verdict.HOLD_NOT_FINITE,
     }
+
+
+@pytest.mark.parametrize(
+    ("position", "may"),
+    [
+        ((0.0, 0.6, 0.2), True),
+        (HIGH, True),
+        ((0.22, 0.6, 0.2), True),  # one step outside
+        ((0.2201, 0.6, 0.2), False),
+        ((0.215, 0.815, 0.2), False),  # more than one step, though no axis is
+        ((0.0, 600.0, 200.0), False),  # millimetres
+        ((math.nan, 0.6, 0.2), False),
+        ((0.0, math.inf, 0.2), False),
+    ],
+)
+def test_episode_may_begin_at_most_one_step_outside_the_workspace(
+    position: tuple[float, ...], may: bool
+) -> None:
+    assert GATE.may_begin(vector(*position)) is may

@@ -148,3 +148,47 @@ def test_picture_that_would_be_distorted_is_refused_in_one_line(height: int, wid
 def test_rounding_of_the_aspect_ratio_is_no_distortion() -> None:
     """1080p to 96 px high is 170.67 px wide."""
     assert fit_image(np.zeros((1080, 1920, 3), dtype=np.uint8), 96, 171).shape == (96, 171, 3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_measurement_that_is_not_finite_is_missing(value: float) -> None:
+    frames = assembler()
+    frames.ee_position_m.put(115 * MS, np.array([0.1, value, 0.3]))
+    assert frames.missing(120 * MS) == ["ee_pose: not a finite number"]
+    assert frames.frame(120 * MS) is None
+    frames.gripper.put(116 * MS, value)
+    assert frames.missing(120 * MS) == ["ee_pose: not a finite number", "gripper: not a finite number"]
+
+
+def test_sample_from_far_in_the_future_never_becomes_new() -> None:
+    """A camera whose clock is a second ahead: its picture must not be taken for a fresh one a second later."""
+    frames = assembler()
+    frames.images["left"].put(1120 * MS, picture(9))
+    frames.refuse_future(120 * MS)
+    frame = frames.frame(120 * MS)
+    assert frame is not None  # what came before is still there
+    np.testing.assert_array_equal(frame.images[0], picture(1))
+    frames.images["right"].put(1110 * MS, picture(2))
+    frames.ee_position_m.put(1110 * MS, np.zeros(3))
+    frames.gripper.put(1110 * MS, 0.5)
+    assert frames.missing(1120 * MS) == ["camera left: stamped 1000 ms in the future"]
+    frames.images["left"].put(1125 * MS, picture(3))  # the clock was set
+    frames.refuse_future(1125 * MS)
+    assert frames.missing(1125 * MS) == []
+    assert frames.missing(1226 * MS)[0] == "camera left: 101 ms old"  # the old fault is no longer named
+
+
+def test_sample_a_little_ahead_is_kept_for_its_time() -> None:
+    frames = assembler()
+    frames.images["left"].put(150 * MS, picture(9))
+    frames.refuse_future(120 * MS)
+    assert frames.images["left"].newest_ns == 150 * MS
+
+
+def test_samples_of_a_time_that_was_taken_back_are_forgotten() -> None:
+    frames = assembler()
+    frames.refuse_future(120 * MS)
+    frames.refuse_future(119 * MS)
+    assert frames.missing(119 * MS) == [
+        f"{name}: nothing received" for name in ("camera left", "camera right", "ee_pose", "gripper")
+    ]
