@@ -10,6 +10,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
@@ -28,6 +29,8 @@ from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.streams import Frame, FrameAssembler, ImageSizeError, fit_image
+
+_HOLD_ARRIVES_S = 0.25
 
 
 class PolicyNode(LifecycleNode):
@@ -93,19 +96,24 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        self._stop()
+        if self._stop():
+            for publisher in (self._pose_publisher, self._gripper_publisher):
+                # What is still under way when its writer disappears may never arrive.
+                publisher.wait_for_all_acked(Duration(seconds=_HOLD_ARRIVES_S))
         self._release()
 
-    def _stop(self) -> None:
-        """No more commands but one: stay where you were last told to be."""
+    def _stop(self) -> bool:
+        """No more commands but one: stay where you were last told to be. Whether that one was published."""
         if not self._active:
-            return
+            return False
         self._active = False
         if not self._lockstep:
             self.destroy_timer(self._timer)
         hold = self._controller.hold(self.get_clock().now().nanoseconds)
-        if hold is not None and not self._lockstep:  # in lockstep nothing moves without an answer
-            self._publish_command(hold)
+        if hold is None or self._lockstep:  # in lockstep nothing moves without an answer
+            return False
+        self._publish_command(hold)
+        return True
 
     def _create_interface(self) -> None:
         observation = qos.observations(self._runtime.mode)

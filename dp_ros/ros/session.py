@@ -181,10 +181,9 @@ class Session:
         for name, client in self._states.items():
             self._spin_until(client.service_is_ready, START_TIMEOUT_S, f"{name} did not start")
             deadline = time.monotonic() + START_TIMEOUT_S
-            while self._call(client, GetState.Request()).current_state.id != State.PRIMARY_STATE_ACTIVE:
+            while not self._is_active(client):
                 if time.monotonic() > deadline:
                     raise SessionError(f"{name} did not become active within {START_TIMEOUT_S:g} s")
-                self._spin_until(lambda: False, 0.05, "")
         self._spin_until(self._reset.service_is_ready, START_TIMEOUT_S, "episode/reset is not offered")
 
     def run_episode(self, seed: int, timeout_s: float) -> EpisodeResult:
@@ -192,16 +191,30 @@ class Session:
         self._refuse_others()
         self._pictures.clear()
         count = len(self._results)
-        response = self._call(self._reset, Trigger.Request(), timeout_s=timeout_s)
-        if not response.success:
-            raise SessionError(f"episode/reset was refused: {response.message}")
-        self._spin_until(lambda: len(self._results) > count, timeout_s, f"episode {seed} gave no result")
+        answer = self._reset.call_async(Trigger.Request())
+        # A response may be lost on a busy machine; the result is what counts.
+        self._spin_until(
+            lambda: len(self._results) > count or (answer.done() and not answer.result().success),
+            timeout_s,
+            f"episode {seed} gave no result",
+        )
+        if len(self._results) == count:
+            raise SessionError(f"episode/reset was refused: {answer.result().message}")
         result = self._results[-1]
         if result.seed != seed:
             raise SessionError(
                 f"the bridge ran seed {result.seed} where {seed} was meant: is another session running?"
             )
         return result
+
+    def _is_active(self, client: Any) -> bool:
+        """Asked again and again: DDS drops a response whose reader the node has not discovered yet."""
+        answer = client.call_async(GetState.Request())
+        self._spin_until(answer.done, 1.0, "")
+        if not answer.done() or answer.result().current_state.id != State.PRIMARY_STATE_ACTIVE:
+            self._spin_until(lambda: False, 0.05, "")
+            return False
+        return True
 
     def _refuse_others(self) -> None:
         """SessionError where another robot or policy shares our topics: each would follow the other's commands."""
@@ -212,11 +225,6 @@ class Session:
                     f"{publishers} publishers of {topic}: another robot, policy or session is in this ROS domain; "
                     "set ROS_DOMAIN_ID to a number of its own"
                 )
-
-    def _call(self, client: Any, request: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
-        future = client.call_async(request)
-        self._spin_until(future.done, timeout_s, f"{client.srv_name} did not answer")
-        return future.result()
 
     def _spin_until(self, done: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
         """Spin until `done()`; SessionError when a node ends, or with `otherwise` (if any) at the deadline."""

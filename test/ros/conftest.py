@@ -267,20 +267,31 @@ class Client:
         self.node.create_subscription(kind, topic, received.append, profile)
         return received
 
-    def call(self, kind, name: str, request, meanwhile=None):
-        """The response of a service, once it is there."""
+    def call(self, kind, name: str, request, meanwhile=None, again: bool = False):
+        """The response of a service, once it is there; `again`: asked once more when there is none.
+
+        DDS drops a response whose reader the server has not discovered yet, as happens on a busy machine.
+        """
         client = self._clients.get(name) or self.node.create_client(kind, name)
         self._clients[name] = client
         self.wait_for(client.service_is_ready, f"service {name}", meanwhile=meanwhile)
-        future = client.call_async(request)
-        self.wait_for(future.done, f"answer of {name}", meanwhile=meanwhile)
-        return future.result()
+        futures = [client.call_async(request)]
+        due_s = time.monotonic() + 1.0
+
+        def answer():
+            nonlocal due_s
+            if again and time.monotonic() > due_s:
+                futures.append(client.call_async(request))
+                due_s = time.monotonic() + 1.0
+            return next((future for future in futures if future.done()), None)
+
+        return self.wait_for(answer, f"answer of {name}", meanwhile=meanwhile).result()
 
     def state(self, node: str) -> str:
         """The lifecycle state: "unconfigured", "inactive", "active", ..."""
         from lifecycle_msgs.srv import GetState
 
-        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+        return self.call(GetState, f"{node}/get_state", GetState.Request(), again=True).current_state.label
 
     def change(self, node: str, transition: str, meanwhile=None) -> bool:
         """A lifecycle transition: "configure", "activate", "deactivate", "cleanup"."""

@@ -97,6 +97,15 @@ class Robot:
         count = len(self.verdicts)
         self.wait_for(lambda: any(not v.startswith("hold") for v in self.said(count)), "the arm moves")
 
+    def status(self, begins: str):
+        """The diagnostics, once their message begins so."""
+
+        def found():
+            statuses = [msg.status[0] for msg in self.diagnostics]
+            return [status for status in statuses[-1:] if status.message.startswith(begins)]
+
+        return self.wait_for(found, f"diagnostics that say '{begins}'")[0]
+
     def said(self, since: int = 0) -> list[str]:
         return [msg.data for msg in self.verdicts[since:]]
 
@@ -183,9 +192,8 @@ def set_parameters(client, **changes) -> list[str]:
 def test_lifecycle_transitions_start_and_stop_the_motion(node, shared_robot):
     """Commands come only while it is active, the last of them is a hold, and a second life begins like the first."""
     robot, change = shared_robot, functools.partial(shared_robot.client.change, "policy_node")
-    count = len(robot.diagnostics)
-    robot.wait_for(lambda: len(robot.diagnostics) > count, "diagnostics of an inactive node")
-    assert (robot.diagnostics[-1].status[0].message, robot.commands) == ("inactive", [])
+    robot.status("inactive")
+    assert robot.commands == []
     assert change("cleanup")
     assert set_parameters(robot.client, use_sim_time=True) == [""]  # as anybody may: it still answers
     assert set_parameters(robot.client, use_sim_time=False) == [""]
@@ -323,10 +331,7 @@ def test_it_holds_while_what_it_needs_is_missing_and_goes_on_after(robot, fault)
         np.testing.assert_array_equal(command, decisions[-HOLD_TICKS - 1][2])
     moved_ns = max(stamp_ns for stamp_ns, verdict, _ in decisions if not verdict.startswith("hold"))
     assert moved_ns <= fault_ns + MAX_OBS_AGE_S * S
-    robot.diagnostics.clear()
-    robot.wait_for(lambda: robot.diagnostics, "diagnostics")
-    status = robot.diagnostics[-1].status[0]
-    assert (status.level, status.message.split(":")[0]) == (WARN, "hold_stale")
+    assert robot.status("hold_stale: ").level == WARN
     robot.healthy()
     robot.wait_until_moving()
 
@@ -342,11 +347,7 @@ def test_a_camera_that_changes_while_the_arm_moves_stops_it_with_an_error(robot)
 
     robot.edit = widen
     robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stale"] * HOLD_TICKS, "it holds")
-    robot.diagnostics.clear()
-    robot.wait_for(lambda: robot.diagnostics, "diagnostics")
-    status = robot.diagnostics[-1].status[0]
-    assert status.level == ERROR
-    assert "camera right: sends 128x64 px" in status.message
+    assert robot.status("camera right: sends 128x64 px, the policy takes 64x64").level == ERROR
     robot.healthy()
     robot.wait_until_moving()
 
@@ -357,12 +358,8 @@ def test_what_never_came_is_named_before_anything_moves(robot):
     robot.silent = {"right", "gripper"}
     robot.clear()
     robot.client.change("policy_node", "activate", robot.publish)
-    robot.wait_for(lambda: len(robot.diagnostics) >= 2, "diagnostics")
-    status = robot.diagnostics[-1].status[0]
-    assert status.level == WARN
-    assert status.message == (
-        "waiting for the first observation: camera right: nothing received; gripper: nothing received"
-    )
+    waiting = "waiting for the first observation: camera right: nothing received; gripper: nothing received"
+    assert robot.status(waiting).level == WARN
     assert robot.commands == []
 
 
@@ -523,10 +520,8 @@ def test_an_arm_measured_outside_the_workspace_gets_no_command(shared_robot, nod
     robot.clear()
     robot.position_m = (0.0, 600.0, 200.0)
     assert robot.client.change("policy_node", "activate", robot.publish)
-    robot.wait_for(lambda: len(robot.diagnostics) >= 2, "diagnostics")
-    status = robot.diagnostics[-1].status[0]
+    status = robot.status("the arm is measured at (0, 600, 200) m, outside the workspace")
     assert status.level == WARN
-    assert status.message.startswith("the arm is measured at (0, 600, 200) m, outside the workspace")
     assert robot.commands == []
     robot.healthy()
     robot.wait_until_moving()
