@@ -1,0 +1,47 @@
+"""Bridge and policy on the simulated clock: neither waits for the other."""
+
+import json
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+pytestmark = pytest.mark.sim
+
+
+def test_the_policy_moves_the_arm_in_real_time_and_the_arm_stops_when_the_policy_dies(
+    start_node, client, tiny_checkpoint
+):
+    robot = {
+        "task": "reach-v3",
+        "cameras": ["gripperPOV"],
+        "width_px": 64,
+        "height_px": 64,
+        "mode": "realtime",
+        "max_steps": 400,
+        "autostart": True,
+    }
+    served = {"checkpoint": str(tiny_checkpoint), "mode": "realtime", "use_sim_time": True, "threads": 1}
+    bridge = start_node("dp_ros.ros.metaworld_bridge", robot)
+    policy = start_node("dp_ros.ros.policy_node", {**served, "autostart": True})
+    client.watched = [bridge, policy]
+    verdicts = client.listen(String, "policy/verdict")
+    results = client.listen(String, "episode/result")
+    poses = client.listen(PoseStamped, "ee_pose", best_effort=True)
+    client.wait_for(lambda: verdicts, "the policy decides", 60.0)
+    assert client.call(Trigger, "episode/reset", Trigger.Request()).success
+    verdicts.clear()
+    poses.clear()
+    client.wait_for(lambda: sum(not msg.data.startswith("hold") for msg in verdicts) > 20, "the arm moves")
+    assert np.ptp(positions(poses), axis=0).max() > 0.02
+    policy.process.kill()
+    client.watched = [bridge]
+    client.wait_for(lambda: results, "the end of the episode")
+    assert np.ptp(positions(poses)[-20:], axis=0).max() < 0.001
+    assert json.loads(results[-1].data)["steps"] <= 400
+
+
+def positions(poses) -> np.ndarray:
+    return np.array([(m.pose.position.x, m.pose.position.y, m.pose.position.z) for m in poses])
