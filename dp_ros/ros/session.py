@@ -65,7 +65,7 @@ class NodeProcess:
         self._log_path = folder / f"{node}.log"
         with self._log_path.open("w") as log:
             self._process = subprocess.Popen(
-                # The file that sim.launch.py loads, then what this session wants otherwise.
+                # The file that sim.launch.py loads, then what the caller wants otherwise.
                 [
                     *(sys.executable, "-m", module, "--ros-args"),
                     *("--params-file", str(share_file("config/sim.yaml")), "--params-file", str(overrides)),
