@@ -1,4 +1,4 @@
-"""ROS parameters derived from `schema.py`: one declaration of type, unit, bounds and description."""
+"""ROS parameters derived from `dp_ros.schema`: one declaration of type, unit, bounds and description."""
 
 from __future__ import annotations
 

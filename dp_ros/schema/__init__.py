@@ -1,0 +1,54 @@
+"""Every config model of the project, one file a subject. No torch, no ROS."""
+
+from dp_ros.schema.base import (
+    CameraName,
+    Config,
+    ConfigError,
+    Model,
+    Vector3,
+    as_vector,
+    load_yaml,
+    override,
+    parse,
+    parse_assignment,
+)
+from dp_ros.schema.policy import (
+    SCHEMA_VERSION,
+    ActionConfig,
+    DiffusionConfig,
+    EncoderConfig,
+    Horizons,
+    Network,
+    PolicyConfig,
+    PositionKind,
+    UNetConfig,
+)
+from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
+from dp_ros.schema.training import CollectConfig, TrainConfig
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ActionConfig",
+    "BridgeConfig",
+    "CameraName",
+    "CollectConfig",
+    "Config",
+    "ConfigError",
+    "DiffusionConfig",
+    "EncoderConfig",
+    "GateConfig",
+    "Horizons",
+    "Model",
+    "Network",
+    "PolicyConfig",
+    "PositionKind",
+    "RuntimeConfig",
+    "TrainConfig",
+    "UNetConfig",
+    "Vector3",
+    "as_vector",
+    "load_yaml",
+    "override",
+    "parse",
+    "parse_assignment",
+]

@@ -1,0 +1,147 @@
+"""What the weights mean: everything that must agree between training and serving."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dp_ros.schema.base import CameraName, Config
+
+SCHEMA_VERSION = 1
+
+PositionKind = Literal["absolute", "relative", "delta"]
+Network = Literal["unet"]
+
+
+class Horizons(Config):
+    """The three horizons of receding-horizon control (Chi et al. 2023, fig. 3), in control ticks."""
+
+    T_o: int = Field(2, ge=1, le=16, description="observed frames; the newest is now")
+    T_p: int = Field(8, ge=1, le=64, description="predicted actions; the first is at now - (T_o - 1)")
+    T_a: int = Field(4, ge=1, le=64, description="executed actions; the first is now")
+
+    @property
+    def executed(self) -> slice:
+        """The part of a chunk that is executed; its first action answers the newest frame."""
+        return slice(self.T_o - 1, self.T_o - 1 + self.T_a)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Horizons:
+        if self.executed.stop > self.T_p:
+            raise ValueError(
+                f"T_o - 1 + T_a = {self.executed.stop} actions are needed but T_p = {self.T_p} are predicted: "
+                "raise T_p or lower T_a"
+            )
+        return self
+
+
+class EncoderConfig(Config):
+    """Images to one feature vector per frame: ResNet-18 from scratch, GroupNorm, spatial softmax."""
+
+    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1, max_length=4)
+    height_px: int = Field(224, ge=32, le=480, description="every camera is resized to this height")
+    width_px: int = Field(224, ge=32, le=640, description="and to this width")
+    crop_height_px: int = Field(208, ge=32, le=480, description="random in training, centred when served")
+    crop_width_px: int = Field(208, ge=32, le=640)
+    stages: int = Field(
+        4, ge=2, le=4, description="ResNet stages kept; 3 halves the stride before the softmax"
+    )
+    keypoints: int = Field(32, ge=4, le=256, description="spatial-softmax points per camera")
+    feature_dim: int = Field(64, ge=8, le=1024, description="feature length per camera and frame")
+    share_weights: bool = Field(False, description="one ResNet for all cameras instead of one each")
+    proprioception: bool = Field(
+        False, description="also observe (ee_x, ee_y, ee_z [m], gripper); off: vision only, as in the paper"
+    )
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> EncoderConfig:
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras {list(self.cameras)} names one twice")
+        if self.crop_height_px > self.height_px or self.crop_width_px > self.width_px:
+            raise ValueError(
+                f"crop {self.crop_width_px}x{self.crop_height_px} px is larger than the image "
+                f"{self.width_px}x{self.height_px} px"
+            )
+        if min(self.crop_height_px, self.crop_width_px) <= 2 ** (self.stages + 1):  # the stages' stride
+            raise ValueError(
+                f"crop {self.crop_width_px}x{self.crop_height_px} px is one cell after {self.stages} stages, and "
+                "spatial softmax of one cell sees nothing: enlarge the crop or lower stages"
+            )
+        return self
+
+
+class ActionConfig(Config):
+    """An action is (ee_x, ee_y, ee_z [m, base frame], gripper [-1, 1]); each part declares its kind."""
+
+    position: PositionKind = Field(
+        "relative",
+        description="absolute; relative to the last command before the newest frame; delta to the previous action",
+    )
+    gripper: Literal["absolute"] = "absolute"
+
+    @property
+    def dim(self) -> int:
+        return 4
+
+
+class UNetConfig(Config):
+    """Conditional 1-D U-Net with FiLM (Chi et al. 2023, section 3.1; Janner et al. 2022)."""
+
+    channels: tuple[int, ...] = Field((256, 512, 1024), min_length=1, max_length=5)
+    kernel_size: int = Field(5, ge=1, le=9)
+    groups: int = Field(8, ge=1, le=32, description="GroupNorm groups")
+    step_embedding_dim: int = Field(
+        256, ge=8, le=1024, multiple_of=2, description="sinusoidal embedding of k: half sines, half cosines"
+    )
+
+    @model_validator(mode="after")
+    def _divisible(self) -> UNetConfig:
+        for c in self.channels:
+            if c <= 0 or c % self.groups:
+                raise ValueError(
+                    f"channels {list(self.channels)}: {c} is not a multiple of groups {self.groups}"
+                )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size {self.kernel_size} must be odd, so that the length is kept")
+        return self
+
+
+class DiffusionConfig(Config):
+    """Forward process and sampler (Ho et al. 2020; Nichol & Dhariwal 2021; Song et al. 2021)."""
+
+    iterations: int = Field(100, ge=2, le=1000, description="K, the iterations of the forward process")
+    schedule: Literal["squared_cosine"] = "squared_cosine"
+    prediction: Literal["epsilon"] = "epsilon"
+    clip: float = Field(1.0, gt=0, description="the predicted clean action is clipped to [-clip, clip]")
+    sampler: Literal["ddpm", "ddim"] = "ddim"
+    sampler_iterations: int = Field(10, ge=1, le=1000, description="iterations of the sampler; K for ddpm")
+
+    @model_validator(mode="after")
+    def _sampler_fits(self) -> DiffusionConfig:
+        if self.sampler_iterations > self.iterations:
+            raise ValueError(
+                f"sampler_iterations {self.sampler_iterations} exceeds the {self.iterations} iterations trained"
+            )
+        if self.sampler == "ddpm" and self.sampler_iterations != self.iterations:
+            raise ValueError(
+                f"ddpm runs all {self.iterations} iterations: set sampler_iterations to that, or sampler to ddim"
+            )
+        return self
+
+
+class PolicyConfig(Config):
+    """What the weights mean: everything that must agree between training and serving."""
+
+    task: str = Field("", description="the task the policy was trained for; empty for none")
+    rate_hz: float = Field(80.0, gt=0, le=1000, description="control rate; one frame and one action per tick")
+    horizons: Horizons = Horizons()
+    encoder: EncoderConfig = EncoderConfig()
+    action: ActionConfig = ActionConfig()
+    network: Network = "unet"
+    unet: UNetConfig = UNetConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+
+    @property
+    def dt_s(self) -> float:
+        return 1.0 / self.rate_hz

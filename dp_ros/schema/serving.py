@@ -1,0 +1,81 @@
+"""How a policy and the simulated robot run as nodes. Nothing here changes what the weights mean."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dp_ros.schema.base import CameraName, Config, Vector3
+
+
+class GateConfig(Config):
+    """Limits every command passes before it is published. Fail closed: a limit that cannot be checked holds."""
+
+    workspace_low_m: Vector3 = Field(
+        (-0.5, 0.3, 0.0), description="lowest commanded position, base frame [m]"
+    )
+    workspace_high_m: Vector3 = Field(
+        (0.5, 1.0, 0.6), description="highest commanded position, base frame [m]"
+    )
+    max_step_m: float = Field(0.02, gt=0, description="longest move of the command in one tick [m]")
+    max_obs_age_s: float = Field(0.1, gt=0, description="oldest observation a command may answer [s]")
+
+    @model_validator(mode="after")
+    def _box_is_not_empty(self) -> GateConfig:
+        for low, high, axis in zip(self.workspace_low_m, self.workspace_high_m, "xyz", strict=True):
+            if not low < high:
+                raise ValueError(f"workspace {axis}: low {low} is not below high {high}")
+        return self
+
+
+class RuntimeConfig(Config):
+    """How a policy is served: timing, sampler and limits. Nothing here changes what the weights mean."""
+
+    mode: Literal["lockstep", "realtime"] = Field(
+        "realtime", description="lockstep: one command per observation, stamped alike; realtime: own clock"
+    )
+    sampler: Literal["checkpoint", "ddpm", "ddim"] = Field("checkpoint", description="override the sampler")
+    sampler_iterations: int = Field(
+        0, ge=0, le=1000, description="override its iterations; 0: the checkpoint's"
+    )
+    policy_seed: int = Field(0, ge=0, description="seed of the sampler's noise, started anew each episode")
+    image_transport: Literal["raw", "compressed"] = Field(
+        "raw", description="subscribe to camera/<name>/image_raw or to camera/<name>/image_raw/compressed"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the policy runs; auto: a GPU if any"
+    )
+    threads: int = Field(0, ge=0, le=256, description="CPU threads of the inference; 0: torch's choice")
+    episode_gap_s: float = Field(
+        0.5, gt=0, description="frames further apart than this begin a new episode [s]"
+    )
+    gate: GateConfig = GateConfig()
+
+
+class BridgeConfig(Config):
+    """Metaworld as a robot: what it simulates, what its cameras are, and how time passes."""
+
+    task: str = "drawer-open-v3"
+    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1)
+    width_px: int = Field(96, ge=16, le=640)
+    height_px: int = Field(96, ge=16, le=480)
+    markers: bool = Field(False, description="draw Metaworld's goal and finger markers")
+    mode: Literal["lockstep", "realtime"] = "lockstep"
+    first_seed: int = Field(
+        0, ge=0, description="seed of the first episode; the next episode takes the next one"
+    )
+    max_steps: int = Field(200, ge=1, le=500, description="time limit of an episode [ticks]")
+    spectator: str = Field("", description="another camera, for people: published at 480x480; empty for none")
+    auto_reset: bool = Field(False, description="begin episodes without being asked, one after another")
+    command_timeout_s: float = Field(
+        5.0, gt=0, description="lockstep: fail the episode when no command comes [s]"
+    )
+    command_max_age_s: float = Field(
+        0.25, gt=0, description="realtime: hold when the newest command is older [s]"
+    )
+
+    @property
+    def rate_hz(self) -> float:
+        """Metaworld's control rate: 5 substeps of 2.5 ms."""
+        return 80.0

@@ -1,0 +1,73 @@
+"""How demonstrations are made and a policy is trained on them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dp_ros.schema.base import CameraName, Config
+from dp_ros.schema.policy import PolicyConfig
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class CollectConfig(Config):
+    """How demonstrations of the scripted expert are made."""
+
+    task: str = "drawer-open-v3"
+    episodes: int = Field(250, ge=1)
+    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1)
+    width_px: int = Field(224, ge=16, le=640)
+    height_px: int = Field(224, ge=16, le=480)
+    markers: bool = Field(
+        False, description="draw Metaworld's goal and finger markers, which no real camera would see"
+    )
+    noise: tuple[float, ...] = Field(
+        (0.0,),
+        min_length=1,
+        description="std of the noise injected into the executed native action, by turns",
+    )
+    first_seed: int = Field(100_000, ge=0, description="episode i uses seed first_seed + i")
+    max_steps: int = Field(300, ge=1, le=500)
+    keep_steps: int = Field(
+        10, ge=0, description="ticks recorded after success, so that the policy learns to stay"
+    )
+
+    @model_validator(mode="after")
+    def _noise_is_a_scale(self) -> CollectConfig:
+        if min(self.noise) < 0:
+            raise ValueError(f"noise {list(self.noise)} has a negative standard deviation")
+        return self
+
+
+class TrainConfig(Config):
+    """One training run. The defaults are the paper's."""
+
+    policy: PolicyConfig = PolicyConfig()
+    batch_size: int = Field(64, ge=1, description="windows per step")
+    epochs: int | None = Field(100, ge=1, description="passes over the windows; or give steps")
+    steps: int | None = Field(None, ge=1, description="optimiser steps; wins over epochs")
+    noise_samples: int = Field(
+        1,
+        ge=1,
+        description="diffusion targets drawn per encoded window: more signal for one pass of the encoder",
+    )
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-6, ge=0)
+    betas: tuple[Share, Share] = Field((0.95, 0.999), description="AdamW's decay of its two moments")
+    warmup_steps: int = Field(500, ge=0)
+    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    ema_power: float = Field(0.75, gt=0, le=1, description="EMA decay at step n is 1 - (1 + n)^-power")
+    ema_max: float = Field(0.9999, gt=0, lt=1)
+    precision: Literal["f32", "bf16"] = "f32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(0, ge=0)
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints to resume from")
+    log_every: int = Field(20, ge=1)
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> TrainConfig:
+        if self.steps is None and self.epochs is None:
+            raise ValueError("neither steps nor epochs is given: set one")
+        return self
