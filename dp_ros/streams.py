@@ -8,9 +8,8 @@ and anything that reads recorded streams assemble their frames here.
 from __future__ import annotations
 
 import bisect
-from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -40,13 +39,40 @@ class Frame:
         return np.append(self.ee_position_m, self.gripper)
 
 
+class Sample(NamedTuple, Generic[Value]):
+    """One measurement, with its own stamp."""
+
+    stamp_ns: int
+    value: Value
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The samples that make the frame of one tick."""
+
+    stamp_ns: int
+    pictures: tuple[Sample[Any], ...]  # cameras in the policy's order
+    ee_position_m: Sample[NDArray[np.float64]]
+    gripper: Sample[float]
+
+    @property
+    def samples(self) -> tuple[Sample[Any], ...]:
+        return (*self.pictures, self.ee_position_m, self.gripper)
+
+    @property
+    def sampled_ns(self) -> int:
+        """Stamp of the oldest sample."""
+        return min(sample.stamp_ns for sample in self.samples)
+
+
 class Stream(Generic[Value]):
     """The newest samples of one source, ordered by stamp."""
 
-    def __init__(self, capacity: int = 64) -> None:
+    def __init__(self, capacity: int | None = 64) -> None:
+        """`capacity` None keeps everything, for recorded streams."""
         self._capacity = capacity
-        self._stamps: deque[int] = deque()
-        self._values: deque[Value] = deque()
+        self._stamps: list[int] = []
+        self._values: list[Value] = []
 
     def put(self, stamp_ns: int, value: Value) -> None:
         """Add a sample; one that comes late is sorted in, one with a stamp already there replaces it. A full
@@ -58,16 +84,15 @@ class Stream(Generic[Value]):
         if len(self._stamps) == self._capacity:
             if at == 0:
                 return
-            self._stamps.popleft()
-            self._values.popleft()
+            del self._stamps[0], self._values[0]
             at -= 1
         self._stamps.insert(at, stamp_ns)
         self._values.insert(at, value)
 
-    def at(self, stamp_ns: int) -> tuple[int, Value] | None:
-        """The newest sample not after `stamp_ns`, with its stamp; None when there is none."""
+    def at(self, stamp_ns: int) -> Sample[Value] | None:
+        """The newest sample not after `stamp_ns`; None when there is none."""
         at = bisect.bisect_right(self._stamps, stamp_ns)
-        return (self._stamps[at - 1], self._values[at - 1]) if at else None
+        return Sample(self._stamps[at - 1], self._values[at - 1]) if at else None
 
     def drop_after(self, stamp_ns: int) -> None:
         """Forget the samples stamped later than `stamp_ns`."""
@@ -87,15 +112,19 @@ class Stream(Generic[Value]):
 class FrameAssembler:
     """All streams of one arm; makes the frame of a given time."""
 
-    def __init__(self, cameras: tuple[str, ...], max_age_ns: int) -> None:
+    def __init__(self, cameras: tuple[str, ...], max_age_ns: int, capacity: int | None = 64) -> None:
+        """`capacity` samples of each stream are kept; None keeps all, for recorded streams.
+
+        The streams of `images` hold pictures, or anything that stands for one until it is looked at.
+        """
         self.cameras, self.max_age_ns = cameras, max_age_ns
-        self.images: dict[str, Stream[NDArray[np.uint8]]] = {camera: Stream() for camera in cameras}
-        self.ee_position_m: Stream[NDArray[np.float64]] = Stream()
-        self.gripper: Stream[float] = Stream()
+        self.images: dict[str, Stream[Any]] = {camera: Stream(capacity) for camera in cameras}
+        self.ee_position_m: Stream[NDArray[np.float64]] = Stream(capacity)
+        self.gripper: Stream[float] = Stream(capacity)
         self._ahead_ns: dict[str, int] = {}  # of streams that sent nothing better since
         self._now_ns = -(2**63)
 
-    def streams(self) -> dict[str, Stream[NDArray[np.uint8]] | Stream[NDArray[np.float64]] | Stream[float]]:
+    def streams(self) -> dict[str, Stream[Any]]:
         return {
             **{f"camera {name}": stream for name, stream in self.images.items()},
             "ee_pose": self.ee_position_m,
@@ -107,15 +136,15 @@ class FrameAssembler:
         problems = []
         for name, stream in self.streams().items():
             sample = stream.at(stamp_ns)
-            if sample is not None and stamp_ns - sample[0] <= self.max_age_ns:
-                if not name.startswith("camera") and not np.isfinite(sample[1]).all():
+            if sample is not None and stamp_ns - sample.stamp_ns <= self.max_age_ns:
+                if not name.startswith("camera") and not np.isfinite(sample.value).all():
                     problems.append(f"{name}: not a finite number")
             elif name in self._ahead_ns:
                 problems.append(f"{name}: stamped {self._ahead_ns[name] / 1e6:.0f} ms in the future")
             elif sample is None:
                 problems.append(f"{name}: nothing received")
             else:
-                problems.append(f"{name}: {(stamp_ns - sample[0]) / 1e6:.0f} ms old")
+                problems.append(f"{name}: {(stamp_ns - sample.stamp_ns) / 1e6:.0f} ms old")
         return problems
 
     def refuse_future(self, now_ns: int) -> None:
@@ -136,27 +165,36 @@ class FrameAssembler:
             elif newest_ns is not None and now_ns - newest_ns <= self.max_age_ns:
                 self._ahead_ns.pop(name, None)
 
-    def frame(self, stamp_ns: int) -> Frame | None:
-        """The frame at `stamp_ns`, or None while a stream is missing."""
+    def select(self, stamp_ns: int) -> Selection | None:
+        """The samples of the frame at `stamp_ns`, or None while a stream is missing."""
         if self.missing(stamp_ns):
             return None
-        samples = [self.images[camera].at(stamp_ns) for camera in self.cameras]
+        pictures = [self.images[camera].at(stamp_ns) for camera in self.cameras]
         pose, gripper = self.ee_position_m.at(stamp_ns), self.gripper.at(stamp_ns)
         assert pose is not None
         assert gripper is not None
-        pictures = [sample for sample in samples if sample is not None]
-        return Frame(
-            stamp_ns,
-            np.stack([pixels for _, pixels in pictures]),
-            pose[1],
-            gripper[1],
-            sampled_ns=min(pose[0], gripper[0], *(stamp for stamp, _ in pictures)),
-        )
+        return Selection(stamp_ns, tuple(p for p in pictures if p is not None), pose, gripper)
+
+    def frame(self, stamp_ns: int) -> Frame | None:
+        """The frame at `stamp_ns`, or None while a stream is missing."""
+        selection = self.select(stamp_ns)
+        return to_frame(selection) if selection else None
 
     def clear(self) -> None:
         self._ahead_ns.clear()
         for stream in self.streams().values():
             stream.clear()
+
+
+def to_frame(selection: Selection) -> Frame:
+    """The frame that the samples make, once their pictures are there."""
+    return Frame(
+        selection.stamp_ns,
+        np.stack([picture.value for picture in selection.pictures]),
+        selection.ee_position_m.value,
+        selection.gripper.value,
+        selection.sampled_ns,
+    )
 
 
 def fit_image(

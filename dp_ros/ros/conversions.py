@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dp_ros.streams import Selection, fit_image
+
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Time
     from geometry_msgs.msg import PoseStamped
@@ -81,6 +83,18 @@ def to_rgb(msg: Any) -> NDArray[np.uint8]:
     if hasattr(msg, "format"):
         return compressed_to_rgb(msg)
     raise ConversionError(f"{type(msg).__name__} is no image: use sensor_msgs/Image or CompressedImage")
+
+
+def to_picture(msg: Any, camera: str, height_px: int, width_px: int) -> NDArray[np.uint8]:
+    """The message of a camera -> uint8 (height_px, width_px, 3), as the policy takes it.
+
+    ConversionError or ImageSizeError, which name the camera.
+    """
+    try:
+        rgb = to_rgb(msg)
+    except ConversionError as error:
+        raise ConversionError(f"camera {camera}: {error}") from None
+    return fit_image(rgb, height_px, width_px, f"camera {camera}")
 
 
 def image_to_rgb(msg: Any) -> NDArray[np.uint8]:
@@ -264,6 +278,24 @@ def gripper_state(position: float, stamp_ns: int, name: str = "gripper") -> Join
 def joint_state_to_position(msg: Any, name: str = "gripper") -> float:
     """JointState -> the only position or that of `name`, as sent; ConversionError if there is none."""
     return _joint_value(msg, name, "position")
+
+
+def selection_to_ages(selection: Selection, names: Sequence[str]) -> JointState:
+    """The samples of a frame -> JointState: how old each stream's was at the tick [s], exact to the nanosecond.
+
+    With it, whoever has the messages can assemble the very frame again: a late message was not there yet.
+    """
+    ages_s = [(selection.stamp_ns - sample.stamp_ns) / NS_PER_S for sample in selection.samples]
+    from sensor_msgs.msg import JointState
+
+    return JointState(header=_header(selection.stamp_ns), name=list(names), position=ages_s)
+
+
+def ages_to_stamps(msg: Any) -> tuple[int, dict[str, int]]:
+    """What `selection_to_ages` made -> (tick [ns], stream -> stamp of its sample [ns])."""
+    tick_ns = stamp_to_ns(msg.header.stamp)
+    ages_ns = [round(age_s * NS_PER_S) for age_s in msg.position]
+    return tick_ns, {name: tick_ns - age_ns for name, age_ns in zip(msg.name, ages_ns, strict=True)}
 
 
 def _joint_state(stamp_ns: int, name: str, **values: Sequence[float]) -> JointState:

@@ -2,7 +2,8 @@
 
 lockstep: publish the observation stamped t, wait for the command stamped t, step once. realtime: step on the
 wall clock, hold when no fresh command came. Episodes begin by the service `episode/reset` (or by themselves
-with `auto_reset`) and end with a message on `episode/result`.
+with `auto_reset`) and end with a message on `episode/result`. With `expert`, the scripted expert commands the arm over
+the command topics, as a policy would, and publishes its clean answers on `expert/ee_pose` and `expert/gripper`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from std_srvs.srv import Trigger
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import GRIPPER_DOWN, CommandPairing
 from dp_ros.ros.diagnostics import OK, WARN, Diagnostics
+from dp_ros.ros.expert_commander import ExpertCommander
 from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import BridgeConfig
@@ -78,6 +80,7 @@ class MetaworldBridge(LifecycleNode):
         self._seed_publisher = publisher(Int64, "episode/seed", qos.LATCHED)
         self._success_publisher = publisher(Bool, "episode/success", qos.LATCHED)
         self._result_publisher = publisher(String, "episode/result", qos.RELIABLE_DEEP)
+        self._expert = ExpertCommander(config, BASE_FRAME, publisher) if config.expert else None
         self._pairing = CommandPairing(self._on_command)
         self._entities = [
             self.create_subscription(PoseStamped, "command/ee_pose", self._pairing.pose, qos.RELIABLE),
@@ -92,6 +95,7 @@ class MetaworldBridge(LifecycleNode):
         self._waiting_ns: int | None = None  # lockstep: the stamp a command is awaited for
         self._asked_s = self._published_s = 0.0
         self._newest: tuple[int, NDArray[np.float64]] | None = None
+        self._after_success = 0
         self._hold: NDArray[np.float64] = np.zeros(4)
         self.get_logger().info(f"{self._arm.task} ready, {config.mode}, cameras {', '.join(config.cameras)}")
         return TransitionCallbackReturn.SUCCESS
@@ -148,11 +152,30 @@ class MetaworldBridge(LifecycleNode):
         if not self._active:
             response.success, response.message = False, "metaworld_bridge is not active"
             return response
+        if lacking := self._lacks_readers():
+            response.success, response.message = False, f"{lacking} has too few subscribers yet"
+            return response
+        if others := self._other_commanders():
+            response.success, response.message = False, others
+            return response
         if self._running:
             self._end("reset")
         self._begin()
         response.success, response.message = True, str(self._seed)
         return response
+
+    def _lacks_readers(self) -> str:
+        """An observation topic that has fewer subscribers than `min_readers`; a late one would miss the first."""
+        publishers = [self._pose_publisher, self._gripper_publisher, *self._image_publishers.values()]
+        publishers += self._expert.publishers if self._expert else []
+        lacking = (p for p in publishers if p.get_subscription_count() < self._config.min_readers)
+        return next((publisher.topic_name for publisher in lacking), "")
+
+    def _other_commanders(self) -> str:
+        """Why the expert may not command: somebody else does. Empty when it may, or need not."""
+        if self._expert and self.count_publishers("command/ee_pose") > 1:
+            return "command/ee_pose has another publisher: stop the policy or the teleoperation, or set expert to false"
+        return ""
 
     def _begin(self) -> None:
         self._seed, self._next_seed = self._next_seed, self._next_seed + 1
@@ -165,6 +188,9 @@ class MetaworldBridge(LifecycleNode):
         assert self._arm is not None
         observation = self._arm.reset(seed)
         self._time_ns += _EPISODE_GAP_NS
+        if self._expert:
+            self._expert.begin(self._arm, seed)
+        self._after_success = 0
         self._newest = None
         self._hold = np.append(self._arm.target_m, 0.0)
         self._asked_s = time.monotonic()
@@ -210,7 +236,8 @@ class MetaworldBridge(LifecycleNode):
         assert self._arm is not None
         self._time_ns += self._dt_ns
         observation = self._arm.step(command)
-        if self._arm.success or self._arm.steps >= self._config.max_steps:
+        self._after_success += self._arm.success
+        if self._after_success > self._config.keep_steps or self._arm.steps >= self._config.max_steps:
             self._publish(observation, expect_command=False)
             self._end("time limit")
         else:
@@ -226,8 +253,13 @@ class MetaworldBridge(LifecycleNode):
             self._begin()
 
     def _is_wanted(self) -> bool:
-        """Whether an episode may begin by itself: somebody is there to command it."""
-        return self._config.auto_reset and self.count_publishers("command/ee_pose") > 0
+        """Whether an episode may begin by itself: somebody is there to command it, and no two."""
+        return (
+            self._config.auto_reset
+            and self.count_publishers("command/ee_pose") > 0
+            and not self._lacks_readers()
+            and not self._other_commanders()
+        )
 
     def _wait_for_command(self) -> None:
         assert self._arm is not None
@@ -275,6 +307,8 @@ class MetaworldBridge(LifecycleNode):
             frame_id = f"{camera}_optical_frame"
             self._info_publishers[camera].publish(self._camera_info(camera, stamp, frame_id))
             self._image_publishers[camera].publish(conversions.rgb_to_image(pixels, stamp_ns, frame_id))
+        if self._expert and self._running and (expect_command or self._config.mode == "realtime"):
+            self._expert.command(stamp_ns)
 
     def _camera_info(self, camera: str, stamp: Any, frame_id: str) -> CameraInfo:
         assert self._arm is not None

@@ -28,7 +28,7 @@ from dp_ros.ros.markers import chunk_to_path, plan_markers
 from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import ConfigError, RuntimeConfig
-from dp_ros.streams import Frame, FrameAssembler, ImageSizeError, fit_image
+from dp_ros.streams import FrameAssembler, ImageSizeError, Selection, to_frame
 
 _HOLD_ARRIVES_S = 0.25
 
@@ -132,6 +132,7 @@ class PolicyNode(LifecycleNode):
         self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
         self._verdict_publisher = publish(String, "policy/verdict", qos.RELIABLE)
         self._duration_publisher = publish(Float64, "policy/plan_duration", qos.RELIABLE_DEEP)
+        self._ages_publisher = publish(JointState, "policy/ages", qos.RELIABLE)
         self._path_publisher = publish(Path, "policy/path", 10)
         self._marker_publisher = publish(MarkerArray, "policy/markers", 10)
         self._view_publisher = publish(Image, "policy/image", 10)
@@ -162,12 +163,8 @@ class PolicyNode(LifecycleNode):
             if not self._active:
                 return
             try:
-                rgb = conversions.to_rgb(msg)
-                pixels = fit_image(rgb, encoder.height_px, encoder.width_px, f"camera {camera}")
-            except conversions.ConversionError as error:
-                self._refuse_image(camera, f"camera {camera}: {error}")
-                return
-            except ImageSizeError as error:
+                pixels = conversions.to_picture(msg, camera, encoder.height_px, encoder.width_px)
+            except (conversions.ConversionError, ImageSizeError) as error:
                 self._refuse_image(camera, str(error))
                 return
             self._bad_images.pop(camera, None)
@@ -215,8 +212,8 @@ class PolicyNode(LifecycleNode):
         """Answer the observation stamped `stamp_ns` once all of it is there."""
         if not self._lockstep or stamp_ns == self._decided_ns:
             return
-        frame = self._streams.frame(stamp_ns)
-        if frame is not None and self._observe(frame):
+        selection = self._streams.select(stamp_ns)
+        if selection is not None and self._observe(selection):
             self._decided_ns = stamp_ns
             self._decide(stamp_ns)
 
@@ -225,14 +222,18 @@ class PolicyNode(LifecycleNode):
             return
         now_ns = self.get_clock().now().nanoseconds
         self._streams.refuse_future(now_ns)
-        frame = self._streams.frame(now_ns)
-        if frame is not None:
-            self._observe(frame)
+        selection = self._streams.select(now_ns)
+        if selection is not None:
+            self._observe(selection)
         self._decide(now_ns)
 
-    def _observe(self, frame: Frame) -> bool:
+    def _observe(self, selection: Selection) -> bool:
         refused_before = self._controller.refused
-        is_taken = self._controller.observe(frame)
+        is_taken = self._controller.observe(to_frame(selection))
+        if is_taken:
+            self._ages_publisher.publish(
+                conversions.selection_to_ages(selection, tuple(self._streams.streams()))
+            )
         if self._controller.refused and not refused_before:
             self.get_logger().error(self._controller.refused)
         return is_taken
@@ -270,7 +271,7 @@ class PolicyNode(LifecycleNode):
                 self._marker_publisher.publish(markers)
         if self._view_publisher.get_subscription_count():
             newest = [stream.at(decision.command.stamp_ns) for stream in self._streams.images.values()]
-            pictures = [sample[1] for sample in newest if sample is not None]
+            pictures = [sample.value for sample in newest if sample is not None]
             if pictures:
                 view = conversions.rgb_to_image(
                     np.hstack(pictures), decision.command.stamp_ns, self._frame_id

@@ -1,5 +1,6 @@
 """Every config model of the project, one file a subject. No torch, no ROS."""
 
+from dp_ros.schema.bags import AuditConfig, ConvertConfig, RecorderConfig, TopicMap
 from dp_ros.schema.base import (
     CameraName,
     Config,
@@ -29,11 +30,13 @@ from dp_ros.schema.training import CollectConfig, TrainConfig
 __all__ = [
     "SCHEMA_VERSION",
     "ActionConfig",
+    "AuditConfig",
     "BridgeConfig",
     "CameraName",
     "CollectConfig",
     "Config",
     "ConfigError",
+    "ConvertConfig",
     "DiffusionConfig",
     "EncoderConfig",
     "GateConfig",
@@ -42,7 +45,9 @@ __all__ = [
     "Network",
     "PolicyConfig",
     "PositionKind",
+    "RecorderConfig",
     "RuntimeConfig",
+    "TopicMap",
     "TrainConfig",
     "UNetConfig",
     "Vector3",

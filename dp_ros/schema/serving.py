@@ -75,6 +75,15 @@ class BridgeConfig(Config):
         0.25, gt=0, description="realtime: hold when the newest command is older [s]"
     )
 
+    expert: bool = Field(False, description="the scripted expert commands the arm, over the command topics")
+    noise: tuple[float, ...] = Field(
+        (0.0,), min_length=1, description="expert: std of the noise on the executed native action, by turns"
+    )
+    keep_steps: int = Field(0, ge=0, le=500, description="ticks that an episode goes on after success")
+    min_readers: int = Field(
+        0, ge=0, le=16, description="lockstep: subscribers an observation needs before an episode may begin"
+    )
+
     @property
     def rate_hz(self) -> float:
         """Metaworld's control rate: 5 substeps of 2.5 ms."""

@@ -25,28 +25,43 @@ class Demonstration:
     command: Array  # (T, 4) the command that was executed
 
 
+class NoisyExpert:
+    """The scripted expert of one episode: a clean answer for each tick, and the command that moves the arm.
+
+    `noise` is the standard deviation added to each coordinate of the executed native action, before it is
+    clipped to [-1, 1] (1 is one centimetre per tick; DART, Laskey et al. 2017). The gripper is never perturbed.
+    """
+
+    def __init__(self, arm: MetaworldArm, seed: int, noise: float = 0.0) -> None:
+        self._arm, self._noise = arm, noise
+        self._rng = np.random.default_rng([seed, int(noise * 1000)])
+
+    def answer(self) -> tuple[Array, Array]:
+        """(action, command), both absolute (4,), at the arm's present state; once for each tick."""
+        action = self._arm.expert_command()
+        command = action.copy()
+        if self._noise > 0:
+            native = self._arm.to_native(action)
+            native[:3] += self._rng.normal(0.0, self._noise, 3)
+            command = self._arm.to_command(native)
+        return action, command
+
+
 def demonstrate(
     arm: MetaworldArm, seed: int, noise: float = 0.0, max_steps: int = 300, keep_steps: int = 0
 ) -> Demonstration | None:
     """Run the expert on one seed; None when it does not succeed in `max_steps`.
 
-    `noise` is the standard deviation added to each coordinate of the executed native action, before it is
-    clipped to [-1, 1] (1 is one centimetre per tick; DART, Laskey et al. 2017). The gripper is never
-    perturbed. `keep_steps` ticks are recorded after the success.
+    `noise`: see NoisyExpert. `keep_steps` ticks are recorded after the success.
     """
-    rng = np.random.default_rng([seed, int(noise * 1000)])
+    expert = NoisyExpert(arm, seed, noise)
     observation = arm.reset(seed)
     seen: list[Observation] = []
     actions: list[Array] = []
     commands: list[Array] = []
     after_success = 0
     while len(seen) < max_steps and after_success <= keep_steps:
-        action = arm.expert_command()
-        command = action.copy()
-        if noise > 0:
-            native = arm.to_native(action)
-            native[:3] += rng.normal(0.0, noise, 3)
-            command = arm.to_command(native)
+        action, command = expert.answer()
         seen.append(observation)
         actions.append(action)
         commands.append(command)

@@ -1,0 +1,163 @@
+"""Bags on disk: rosbag2 folders and single files, MCAP or sqlite3, read as serialized messages.
+
+A bag's `custom` data says what its messages do not: task, seed, outcome, who recorded it and a note.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader, ReaderError
+
+METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` where metadata.yaml is lost
+OUTCOMES = ("success", "failure", "discarded", "unknown")
+_FILES = (".mcap", ".db3")
+
+
+class BagError(ValueError):
+    """A bag that cannot be used; one line: which, what is wrong, and what to do."""
+
+
+@dataclass(frozen=True)
+class BagInfo:
+    """What a bag says of itself, without reading its messages."""
+
+    path: Path
+    start_ns: int  # receive times
+    duration_s: float
+    messages: int
+    topics: Mapping[str, tuple[str, int]]  # name -> (type, messages)
+    custom: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def outcome(self) -> str:
+        """One of OUTCOMES, or empty: whoever recorded it did not say."""
+        return self.custom.get("outcome", "")
+
+
+class BagReader:
+    """`with BagReader(path) as bag:` gives its info and its messages."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._reader = _open(self.path)
+        self.info = BagInfo(
+            self.path,
+            self._reader.start_time,
+            self._reader.duration / 1e9,
+            self._reader.message_count,
+            {name: (topic.msgtype or "", topic.msgcount) for name, topic in self._reader.topics.items()},
+            self._custom(),
+        )
+
+    def __enter__(self) -> BagReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._reader.is_open:
+            self._reader.close()
+
+    def messages(self, topics: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
+        """(topic, receive time [ns], serialized message) of the topics, in the order of their receive times."""
+        wanted = set(topics)
+        connections: list[Connection] = [c for c in self._reader.connections if c.topic in wanted]
+        if not connections:  # none at all would mean every topic
+            return
+        try:
+            for connection, received_ns, data in self._reader.messages(connections):
+                yield connection.topic, received_ns, data
+        except Exception as error:  # whatever a damaged file makes of its reader
+            raise BagError(f"{self.path}: is damaged ({_reason(error)}); {_repair_hint(self.path)}") from None
+
+    def _custom(self) -> dict[str, str]:
+        custom: Any = getattr(self._reader.storage.metadata, "custom", None)
+        return {str(key): str(value) for key, value in (custom or {}).items()}
+
+
+def find_bags(paths: Iterable[str | Path]) -> list[Path]:
+    """The bags that the paths are or contain, each folder's in the natural order of their names.
+
+    BagError for a path that holds none. Hidden folders and what a repair has put aside are left out.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise BagError(f"{path}: does not exist")
+        bags = [path] if is_bag(path) else sorted((p for p in _folders(path) if is_bag(p)), key=_natural)
+        if not bags:
+            raise BagError(f"{path}: holds no bag (a folder with metadata.yaml, .mcap or .db3 files)")
+        found += [bag for bag in bags if bag not in found]
+    return found
+
+
+def is_bag(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix in _FILES
+    return (path / "metadata.yaml").is_file() or bool(storage_files(path))
+
+
+def storage_files(bag: Path) -> list[Path]:
+    """The files that hold a bag folder's messages."""
+    return sorted(p for p in bag.iterdir() if p.suffix in _FILES and not p.name.startswith("."))
+
+
+def read_metadata(bag: Path) -> dict[str, Any]:
+    """metadata.yaml's `rosbag2_bagfile_information`; BagError where it cannot be read."""
+    try:
+        return dict(yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"])
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise BagError(
+            f"{bag}: metadata.yaml cannot be read ({_reason(error)}); {_repair_hint(bag)}"
+        ) from None
+
+
+def _open(path: Path) -> Reader:
+    if not path.exists():
+        raise BagError(f"{path}: does not exist")
+    if not is_bag(path):
+        raise BagError(f"{path}: is no bag (a folder with metadata.yaml, or a .mcap or .db3 file)")
+    if path.is_dir() and not (path / "metadata.yaml").is_file():
+        raise BagError(f"{path}: was not closed (it has no metadata.yaml); {_repair_hint(path)}")
+    try:
+        reader = Reader(path)
+        reader.open()
+    except Exception as error:  # rosbags raises whatever a damaged file makes of it
+        raise BagError(f"{path}: cannot be opened ({_reason(error)}); {_repair_hint(path)}") from None
+    return reader
+
+
+def _repair_hint(path: Path) -> str:
+    if path.is_dir() and any(file.suffix == ".db3" for file in storage_files(path)):
+        return f"try `ros2 bag reindex {path}`"
+    return f"run `dp_ros bag repair {path}`"
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:160] if isinstance(error, ReaderError) and text else f"{type(error).__name__}: {text}"[:160]
+
+
+def _folders(path: Path) -> list[Path]:
+    return [p for p in path.iterdir() if not p.name.startswith(".")] if path.is_dir() else []
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """episode_2 comes before episode_10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]

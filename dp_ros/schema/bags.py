@@ -1,0 +1,111 @@
+"""How demonstrations are recorded as bags, checked, and made into a dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dp_ros.schema.base import CameraName, Config
+
+Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
+Outcome = Literal["success", "failure", "discarded", "unknown"]
+
+
+class RecorderConfig(Config):
+    """One bag per episode: what is recorded, where, and what is refused."""
+
+    folder: str = Field("runs/bags", description="folder of the bags; each episode becomes one in it")
+    prefix: str = Field(
+        "episode", pattern=r"^[A-Za-z0-9_-]+$", description="bags are called PREFIX_00000, PREFIX_00001, ..."
+    )
+    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), description="record camera/<name>/image_raw")
+    image_transport: Literal["raw", "compressed"] = Field(
+        "raw", description="record camera/<name>/image_raw or camera/<name>/image_raw/compressed"
+    )
+    topics: tuple[str, ...] = Field((), description="more topics to record, of any type")
+    compression: Literal["none", "zstd"] = Field("none", description="of the chunks in the bag")
+    queue_mb: float = Field(
+        256.0, gt=0, le=16384, description="messages waiting for the disk [MB]; beyond it they are dropped"
+    )
+    min_free_mb: float = Field(
+        1000.0, ge=0, description="free disk space below which no episode starts, and one under way ends [MB]"
+    )
+    sync_s: float = Field(
+        0.25, gt=0, le=1.0, description="what a power failure may cost: time between two syncs to disk [s]"
+    )
+    settle_s: float = Field(
+        0.25, ge=0, le=5.0, description="how long messages sent before the stop may still arrive [s]"
+    )
+    stop_with_episode: bool = Field(False, description="episode/result ends the bag, with its success")
+    task: str = Field("", description="kept with each bag where episode/task is not published")
+    operator: str = Field("", description="who demonstrates; kept with each bag")
+    note: str = Field("", description="kept with each bag; record/note replaces it for one episode")
+    mode: Literal["lockstep", "realtime"] = Field(
+        "realtime", description="how time passes; in lockstep no sample may be held over a tick"
+    )
+    collect: str = Field("", description="JSON of the settings a scripted collection was made with")
+
+
+class TopicMap(Config):
+    """Which topics of a bag are what. Names without a leading slash are below `namespace`."""
+
+    namespace: str = Field("", description="e.g. /arm")
+    cameras: dict[CameraName, Topic] = Field(
+        default_factory=dict,
+        description="camera -> topic; empty: every camera/<name>/image_raw and .../compressed in the bag",
+    )
+    ee_pose: Topic = "ee_pose"
+    gripper: Topic = "gripper/state"
+    gripper_joint: str = Field("gripper", description="its joint, where the state holds several")
+    command_pose: Topic = "command/ee_pose"
+    command_gripper: Topic = "command/gripper"
+    expert_pose: Topic = Field(
+        "expert/ee_pose", description="the clean answer, where noise was injected; else the command"
+    )
+    expert_gripper: Topic = "expert/gripper"
+
+    def absolute(self, topic: str) -> str:
+        """The topic's full name, as it stands in a bag."""
+        return topic if topic.startswith("/") else f"/{self.namespace.strip('/')}/{topic}".replace("//", "/")
+
+
+class AuditConfig(Config):
+    """What an episode may not exceed, or it is not trained on."""
+
+    max_gap_s: float = Field(0.1, gt=0, description="longest time between two samples of a stream [s]")
+    max_missing: float = Field(
+        0.02, ge=0, le=1, description="share of samples missing at the stream's own rate"
+    )
+    max_late: float = Field(0.02, ge=0, le=1, description="share of samples out of order")
+    max_skew_s: float = Field(
+        0.05, gt=0, description="longest time from a picture to the nearest measured pose [s]"
+    )
+    min_duration_s: float = Field(0.1, ge=0, description="shortest time that all streams cover [s]")
+
+
+class ConvertConfig(Config):
+    """How bags become a dataset."""
+
+    rate_hz: float = Field(80.0, gt=0, le=1000, description="control rate: one frame and one action per tick")
+    cameras: tuple[CameraName, ...] = Field((), description="empty: all that every bag has")
+    width_px: int = Field(0, ge=0, le=640, description="of the dataset's pictures; 0: as recorded")
+    height_px: int = Field(0, ge=0, le=480, description="0: as recorded")
+    max_age_s: float = Field(
+        0.1, gt=0, description="oldest sample a frame may hold [s]; lockstep bags allow none"
+    )
+    as_arrived: bool = Field(
+        False, description="hold what had arrived by the tick, not what was stamped by then"
+    )
+    outcomes: tuple[Outcome, ...] = Field(
+        ("success",), min_length=1, description="what to convert, of bags that say how they ended"
+    )
+    accept_failed: bool = Field(False, description="convert episodes that fail the audit as well")
+    topics: TopicMap = TopicMap()
+    audit: AuditConfig = AuditConfig()
+
+    @model_validator(mode="after")
+    def _whole_size(self) -> ConvertConfig:
+        if (self.width_px == 0) != (self.height_px == 0):
+            raise ValueError(f"size {self.width_px}x{self.height_px}: give both, or neither")
+        return self
