@@ -77,6 +77,7 @@ setup(
             "dp_ros = dp_ros.cli:main",
             "policy_node = dp_ros.ros.start:policy_node",
             "metaworld_bridge = dp_ros.ros.start:metaworld_bridge",
+            "recorder_node = dp_ros.ros.start:recorder_node",
         ],
     },
 )

@@ -13,6 +13,7 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.schema", "ConfigError", USAGE),
     ("dp_ros.sim.metaworld_arm", "TaskError", USAGE),
     ("dp_ros.streams", "ImageSizeError", USAGE),
+    ("dp_ros.data.bag_reader", "BagError", FAILED),
     ("dp_ros.data.episodes", "DatasetError", FAILED),
     ("dp_ros.policy.checkpoint_config", "CheckpointError", FAILED),
     ("dp_ros.policy.normalizer", "StatsError", FAILED),
@@ -20,7 +21,7 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.sim.rendering", "RenderingError", FAILED),
     ("dp_ros.ros.conversions", "ConversionError", FAILED),
     ("dp_ros.ros.environment", "RosMissingError", FAILED),
-    ("dp_ros.ros.session", "SessionError", FAILED),
+    ("dp_ros.ros.processes", "SessionError", FAILED),
 )
 
 

@@ -70,7 +70,9 @@ class BagWriter:
         qos: Sequence[Mapping[str, Any]] = (),
         definition: Definition | None = None,
     ) -> None:
-        """Announce a topic, its type ("sensor_msgs/msg/Image") and the QoS profiles its publishers offer."""
+        """Announce a topic, its type ("sensor_msgs/msg/Image") and the QoS profiles its publishers offer; once."""
+        if topic in self._topics:
+            return
         definition = definition or message_definition(type_name)
         if type_name not in self._schemas:
             self._schemas[type_name] = self._writer.register_schema(

@@ -24,7 +24,7 @@ from dp_ros.control.safety import Command
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import CommandPairing, command_to_messages
 from dp_ros.ros.environment import node_environment
-from dp_ros.ros.session import SessionError
+from dp_ros.ros.processes import SessionError
 
 _CAMERA = "camera/bench/image_raw"
 

@@ -63,6 +63,8 @@ def _descriptor(field: FieldInfo, default: Any) -> ParameterDescriptor:
     choices = get_args(field.annotation) if get_origin(field.annotation) is not None else ()
     if choices and all(isinstance(choice, str) for choice in choices):
         descriptor.additional_constraints = f"one of: {', '.join(choices)}"
+    if default == []:  # an empty list has no type that rclpy could hold a value to
+        descriptor.dynamic_typing = True
     low, high = -_LARGEST, _LARGEST
     bounded = False
     for constraint in field.metadata:

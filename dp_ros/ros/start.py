@@ -19,3 +19,7 @@ def policy_node() -> None:
 
 def metaworld_bridge() -> None:
     _start("dp_ros.ros.metaworld_bridge")
+
+
+def recorder_node() -> None:
+    _start("dp_ros.ros.recorder_node")

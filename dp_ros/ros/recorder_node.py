@@ -1,0 +1,286 @@
+"""The recorder: one bag per episode, begun and ended by service or by topic. Messages are never decoded.
+
+`record/start`, `record/success`, `record/failure`, `record/discard` (std_srvs/Trigger), or the same words on the
+topic `record/command`; each end is reported on `record/status`. A discarded episode keeps its bag, labelled so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import Int64, String
+from std_srvs.srv import Trigger
+
+from dp_ros.data.bag_reader import BagError
+from dp_ros.data.recording import Recording
+from dp_ros.ros import qos
+from dp_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics
+from dp_ros.ros.node_main import reported, run_process
+from dp_ros.ros.parameters import read_config
+from dp_ros.ros.recorder_topics import Sources, required_topics, wanted_topics
+from dp_ros.schema import RecorderConfig
+
+_ENDS = {"success": "success", "failure": "failure", "discard": "discarded"}
+_DISCOVER_S = 0.25
+_SLOW_DISK_S = 1.0  # a backlog that a power failure would cost
+
+
+class RecorderNode(LifecycleNode):
+    """Lifecycle node around one `Recording` at a time."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder_node")
+        self.fatal: str | None = None
+        self._config = read_config(self, RecorderConfig)
+        self._recording: Recording | None = None
+        self._active = False
+        self._sources: Sources | None = None
+
+    # ---- lifecycle -------------------------------------------------------------------------------------
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._folder = Path(self._config.folder).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._next = _next_index(self._folder, self._config.prefix)
+        self._sources = Sources(self, wanted_topics(self._config), self._on_message)
+        self._latched: dict[str, tuple[bytes, int]] = {}  # topic -> its last message, when it was sent
+        self._known: dict[str, str] = {}  # what is said of the episode: task, seed
+        self._problem = ""
+        self._note = self._config.note
+        self._ending: tuple[str, int, float] | None = None  # outcome, last to be sent [ns], until [s]
+        self._word_services = [
+            self.create_service(Trigger, f"record/{word}", self._service(word)) for word in ("start", *_ENDS)
+        ]
+        self._inputs = [
+            self.create_subscription(String, "record/command", self._on_word, qos.RELIABLE),
+            self.create_subscription(String, "record/note", self._on_note, qos.RELIABLE),
+        ]
+        self._status_publisher = self.create_publisher(String, "record/status", qos.LATCHED)
+        self._diagnostics = Diagnostics(self, self._status)
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = True
+        self._discover()
+        self._timer = self.create_timer(_DISCOVER_S, self._on_timer)
+        self._ending_timer = self.create_timer(0.02, self._end_when_settled)
+        self._say("idle")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        self._stop()
+        self._release()
+
+    def _stop(self) -> None:
+        if not self._active:
+            return
+        self._finish(self._ending[0] if self._ending else "unknown")
+        self._active = False
+        self.destroy_timer(self._timer)
+        self.destroy_timer(self._ending_timer)
+
+    def _release(self) -> None:
+        if self._sources is None:
+            return
+        self._sources.close()
+        self._sources = None
+        self._diagnostics.destroy()
+        for service in self._word_services:
+            self.destroy_service(service)
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self.destroy_publisher(self._status_publisher)
+
+    # ---- what is asked ---------------------------------------------------------------------------------
+
+    def _service(self, word: str) -> Callable[[Any, Any], Any]:
+        def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            response.success, response.message = self._obey(word)
+            return response
+
+        return answer
+
+    def _on_word(self, msg: String) -> None:
+        if msg.data != "start" and msg.data not in _ENDS:
+            self.get_logger().error(
+                f"record/command '{msg.data[:40]}': is none of start, {', '.join(_ENDS)}; ignored"
+            )
+            return
+        done, why = self._obey(msg.data)
+        if not done:
+            self.get_logger().error(f"record/command {msg.data}: {why}")
+
+    def _on_note(self, msg: String) -> None:
+        self._note = msg.data
+
+    def _obey(self, word: str) -> tuple[bool, str]:
+        """Do what one word asks; whether it could be done, and the bag or the reason."""
+        if not self._active:
+            return False, "recorder_node is not active"
+        if word == "start":
+            return self._start()
+        if self._recording is None or self._ending is not None:
+            return False, "no episode is being recorded"
+        self._end(_ENDS[word])
+        return True, str(self._recording.path)
+
+    def _start(self) -> tuple[bool, str]:
+        if self._ending is not None:
+            self._finish(self._ending[0])
+        if self._recording is not None:
+            return False, f"{self._recording.path} is still being recorded: end it first"
+        self._discover()
+        assert self._sources is not None
+        missing = self._sources.missing(required_topics(self._config))
+        if missing:
+            return False, f"nobody publishes {', '.join(missing)}: start the robot and its cameras first"
+        path = self._folder / f"{self._config.prefix}_{self._next:05}"
+        try:
+            self._recording = Recording(path, self._config, self._facts())
+        except BagError as error:
+            self._problem = str(error)
+            return False, self._problem
+        self._next += 1
+        self._problem = ""
+        self._sources.lost.clear()
+        now_ns = time.time_ns()
+        for source in self._sources.found.values():
+            self._recording.add_topic(source.topic, source.type_name, source.qos)
+            if source.topic in self._latched:  # said before the episode, and still true
+                data, sent_ns = self._latched[source.topic]
+                self._recording.put(source.topic, data, now_ns, sent_ns)
+        self.get_logger().info(f"recording {path}")
+        self._say("recording", bag=str(path))
+        return True, str(path)
+
+    def _end(self, outcome: str) -> None:
+        """Messages sent until now may still be under way."""
+        self._ending = (outcome, time.time_ns(), time.monotonic() + self._config.settle_s)
+
+    def _end_when_settled(self) -> None:
+        if self._ending is not None and time.monotonic() >= self._ending[2]:
+            self._finish(self._ending[0])
+
+    def _finish(self, outcome: str) -> None:
+        recording, self._recording, self._ending = self._recording, None, None
+        if recording is None or self._sources is None:
+            return
+        try:
+            recording.close(
+                {**self._facts(), "outcome": outcome, "lost": json.dumps(dict(self._sources.lost))}
+            )
+            self._problem = recording.problem
+        except BagError as error:
+            self._problem = str(error)
+        dropped = sum(recording.dropped.values())
+        text = f"{recording.path}: {outcome}, {recording.written} messages"
+        if dropped or self._problem:
+            self.get_logger().error(f"{text}, {dropped} dropped; {self._problem or 'the disk is too slow'}")
+        else:
+            self.get_logger().info(text)
+        self._note = self._config.note
+        self._say(
+            "idle",
+            bag=str(recording.path),
+            outcome=outcome,
+            messages=recording.written,
+            dropped=dict(recording.dropped),
+            problem=self._problem,
+        )
+
+    def _facts(self) -> dict[str, str]:
+        """What the bag should say beside its messages."""
+        config = self._config
+        facts = {"task": config.task, **self._known, "operator": config.operator, "note": self._note}
+        facts |= {"mode": config.mode, "collect": config.collect}
+        return {key: value for key, value in facts.items() if value}
+
+    # ---- what arrives ----------------------------------------------------------------------------------
+
+    def _on_message(self, topic: str, data: bytes, received_ns: int, sent_ns: int) -> None:
+        if self._sources is not None and self._sources.found[topic].is_latched:
+            self._latched[topic] = (data, sent_ns)
+            self._learn(topic, data)
+        if self._recording is None or (self._ending is not None and sent_ns > self._ending[1]):
+            return
+        self._recording.put(topic, data, received_ns, sent_ns)
+        if self._config.stop_with_episode and topic == self.resolve_topic_name("episode/result"):
+            success = json.loads(deserialize_message(data, String).data)["success"]
+            self._end("success" if success else "failure")
+
+    def _learn(self, topic: str, data: bytes) -> None:
+        for name, kind in (("task", String), ("seed", Int64)):
+            if topic == self.resolve_topic_name(f"episode/{name}"):
+                self._known[name] = str(deserialize_message(data, kind).data)
+
+    def _discover(self) -> None:
+        assert self._sources is not None
+        for source in self._sources.discover():
+            if self._recording is not None:
+                self._recording.add_topic(source.topic, source.type_name, source.qos)
+
+    def _on_timer(self) -> None:
+        self._discover()
+        if self._recording is not None and self._recording.problem:
+            self._finish("unknown")
+
+    # ---- what is said ----------------------------------------------------------------------------------
+
+    def _say(self, state: str, **facts: Any) -> None:
+        self._status_publisher.publish(String(data=json.dumps({"state": state, **facts})))
+
+    def _status(self) -> tuple[bytes, str, dict[str, str]]:
+        recording, sources = self._recording, self._sources
+        values = {
+            "bag": str(recording.path) if recording else "",
+            "messages": str(recording.written if recording else 0),
+            "dropped": str(sum(recording.dropped.values()) if recording else 0),
+            "lost": str(sum(sources.lost.values()) if sources else 0),
+            "backlog_s": f"{recording.backlog_s if recording else 0.0:.2f}",
+        }
+        if self._problem:
+            return ERROR, self._problem, values
+        if recording and (recording.dropped or sum(sources.lost.values() if sources else ())):
+            return ERROR, f"messages are lost: {dict(recording.dropped)} dropped", values
+        if recording and recording.backlog_s > _SLOW_DISK_S:
+            return WARN, f"the disk is {recording.backlog_s:.1f} s behind", values
+        missing = sources.missing(required_topics(self._config)) if sources and self._active else []
+        if missing:
+            return WARN, f"nobody publishes {', '.join(missing)}", values
+        return OK, "recording" if recording else "idle", values
+
+
+def _next_index(folder: Path, prefix: str) -> int:
+    """One after the highest number in use, whatever was deleted between."""
+    pattern = re.compile(rf"{re.escape(prefix)}_(\d+)")
+    used = [int(match[1]) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
+    return max(used, default=-1) + 1
+
+
+def main() -> None:
+    run_process(RecorderNode)
+
+
+if __name__ == "__main__":
+    main()
