@@ -1,0 +1,157 @@
+"""Is an episode fit to learn from? Rates, gaps, jitter, order and skew of its streams, from stamps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp_ros.schema import AuditConfig
+
+Stamps = NDArray[np.int64]
+_OTHER_CLOCK_S = 60.0  # stamps further from the time of receipt are of another clock (a simulation's, say)
+
+
+@dataclass(frozen=True)
+class StreamAudit:
+    """One stream. Shares are of its messages, intervals between successive distinct stamps."""
+
+    messages: int
+    rate_hz: float  # from the median interval
+    max_gap_s: float
+    jitter_s: float  # 95th percentile of an interval's distance from the median
+    missing: int  # samples that its own rate lets expect in the gaps
+    out_of_order: int
+    duplicates: int
+    latency_p50_s: float | None  # from stamp to receipt; None where they are of different clocks
+    latency_p99_s: float | None
+
+
+@dataclass(frozen=True)
+class EpisodeAudit:
+    """The verdict on one episode: it passes when `reasons` is empty."""
+
+    streams: Mapping[str, StreamAudit]
+    duration_s: float  # that all streams cover
+    skew_p50_s: float  # from a picture to the nearest measured pose
+    skew_max_s: float
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        return not self.reasons
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and a dataset's attributes."""
+        return {
+            **asdict(self),
+            "passed": self.passed,
+            "reasons": list(self.reasons),
+            "notes": list(self.notes),
+        }
+
+
+def audit_episode(
+    streams: Mapping[str, tuple[Stamps, Stamps]],
+    limits: AuditConfig,
+    *,
+    dropped: Mapping[str, int] | None = None,
+    result_steps: int | None = None,
+    lockstep: bool = False,
+) -> EpisodeAudit:
+    """Audit `streams`: name -> (stamps, receive times) [ns] in the order of arrival.
+
+    Names that begin with "camera" are pictures; "ee_pose" must be among the rest. `dropped`: what the recorder
+    says it dropped or lost. `lockstep`: nothing may be missing; `result_steps`, how many steps such an episode says
+    it had, shows a lost end.
+    """
+    audits = {name: _audit(stamps, received) for name, (stamps, received) in streams.items()}
+    duration_s, skew_s = _overlap_s(streams), _skews_s(streams)
+    reasons = [f"{topic}: the recorder lost {count}" for topic, count in (dropped or {}).items() if count]
+    notes = []
+    for name, audit in audits.items():
+        reasons += _reasons(name, audit, limits, lockstep)
+        if result_steps is not None:
+            expected = result_steps + (not name.startswith(("command", "expert")))
+            found = len(np.unique(streams[name][0]))
+            if found != expected:
+                reasons.append(f"{name}: {found} samples where the episode had {expected}")
+        if audit.latency_p50_s is not None and audit.latency_p50_s > 0.5 / max(audit.rate_hz, 1e-9):
+            notes.append(
+                f"{name} arrives {audit.latency_p50_s * 1e3:.0f} ms after its stamp: --as-arrived converts what a "
+                "node would have seen"
+            )
+    if not duration_s >= limits.min_duration_s:
+        reasons.append(f"all streams together cover {max(duration_s, 0.0):.2f} s")
+    if len(skew_s) and not skew_s.max() <= limits.max_skew_s:
+        reasons.append(f"a picture is {skew_s.max() * 1e3:.0f} ms from the nearest pose")
+    return EpisodeAudit(
+        audits,
+        duration_s,
+        float(np.median(skew_s)) if len(skew_s) else 0.0,
+        float(skew_s.max()) if len(skew_s) else 0.0,
+        tuple(reasons),
+        tuple(notes),
+    )
+
+
+def _audit(stamps: Stamps, received: Stamps) -> StreamAudit:
+    distinct = np.unique(stamps)
+    intervals = np.diff(distinct) / 1e9
+    median = float(np.median(intervals)) if len(intervals) else 0.0
+    newest_before = np.maximum.accumulate(stamps)[:-1] if len(stamps) else stamps
+    latency_s = (received - stamps) / 1e9
+    same_clock = bool(len(latency_s)) and abs(float(np.median(latency_s))) < _OTHER_CLOCK_S
+    return StreamAudit(
+        messages=len(stamps),
+        rate_hz=1.0 / median if median > 0 else 0.0,
+        max_gap_s=float(intervals.max()) if len(intervals) else 0.0,
+        jitter_s=float(np.percentile(np.abs(intervals - median), 95)) if len(intervals) else 0.0,
+        missing=int(np.maximum(np.round(intervals / median) - 1, 0).sum()) if median > 0 else 0,
+        out_of_order=int((stamps[1:] < newest_before).sum()) if len(stamps) else 0,
+        duplicates=len(stamps) - len(distinct),
+        latency_p50_s=float(np.median(latency_s)) if same_clock else None,
+        latency_p99_s=float(np.percentile(latency_s, 99)) if same_clock else None,
+    )
+
+
+def _reasons(name: str, audit: StreamAudit, limits: AuditConfig, lockstep: bool) -> list[str]:
+    if audit.messages < 2:
+        return [f"{name}: {audit.messages} messages"]
+    reasons = []
+    if not audit.max_gap_s <= limits.max_gap_s:
+        reasons.append(f"{name}: a gap of {audit.max_gap_s * 1e3:.0f} ms")
+    share = audit.missing / (audit.messages + audit.missing)
+    if share > (0.0 if lockstep else limits.max_missing):
+        reasons.append(f"{name}: {audit.missing} samples missing ({share:.1%})")
+    for what, count in (("out of order", audit.out_of_order), ("with a stamp twice", audit.duplicates)):
+        if count > max(1, limits.max_late * audit.messages):
+            reasons.append(f"{name}: {count} samples {what} ({count / audit.messages:.1%})")
+    return reasons
+
+
+def _overlap_s(streams: Mapping[str, tuple[Stamps, Stamps]]) -> float:
+    if not streams or any(len(stamps) == 0 for stamps, _ in streams.values()):
+        return 0.0
+    first = max(int(stamps.min()) for stamps, _ in streams.values())
+    last = min(int(stamps.max()) for stamps, _ in streams.values())
+    return (last - first) / 1e9
+
+
+def _skews_s(streams: Mapping[str, tuple[Stamps, Stamps]]) -> NDArray[np.float64]:
+    """Of every picture that poses surround."""
+    poses = np.unique(streams["ee_pose"][0])
+    if len(poses) == 0:
+        return np.empty(0)
+    skews = [np.empty(0)]
+    for name, (stamps, _) in streams.items():
+        if name.startswith("camera"):
+            inside = stamps[(stamps >= poses[0]) & (stamps <= poses[-1])]
+            after = np.searchsorted(poses, inside).clip(0, len(poses) - 1)
+            before = (after - 1).clip(0)
+            skews.append(np.minimum(np.abs(poses[after] - inside), np.abs(inside - poses[before])) / 1e9)
+    return np.concatenate(skews)
