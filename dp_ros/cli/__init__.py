@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dp_ros import __version__
-from dp_ros.cli import bench, collect, demo, errors, evaluate, inspect, pack, train
+from dp_ros.cli import bag, bench, collect, convert, demo, errors, evaluate, inspect, pack, train
 
 app = typer.Typer(
     name="dp_ros",
@@ -18,6 +18,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("collect")(collect.collect)
+app.add_typer(bag.app, name="bag")
+app.command("convert")(convert.convert)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("demo")(demo.demo)

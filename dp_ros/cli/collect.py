@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import re
 import time
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dp_ros.cli.console import ProgressLine, duration, folder_mb
 from dp_ros.cli.errors import USAGE, CliError, Interrupted
 
+if TYPE_CHECKING:
+    from dp_ros.schema import CollectConfig
+
+
+class Via(StrEnum):
+    DIRECT = "direct"
+    ROS = "ros"
+
+
+class Compression(StrEnum):
+    NONE = "none"
+    ZSTD = "zstd"
+
 
 # The defaults are CollectConfig's; a test holds the help to them.
 def collect(
     task: Annotated[str, typer.Option(help="Metaworld task, e.g. drawer-open-v3.")],
     out: Annotated[
-        Path, typer.Option(help="Folder of the dataset; the same command goes on where it stopped.")
+        Path, typer.Option(help="Folder of the dataset (or bags); the same command goes on where it stopped.")
     ],
     episodes: Annotated[
         int | None, typer.Option(show_default="250", help="Successful episodes to record.")
@@ -53,11 +67,21 @@ def collect(
     keep_steps: Annotated[
         int | None, typer.Option(show_default="10", help="Ticks recorded after success.")
     ] = None,
+    via: Annotated[
+        Via,
+        typer.Option(help="direct: to a dataset. ros: over topics, one bag an episode, to be converted."),
+    ] = Via.DIRECT,
+    compression: Annotated[
+        Compression, typer.Option(help="With --via ros: of the chunks of the bags.")
+    ] = Compression.NONE,
+    cluster: Annotated[
+        str, typer.Option(help="dask:tcp://HOST:8786 or ray:ADDRESS instead of this machine's cores.")
+    ] = "",
 ) -> None:
     """Record demonstrations of Metaworld's scripted expert."""
     if jobs == 0:
         raise CliError("--jobs 0: give a number of processes, or -1 for one per core", USAGE)
-    width_px, height_px = _size(size) if size else (None, None)
+    width_px, height_px = size_px(size) if size else (None, None)
     given = {
         "episodes": episodes,
         "cameras": cameras or None,
@@ -73,11 +97,19 @@ def collect(
 
     settings = {key: value for key, value in given.items() if value is not None}
     parse(CollectConfig, settings, where="collect")  # before the simulator is loaded
+    if via is Via.ROS and cluster:
+        raise CliError(
+            "--cluster goes with --via direct: over topics, one robot records one episode at a time", USAGE
+        )
     from dp_ros.cli.inspect import dataset_facts
     from dp_ros.sim.metaworld_arm import check_task
-    from dp_ros.train.collect import collect as run
 
     config = parse(CollectConfig, {"task": check_task(task), **settings}, where="collect")
+    if via is Via.ROS:
+        _collect_bags(config, out, compression)
+        return
+    from dp_ros.train.collect import collect as run
+
     began = time.monotonic()
     facts = dataset_facts(out)
     before = facts.episodes if facts else 0
@@ -89,7 +121,7 @@ def collect(
             progress.update(kept, f"{tried} tried, {duration(left_s)} left")
 
         try:
-            kept, tried = run(config, out, jobs, on_episode)
+            kept, tried = run(config, out, jobs, on_episode, cluster)
         except KeyboardInterrupt:
             raise Interrupted("the finished episodes are kept: run the same command to go on") from None
     facts = dataset_facts(out)
@@ -100,7 +132,30 @@ def collect(
     )
 
 
-def _size(text: str) -> tuple[int, int]:
+def _collect_bags(config: CollectConfig, out: Path, compression: Compression) -> None:
+    from dp_ros.ros.environment import require_ros
+
+    require_ros()
+    from dp_ros.ros.collecting import collect_bags
+
+    began = time.monotonic()
+    with ProgressLine("recording", config.episodes) as progress:
+        try:
+            kept, tried = collect_bags(
+                config,
+                out,
+                compression=compression.value,
+                on_episode=lambda kept, tried: progress.update(kept, f"{tried} tried"),
+            )
+        except KeyboardInterrupt:
+            raise Interrupted("the finished bags are kept: run the same command to go on") from None
+    print(
+        f"{out}: {kept} bags with a success ({tried} tried), {folder_mb(out):.1f} MB, "
+        f"{time.monotonic() - began:.1f} s; next: dp_ros convert {out} --out DATASET"
+    )
+
+
+def size_px(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if match is None:
         raise CliError(f"--size '{text}': give WIDTHxHEIGHT in pixels, e.g. 96x96", USAGE)

@@ -1,4 +1,4 @@
-"""`dp_ros inspect`: what a folder is, a checkpoint or a dataset, and what is in it."""
+"""`dp_ros inspect`: what a folder is, a checkpoint, a dataset or a bag, and what is in it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 Rows = list[tuple[str, str]]
 
 
-def inspect(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a dataset.")]) -> None:
+def inspect(path: Annotated[Path, typer.Argument(help="A checkpoint, a run, a dataset or a bag.")]) -> None:
     """Say what a folder is and what is in it."""
     facts = dataset_facts(path)
     if facts:
         _show(f"dataset {path}", dataset_rows(path, facts))
+        return
+    if path.exists() and _is_bag(path):
+        _show(f"bag {path}", bag_rows(path))
         return
     checkpoint = find_checkpoint(path)
     if (checkpoint / "config.json").is_file():
         _show(f"checkpoint {checkpoint}", checkpoint_rows(checkpoint))
         _show_card(checkpoint)
         return
-    what = "is neither a checkpoint nor a dataset of dp_ros" if path.exists() else "does not exist"
+    what = "is neither a checkpoint nor a dataset of dp_ros nor a bag" if path.exists() else "does not exist"
     raise CliError(f"{path}: {what}", USAGE)
 
 
@@ -92,6 +95,25 @@ def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
     return rows + list(_flat(attributes))
 
 
+def _is_bag(path: Path) -> bool:
+    from dp_ros.data.bag_reader import is_bag
+
+    return is_bag(path)
+
+
+def bag_rows(path: Path) -> Rows:
+    from dp_ros.data.bag_reader import BagReader
+
+    with BagReader(path) as bag:
+        info = bag.info
+    rows = [
+        ("messages", f"{info.messages} in {info.duration_s:.2f} s"),
+        ("size", f"{folder_mb(path) if path.is_dir() else path.stat().st_size / 1e6:.1f} MB"),
+        *info.custom.items(),
+    ]
+    return rows + [(topic, f"{count} {kind}") for topic, (kind, count) in sorted(info.topics.items())]
+
+
 def checkpoint_rows(folder: Path) -> Rows:
     """Loads the weights too: a checkpoint that is shown is one that can be served."""
     from dp_ros.policy.checkpoint import load_checkpoint
@@ -146,7 +168,7 @@ def _show(title: str, rows: Rows) -> None:
     table = Table("", "", title=title, title_justify="left", show_header=False)
     for name, value in rows:
         table.add_row(name, value)
-    _console().print(table)
+    console().print(table)
 
 
 def _show_card(folder: Path) -> None:
@@ -155,10 +177,10 @@ def _show_card(folder: Path) -> None:
 
     card = folder / "card.md"
     text = card.read_text().strip() if card.is_file() else ""
-    _console().print(Markdown(text) if text else "no card: success was not measured yet")
+    console().print(Markdown(text) if text else "no card: success was not measured yet")
 
 
-def _console() -> Console:
+def console() -> Console:
     """Brackets are lists here, not markup; in a pipe lines are long."""
     from rich.console import Console
 

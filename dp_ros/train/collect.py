@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from dp_ros.data.episodes import DatasetError, DatasetWriter
 from dp_ros.schema import CollectConfig
 from dp_ros.sim.experts import Demonstration, demonstrate
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm
+from dp_ros.train.workers import workers
 
 _HOPELESS = 20  # seeds tried in a row without one success
-
-# A full disk or Ctrl-C stops the workers in the middle of their episodes, as it should.
-warnings.filterwarnings("ignore", message=r"\d+ tasks (have been|which were)")
 
 
 @lru_cache(maxsize=1)
@@ -42,11 +39,13 @@ def collect(
     path: str | Path,
     jobs: int = -1,
     on_episode: Callable[[int, int], None] | None = None,
+    cluster: str = "",
 ) -> tuple[int, int]:
     """Fill the dataset at `path` with `config.episodes` successful episodes; a killed run goes on where it was.
 
-    `on_episode(kept, tried)` is called after each seed. Returns (kept, tried).
-    Episodes are written in the order of their seeds, so the result does not depend on `jobs`.
+    `jobs` processes here, or a `cluster` (see `workers`). `on_episode(kept, tried)` is called after each seed.
+    Returns (kept, tried).
+    Episodes are written in the order of their seeds, so the result does not depend on who made them.
     """
     settings = config.model_dump(mode="json", exclude={"episodes"})
     failures = 0
@@ -58,7 +57,7 @@ def collect(
             raise DatasetError(
                 f"{path}: already holds {kept} episodes, more than {config.episodes}: use another --out"
             )
-        with Parallel(n_jobs=jobs, return_as="generator") as pool:
+        with workers(jobs, cluster) as pool:
             while kept < config.episodes:
                 wave = range(tried, tried + config.episodes - kept)
                 for demonstration in pool(delayed(_demonstrate)(config, index) for index in wave):

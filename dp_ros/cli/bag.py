@@ -1,0 +1,179 @@
+"""`dp_ros bag ...`: check, repair and label recorded episodes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dp_ros.cli.convert import read_map
+from dp_ros.cli.errors import FAILED, USAGE, CliError
+from dp_ros.cli.inspect import console
+
+if TYPE_CHECKING:
+    from dp_ros.data.audit import EpisodeAudit
+    from dp_ros.ros.bag_episode import BagEpisode
+
+app = typer.Typer(
+    help="Recorded episodes: check, repair, label.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+Bags = Annotated[list[Path], typer.Argument(help="Bags, or folders of bags.")]
+
+
+@app.command("check")
+def check(
+    bags: Bags,
+    map_file: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="YAML of dp_ros.schema.TopicMap: which topic is what."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A limit of dp_ros.schema.AuditConfig, e.g. --set max_gap_s=0.2.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a picture of each episode's streams.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="A table of the streams of every episode.")
+    ] = False,
+) -> None:
+    """Rate, gaps, jitter, order and skew of every stream, and a verdict; exit code 1 when an episode fails."""
+    from dp_ros.data.bag_reader import BagError, find_bags
+    from dp_ros.ros.bag_episode import read_episode
+    from dp_ros.ros.convert import check as audit_of
+    from dp_ros.schema import AuditConfig, TopicMap, override, parse_assignment
+
+    limits = override(AuditConfig(), dict(parse_assignment(text) for text in assignments or []), "bag check")
+    topics = read_map(map_file) if map_file else TopicMap()
+    paths = find_bags(bags)
+    rows: list[tuple[str, str, str, str]] = []
+    figures: dict[str, object] = {}
+    failed = 0
+    for path in paths:
+        try:
+            episode = read_episode(path, topics)
+        except BagError as error:
+            failed += 1
+            rows.append((path.name, "", "FAIL", str(error).removeprefix(f"{path}: ")))
+            figures[str(path)] = {"passed": False, "reasons": [str(error)]}
+            continue
+        audit = audit_of(episode, limits)
+        failed += not audit.passed
+        figures[str(path)] = audit.as_dict() | {"outcome": episode.info.outcome}
+        said = "; ".join((*audit.reasons, *(f"note: {note}" for note in audit.notes)))
+        verdict = "pass" if audit.passed else "FAIL"
+        rows.append((path.name, f"{audit.duration_s:.2f} s {episode.info.outcome}", verdict, said))
+        if verbose or len(paths) == 1:
+            _show_streams(path, audit)
+        if plot is not None:
+            _plot(plot / f"{path.name}.png", episode, audit)
+    _show_episodes(rows)
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(figures, indent=1))
+    print(f"{len(paths) - failed} of {len(paths)} episodes pass")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command("repair")
+def repair(bags: Bags) -> None:
+    """Make bags readable that were not closed, or were cut; all whole chunks are kept."""
+    from dp_ros.data.bag_reader import BagError, find_bags
+    from dp_ros.data.bag_repair import repair as run
+
+    failed = []
+    for path in find_bags(bags):
+        try:
+            print(f"{path}: {run(path)}")
+        except BagError as error:
+            failed.append(str(error))
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise CliError(f"{failed[0]}{more}")
+
+
+@app.command("label")
+def label(
+    bags: Bags,
+    outcome: Annotated[str | None, typer.Option(help="success, failure, discarded or unknown.")] = None,
+    task: Annotated[str | None, typer.Option(help="What was demonstrated.")] = None,
+    note: Annotated[str | None, typer.Option(help="A remark to keep with the bag.")] = None,
+) -> None:
+    """Say afterwards what a bag holds and how it ended; its messages are not touched."""
+    from dp_ros.data.bag_reader import OUTCOMES, find_bags, read_metadata
+    from dp_ros.data.bag_writer import write_metadata
+
+    if outcome is not None and outcome not in OUTCOMES:
+        raise CliError(f"--outcome {outcome}: give one of {', '.join(OUTCOMES)}", USAGE)
+    said = {"outcome": outcome, "task": task, "note": note}
+    said = {key: value for key, value in said.items() if value is not None}
+    if not said:
+        raise CliError("nothing to say: give --outcome, --task or --note", USAGE)
+    for path in find_bags(bags):
+        if path.is_file():
+            raise CliError(f"{path}: is a lone file without metadata.yaml; label the folder it is in", USAGE)
+        metadata = read_metadata(path)
+        metadata["custom_data"] = {**(metadata.get("custom_data") or {}), **said}
+        write_metadata(path, metadata)
+        print(f"{path}: {', '.join(f'{key} {value}' for key, value in said.items())}")
+
+
+def _show_streams(path: Path, audit: EpisodeAudit) -> None:
+    from rich.table import Table
+
+    table = Table(title=str(path), title_justify="left")
+    for name in (
+        "stream",
+        "messages",
+        "rate",
+        "longest gap",
+        "jitter p95",
+        "missing",
+        "late",
+        "twice",
+        "latency",
+    ):
+        table.add_column(name, justify="left" if name == "stream" else "right")
+    for name, stream in audit.streams.items():
+        latency_s = stream.latency_p50_s
+        table.add_row(
+            name,
+            str(stream.messages),
+            f"{stream.rate_hz:.1f} Hz",
+            f"{stream.max_gap_s * 1e3:.1f} ms",
+            f"{stream.jitter_s * 1e3:.1f} ms",
+            str(stream.missing),
+            str(stream.out_of_order),
+            str(stream.duplicates),
+            "other clock" if latency_s is None else f"{latency_s * 1e3:.1f} ms",
+        )
+    console().print(table)
+    print(f"picture to pose: {audit.skew_p50_s * 1e3:.1f} ms median, {audit.skew_max_s * 1e3:.1f} ms at most")
+
+
+def _show_episodes(rows: list[tuple[str, str, str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table("bag", "episode", "verdict", "why")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def _plot(path: Path, episode: BagEpisode, audit: EpisodeAudit) -> None:
+    from dp_ros.data.audit_plot import plot_audit
+
+    streams = {name: (track.stamps_ns, track.received_ns) for name, track in episode.tracks.items()}
+    plot_audit(path, episode.info.name, audit, streams)
+    print(f"picture: {path}")
