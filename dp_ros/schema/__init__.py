@@ -24,6 +24,7 @@ from dp_ros.schema.policy import (
     UNetConfig,
 )
 from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
+from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
 from dp_ros.schema.training import CollectConfig, TrainConfig
 
 __all__ = [
@@ -38,11 +39,14 @@ __all__ = [
     "EncoderConfig",
     "GateConfig",
     "Horizons",
+    "JoyLayout",
+    "KeyboardConfig",
     "Model",
     "Network",
     "PolicyConfig",
     "PositionKind",
     "RuntimeConfig",
+    "TeleopConfig",
     "TrainConfig",
     "UNetConfig",
     "Vector3",
