@@ -77,6 +77,8 @@ setup(
             "dp_ros = dp_ros.cli:main",
             "policy_node = dp_ros.ros.start:policy_node",
             "metaworld_bridge = dp_ros.ros.start:metaworld_bridge",
+            "teleop_node = dp_ros.ros.start:teleop_node",
+            "teleop_keyboard = dp_ros.ros.start:teleop_keyboard",
         ],
     },
 )

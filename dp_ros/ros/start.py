@@ -19,3 +19,11 @@ def policy_node() -> None:
 
 def metaworld_bridge() -> None:
     _start("dp_ros.ros.metaworld_bridge")
+
+
+def teleop_node() -> None:
+    _start("dp_ros.ros.teleop_node")
+
+
+def teleop_keyboard() -> None:
+    _start("dp_ros.ros.teleop_keyboard")
