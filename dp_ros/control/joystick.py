@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dp_ros.schema import TeleopConfig
 
 Array = NDArray[np.float64]
+_ODD_STAMPS = 10  # in a row are a wrong clock; fewer are what was under way when an episode put time forward
 
 
 class EpisodeEvent(StrEnum):
@@ -66,6 +67,7 @@ class Joystick:
         self._changed_ns: dict[str, int] = {}
         self._armed = False
         self._refused = self._clock_problem = ""
+        self._odd_stamps = 0  # in a row
 
     def disarm(self) -> None:
         """Nothing is asked until the dead-man button is pressed anew."""
@@ -78,13 +80,11 @@ class Joystick:
         if not abs(now_ns - stamp_ns) <= self._timeout_ns:
             self._note_clock(stamp_ns, now_ns)
             return []
-        stamp_ns = min(
-            stamp_ns, now_ns
-        )  # from a clock that is a little ahead: it must not count as new for longer
+        stamp_ns = min(stamp_ns, now_ns)  # a clock that is a little ahead must not make it count for longer
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             return []
         silent = self._stamp_ns is None or stamp_ns - self._stamp_ns > self._timeout_ns
-        self._stamp_ns, self._clock_problem = stamp_ns, ""
+        self._stamp_ns, self._clock_problem, self._odd_stamps = stamp_ns, "", 0
         self._refused = self._problem(axes, buttons)
         if self._refused:
             self._buttons, self._armed = None, False
@@ -157,7 +157,8 @@ class Joystick:
         return ""
 
     def _note_clock(self, stamp_ns: int, now_ns: int) -> None:
-        if not self._clock_problem:  # once: its numbers would change with every message
+        self._odd_stamps += 1
+        if self._odd_stamps == _ODD_STAMPS:  # once: its numbers would change with every message
             side = "after" if stamp_ns > now_ns else "before"
             self._clock_problem = (
                 f"joy is stamped {abs(stamp_ns - now_ns) / 1e9:.3g} s {side} this node's time: give use_sim_time "

@@ -38,7 +38,7 @@ class TeleopKeyboard(Node):
         # Fingers keep to the wall clock, whatever time the stamps are of.
         self.create_timer(1.0 / config.rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._terminal = Terminal()  # last: from here on `close` must be called
-        print(KEY_MAP, flush=True)
+        print(f"{KEY_MAP}\n", flush=True)
 
     def close(self) -> None:
         """Let go of everything, and leave the terminal as it was."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dp_ros.control.joystick import EpisodeEvent, Pause
 from dp_ros.control.safety import Verdict
 from dp_ros.control.teleoperation import Decision, Teleoperation
-from dp_ros.schema import TeleopConfig, override
+from dp_ros.schema import Config, JoyLayout, KeyboardConfig, TeleopConfig, override
 
 HOME = (0.0, 0.6, 0.2)
 DT_NS = 12_500_000
@@ -97,7 +97,7 @@ def driven(*sticks: float, **changes: Any) -> Person:
         ((1.0, 0.0, 0.0), (0.1, 0.0, 0.0)),
         ((0.0, -1.0, 0.0), (0.0, -0.2, 0.0)),
         ((0.0, 0.0, 0.55), (0.0, 0.0, 0.15)),  # half of what is beyond the dead zone
-        ((0.0, 0.0, 40.0), (0.0, 0.0, 0.3)),  # a driver that does not scale
+        ((40.0, 0.0, 0.0), (0.1, 0.0, 0.0)),  # a driver that does not scale
         ((0.0, 1.0, 1.0), (0.0, 0.3 * 2 / math.sqrt(13), 0.3 * 3 / math.sqrt(13))),  # 0.36 m/s is too fast
         ((0.1, -0.1, 0.05), (0.0, 0.0, 0.0)),
     ],
@@ -327,12 +327,22 @@ def test_a_button_held_from_the_beginning_does_not_count_as_pressed() -> None:
 def test_joy_of_another_clock_is_refused_with_what_to_do(offset_s: float, side: str) -> None:
     person = Person()
     person.silent = {"joy"}
-    for down in (set(), {"deadman"}, {"deadman"}):
+    for down in [set(), {"deadman"}] * 10:
         person.down = down
         person.send(stamp_ns=person.now_ns + round(offset_s * 1e9))
         decision = person.tick()
-    assert (decision.verdict, decision.command) == (Pause.JOY_STALE, None)
+        assert (decision.verdict, decision.command) == (Pause.JOY_STALE, None)
     assert f"s {side} this node's time: give use_sim_time to both nodes" in decision.detail
+    said = {decision.detail for decision in person.decisions}
+    assert len(said) == 2  # no message; then the wrong clock, with numbers that do not change
+
+
+def test_a_message_that_was_under_way_while_time_was_put_forward_is_no_wrong_clock() -> None:
+    person = driven(0.0, 1.0, 0.0)
+    person.silent = {"joy"}
+    person.now_ns += 2 * 10**9
+    person.send(stamp_ns=person.now_ns - 2 * 10**9)
+    assert "no Joy message" in person.tick().detail
 
 
 def test_joy_of_a_clock_a_little_ahead_does_not_count_as_new_for_longer() -> None:
@@ -380,6 +390,14 @@ def test_whatever_comes_in_speed_acceleration_and_workspace_hold(
                 assert before is not None
                 np.testing.assert_array_equal(command.as_array(), before.as_array())
         before = command
+
+
+def test_every_setting_says_what_it_is() -> None:
+    """They become the parameters of the nodes, where nothing else explains them."""
+    for model in (JoyLayout, KeyboardConfig, TeleopConfig):
+        nested = {name for name, field in model.model_fields.items() if isinstance(field.default, Config)}
+        undescribed = {name for name, field in model.model_fields.items() if not field.description}
+        assert undescribed == nested, model
 
 
 # ---- the episode -----------------------------------------------------------------------------------------
