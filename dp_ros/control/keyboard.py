@@ -39,6 +39,7 @@ _KEYS: dict[str, tuple[int, int | str]] = {
     **dict.fromkeys(("\x7f", "\x08"), (_EPISODE, "discard")),
 }
 _STEPS = (0.2, 0.4, 0.7, 1.0)  # how far a key pushes the stick
+_FIRST_STEP = 1  # slow: a tap counts as held for first_hold_s, which at full speed is a long way
 # One key of a terminal: a control sequence as a whole, so that its letters are no keys of their own.
 _KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 _UNFINISHED = re.compile(r"\x1b(?:[\[O][0-9;]*)?\Z")
@@ -57,7 +58,7 @@ class Keyboard:
         self._config = config
         self._held: dict[int, _Held] = {}
         self._unfinished = ""
-        self._step = len(_STEPS) - 1
+        self._step = _FIRST_STEP
 
     def read(self, text: str, now_s: float) -> None:
         """Take what the terminal sent since the last call; keys without a meaning are ignored."""

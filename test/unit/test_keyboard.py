@@ -15,6 +15,12 @@ CONFIG = KeyboardConfig(first_hold_s=0.5, repeat_hold_s=0.1)
 LAYOUT = CONFIG.layout
 
 
+def at_full_speed(config: KeyboardConfig = CONFIG) -> Keyboard:
+    keyboard = Keyboard(config)
+    keyboard.read("+++", 0.0)
+    return keyboard
+
+
 def sticks(keyboard: Keyboard, now_s: float, layout: JoyLayout = LAYOUT) -> tuple[float, ...]:
     """Along x, y, z."""
     axes, _ = keyboard.joy(now_s)
@@ -44,7 +50,7 @@ def buttons(keyboard: Keyboard, now_s: float) -> set[str]:
     ],
 )
 def test_a_key_moves_along_its_axis_of_the_base_frame(key: str, expected: tuple[float, ...]) -> None:
-    keyboard = Keyboard(CONFIG)
+    keyboard = at_full_speed()
     keyboard.read(key, 0.0)
     assert sticks(keyboard, 0.0) == expected
     assert buttons(keyboard, 0.0) == {"deadman"}
@@ -55,14 +61,14 @@ def test_a_key_moves_along_its_axis_of_the_base_frame(key: str, expected: tuple[
     [("\r", "start"), ("\n", "start"), ("y", "success"), ("n", "failure"), ("\x7f", "discard")],
 )
 def test_a_key_of_the_episode_is_its_button_and_moves_nothing(key: str, name: str) -> None:
-    keyboard = Keyboard(CONFIG)
+    keyboard = at_full_speed()
     keyboard.read(key, 0.0)
     assert buttons(keyboard, 0.0) == {name}
     assert sticks(keyboard, 0.0) == (0, 0, 0)
 
 
 def test_the_gripper_is_moved_under_the_dead_man() -> None:
-    keyboard = Keyboard(CONFIG)
+    keyboard = at_full_speed()
     keyboard.read("c", 0.0)
     assert buttons(keyboard, 0.0) == {"deadman", "close"}
     keyboard.read("o", 0.1)
@@ -70,7 +76,7 @@ def test_the_gripper_is_moved_under_the_dead_man() -> None:
 
 
 def test_a_key_is_held_until_the_first_repetition_is_due_and_then_between_repetitions() -> None:
-    keyboard = Keyboard(CONFIG)
+    keyboard = at_full_speed()
     keyboard.read("w", 10.0)
     assert sticks(keyboard, 10.499) == (0, 1, 0)
     assert buttons(keyboard, 10.5) == set()
@@ -83,7 +89,7 @@ def test_a_key_is_held_until_the_first_repetition_is_due_and_then_between_repeti
 
 
 def test_a_held_key_of_the_episode_speaks_once() -> None:
-    keyboard, teleop = Keyboard(CONFIG), Teleoperation(TeleopConfig())
+    keyboard, teleop = at_full_speed(), Teleoperation(TeleopConfig())
     events: list[EpisodeEvent] = []
     for tick in range(150):
         now_s = 0.02 * tick
@@ -94,7 +100,7 @@ def test_a_held_key_of_the_episode_speaks_once() -> None:
 
 
 def test_the_opposite_key_takes_over_and_another_axis_joins() -> None:
-    keyboard = Keyboard(CONFIG)
+    keyboard = at_full_speed()
     keyboard.read("wr", 0.0)
     assert sticks(keyboard, 0.0) == (0, 1, 1)
     keyboard.read("s", 0.1)
@@ -102,16 +108,18 @@ def test_the_opposite_key_takes_over_and_another_axis_joins() -> None:
 
 
 def test_space_stops_at_once() -> None:
-    keyboard = Keyboard(CONFIG)
+    keyboard = at_full_speed()
     keyboard.read("wdrc", 0.0)
     keyboard.read(" ", 0.01)
     assert sticks(keyboard, 0.01) == (0, 0, 0)
     assert buttons(keyboard, 0.01) == set()
 
 
-def test_speed_has_steps_and_ends() -> None:
+def test_speed_has_steps_and_ends_and_begins_slow() -> None:
     keyboard = Keyboard(CONFIG)
-    keyboard.read("-w", 0.0)
+    keyboard.read("w", 0.0)
+    assert sticks(keyboard, 0.0) == (0, 0.4, 0)
+    keyboard.read("+w", 0.0)
     assert sticks(keyboard, 0.0) == (0, 0.7, 0)
     keyboard.read("-" * 9, 0.0)
     assert sticks(keyboard, 0.0) == (0, 0.2, 0)
@@ -120,7 +128,7 @@ def test_speed_has_steps_and_ends() -> None:
 
 
 def test_control_sequences_are_one_key_also_when_they_come_in_pieces() -> None:
-    keyboard = Keyboard(CONFIG)
+    keyboard = at_full_speed()
     for sequence in ("\x1b[1;5D", "\x1b[3~", "\x1b[200~", "\x1bOR"):  # their letters and digits are no keys
         keyboard.read(sequence, 0.0)
     assert buttons(keyboard, 0.0) == set()
@@ -134,7 +142,7 @@ def test_control_sequences_are_one_key_also_when_they_come_in_pieces() -> None:
 
 def test_another_layout_is_obeyed() -> None:
     layout = JoyLayout(axes=(2, 0, 1), directions=(1, -1, 0), deadman_button=9, close_button=5)
-    keyboard = Keyboard(KeyboardConfig(layout=layout))
+    keyboard = at_full_speed(KeyboardConfig(layout=layout))
     keyboard.read("dwrc", 0.0)
     axes, pressed = keyboard.joy(0.0)
     assert axes == [-1.0, 0.0, 1.0]
@@ -147,7 +155,7 @@ def test_another_layout_is_obeyed() -> None:
 def test_whatever_is_typed_everything_is_let_go_after_the_longest_hold(
     typed: list[tuple[str, float]],
 ) -> None:
-    keyboard, now_s = Keyboard(CONFIG), 0.0
+    keyboard, now_s = at_full_speed(), 0.0
     for text, pause_s in typed:
         keyboard.read(text, now_s)
         axes, pressed = keyboard.joy(now_s)
@@ -158,7 +166,7 @@ def test_whatever_is_typed_everything_is_let_go_after_the_longest_hold(
 
 
 def test_the_line_that_shows_the_state_keeps_its_length() -> None:
-    keyboard = Keyboard(CONFIG)
+    keyboard = at_full_speed()
     lengths = {len(keyboard.describe(0.0))}
     for key in ("w", "c", "o", "\n", "y", "-", "---"):
         keyboard.read(key, 0.0)
