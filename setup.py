@@ -78,6 +78,8 @@ setup(
             "policy_node = dp_ros.ros.start:policy_node",
             "metaworld_bridge = dp_ros.ros.start:metaworld_bridge",
             "recorder_node = dp_ros.ros.start:recorder_node",
+            "teleop_node = dp_ros.ros.start:teleop_node",
+            "teleop_keyboard = dp_ros.ros.start:teleop_keyboard",
         ],
     },
 )

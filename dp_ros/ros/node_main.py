@@ -15,6 +15,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from dp_ros.ros.environment import is_orphan
@@ -32,7 +33,7 @@ class FatalError(RuntimeError):
     """A node cannot go on; its message is the one line that says why."""
 
 
-def run_process(make_node: Callable[[], LifecycleNode]) -> NoReturn:
+def run_process(make_node: Callable[[], Node]) -> NoReturn:
     """`run_node`, then end the process at once.
 
     Not sys.exit: taking the interpreter down beside torch lasts a second in which another Ctrl-C kills it, and
@@ -43,7 +44,7 @@ def run_process(make_node: Callable[[], LifecycleNode]) -> NoReturn:
     os._exit(code)
 
 
-def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None = None) -> int:
+def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Spin until SIGINT, SIGTERM, a fatal error, or the end of the session it was started by; the exit code.
 
     The node has `fatal`, which a callback sets to the reason why the process must end, and `close()`.
@@ -65,7 +66,8 @@ def run_node(make_node: Callable[[], LifecycleNode], args: Sequence[str] | None 
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        autostart = node.declare_parameter("autostart", False, AUTOSTART).value
+        has_lifecycle = isinstance(node, LifecycleNode)
+        autostart = has_lifecycle and node.declare_parameter("autostart", False, AUTOSTART).value
         refuse_undeclared(node)
         for trigger in (node.trigger_configure, node.trigger_activate) if autostart else ():
             if not stop and trigger() != TransitionCallbackReturn.SUCCESS:

@@ -23,3 +23,11 @@ def metaworld_bridge() -> None:
 
 def recorder_node() -> None:
     _start("dp_ros.ros.recorder_node")
+
+
+def teleop_node() -> None:
+    _start("dp_ros.ros.teleop_node")
+
+
+def teleop_keyboard() -> None:
+    _start("dp_ros.ros.teleop_keyboard")

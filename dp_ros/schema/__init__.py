@@ -25,6 +25,7 @@ from dp_ros.schema.policy import (
     UNetConfig,
 )
 from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
+from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
 from dp_ros.schema.training import CollectConfig, TrainConfig
 
 __all__ = [
@@ -41,12 +42,15 @@ __all__ = [
     "EncoderConfig",
     "GateConfig",
     "Horizons",
+    "JoyLayout",
+    "KeyboardConfig",
     "Model",
     "Network",
     "PolicyConfig",
     "PositionKind",
     "RecorderConfig",
     "RuntimeConfig",
+    "TeleopConfig",
     "TopicMap",
     "TrainConfig",
     "UNetConfig",

@@ -30,7 +30,7 @@ from dp_ros.ros.launching import _matches
 from dp_ros.schema import PolicyConfig
 
 pytestmark = pytest.mark.ros
-FILES = ("sim.launch.py", "policy.launch.py")
+FILES = ("sim.launch.py", "policy.launch.py", "teleop.launch.py")
 DEADLINE_S = 180.0  # far beyond what anything here needs; only a failure waits this long
 POLICY = {
     "task": "reach-v3",
@@ -171,7 +171,8 @@ def test_every_argument_is_described(file):
     path = str(share_dir() / "launch" / file)
     description = PythonLaunchDescriptionSource(path).get_launch_description(launch.LaunchContext())
     arguments = description.get_launch_arguments()
-    assert {"checkpoint", "params_file", "namespace"} <= {argument.name for argument in arguments}
+    needed = {"params_file", "namespace"} | ({"checkpoint"} if file != "teleop.launch.py" else set())
+    assert needed <= {argument.name for argument in arguments}
     for argument in arguments:
         assert argument.description not in ("", "no description given"), argument.name
 
@@ -201,6 +202,38 @@ def test_an_episode_runs_and_everything_ends_clean(namespace, checkpoint, write_
     assert not is_alive(str(params))
 
 
+@pytest.mark.sim
+@pytest.mark.parametrize("namespace", ["", "left_arm"])
+def test_the_simulated_arm_waits_for_a_person_and_everything_ends_clean(namespace, write_params, run_launch):
+    """Nobody presses anything: the episode runs to its time limit by the robot's own clock."""
+    params = write_params({"/**/metaworld_bridge": {"max_steps": 6}, "/**/teleop_node": {"rate_hz": 80.0}})
+    launched = run_launch(
+        "teleop.launch.py",
+        results_wanted=1,
+        params_file=params,
+        task="reach-v3",
+        cameras="gripperPOV",
+        size="32x32",
+        seed=3,
+        spectator="none",
+        **({"namespace": namespace} if namespace else {}),
+    )
+    assert launched.results[0]["seed"] >= 3  # the first may be over before the listener is connected
+    assert launched.results[0]["reason"] == "time limit"
+    assert launched.exit_codes == {"metaworld_bridge": 0, "teleop_node": 0}
+    assert launched.code == 0
+    assert not is_alive(str(params))
+
+
+def test_a_robot_gets_the_teleop_node_alone(write_params, run_launch, capfd):
+    params = write_params({"/**/teleop_node": {"max_spead_m_s": 0.1}})
+    launched = run_launch("teleop.launch.py", params_file=params, robot="true", autostart="true")
+    said = "".join(capfd.readouterr())
+    assert "unknown parameter 'max_spead_m_s'; did you mean 'max_speed_m_s'?" in said
+    assert launched.exit_codes == {"teleop_node": 1}
+    assert launched.code == 1
+
+
 def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, capfd):
     """ROS itself ignores parameters that a node does not declare: the gate would stay wide open."""
     params = write_params({"/**/policy_node": {"gate": {"max_stp_m": 0.001}}})
@@ -218,6 +251,10 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
         ("sim.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
         ("sim.launch.py", {"seed": "x"}, "seed: 'x' is not a whole number"),
         ("sim.launch.py", {"mode": "fast"}, "Valid options are: ['lockstep', 'realtime']"),
+        ("teleop.launch.py", {"seed": "x"}, "seed: 'x' is not a whole number"),
+        ("teleop.launch.py", {"size": "96"}, "size: '96' is not WIDTHxHEIGHT"),
+        ("teleop.launch.py", {"robot": "yes"}, "Valid options are: ['true', 'false']"),
+        ("teleop.launch.py", {"params_file": "/nowhere.yaml"}, "params_file /nowhere.yaml: cannot be read"),
         ("policy.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
         ("policy.launch.py", {"params_file": "/nowhere.yaml"}, "params_file /nowhere.yaml: cannot be read"),
         ("policy.launch.py", {"camera_remaps": "foo"}, "camera_remaps: 'foo' is not CAMERA:=TOPIC"),
@@ -225,7 +262,8 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
     ],
 )
 def test_a_wrong_argument_is_one_line_and_starts_nothing(file, arguments, why, checkpoint, run_launch, capfd):
-    launched = run_launch(file, **{"checkpoint": checkpoint, **arguments})
+    given = arguments if file == "teleop.launch.py" else {"checkpoint": checkpoint, **arguments}
+    launched = run_launch(file, **given)
     said = "".join(capfd.readouterr())
     assert why in said
     assert "Traceback" not in said
