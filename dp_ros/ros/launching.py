@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown, TimerAction
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown, TimerAction
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from dp_ros.ros.environment import PROFILE_VARIABLES, node_environment
+from dp_ros.schema import RecorderConfig
 
 
 class LaunchError(ValueError):
@@ -53,6 +56,36 @@ def our_node(
         parameters=[params_file, dict(parameters)],
         remappings=list(remappings),
         additional_env={k: environment[k] for k in PROFILE_VARIABLES if k in environment},
+        on_exit=_end,
+    )
+
+
+def rosbag2_record(topics: Iterable[str], config: RecorderConfig, namespace: str) -> ExecuteProcess:
+    """`ros2 bag record` of the topics to a new MCAP bag in the recorder's folder; LaunchError where it is missing."""
+    try:
+        get_package_prefix("ros2bag")
+    except PackageNotFoundError:
+        raise LaunchError(
+            "backend rosbag2: `ros2 bag` is not installed; apt install ros-$ROS_DISTRO-ros2bag "
+            "ros-$ROS_DISTRO-rosbag2-storage-mcap, or leave backend at dp_ros"
+        ) from None
+    Path(config.folder).mkdir(parents=True, exist_ok=True)
+    name = f"{config.prefix}_{datetime.now():%Y%m%d_%H%M%S}"
+    said = {"task": config.task, "operator": config.operator, "note": config.note, "mode": config.mode}
+    custom = [f"{key}={value}" for key, value in said.items() if value]
+    prefix = make_namespace_absolute(namespace) or "/"
+    return ExecuteProcess(
+        cmd=[
+            *("ros2", "bag", "record", "--storage", "mcap", "--output", f"{config.folder}/{name}"),
+            *(
+                ("--compression-mode", "file", "--compression-format", "zstd")
+                if config.compression == "zstd"
+                else ()
+            ),
+            *(("--custom-data", *custom) if custom else ()),
+            *("--topics", *(f"{prefix.rstrip('/')}/{topic}" for topic in topics)),
+        ],
+        output="screen",
         on_exit=_end,
     )
 

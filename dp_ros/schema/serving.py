@@ -65,7 +65,7 @@ class BridgeConfig(Config):
     first_seed: int = Field(
         0, ge=0, description="seed of the first episode; the next episode takes the next one"
     )
-    max_steps: int = Field(200, ge=1, le=500, description="time limit of an episode [ticks]")
+    max_steps: int = Field(200, ge=1, le=100_000, description="time limit of an episode [ticks]")
     spectator: str = Field("", description="another camera, for people: published at 480x480; empty for none")
     auto_reset: bool = Field(False, description="begin episodes without being asked, one after another")
     command_timeout_s: float = Field(

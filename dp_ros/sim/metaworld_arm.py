@@ -8,6 +8,7 @@ conversions below are exact, so that a recorded episode replays to the same stat
 from __future__ import annotations
 
 import difflib
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,7 @@ class MetaworldArm:
         env._freeze_rand_vec = False  # each reset places the objects anew ...
         env.seeded_rand_vec = True  # ... from the seed
         env._set_task_called = True
+        env.max_path_length = sys.maxsize  # how long an episode lasts is its driver's business
         _put_upright(env.model)
         self._env = env
         self._expert: Any = ENV_POLICY_MAP[self.task]()

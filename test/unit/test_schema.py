@@ -133,7 +133,7 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (GateConfig, {"max_step_m": 0}, "max_step_m"),
         (GateConfig, {"max_obs_age_s": float("inf")}, "max_obs_age_s"),
         (RuntimeConfig, {"mode": "fast"}, "mode"),
-        (BridgeConfig, {"max_steps": 501}, "max_steps"),
+        (BridgeConfig, {"max_steps": 100_001}, "max_steps"),
         (JoyLayout, {"open_button": 0}, "open_button and close_button are both 0"),
         (JoyLayout, {"axes": [0, 1, 1]}, "axes [0, 1, 1]: one index moves two things"),
         (JoyLayout, {"gripper_axis": 4}, "axes [0, 1, 4, 4]: one index moves two things"),
