@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -151,15 +152,27 @@ class OurNode:
     """One of our nodes as a process; all that it says is kept."""
 
     def __init__(
-        self, module: str, name: str, domain_id: int, folder: Path, parameters: dict, *arguments: str
+        self,
+        module: str,
+        name: str,
+        domain_id: int,
+        folder: Path,
+        parameters: dict,
+        *arguments: str,
+        program: Sequence[str] = (),
     ):
+        """`program`: a script and its arguments that run the node, instead of its module."""
         self.name = name
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump({f"/**/{name}": {"ros__parameters": parameters}}))
         self._log_path = folder / f"{name}.log"
         with self._log_path.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "--ros-args", "--params-file", str(file), *arguments],
+                [
+                    sys.executable,
+                    *(program or ("-m", module)),
+                    *("--ros-args", "--params-file", str(file), *arguments),
+                ],
                 env=environment_in(domain_id),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -197,11 +210,11 @@ def _starting(folder: Path, domain_id: int):
     """Yields start(module, name, parameters, *arguments, wait=True) -> OurNode, and ends all it started."""
     nodes: list[OurNode] = []
 
-    def start(module: str, parameters: dict, *arguments: str) -> OurNode:
+    def start(module: str, parameters: dict, *arguments: str, program: Sequence[str] = ()) -> OurNode:
         place = folder / str(len(nodes))
         place.mkdir()
         name = module.rpartition(".")[2]
-        nodes.append(OurNode(module, name, domain_id, place, parameters, *arguments))
+        nodes.append(OurNode(module, name, domain_id, place, parameters, *arguments, program=program))
         return nodes[-1]
 
     yield start
