@@ -54,6 +54,7 @@ setup(
         "mcap",
         "numpy",
         "opencv-python-headless",
+        "psutil",
         "pydantic>=2",
         "pyyaml",
         "rich",
@@ -69,8 +70,19 @@ setup(
         "sim": ["metaworld", "mujoco", "packaging"],  # metaworld imports packaging without asking for it
         "ros": [f"ros-jazzy-{package}" for package in ROS_PACKAGES],
         "ros-kilted": [f"ros-kilted-{package}" for package in ROS_PACKAGES],
+        "dask": ["distributed"],
+        "ray": ["ray"],
         "test": TEST,  # colcon test runs pytest only when this names it
-        "dev": [*TEST, "diffusers", "import-linter", "mypy", "rosless", "ruff", "types-PyYAML"],
+        "dev": [
+            *TEST,
+            "diffusers",
+            "distributed",
+            "import-linter",
+            "mypy",
+            "rosless",
+            "ruff",
+            "types-PyYAML",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -1,4 +1,4 @@
-"""`dp_ros bench`: how fast rendering, transport and training are on this machine."""
+"""`dp_ros bench`: how fast, and how lossless, the parts are on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Measure how fast rendering, transport and training are here.")
+app = typer.Typer(help="Measure how fast, and how lossless, the parts are here.")
 
 JsonPath = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers, with every sample.")
@@ -87,6 +87,54 @@ def train(
     )
     if table:
         print(table)
+    _write(json_path, data)
+
+
+@app.command()
+def record(
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long to record each.")] = 60.0,
+    kills: Annotated[int, typer.Option(min=0, help="How often the recorder is killed.")] = 50,
+    json_path: JsonPath = None,
+) -> None:
+    """What the recorder loses: of the simulated robot in real time, of two VGA cameras, and when it is killed."""
+    from dp_ros.ros.environment import require_ros
+
+    require_ros()
+    from dp_ros.ros.bench_record import bench_record
+
+    data = bench_record(seconds, kills)
+    for run in data["runs"]:
+        print(
+            f"{run['what']} for {run['seconds']:.1f} s: {run['recorded']} of {run['expected']} pictures recorded, "
+            f"{run['missing']} missing, {run['dropped']} dropped by the recorder; {run['rate_hz']:.1f} Hz, "
+            f"{run['mb_per_s']:.1f} MB/s"
+        )
+    if killed := data["kills"]:
+        lost_s = sorted(killed["lost_s"])
+        print(
+            f"killed {killed['kills']} times: {killed['reopened']} bags reopened; lost at most {lost_s[-1]:.2f} s, "
+            f"median {lost_s[len(lost_s) // 2]:.2f} s"
+        )
+    _write(json_path, data)
+
+
+@app.command()
+def convert(
+    seconds: Annotated[float, typer.Option(min=1.0, help="Recorded time, in all bags together.")] = 600.0,
+    size: Annotated[int, typer.Option(min=32, max=480, help="Width and height of the pictures.")] = 224,
+    bags: Annotated[int, typer.Option(min=1, help="In how many bags.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = -1,
+    json_path: JsonPath = None,
+) -> None:
+    """Conversion of bags with one camera at 80 Hz: times real time, and the peak of memory."""
+    from dp_ros.cli.bench_convert import measure_conversion
+
+    data = measure_conversion(seconds, size, bags, jobs)
+    print(
+        f"{data['bags']} bags, {data['seconds']:.0f} s of {size}x{size} px at 80 Hz, {data['bag_mb']:.0f} MB: "
+        f"{data['took_s']:.1f} s, {data['ratio']:.1f} times real time; peak memory {data['peak_mb']:.0f} MB in all "
+        f"processes, {data['peak_mb_of_one']:.0f} MB in the largest"
+    )
     _write(json_path, data)
 
 

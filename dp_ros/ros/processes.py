@@ -75,6 +75,11 @@ class NodeProcess:
             lines = self._log_path.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
             raise SessionError(f"{self.name} ended with code {code}: {lines[-1]}")
 
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does where memory is short."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> int:
         """SIGINT, then SIGKILL after a grace time; the exit code."""
         if self._process.poll() is None:

@@ -79,7 +79,7 @@ class BridgeConfig(Config):
     noise: tuple[float, ...] = Field(
         (0.0,), min_length=1, description="expert: std of the noise on the executed native action, by turns"
     )
-    keep_steps: int = Field(0, ge=0, le=500, description="ticks that an episode goes on after success")
+    keep_steps: int = Field(0, ge=0, le=100_000, description="ticks that an episode goes on after success")
     min_readers: int = Field(
         0, ge=0, le=16, description="lockstep: subscribers an observation needs before an episode may begin"
     )

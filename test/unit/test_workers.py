@@ -1,0 +1,68 @@
+"""The same call on this machine's cores and on a cluster."""
+
+from __future__ import annotations
+
+import operator
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from joblib import delayed
+
+from dp_ros.train.workers import ClusterError, workers
+
+
+@pytest.fixture(scope="module")
+def dask_cluster():
+    """Two worker processes of one thread each, as `dask worker --nworkers 2 --nthreads 1` starts them."""
+    distributed = pytest.importorskip("distributed", reason="pip install 'dp_ros[dask]'")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+    ) as cluster:
+        yield f"dask:{cluster.scheduler_address}"
+
+
+def test_results_come_in_the_order_of_the_calls(dask_cluster: str) -> None:
+    for cluster in ("", dask_cluster):
+        with workers(2, cluster) as pool:
+            assert list(pool(delayed(operator.mul)(i, i) for i in range(20))) == [i * i for i in range(20)]
+
+
+def test_a_cluster_s_workers_do_the_work(dask_cluster: str) -> None:
+    with workers(-1, dask_cluster) as pool:
+        found = set(pool(delayed(os.getpid)() for _ in range(40)))
+    assert os.getpid() not in found
+    assert len(found) == 2
+
+
+@pytest.mark.sim
+def test_demonstrations_of_a_cluster_are_those_of_this_machine(dask_cluster: str, tmp_path: Path) -> None:
+    from dp_ros.data import episodes
+    from dp_ros.schema import CollectConfig
+    from dp_ros.train.collect import collect
+
+    config = CollectConfig(task="reach-v3", episodes=3, width_px=32, height_px=32, noise=(0.0, 0.3))
+    collect(config, tmp_path / "here", jobs=1)
+    collect(config, tmp_path / "cluster", cluster=dask_cluster)
+    here, cluster = episodes.load(tmp_path / "here"), episodes.load(tmp_path / "cluster")
+    np.testing.assert_array_equal(cluster.images["gripperPOV"], here.images["gripperPOV"])
+    np.testing.assert_array_equal(cluster.action, here.action)
+    assert cluster.attributes == here.attributes
+
+
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [
+        ("dask:tcp://127.0.0.1:9", "no Dask scheduler answers at 'tcp://127.0.0.1:9'"),
+        ("dask:nonsense", "no Dask scheduler answers at 'nonsense'"),
+        ("slurm:head", "cluster 'slurm:head': give dask:tcp://HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named(cluster: str, says: str) -> None:
+    if cluster.startswith("dask"):
+        pytest.importorskip("distributed")
+    with pytest.raises(ClusterError) as caught, workers(-1, cluster):
+        pass
+    assert str(caught.value).startswith(says)
+    assert "\n" not in str(caught.value)
