@@ -211,11 +211,11 @@ def _common_cameras(paths: Sequence[Path], topics: TopicMap) -> tuple[str, ...]:
         except BagError:
             continue  # refused later, with its reason
         common = {c: None for c in (common if common is not None else sorted(found)) if c in found}
-    if not common:
+    if common is not None and not common:
         raise BagError(
             f"{paths[0].parent}: the bags have no camera in common: name one with --camera, or map it"
         )
-    return tuple(common)
+    return tuple(common or ())
 
 
 def _common_size(plans: Sequence[_Plan], cameras: Sequence[str], config: ConvertConfig) -> tuple[int, int]:
