@@ -21,6 +21,7 @@ from dp_ros.schema.policy import (
     Network,
     PolicyConfig,
     PositionKind,
+    TransformerConfig,
     UNetConfig,
 )
 from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
@@ -44,6 +45,7 @@ __all__ = [
     "PositionKind",
     "RuntimeConfig",
     "TrainConfig",
+    "TransformerConfig",
     "UNetConfig",
     "Vector3",
     "as_vector",
