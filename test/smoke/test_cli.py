@@ -52,7 +52,7 @@ def test_collect_help_shows_the_defaults_of_the_schema() -> None:
     assert {name: shown[name] for name in expected} == {name: str(value) for name, value in expected.items()}
 
 
-@pytest.mark.parametrize("preset", ["cpu", "paper"])
+@pytest.mark.parametrize("preset", ["cpu", "cpu-transformer", "paper", "paper-transformer"])
 def test_presets_are_valid(preset: str) -> None:
     from dp_ros.cli.train import find_preset
     from dp_ros.schema import TrainConfig, load_yaml
