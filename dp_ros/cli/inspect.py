@@ -107,10 +107,7 @@ def checkpoint_rows(folder: Path) -> Rows:
     observed = "pictures and proprioception" if encoder.proprioception else "pictures only"
     rows = [
         ("task", settings.task or "none"),
-        (
-            "network",
-            f"{_network(settings)}, {parameters / 1e6:.2f} M parameters",
-        ),
+        ("network", f"{_network(settings)}, {parameters / 1e6:.2f} M parameters"),
         ("size", f"{folder_mb(folder):.1f} MB, weights in {config.get('weights_dtype')}"),
         (
             "horizons",
