@@ -62,7 +62,7 @@ def transport(
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Option(help="A preset (cpu, paper) or a YAML file.")] = "cpu",
+    config: Annotated[str, typer.Option(help="A preset of config/train, e.g. cpu, or a YAML file.")] = "cpu",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeat.")
     ] = None,

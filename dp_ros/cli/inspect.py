@@ -17,6 +17,8 @@ from dp_ros.cli.errors import USAGE, CliError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dp_ros.schema import PolicyConfig
+
 Rows = list[tuple[str, str]]
 
 
@@ -127,10 +129,7 @@ def checkpoint_rows(folder: Path) -> Rows:
     observed = "pictures and proprioception" if encoder.proprioception else "pictures only"
     rows = [
         ("task", settings.task or "none"),
-        (
-            "network",
-            f"{settings.network} {list(settings.unet.channels)}, {parameters / 1e6:.2f} M parameters",
-        ),
+        ("network", f"{_network(settings)}, {parameters / 1e6:.2f} M parameters"),
         ("size", f"{folder_mb(folder):.1f} MB, weights in {config.get('weights_dtype')}"),
         (
             "horizons",
@@ -149,6 +148,13 @@ def checkpoint_rows(folder: Path) -> Rows:
     ]
     rows += [(f"scene.{key}", value) for key, value in _flat(config.get("scene", {}))]
     return rows + [(f"training.{key}", value) for key, value in _flat(config.get("training", {}))]
+
+
+def _network(settings: PolicyConfig) -> str:
+    if settings.network == "unet":
+        return f"unet {list(settings.unet.channels)}"
+    transformer = settings.transformer
+    return f"transformer {transformer.layers} x {transformer.embedding_dim}, {transformer.heads} heads"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Rows:

@@ -19,7 +19,10 @@ def train(
     data: Annotated[Path, typer.Option(help="Dataset made by `dp_ros collect`.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: state, checkpoint/ and TensorBoard logs.")],
     config: Annotated[
-        str, typer.Option(help="A preset (cpu, paper) or a YAML file of dp_ros.schema.TrainConfig.")
+        str,
+        typer.Option(
+            help="A preset (cpu, cpu-transformer, paper, paper-transformer) or a YAML file of TrainConfig."
+        ),
     ] = "cpu",
     assignments: Annotated[
         list[str] | None,

@@ -13,6 +13,7 @@ from dp_ros.policy.encoder import PROPRIOCEPTION_DIM, ObservationEncoder
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.normalizer import LimitsNormalizer
 from dp_ros.policy.sampler import sample
+from dp_ros.policy.transformer import ConditionalTransformer
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import PolicyConfig
 
@@ -24,7 +25,7 @@ class DiffusionPolicy(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = ObservationEncoder(config.encoder, config.horizons.T_o)
-        self.network = ConditionalUnet1D(config.action.dim, self.encoder.out_dim, config.unet)
+        self.network = _network(config, self.encoder.out_dim)
         self.schedule = NoiseSchedule(config.diffusion)
         self.action_normalizer = LimitsNormalizer.from_stats(stats, "action", config.action.dim)
         self.state_normalizer = LimitsNormalizer.from_stats(stats, "state", PROPRIOCEPTION_DIM)
@@ -85,3 +86,10 @@ class DiffusionPolicy(nn.Module):
             generator=generator,
         )
         return self.action_normalizer.unnormalise(nactions)
+
+
+def _network(config: PolicyConfig, obs_dim: int) -> ConditionalUnet1D | ConditionalTransformer:
+    """(noisy actions (B, T_p, D), k (B,), obs (B, obs_dim)) -> predicted noise (B, T_p, D), whichever it is."""
+    if config.network == "unet":
+        return ConditionalUnet1D(config.action.dim, obs_dim, config.unet)
+    return ConditionalTransformer(config.action.dim, obs_dim, config.horizons, config.transformer)

@@ -5,18 +5,18 @@ Chi et al. 2023, section 3.1 (after Janner et al. 2022); FiLM from Perez et al. 
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dp_ros.policy.step_embedding import sinusoids
 from dp_ros.schema import UNetConfig
 
 
 class StepEmbedding(nn.Module):
-    """Sinusoidal embedding of the diffusion iteration k (Vaswani et al. 2017, section 3.5), then an MLP."""
+    """Sinusoidal embedding of the diffusion iteration k, then an MLP."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -25,10 +25,7 @@ class StepEmbedding(nn.Module):
 
     def forward(self, k: Tensor) -> Tensor:
         """k (B,) -> (B, dim)."""
-        half = self.dim // 2
-        frequencies = torch.exp(torch.arange(half, device=k.device) * (-math.log(10_000.0) / (half - 1)))
-        angles = k[:, None].float() * frequencies
-        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        return self.mlp(sinusoids(k, self.dim))
 
 
 class ConvBlock(nn.Sequential):
@@ -111,3 +108,7 @@ class ConditionalUnet1D(nn.Module):
                 x = block(x, cond)
             x = upsample(x)
         return self.out(x)[..., :T_p].transpose(1, 2)
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """What weight decay spares: nothing, as in Chi et al.'s code."""
+        return []

@@ -22,6 +22,7 @@ from dp_ros.schema.policy import (
     Network,
     PolicyConfig,
     PositionKind,
+    TransformerConfig,
     UNetConfig,
 )
 from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
@@ -53,6 +54,7 @@ __all__ = [
     "TeleopConfig",
     "TopicMap",
     "TrainConfig",
+    "TransformerConfig",
     "UNetConfig",
     "Vector3",
     "as_vector",

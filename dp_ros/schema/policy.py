@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dp_ros.schema.base import CameraName, Config
 
 SCHEMA_VERSION = 1
 
 PositionKind = Literal["absolute", "relative", "delta"]
-Network = Literal["unet"]
+Network = Literal["unet", "transformer"]  # each has a section of its name in PolicyConfig
 
 
 class Horizons(Config):
@@ -107,6 +107,26 @@ class UNetConfig(Config):
         return self
 
 
+class TransformerConfig(Config):
+    """Time-series diffusion transformer (Chi et al. 2023, section 3.2); the defaults are their image policies'."""
+
+    layers: int = Field(8, ge=1, le=24, description="decoder layers")
+    heads: int = Field(4, ge=1, le=32, description="attention heads; each has embedding_dim / heads features")
+    embedding_dim: int = Field(
+        256, ge=8, le=2048, multiple_of=2, description="length of a token; also of the sinusoids of k"
+    )
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="in training: of attention weights and of what each layer adds"
+    )
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="in training: of the tokens that go in")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TransformerConfig:
+        if self.embedding_dim % self.heads:
+            raise ValueError(f"embedding_dim {self.embedding_dim} is not a multiple of heads {self.heads}")
+        return self
+
+
 class DiffusionConfig(Config):
     """Forward process and sampler (Ho et al. 2020; Nichol & Dhariwal 2021; Song et al. 2021)."""
 
@@ -140,7 +160,27 @@ class PolicyConfig(Config):
     action: ActionConfig = ActionConfig()
     network: Network = "unet"
     unet: UNetConfig = UNetConfig()
+    transformer: TransformerConfig = TransformerConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+
+    @model_validator(mode="after")
+    def _configures_its_network_only(self) -> PolicyConfig:
+        for other in self._unused:
+            if other in self.model_fields_set:
+                raise ValueError(
+                    f"the network is the {self.network}, so '{other}' would change nothing: "
+                    f"remove '{other}' or set network to {other}"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A reader of config.json finds the settings of the network that is there."""
+        return {key: value for key, value in dump(self).items() if key not in self._unused}
+
+    @property
+    def _unused(self) -> set[str]:
+        return set(get_args(Network)) - {self.network}
 
     @property
     def dt_s(self) -> float:

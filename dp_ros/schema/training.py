@@ -54,7 +54,10 @@ class TrainConfig(Config):
         description="diffusion targets drawn per encoded window: more signal for one pass of the encoder",
     )
     lr: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(1e-6, ge=0)
+    weight_decay: float = Field(
+        1e-6, ge=0, description="of the U-Net's every weight, of the Transformer's matrices alone"
+    )
+    encoder_weight_decay: float | None = Field(None, ge=0, description="of the encoder; null: weight_decay")
     betas: tuple[Share, Share] = Field((0.95, 0.999), description="AdamW's decay of its two moments")
     warmup_steps: int = Field(500, ge=0)
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")

@@ -23,6 +23,7 @@ from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import TrainConfig
+from dp_ros.train.parameter_groups import parameter_groups
 from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
 
 STATE = "state.safetensors"
@@ -78,11 +79,7 @@ class Trainer:
         self.policy = DiffusionPolicy(config.policy, windows.stats()).to(self.device)
         self.ema = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
+            parameter_groups(self.policy, config), lr=config.lr, betas=config.betas, fused=True
         )
         self.step = 0
         self._epoch: tuple[int, np.ndarray] | None = None
@@ -131,6 +128,8 @@ class Trainer:
             torch.from_numpy(pixels).to(self.device).movedim(-1, -3)
         )  # a view: NHWC in memory is channels-last
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        dropout_seed = np.random.SeedSequence([config.seed, 2, self.step]).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(dropout_seed >> 1))  # dropout draws from torch's own generator
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
         began = time.perf_counter()

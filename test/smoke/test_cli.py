@@ -52,7 +52,7 @@ def test_collect_help_shows_the_defaults_of_the_schema() -> None:
     assert {name: shown[name] for name in expected} == {name: str(value) for name, value in expected.items()}
 
 
-@pytest.mark.parametrize("preset", ["cpu", "paper"])
+@pytest.mark.parametrize("preset", ["cpu", "cpu-transformer", "paper", "paper-transformer"])
 def test_presets_are_valid(preset: str) -> None:
     from dp_ros.cli.train import find_preset
     from dp_ros.schema import TrainConfig, load_yaml
@@ -179,6 +179,19 @@ def test_inspect_run_shows_its_checkpoint(trained: Path, capsys: pytest.CaptureF
         "tiny.yaml",
     ):
         assert fact in shown
+
+
+def test_inspect_shows_the_size_of_a_transformer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dp_ros.policy.checkpoint import save_checkpoint
+    from dp_ros.policy.diffusion_policy import DiffusionPolicy
+    from dp_ros.schema import PolicyConfig
+
+    network = {"layers": 3, "heads": 2, "embedding_dim": 16}
+    limits = {"low": [-1.0] * 4, "high": [1.0] * 4}
+    config = PolicyConfig.model_validate({"network": "transformer", "transformer": network})
+    save_checkpoint(DiffusionPolicy(config, {"action": limits, "state": limits}), tmp_path / "tiny")
+    assert main(["inspect", str(tmp_path / "tiny")]) == 0
+    assert "transformer 3 x 16, 2 heads" in capsys.readouterr().out
 
 
 @pytest.mark.sim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import Phase, settings
 from numpy.typing import NDArray
 
 from dp_ros.data.episodes import Dataset
-from dp_ros.schema import PolicyConfig, TrainConfig, override
+from dp_ros.schema import Network, PolicyConfig, TrainConfig, override
 from dp_ros.streams import Frame
 
 settings.register_profile(
@@ -124,13 +124,29 @@ def tiny_policy() -> PolicyConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny_train(tiny_policy: PolicyConfig) -> Callable[..., TrainConfig]:
-    """Runs of a few steps, with one camera: building a second ResNet takes longer than training it."""
-    one_camera = override(tiny_policy, {"encoder.cameras": ["left"]})
+def tiny_transformer(tiny_policy: PolicyConfig) -> PolicyConfig:
+    """The same policy with the other network; dropout wherever it has any."""
+    network = {"layers": 2, "heads": 2, "embedding_dim": 16, "dropout": 0.3, "embedding_dropout": 0.1}
+    shared = tiny_policy.model_dump(exclude={"network", "unet"})
+    return PolicyConfig.model_validate({**shared, "network": "transformer", "transformer": network})
 
-    def make(**changes: Any) -> TrainConfig:
+
+@pytest.fixture(scope="session", params=get_args(Network))
+def each_policy(
+    request: pytest.FixtureRequest, tiny_policy: PolicyConfig, tiny_transformer: PolicyConfig
+) -> PolicyConfig:
+    """The tiny policy with every network in turn."""
+    return {"unet": tiny_policy, "transformer": tiny_transformer}[request.param]
+
+
+@pytest.fixture(scope="session")
+def tiny_train(tiny_policy: PolicyConfig, tiny_transformer: PolicyConfig) -> Callable[..., TrainConfig]:
+    """Runs of a few steps, with one camera: building a second ResNet takes longer than training it."""
+    policies = {"unet": tiny_policy, "transformer": tiny_transformer}
+
+    def make(network: str = "unet", **changes: Any) -> TrainConfig:
         settings = {
-            "policy": one_camera,
+            "policy": override(policies[network], {"encoder.cameras": ["left"]}),
             "batch_size": 4,
             "steps": 6,
             "warmup_steps": 2,

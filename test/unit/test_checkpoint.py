@@ -85,8 +85,11 @@ def refusal(folder: Path) -> str:
     return message
 
 
-def test_loaded_policy_plans_as_the_saved_one(saved: Path, policy: DiffusionPolicy) -> None:
-    loaded = load_checkpoint(saved)
+def test_loaded_policy_plans_as_the_saved_one(
+    each_policy: PolicyConfig, stats: dict[str, Any], tmp_path: Path
+) -> None:
+    policy = build(each_policy, stats, seed=0)
+    loaded = load_checkpoint(save_checkpoint(policy, tmp_path / "tiny"))
     assert loaded.config == policy.config
     assert loaded.stats() == policy.stats()
     assert not loaded.training
@@ -102,9 +105,19 @@ def test_folder_holds_no_code_and_says_how_it_was_made(saved: Path, policy: Diff
     assert (saved / "card.md").read_text() == "# Tiny\n"
 
 
-def test_half_precision_halves_the_file_and_plans_almost_the_same(
-    saved: Path, policy: DiffusionPolicy, tmp_path: Path, stats: dict[str, Any]
+def test_config_names_the_network_and_holds_no_settings_of_another(
+    each_policy: PolicyConfig, stats: dict[str, Any], tmp_path: Path
 ) -> None:
+    config = read_config(save_checkpoint(build(each_policy, stats, seed=0), tmp_path / "tiny"))
+    assert config["network"] == config["policy"]["network"] == each_policy.network
+    assert config["policy"].keys() & {"unet", "transformer"} == {each_policy.network}
+
+
+def test_half_precision_halves_the_file_and_plans_almost_the_same(
+    each_policy: PolicyConfig, tmp_path: Path, stats: dict[str, Any]
+) -> None:
+    policy = build(each_policy, stats, seed=0)
+    saved = save_checkpoint(policy, tmp_path / "large")
     small = save_checkpoint(policy, tmp_path / "small", dtype="f16")
     loaded = load_checkpoint(small)
     assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.float32}
@@ -261,6 +274,15 @@ def test_missing_statistics_are_refused(folder: Path, name: str) -> None:
     edit_json(folder / "stats.json", lambda stats: stats.pop(name))
     rehash(folder)
     assert f"'{name}' with low and high is missing" in refusal(folder)
+
+
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    def rename(config: dict[str, Any]) -> None:
+        del config["policy"]["unet"]
+        config["policy"]["network"] = "transformer"
+
+    edit_json(folder / "config.json", rename)
+    assert "the two are of different models" in refusal(folder)
 
 
 def test_weights_of_another_shape_are_refused(folder: Path) -> None:

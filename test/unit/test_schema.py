@@ -26,6 +26,7 @@ from dp_ros.schema import (
     RuntimeConfig,
     TeleopConfig,
     TrainConfig,
+    TransformerConfig,
     UNetConfig,
     load_yaml,
     override,
@@ -47,6 +48,7 @@ MODELS: list[type[Config]] = [
     RuntimeConfig,
     TeleopConfig,
     TrainConfig,
+    TransformerConfig,
     UNetConfig,
 ]
 
@@ -111,6 +113,11 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (UNetConfig, {"channels": []}, "channels"),
         (UNetConfig, {"kernel_size": 4}, "kernel_size 4 must be odd"),
         (UNetConfig, {"step_embedding_dim": 17}, "step_embedding_dim"),
+        (TransformerConfig, {"embedding_dim": 18}, "embedding_dim 18 is not a multiple of heads 4"),
+        (TransformerConfig, {"embedding_dim": 9, "heads": 3}, "embedding_dim"),
+        (TransformerConfig, {"layers": 0}, "layers"),
+        (TransformerConfig, {"dropout": 1}, "dropout"),
+        (TransformerConfig, {"embedding_dropout": -0.1}, "embedding_dropout"),
         (DiffusionConfig, {"sampler_iterations": 101}, "sampler_iterations 101 exceeds the 100"),
         (DiffusionConfig, {"sampler": "ddpm"}, "ddpm runs all 100 iterations"),
         (DiffusionConfig, {"iterations": 1, "sampler_iterations": 1}, "iterations"),
@@ -119,6 +126,12 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (PolicyConfig, {"rate_hz": float("nan")}, "rate_hz"),
         (PolicyConfig, {"rate_hz": float("inf")}, "rate_hz"),
         (PolicyConfig, {"network": "mlp"}, "network"),
+        (
+            PolicyConfig,
+            {"transformer": {}},
+            "network is the unet, so 'transformer' would change nothing: remove",
+        ),
+        (PolicyConfig, {"network": "transformer", "unet": {}}, "or set network to unet"),
         (CollectConfig, {"noise": [0.1, -0.1]}, "negative standard deviation"),
         (CollectConfig, {"noise": []}, "noise"),
         (CollectConfig, {"episodes": 0}, "episodes"),
@@ -127,6 +140,7 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (TrainConfig, {"betas": [-0.1, 0.9]}, "betas.0"),
         (TrainConfig, {"ema_max": 1}, "ema_max"),
         (TrainConfig, {"lr": 0}, "lr"),
+        (TrainConfig, {"encoder_weight_decay": -1}, "encoder_weight_decay"),
         (GateConfig, {"workspace_low_m": [0, 0, 0.6]}, "workspace z: low 0.6 is not below high 0.6"),
         (GateConfig, {"workspace_low_m": [0, 0]}, "workspace_low_m"),
         (GateConfig, {"workspace_high_m": [1, 1, float("nan")]}, "workspace_high_m.2"),
@@ -204,14 +218,28 @@ diffusions = st.builds(
     st.integers(1, 100),
     st.booleans(),
 )
+networks = st.one_of(
+    st.lists(st.integers(1, 16), min_size=1, max_size=5).map(
+        lambda n: {"unet": {"channels": [8 * i for i in n]}}
+    ),
+    st.builds(
+        lambda heads, size, dropout: {
+            "network": "transformer",
+            "transformer": {"heads": heads, "embedding_dim": 8 * heads * size, "dropout": dropout},
+        },
+        st.integers(1, 32),
+        st.integers(1, 8),
+        st.floats(0, 1, exclude_max=True),
+    ),
+)
 policies = st.builds(
-    lambda **parts: parts,
+    lambda network, **parts: {**parts, **network},
     task=st.text(max_size=12),
     rate_hz=st.floats(0.1, 1000),
     horizons=horizons,
     encoder=encoders,
     action=st.sampled_from(["absolute", "relative", "delta"]).map(lambda kind: {"position": kind}),
-    unet=st.lists(st.integers(1, 16), min_size=1, max_size=5).map(lambda n: {"channels": [8 * i for i in n]}),
+    network=networks,
     diffusion=diffusions,
 )
 
@@ -222,6 +250,16 @@ def test_a_dumped_policy_parses_to_itself(data: dict[str, Any]) -> None:
     assert parse(PolicyConfig, config.model_dump(), where="x") == config
     written = json.dumps(config.model_dump(mode="json"))
     assert parse(PolicyConfig, json.loads(written), where="x") == config
+
+
+@pytest.mark.parametrize(("network", "other"), [("unet", "transformer"), ("transformer", "unet")])
+def test_dumped_policy_has_the_settings_of_its_network_alone(network: str, other: str) -> None:
+    for dumped in (
+        PolicyConfig.model_validate({"network": network}).model_dump(),
+        TrainConfig.model_validate({"policy": {"network": network}}).model_dump(mode="json")["policy"],
+    ):
+        assert network in dumped
+        assert other not in dumped
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,11 +18,12 @@ from torch import Tensor
 from dp_ros.data.episodes import Dataset
 from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint import load_checkpoint, read_config
-from dp_ros.schema import TrainConfig
+from dp_ros.schema import Network, TrainConfig
 from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
 from dp_ros.train.trainer import Progress, Trainer, TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+each_network = pytest.mark.parametrize("network", get_args(Network))
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +58,12 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert not different
 
 
+@each_network
 def test_loss_falls_on_a_tiny_dataset(
-    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], network: str
 ) -> None:
     losses: list[float] = []
-    config = tiny_train(steps=40, noise_samples=64, lr=1e-2, log_every=10)
+    config = tiny_train(network, steps=40, noise_samples=64, lr=1e-2, log_every=10)
     folder = trainer(config).run(lambda progress: losses.append(progress.loss))
     assert len(losses) == 4
     assert losses[-1] < 0.8 * losses[0]
@@ -81,11 +83,12 @@ def stop_at(step: int) -> Callable[[Progress], None]:
     return on_progress
 
 
+@each_network
 def test_resumed_run_is_the_run_that_was_never_stopped_to_the_last_bit(
-    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], network: str
 ) -> None:
     """Weights, EMA and optimiser; across the end of an epoch (5 batches) and back to an older state."""
-    config = tiny_train(steps=9, checkpoint_every=3, log_every=1)
+    config = tiny_train(network, steps=9, checkpoint_every=3, log_every=1)
     whole = trainer(config, "whole")
     assert whole.batches_per_epoch == 5
     whole.run()
@@ -101,10 +104,14 @@ def test_resumed_run_is_the_run_that_was_never_stopped_to_the_last_bit(
     assert_same(*weights)
 
 
+@each_network
 def test_same_seed_is_the_same_run_and_another_is_another(
-    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], network: str
 ) -> None:
-    runs = [trainer(tiny_train(steps=2, seed=seed), name) for seed, name in ((1, "a"), (1, "b"), (2, "c"))]
+    runs = [
+        trainer(tiny_train(network, steps=2, seed=seed), name)
+        for seed, name in ((1, "a"), (1, "b"), (2, "c"))
+    ]
     for run in runs:
         torch.manual_seed(hash(run.run_dir))  # what other code draws does not matter
         run.run()
@@ -113,10 +120,11 @@ def test_same_seed_is_the_same_run_and_another_is_another(
     assert not torch.equal(state(runs[0])[name], state(runs[2])[name])
 
 
+@each_network
 def test_checkpoint_holds_the_averaged_weights(
-    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], network: str
 ) -> None:
-    run = trainer(tiny_train(steps=4))
+    run = trainer(tiny_train(network, steps=4))
     served = load_checkpoint(run.run()).state_dict()
     saved = state(run)
     assert_same(served, {name: saved[f"ema/{name}"] for name in served})
@@ -241,6 +249,23 @@ def test_every_epoch_sees_each_window_once(
     epochs = [list(chain(*seen[:3])), list(chain(*seen[3:]))]
     assert [sorted(epoch) for epoch in epochs] == [list(range(21))] * 2
     assert epochs[0] != epochs[1]
+
+
+def test_dropout_differs_from_step_to_step_and_not_from_run_to_run(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    """It draws from torch's own generator, which therefore begins each step where (seed, step) says."""
+    draws: dict[str, list[Tensor]] = {"a": [], "b": []}
+    for name, drawn in draws.items():
+        run = trainer(tiny_train("transformer", steps=3), name)
+        dropout = run.policy.network.drop
+        dropout.register_forward_hook(lambda _, x, out, drawn=drawn: drawn.append(out == 0))
+        torch.manual_seed(hash(name))
+        run.run()
+    assert len(draws["a"]) == 6  # memory and actions, at each step
+    assert all(torch.equal(a, b) for a, b in zip(draws["a"], draws["b"], strict=True))
+    assert not any(torch.equal(a, b) for a, b in pairwise(draws["a"][::2]))
+    assert not any(torch.equal(a, b) for a, b in pairwise(draws["a"][1::2]))
 
 
 # ---- schedules -----------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""The other denoising network: a time-series diffusion transformer over the action chunk.
+
+Chi et al. 2023, section 3.2 (after Shafiullah et al. 2022). The diffusion iteration and each observed frame are
+one token of memory; the noisy actions are tokens that look at the actions before them and at that memory.
+Layers normalise first (Xiong et al. 2020), which is what lets them train without collapsing.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dp_ros.policy.step_embedding import sinusoids
+from dp_ros.schema import Horizons, TransformerConfig
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), with dropout of its weights."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        width = config.embedding_dim
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor, sees: Tensor) -> Tensor:
+        """x (B, T, E) asks, context (B, S, E) answers where `sees` (T, S) is True -> (B, T, E)."""
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        answer = F.scaled_dot_product_attention(query, key, value, attn_mask=sees, dropout_p=dropout)
+        return self.project(answer.transpose(1, 2).flatten(2))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the memory, and a feed-forward network, each added to what it reads."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.embedding_dim
+        self.norm_actions, self.to_actions = nn.LayerNorm(width), Attention(config)
+        self.norm_memory, self.to_memory = nn.LayerNorm(width), Attention(config)
+        self.norm_feed = nn.LayerNorm(width)
+        self.feed = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
+        )
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, sees_actions: Tensor, sees_memory: Tensor) -> Tensor:
+        """x (B, T_p, E), memory (B, 1 + T_o, E) -> (B, T_p, E)."""
+        nx = self.norm_actions(x)
+        x = x + self.drop(self.to_actions(nx, nx, sees_actions))
+        x = x + self.drop(self.to_memory(self.norm_memory(x), memory, sees_memory))
+        return x + self.drop(self.feed(self.norm_feed(x)))
+
+
+class ConditionalTransformer(nn.Module):
+    """Predicts the noise in an action chunk, given the observation and the iteration; called as the U-Net is."""
+
+    def __init__(self, action_dim: int, obs_dim: int, horizons: Horizons, config: TransformerConfig) -> None:
+        super().__init__()
+        T_o, T_p, width = horizons.T_o, horizons.T_p, config.embedding_dim
+        self.T_o = T_o
+        self.embed_frame = nn.Linear(obs_dim // T_o, width)
+        self.embed_action = nn.Linear(action_dim, width)
+        self.memory_position = nn.Parameter(torch.empty(1 + T_o, width))
+        self.action_position = nn.Parameter(torch.empty(T_p, width))
+        self.drop = nn.Dropout(config.embedding_dropout)
+        self.remember = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
+        self.layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.layers)])
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, action_dim))
+        # Action t is at the time of frame t: it sees the actions up to its own time, the iteration, and the
+        # frames up to its own time. Every executed action (t >= T_o - 1) sees all frames.
+        sees_actions = torch.ones(T_p, T_p, dtype=torch.bool).tril()
+        sees_frames = torch.ones(T_p, T_o, dtype=torch.bool).tril()
+        sees_memory = torch.cat([torch.ones(T_p, 1, dtype=torch.bool), sees_frames], dim=1)
+        self.register_buffer("sees_actions", sees_actions, persistent=False)
+        self.register_buffer("sees_memory", sees_memory, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As Chi et al.'s code, after GPT-2: small weights, no biases; LayerNorm begins as ones and zeros."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for position in (self.memory_position, self.action_position):
+            nn.init.normal_(position, std=0.02)
+
+    def forward(self, actions: Tensor, k: Tensor, obs: Tensor) -> Tensor:
+        """actions (B, T_p, D) noisy and normalised; k (B,); obs (B, obs_dim), the features of frame after frame
+        -> predicted noise (B, T_p, D)."""
+        frames = self.embed_frame(obs.unflatten(1, (self.T_o, -1)))
+        iteration = sinusoids(k, self.memory_position.shape[1])[:, None].to(frames.dtype)
+        memory = self.remember(self.drop(torch.cat([iteration, frames], dim=1) + self.memory_position))
+        x = self.drop(self.embed_action(actions) + self.action_position)
+        for layer in self.layers:
+            x = layer(x, memory, self.sees_actions, self.sees_memory)
+        return self.out(x)
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """What weight decay spares: biases, norms and positions; all but the matrices of the linear layers."""
+        decayed = {id(module.weight) for module in self.modules() if isinstance(module, nn.Linear)}
+        return [parameter for parameter in self.parameters() if id(parameter) not in decayed]
