@@ -77,9 +77,9 @@ def test_convert_names_what_it_refuses_and_goes_on(run: Run, bags: Path, tmp_pat
     assert code == 0
 
 
-def test_repair_then_label_then_convert(run: Run, bags: Path, tmp_path: Path) -> None:
+def test_repair_then_label_then_convert(run: Run, bags: Path, tmp_path: Path, bag_maker) -> None:
     """A recorder that was killed: refused, repaired, refused as unlabelled, labelled, converted."""
-    bag = bags / "episode_0"
+    bag = bag_maker.episode(bags / "episode_4", custom={"task": "pour"})
     (bag / "metadata.yaml").unlink()
     assert (
         f"was not closed (it has no metadata.yaml); run `dp_ros bag repair {bag}`"
