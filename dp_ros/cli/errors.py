@@ -10,7 +10,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 # (module, class, exit code). By name, so that nothing is imported for an error that cannot have been raised.
 EXPECTED: tuple[tuple[str, str, int], ...] = (
-    ("dp_ros.schema", "ConfigError", USAGE),
+    ("dp_ros.schema.base", "ConfigError", USAGE),
     ("dp_ros.sim.metaworld_arm", "TaskError", USAGE),
     ("dp_ros.streams", "ImageSizeError", USAGE),
     ("dp_ros.data.bag_reader", "BagError", FAILED),
