@@ -18,6 +18,7 @@ ROS_PACKAGES = (
     "diagnostic-msgs",
     "lifecycle-msgs",
 )
+LEROBOT = ["pyarrow"]
 TEST = ["hypothesis", "pytest"]
 
 
@@ -69,8 +70,9 @@ setup(
         "sim": ["metaworld", "mujoco", "packaging"],  # metaworld imports packaging without asking for it
         "ros": [f"ros-jazzy-{package}" for package in ROS_PACKAGES],
         "ros-kilted": [f"ros-kilted-{package}" for package in ROS_PACKAGES],
+        "lerobot": LEROBOT,
         "test": TEST,  # colcon test runs pytest only when this names it
-        "dev": [*TEST, "diffusers", "import-linter", "mypy", "rosless", "ruff", "types-PyYAML"],
+        "dev": [*TEST, *LEROBOT, "diffusers", "import-linter", "mypy", "rosless", "ruff", "types-PyYAML"],
     },
     entry_points={
         "console_scripts": [
