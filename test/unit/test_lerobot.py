@@ -89,7 +89,9 @@ def test_round_trip_gives_the_same_dataset(dataset: Path, exported: Path, tmp_pa
     assert (one.seed, one.noise, one.tried) == (other.seed, other.noise, other.tried)
 
 
-def test_imported_dataset_can_be_exported_again(exported: Path, tmp_path: Path) -> None:
+def test_imported_dataset_can_be_exported_again(dataset: Path, tmp_path: Path) -> None:
+    exported = tmp_path / "exported"
+    export_dataset(dataset, exported, ExportConfig(task="open the drawer"))
     import_dataset(exported, tmp_path / "back", ImportConfig())
     export_dataset(tmp_path / "back", tmp_path / "again", ExportConfig())
     for name in ("data/chunk-000/file-000.parquet", layout.STATS, layout.INFO, layout.TASKS):

@@ -77,10 +77,10 @@ def _fps(reader: DatasetReader) -> int:
 
 
 def _task(reader: DatasetReader) -> str:
-    """What the simulator calls it, or what the LeRobotDataset it came from did."""
-    task = reader.attributes.get("collect", {}).get("task")
-    tasks = [task] if task else reader.attributes.get("lerobot", {}).get("tasks", [])
-    if len(tasks) != 1:
+    """The words of the LeRobotDataset it came from, or what the simulator calls it."""
+    collected = reader.attributes.get("collect", {}).get("task")
+    tasks = reader.attributes.get("lerobot", {}).get("tasks") or [collected]
+    if len(tasks) != 1 or not tasks[0]:
         raise LeRobotError(
             f"{reader.path}: names no task: say what its episodes show with --task 'open the drawer'"
         )
