@@ -4,7 +4,7 @@ SHELL := bash
 .ONESHELL:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup egl demo test test-unit lint clean distclean
+.PHONY: help setup egl demo lerobot test test-unit lint clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,6 +24,8 @@ DEPS := $(VENV)/.deps-installed
 PACKAGE := $(VENV)/.package-installed
 UNFINISHED := $(VENV)/.deps-unfinished
 WHEEL := $(VENV)/wheel
+LEROBOT := $(VENV)/.lerobot-installed
+LEROBOT_PINS := test/interop/lerobot-requirements.txt
 # Folders too: a deleted file changes only its folder.
 SOURCES := package.xml setup.py setup.cfg pyproject.toml \
   $(shell find dp_ros launch config models resource -name __pycache__ -prune -o -print 2>/dev/null)
@@ -102,7 +104,16 @@ $(PACKAGE): $(DEPS) $(SOURCES)
 demo: setup  ## the shipped model drives the simulated arm over ROS topics; leaves a video and a report
 	@$(BIN)/dp_ros demo $(ARGS)
 
-test: setup lint  ## lint, types, layers, then every test
+lerobot: $(LEROBOT)  ## the real LeRobot, for the tests that exchange datasets with it
+
+# Beside the venv's packages and by itself: what it asks for contradicts what dp_ros is pinned to.
+$(LEROBOT): $(LEROBOT_PINS) | $(DEPS)
+	@echo "setup: LeRobot for its tests (150 MB)"
+	rm -rf $(VENV)/lerobot
+	$(PIP) install --no-deps --target $(VENV)/lerobot -r $(LEROBOT_PINS)
+	touch $@
+
+test: setup lerobot lint  ## lint, types, layers, then every test
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-unit: setup  ## the tests that need neither ROS nor a simulator

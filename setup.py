@@ -18,6 +18,7 @@ ROS_PACKAGES = (
     "diagnostic-msgs",
     "lifecycle-msgs",
 )
+LEROBOT = ["pyarrow"]
 TEST = ["hypothesis", "pytest"]
 
 
@@ -70,11 +71,13 @@ setup(
         "sim": ["metaworld", "mujoco", "packaging"],  # metaworld imports packaging without asking for it
         "ros": [f"ros-jazzy-{package}" for package in ROS_PACKAGES],
         "ros-kilted": [f"ros-kilted-{package}" for package in ROS_PACKAGES],
+        "lerobot": LEROBOT,
         "dask": ["distributed"],
         "ray": ["ray"],
         "test": TEST,  # colcon test runs pytest only when this names it
         "dev": [
             *TEST,
+            *LEROBOT,
             "diffusers",
             "distributed",
             "import-linter",

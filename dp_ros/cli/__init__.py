@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from dp_ros import __version__
-from dp_ros.cli import bag, bench, collect, convert, demo, errors, evaluate, inspect, pack, train
+from dp_ros.cli import (
+    bag,
+    bench,
+    collect,
+    convert,
+    demo,
+    errors,
+    evaluate,
+    exchange,
+    inspect,
+    pack,
+    train,
+)
 
 app = typer.Typer(
     name="dp_ros",
@@ -20,6 +32,8 @@ app = typer.Typer(
 app.command("collect")(collect.collect)
 app.add_typer(bag.app, name="bag")
 app.command("convert")(convert.convert)
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("demo")(demo.demo)

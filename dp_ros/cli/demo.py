@@ -46,10 +46,10 @@ def demo(
     from dp_ros.ros.environment import require_ros
 
     require_ros()
+    from dp_ros.data.video import VideoWriter
     from dp_ros.evaluation.film import write_filmstrip
     from dp_ros.evaluation.rollout import VIDEO_FPS
     from dp_ros.evaluation.statistics import write_json
-    from dp_ros.evaluation.video import VideoWriter
     from dp_ros.policy.checkpoint_config import policy_config
     from dp_ros.resources import share_file
     from dp_ros.schema import RuntimeConfig

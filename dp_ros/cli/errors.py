@@ -15,6 +15,7 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.streams", "ImageSizeError", USAGE),
     ("dp_ros.data.bag_reader", "BagError", FAILED),
     ("dp_ros.data.episodes", "DatasetError", FAILED),
+    ("dp_ros.data.lerobot", "LeRobotError", FAILED),
     ("dp_ros.policy.checkpoint_config", "CheckpointError", FAILED),
     ("dp_ros.policy.normalizer", "StatsError", FAILED),
     ("dp_ros.train.trainer", "TrainingError", FAILED),

@@ -109,8 +109,8 @@ def film_each(folder: Path) -> Callable[[EpisodeResult, Any], None]:
     """An `on_video` that writes one file for each episode."""
 
     def write(result: EpisodeResult, pictures: list[Picture]) -> None:
+        from dp_ros.data.video import write_video
         from dp_ros.evaluation.rollout import VIDEO_FPS
-        from dp_ros.evaluation.video import write_video
 
         write_video(folder / f"seed{result.seed}.mp4", pictures, VIDEO_FPS)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,7 @@ FORMAT_VERSION = 1
 FRAMES_PER_CHUNK = 32
 # Zeros too are written, so that a chunk without a file is a lost one.
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
+LOW_DIMENSIONAL = ("ee_pose", "gripper", "action", "command")
 _EPISODE_ARRAYS = ("episode_ends", "seed", "noise", "tried")
 
 
@@ -143,7 +145,7 @@ class DatasetWriter:
         rows: dict[str, NDArray[Any]] = {
             f"images/{camera}": pixels for camera, pixels in episode.images.items()
         }
-        for name in ("ee_pose", "gripper", "action", "command"):
+        for name in LOW_DIMENSIONAL:
             rows[name] = np.asarray(getattr(episode, name), dtype=np.float64)
         length = len(rows["action"])
         if length == 0 or any(len(values) != length for values in rows.values()):
@@ -257,11 +259,9 @@ def _runs(pictures: Mapping[int, NDArray[np.uint8]]) -> Iterator[tuple[int, NDAr
 def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
     """Read a whole dataset into memory; DatasetError says in one line what is wrong with it."""
     path = Path(path)
-    group = _open_group(path, mode="r")
+    group = open_finished(path)
     attributes = dict(group.attrs)
-    if not attributes.get("complete", False):
-        raise DatasetError(f"{path}: is unfinished; run the command that made it once more to complete it")
-    try:
+    with damage_in_one_line(path):
         if "tried" in group:
             attributes["tried"] = int(_read(group, "tried")[-1])
         pictures: Any = group["images"]
@@ -278,14 +278,31 @@ def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
             episode_ends=_read(group, "episode_ends"),
             attributes=attributes,
         )
+    arrays: list[NDArray[Any]] = [dataset.ee_pose, dataset.gripper, dataset.action, dataset.command]
+    check_lengths(path, {len(array) for array in [*arrays, *dataset.images.values()]}, dataset.episode_ends)
+    check_finite(path, {name: getattr(dataset, name) for name in LOW_DIMENSIONAL})
+    return dataset
+
+
+def open_finished(path: Path) -> zarr.Group:
+    """The dataset's group to read from; refused while it is unfinished."""
+    group = _open_group(path, mode="r")
+    if not group.attrs.get("complete", False):
+        raise DatasetError(f"{path}: is unfinished; run the command that made it once more to complete it")
+    return group
+
+
+@contextmanager
+def damage_in_one_line(path: Path) -> Iterator[None]:
+    """What zarr says of a missing array or a broken chunk as a DatasetError."""
+    try:
+        yield
     except KeyError as error:
         raise DatasetError(f"{path}: the array {error} is missing; make the dataset anew") from None
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{path}: a chunk cannot be read ({error}); make the dataset anew") from None
-    _check(path, dataset)
-    return dataset
 
 
 def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,22 +314,27 @@ def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _read(group: zarr.Group, name: str) -> NDArray[Any]:
-    """A whole array; zarr alone would read zeros where a chunk's file is lost."""
+def whole_array(group: zarr.Group, name: str) -> Any:
+    """The zarr array `name`; by itself zarr would read zeros where a chunk's file is lost."""
     array: Any = group[name]
     if array.nchunks_initialized != array.nchunks:
         raise ValueError(f"{array.nchunks - array.nchunks_initialized} of '{name}' are lost")
-    return np.asarray(array[:])
+    return array
 
 
-def _check(path: Path, dataset: Dataset) -> None:
-    ends, length = dataset.episode_ends, len(dataset)
-    arrays: list[NDArray[Any]] = [dataset.ee_pose, dataset.gripper, dataset.command, *dataset.images.values()]
-    sizes = {len(array) for array in arrays}
-    if sizes != {length} or len(ends) == 0 or ends[-1] != length or not (np.diff(ends, prepend=0) > 0).all():
+def _read(group: zarr.Group, name: str) -> NDArray[Any]:
+    return np.asarray(whole_array(group, name)[:])
+
+
+def check_lengths(path: Path, lengths: set[int], ends: NDArray[np.int64]) -> None:
+    """Every flat array has as many ticks as the last episode ends at; ends rise."""
+    if len(ends) == 0 or lengths != {int(ends[-1])} or not (np.diff(ends, prepend=0) > 0).all():
         raise DatasetError(f"{path}: its arrays disagree on the number of ticks; make the dataset anew")
-    for name in ("ee_pose", "gripper", "action", "command"):
-        if not np.isfinite(getattr(dataset, name)).all():
+
+
+def check_finite(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
+    for name, values in rows.items():
+        if not np.isfinite(values).all():
             raise DatasetError(f"{path}: '{name}' holds values that are not finite; make the dataset anew")
 
 

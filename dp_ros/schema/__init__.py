@@ -13,6 +13,7 @@ from dp_ros.schema.base import (
     parse,
     parse_assignment,
 )
+from dp_ros.schema.exchange import ExportConfig, ImportConfig
 from dp_ros.schema.policy import (
     SCHEMA_VERSION,
     ActionConfig,
@@ -41,8 +42,10 @@ __all__ = [
     "ConvertConfig",
     "DiffusionConfig",
     "EncoderConfig",
+    "ExportConfig",
     "GateConfig",
     "Horizons",
+    "ImportConfig",
     "JoyLayout",
     "KeyboardConfig",
     "Model",

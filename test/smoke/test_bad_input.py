@@ -81,6 +81,13 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["train", "--data", "x", "--out", "y", "--set", "batch_size"], "KEY=VALUE"),
         (["train", "--data", "x", "--out", "y", "--set", "batch_sise=3"], "did you mean 'batch_size'?"),
         (["inspect", "missing"], "does not exist"),
+        (["export", "x", "--out", "y", "--crf", "60"], "crf: Input should be less than or equal to 51"),
+        (["export", "x", "--out", "y", "--format", "rlds"], "lerobot"),
+        (["import", "x", "--out", "y", "--action", "action:0,1,2"], "names 3 numbers, not 4"),
+        (["import", "x", "--out", "y", "--gripper", "state"], "gripper: "),
+        (["import", "x", "--out", "y", "--gripper-range", "wide"], "e.g. 0,100"),
+        (["import", "x", "--out", "y", "--gripper-range", "1,1"], "gripper_range 1,1 is no range"),
+        (["import", "x", "--out", "y", "--size", "big"], "96x96"),
     ],
 )
 def test_usage(

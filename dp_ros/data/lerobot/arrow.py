@@ -1,0 +1,23 @@
+"""pyarrow, or one line that says how to get it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dp_ros.data.lerobot import LeRobotError
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ModuleNotFoundError:
+    raise LeRobotError(
+        "LeRobot's tables need pyarrow, which is not installed: pip install 'dp_ros[lerobot]'"
+    ) from None
+
+__all__ = ["pa", "pq", "read_table"]
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file; by itself pyarrow would take `key=value` in the names of its folders for columns."""
+    return pq.read_table(path, columns=columns, partitioning=None)

@@ -1,0 +1,143 @@
+"""Any LeRobotDataset v3.0 as it lies on disk: its features, and the numbers and pictures of an episode.
+
+In memory are where each episode lies and the columns asked for of one data file (LeRobot keeps those below
+100 MB); pictures come one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dp_ros.data.lerobot import LeRobotError
+from dp_ros.data.lerobot import layout as lerobot
+from dp_ros.data.lerobot.arrow import pa, pq, read_table
+from dp_ros.data.video import read_pictures
+
+_CONVERT = "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=NAME --root=FOLDER --push-to-hub=false"
+_PLACE = ("chunk_index", "file_index")
+_COUNTERS = ("episode_index", "frame_index")
+
+
+class LeRobotFolder:
+    """LeRobotError says in one line what is wrong with it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / lerobot.INFO).is_file():
+            missing = "has no meta/info.json" if self.path.exists() else "does not exist"
+            raise LeRobotError(
+                f"{self.path}: {missing}: give the folder of a LeRobotDataset {lerobot.VERSION}"
+            )
+        self._info = lerobot.read_json(self.path / lerobot.INFO)
+        version = str(self._info.get("codebase_version"))
+        if version.startswith(("v1", "v2")):
+            raise LeRobotError(
+                f"{self.path}: is of format {version}, dp_ros reads {lerobot.VERSION}: convert it with "
+                f"LeRobot's `{_CONVERT}`"
+            )
+        if not version.startswith("v3."):
+            raise LeRobotError(f"{self.path}: is of format {version}, this dp_ros reads {lerobot.VERSION}")
+        with self._damage_in_one_line(lerobot.INFO):
+            self.fps = float(self._info["fps"])
+            self.features: dict[str, dict[str, Any]] = dict(self._info["features"])
+            expected = int(self._info["total_episodes"])
+        with self._damage_in_one_line("meta/episodes"):
+            self.episodes = self._read_episodes()
+            self.lengths = [int(facts["length"]) for facts in self.episodes]
+        if not expected or [facts["episode_index"] for facts in self.episodes] != list(range(expected)):
+            raise LeRobotError(
+                f"{self.path}: meta/info.json counts {expected} episodes, meta/episodes lists "
+                f"{len(self.episodes)}: copy the dataset anew, or call finalize() where it was recorded"
+            )
+        with self._damage_in_one_line(lerobot.TASKS):
+            self.tasks = lerobot.read_tasks(self.path)
+        self._data_file = ""
+        self._tables: dict[tuple[str, ...], Any] = {}  # of that file, by the columns read
+
+    def image_features(self) -> list[str]:
+        return [key for key, feature in self.features.items() if feature["dtype"] in ("video", "image")]
+
+    def numbers(self, episode: int, features: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+        """Feature -> (T, D)."""
+        names = tuple(dict.fromkeys(features))
+        rows = self._rows(episode, names)
+        with self._damage_in_one_line(self._data_file):
+            return {name: _numbers(rows[name]) for name in names}
+
+    def pictures(self, episode: int, feature: str) -> Iterator[NDArray[np.uint8]]:
+        """Each uint8 (H, W, 3) RGB; frame i is the picture of tick i."""
+        if self.features[feature]["dtype"] == "image":
+            yield from self._stored_pictures(episode, feature)
+            return
+        facts = self.episodes[episode]
+        with self._damage_in_one_line("meta/episodes"):
+            where = {name: facts[f"videos/{feature}/{name}"] for name in _PLACE}
+            start_s = float(facts[f"videos/{feature}/from_timestamp"])
+            name = str(self._info["video_path"]).format(video_key=feature, **where)
+        times_s = start_s + np.arange(self.lengths[episode]) / self.fps
+        with self._damage_in_one_line(name):
+            yield from read_pictures(self.path / name, times_s, tolerance_s=0.5 / self.fps)
+
+    def _stored_pictures(self, episode: int, feature: str) -> Iterator[NDArray[np.uint8]]:
+        """Pictures in the table itself, PNG or JPEG."""
+        for stored in self._rows(episode, (feature,))[feature]:
+            encoded = stored["bytes"].as_py()
+            pixels = (
+                cv2.imdecode(np.frombuffer(encoded or b"", np.uint8), cv2.IMREAD_COLOR) if encoded else None
+            )
+            if pixels is None:
+                raise LeRobotError(f"{self.path}: a picture of '{feature}' cannot be decoded: copy it anew")
+            yield np.asarray(pixels[..., ::-1], dtype=np.uint8)
+
+    def _rows(self, episode: int, features: tuple[str, ...]) -> pa.Table:
+        """The rows of one episode, in the order of its frames."""
+        facts, length = self.episodes[episode], self.lengths[episode]
+        with self._damage_in_one_line("meta/episodes"):
+            where = {name: facts[f"data/{name}"] for name in _PLACE}
+            name = str(self._info["data_path"]).format(**where)
+        if name != self._data_file:
+            self._data_file, self._tables = name, {}
+        with self._damage_in_one_line(name):
+            if features not in self._tables:
+                self._tables[features] = read_table(self.path / name, [*features, *_COUNTERS])
+            table = self._tables[features]
+            rows = table.take(np.flatnonzero(table["episode_index"].to_numpy() == episode))
+            if not np.array_equal(rows["frame_index"].to_numpy(), np.arange(length)):
+                raise ValueError(f"the frames of episode {episode} are not 0 to {length - 1}")
+        return rows
+
+    def _read_episodes(self) -> list[dict[str, Any]]:
+        """Where each episode lies; the statistics, which are most of it, stay on disk."""
+        episodes: list[dict[str, Any]] = []
+        for path in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
+            names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
+            episodes += read_table(path, names).to_pylist()
+        return sorted(episodes, key=lambda facts: int(facts["episode_index"]))
+
+    @contextmanager
+    def _damage_in_one_line(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (KeyError, OSError, ValueError) as error:  # pyarrow's own are of these kinds
+            if isinstance(error, LeRobotError):
+                raise
+            said = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
+            raise LeRobotError(
+                f"{self.path}: {what} cannot be read ({said}): copy the dataset anew"
+            ) from None
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column of numbers, or of lists of them, -> (T, D)."""
+    values = column.combine_chunks()
+    while pa.types.is_nested(values.type):
+        values = values.flatten()
+    numbers = np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+    return numbers.reshape(len(column), -1)

@@ -1,0 +1,125 @@
+"""Which features of a LeRobotDataset mean what to us; found before anything is read or written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp_ros.data.lerobot import LeRobotError
+from dp_ros.data.lerobot import layout as lerobot
+from dp_ros.data.lerobot.folder import LeRobotFolder
+from dp_ros.schema import ImportConfig
+
+Array = NDArray[np.float64]
+Range = tuple[float, float]
+_OVERSHOOT = 0.05  # of a range: what a sensor may exceed it by
+_OURS = f"{lerobot.COMMAND}:{','.join(lerobot.STATE_NAMES)}"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some numbers of one feature."""
+
+    feature: str
+    at: tuple[int, ...]
+
+    def of(self, numbers: dict[str, Array]) -> Array:
+        """Feature -> (T, D) to (T, len(at))."""
+        return numbers[self.feature][:, self.at]
+
+
+def find_columns(folder: LeRobotFolder, config: ImportConfig, exported_by_us: bool) -> dict[str, Columns]:
+    """Our array -> the numbers it is made of. A dataset without executed commands executed its actions."""
+    columns = {
+        "ee_pose": _find(folder, "--ee-position", config.ee_position),
+        "gripper": _find(folder, "--gripper", config.gripper),
+        "action": _find(folder, "--action", config.action),
+    }
+    command = config.command or (_OURS if exported_by_us else None)
+    return {**columns, "command": _find(folder, "--command", command) if command else columns["action"]}
+
+
+def _find(folder: LeRobotFolder, option: str, given: str) -> Columns:
+    feature, _, parts = given.partition(":")
+    found = folder.features.get(feature)
+    if found is None or len(found["shape"]) != 1:
+        vectors = [key for key, other in folder.features.items() if len(other["shape"]) == 1]
+        raise LeRobotError(
+            f"{folder.path}: has no numbers '{feature}': say with {option} what to take of {', '.join(vectors)}"
+        )
+    size, names = int(found["shape"][0]), _names(found)
+    at = []
+    for part in parts.split(","):
+        index = int(part) if part.isdecimal() else names.index(part) if part in names else size
+        if index >= size:
+            known = ", ".join(names) or f"{size} numbers without names"
+            example = ",".join(map(str, range(parts.count(",") + 1)))
+            raise LeRobotError(
+                f"{folder.path}: '{feature}' has no '{part}', it has {known}: say which to take, "
+                f"e.g. {option} {feature}:{example}"
+            )
+        at.append(index)
+    return Columns(feature, tuple(at))
+
+
+def find_cameras(folder: LeRobotFolder, wanted: tuple[str, ...]) -> dict[str, str]:
+    """Our name -> feature, of those wanted, or of all."""
+    known: dict[str, str] = {}
+    for feature in folder.image_features():
+        camera = camera_name(feature)
+        if camera in known:
+            raise LeRobotError(
+                f"{folder.path}: '{known[camera]}' and '{feature}' are both '{camera}' here: rename one"
+            )
+        known[camera] = feature
+    cameras = {camera: known[camera] for camera in wanted or known if camera in known}
+    missing = next((camera for camera in wanted if camera not in known), None)
+    if missing or not cameras:
+        what = f"no camera '{missing}'; it has {', '.join(known)}" if known else "no pictures to learn from"
+        raise LeRobotError(f"{folder.path}: has {what}")
+    for camera, feature in cameras.items():
+        channels = _channels(folder.features[feature])
+        if channels != 3:
+            others = [other for other in known if other != camera]
+            raise LeRobotError(
+                f"{folder.path}: '{feature}' has {channels} channels, not 3: name others with --camera; "
+                f"it has {', '.join(others) or 'none'}"
+            )
+    return cameras
+
+
+def camera_name(feature: str) -> str:
+    """ "observation.images.wrist.left" -> "wrist_left"."""
+    name = feature.removeprefix(lerobot.IMAGES).removeprefix("observation.")
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return name if name[:1].isalpha() else f"camera_{name}"
+
+
+def to_our_range(values: Array, given: Range, ours: Range, where: str, option: str) -> Array:
+    """Values of the range `given`, which may fall, as those of `ours`."""
+    share = (values - given[0]) / (given[1] - given[0])
+    if not (np.abs(share - 0.5) <= 0.5 + _OVERSHOOT).all():
+        raise LeRobotError(
+            f"{where} run from {values.min():g} to {values.max():g}, outside {given[0]:g} to {given[1]:g}: "
+            f"say with {option} FROM,TO which of them mean {ours[0]:g} and {ours[1]:g}"
+        )
+    return ours[0] + np.clip(share, 0, 1) * (ours[1] - ours[0])
+
+
+def _names(feature: dict[str, Any]) -> list[str]:
+    """LeRobot has them as a list, as {"motors": list}, or not at all."""
+    names = feature.get("names") or []
+    if isinstance(names, dict):
+        nested = [value for value in names.values() if isinstance(value, list)]
+        names = nested[0] if nested else list(names)
+    return [str(name) for name in names]
+
+
+def _channels(feature: dict[str, Any]) -> int:
+    names = _names(feature)
+    at = next((i for i, name in enumerate(names) if name.startswith("channel")), -1)
+    return int(feature["shape"][at])

@@ -1,0 +1,120 @@
+"""Pictures to an mp4 and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How FFmpeg compresses: encoder, pixel format and the encoder's own options."""
+
+    encoder: str
+    pixel_format: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+BROWSER = Encoding("libx264", "yuv420p", {"crf": "23", "preset": "veryfast"})  # plays in any of them
+
+
+class VideoWriter:
+    """`with VideoWriter(path, fps) as video: video.add(pictures)`.
+
+    The file appears whole at the end, or not at all; without pictures there is none. OSError where it cannot
+    be written.
+    """
+
+    def __init__(self, path: str | Path, fps: int, encoding: Encoding = BROWSER) -> None:
+        self.path, self._fps, self._encoding = Path(path), fps, encoding
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.frames = 0
+        self._staging = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self._output: av.container.OutputContainer | None = None
+        self._stream: av.VideoStream | None = None
+
+    def add(self, pictures: Iterable[NDArray[np.uint8]]) -> None:
+        """Append pictures, uint8 (H, W, 3) RGB, all of one size, H and W even where the format halves colour."""
+        try:
+            for picture in pictures:
+                if self._output is None or self._stream is None:
+                    self._output, self._stream = self._open(*picture.shape[:2])
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                self._output.mux(self._stream.encode(frame))
+                self.frames += 1
+        except av.FFmpegError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    @property
+    def bytes_written(self) -> int:
+        """Of the file so far; what the encoder still holds back is not in it."""
+        return self._staging.stat().st_size if self._output else 0
+
+    def _open(self, height: int, width: int) -> tuple[av.container.OutputContainer, av.VideoStream]:
+        output = av.open(str(self._staging), "w", format="mp4", options={"movflags": "faststart"})
+        stream = output.add_stream(
+            self._encoding.encoder, rate=self._fps, options=dict(self._encoding.options)
+        )
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, self._encoding.pixel_format
+        return output, stream
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._output is not None and self._stream is not None:
+                try:
+                    if kind is None:
+                        self._output.mux(self._stream.encode(None))
+                finally:
+                    self._output.close()
+                if kind is None:
+                    os.replace(self._staging, self.path)
+        except av.FFmpegError as failure:
+            raise OSError(failure.errno, failure.strerror, str(self.path)) from failure
+        finally:
+            self._staging.unlink(missing_ok=True)
+
+
+def write_video(path: str | Path, pictures: Iterable[NDArray[np.uint8]], fps: int) -> None:
+    """One video of `pictures`; see VideoWriter."""
+    with VideoWriter(path, fps) as video:
+        video.add(pictures)
+
+
+def read_pictures(
+    path: str | Path, times_s: NDArray[np.float64], tolerance_s: float
+) -> Iterator[NDArray[np.uint8]]:
+    """The picture shown at each of `times_s`, which rise: uint8 (H, W, 3) RGB.
+
+    OSError where the file cannot be decoded, ValueError where it has no picture within `tolerance_s` of a time.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError("has no video stream")
+            stream = container.streams.video[0]
+            assert stream.time_base is not None
+            before_s = max(float(times_s[0]) - tolerance_s, 0.0)
+            container.seek(int(before_s / stream.time_base), stream=stream)  # to the key frame before it
+            frames = container.decode(stream)
+            for time_s in times_s:
+                frame = next(
+                    (f for f in frames if f.time is not None and f.time >= time_s - tolerance_s), None
+                )
+                if frame is None or frame.time is None or frame.time > time_s + tolerance_s:
+                    raise ValueError(f"has no picture at {time_s:.4f} s")
+                yield np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
