@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = {"dp_ros", "policy_node", "metaworld_bridge", "teleop_node", "teleop_keyboard"}
+SCRIPTS = {"dp_ros", "policy_node", "metaworld_bridge", "recorder_node", "teleop_node", "teleop_keyboard"}
 
 
 def visible_files(folder: Path) -> set[str]:
