@@ -39,6 +39,7 @@ setup(
     maintainer_email="maintainers@example.org",
     license="Apache-2.0",
     packages=find_packages(exclude=["test", "test.*"]),
+    package_data={NAME: ["evaluation/templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -49,7 +50,9 @@ setup(
     install_requires=[
         "accelerate",
         "av",
+        "jinja2",
         "joblib",
+        "markupsafe",
         "matplotlib",
         "mcap",
         "numpy",
@@ -59,6 +62,7 @@ setup(
         "rich",
         "rosbags",
         "safetensors",
+        "scipy",
         "tensorboard",
         "torch",
         "torchvision",
