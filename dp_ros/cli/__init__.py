@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from dp_ros import __version__
-from dp_ros.cli import bench, collect, demo, errors, evaluate, inspect, pack, train
+from dp_ros.cli import (
+    bench,
+    collect,
+    compare,
+    console,
+    demo,
+    errors,
+    evaluate,
+    inspect,
+    pack,
+    robustness,
+    train,
+)
 
 app = typer.Typer(
     name="dp_ros",
@@ -20,6 +32,8 @@ app = typer.Typer(
 app.command("collect")(collect.collect)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("robustness")(robustness.robustness)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
@@ -46,4 +60,5 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Expected errors are one line on stderr (see `errors`)."""
     args = list(sys.argv[1:] if args is None else args) or ["--help"]
     command = typer.main.get_command(app)
+    console.TYPED.set(tuple(args))
     return errors.one_line(lambda: command.main(args=args, prog_name="dp_ros", standalone_mode=False))
