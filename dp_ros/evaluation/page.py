@@ -159,7 +159,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{key}.")
-        elif value not in ("", None):
+        elif value not in ("", None, []):
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             rows.append((f"{prefix}{key}", text))
     return rows
