@@ -40,6 +40,7 @@ setup(
     maintainer_email="maintainers@example.org",
     license="Apache-2.0",
     packages=find_packages(exclude=["test", "test.*"]),
+    package_data={NAME: ["evaluation/templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -50,7 +51,9 @@ setup(
     install_requires=[
         "accelerate",
         "av",
+        "jinja2",
         "joblib",
+        "markupsafe",
         "matplotlib",
         "mcap",
         "numpy",
@@ -61,6 +64,7 @@ setup(
         "rich",
         "rosbags",
         "safetensors",
+        "scipy",
         "tensorboard",
         "torch",
         "torchvision",

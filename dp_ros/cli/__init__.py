@@ -13,6 +13,8 @@ from dp_ros.cli import (
     bag,
     bench,
     collect,
+    compare,
+    console,
     convert,
     demo,
     errors,
@@ -20,6 +22,7 @@ from dp_ros.cli import (
     exchange,
     inspect,
     pack,
+    robustness,
     train,
 )
 
@@ -36,6 +39,8 @@ app.command("export")(exchange.export)
 app.command("import")(exchange.import_)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("robustness")(robustness.robustness)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
@@ -62,4 +67,5 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Expected errors are one line on stderr (see `errors`)."""
     args = list(sys.argv[1:] if args is None else args) or ["--help"]
     command = typer.main.get_command(app)
+    console.TYPED.set(tuple(args))
     return errors.one_line(lambda: command.main(args=args, prog_name="dp_ros", standalone_mode=False))

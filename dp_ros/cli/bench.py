@@ -138,6 +138,28 @@ def convert(
     _write(json_path, data)
 
 
+@app.command("eval")
+def evaluation(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or run folder, or a name in models/.")],
+    jobs: Annotated[int, typer.Option(min=2, help="Processes to compare with one.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Blocks of each, by turns, after one to warm up.")] = 5,
+    max_steps: Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")] = 40,
+    json_path: JsonPath = None,
+) -> None:
+    """Episodes on several processes against one that has all threads, interleaved: ticks a second."""
+    from dp_ros.cli.bench_eval import compare_jobs
+    from dp_ros.cli.console import find_checkpoint
+
+    data = compare_jobs(find_checkpoint(checkpoint), jobs, rounds, max_steps)
+    one, many = data["one"], data["many"]
+    print(
+        f"{data['task']}, median of {rounds} rounds: 1 process with {one['threads']} threads (torch's choice) "
+        f"{one['median_hz']:.1f} ticks/s, {jobs} with {many['threads']} each {many['median_hz']:.1f} ticks/s, "
+        f"ratio {data['ratio']:.2f}"
+    )
+    _write(json_path, data)
+
+
 def _write(path: Path | None, data: dict[str, Any]) -> None:
     if path:
         from dp_ros.evaluation.statistics import write_json

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 _LINE_EVERY_S = 30.0
+TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the arguments of this run, set by main
 
 
 class ProgressLine:
@@ -75,3 +78,8 @@ def find_checkpoint(name: Path) -> Path:
             if (candidate / "config.json").is_file():
                 return candidate
     return name
+
+
+def command_line() -> str:
+    """What the user typed, for reports."""
+    return shlex.join(["dp_ros", *TYPED.get()])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dp_ros.cli.console import find_checkpoint
+from dp_ros.cli.console import command_line, find_checkpoint
 from dp_ros.cli.errors import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -19,34 +19,87 @@ if TYPE_CHECKING:
 
 Transport = Literal["in-process", "ros"]
 
+# Options that the commands which run episodes share.
+Task = Annotated[str, typer.Option(show_default="the checkpoint's", help="Metaworld task.")]
+FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first episode; training seeds are refused.")]
+PolicySeed = Annotated[int, typer.Option(min=0, help="Seed of the sampler's noise.")]
+MaxSteps = Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")]
+Sampler = Annotated[
+    Literal["checkpoint", "ddim", "ddpm"], typer.Option(help="Replace the checkpoint's sampler.")
+]
+Iterations = Annotated[
+    int, typer.Option(min=0, help="Replace its denoising iterations; 0: the checkpoint's.")
+]
+Jobs = Annotated[int, typer.Option(help="Processes that run episodes; -1 for one per core.")]
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="CPU threads of the inference; 0: torch's choice, or the cores shared out among the jobs. The same "
+        "number gives the same actions, to the bit.",
+    ),
+]
+
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or run folder, or a name in models/.")],
-    task: Annotated[str, typer.Option(show_default="the checkpoint's", help="Metaworld task.")] = "",
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(metavar="CHECKPOINT...", help="Checkpoint or run folders, or names in models/."),
+    ],
+    task: Task = "",
     episodes: Annotated[int, typer.Option(min=1, help="How many, one seed each.")] = 50,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the first episode; training seeds are refused.")
-    ] = 0,
+    seed: FirstSeed = 0,
     transport: Annotated[
         Transport, typer.Option(help="in-process, or ros: bridge and policy node over real topics.")
     ] = "in-process",
-    policy_seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler's noise.")] = 0,
-    max_steps: Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")] = 200,
-    sampler: Annotated[
-        Literal["checkpoint", "ddim", "ddpm"], typer.Option(help="Replace the checkpoint's sampler.")
-    ] = "checkpoint",
-    iterations: Annotated[
-        int, typer.Option(min=0, help="Replace its denoising iterations; 0: the checkpoint's.")
-    ] = 0,
+    policy_seed: PolicySeed = 0,
+    max_steps: MaxSteps = 200,
+    sampler: Sampler = "checkpoint",
+    iterations: Iterations = 0,
+    jobs: Jobs = 1,
+    threads: Threads = 0,
+    report_path: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="Write a page with films and plots, and JSON, there."),
+    ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the report there.")
     ] = None,
     video: Annotated[
         Path | None, typer.Option("--video", metavar="DIR", help="Also film each episode: seedN.mp4.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the inference; 0: torch's choice.")] = 0,
 ) -> None:
     """Run a policy on episodes it was not trained on and count its successes."""
+    for option, given in (("--json", json_path), ("--video", video)):
+        if given and len(checkpoints) > 1:
+            raise CliError(f"{option} takes one checkpoint; --report DIR takes several", USAGE)
+    if jobs != 1 and transport == "ros":
+        raise CliError("--jobs is for --transport in-process: a session over ROS is one robot", USAGE)
+    runtime = lockstep_runtime(sampler, iterations, policy_seed, threads)
+    folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
+    on_video = film_each(video) if video else None
+    reports = [
+        run_episodes(folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs)
+        for folder in folders
+    ]
+    if json_path:
+        from dp_ros.evaluation.statistics import write_json
+
+        write_json(json_path, reports[0].as_dict())
+    if report_path:
+        from dp_ros.evaluation.publish import publish, section_of, unique_names
+        from dp_ros.evaluation.rollout import Setting
+
+        sections = []
+        for report, name in zip(reports, unique_names(folders), strict=True):
+            setting = Setting(report.checkpoint, report.task, runtime, max_steps)
+            sections.append(section_of(report, name, setting))
+        title = f"Evaluation of {', '.join(section.name for section in sections)}"
+        print(f"report: {publish(report_path, title, sections)}")
+
+
+def lockstep_runtime(sampler: str, iterations: int, policy_seed: int, threads: int) -> RuntimeConfig:
+    """The options of a command as the policy's settings."""
     from dp_ros.schema import RuntimeConfig, parse
 
     settings = {
@@ -56,17 +109,22 @@ def evaluate(
         "policy_seed": policy_seed,
         "threads": threads,
     }
-    runtime = parse(RuntimeConfig, settings, where="eval")
-    on_video = None
-    if video:
-        on_video = film_each(video)
-    report = run_episodes(
-        find_checkpoint(checkpoint), task, seed, episodes, transport, max_steps, runtime, on_video
-    )
-    if json_path:
-        from dp_ros.evaluation.statistics import write_json
+    return parse(RuntimeConfig, settings, where="eval")
 
-        write_json(json_path, report.as_dict())
+
+def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tuple[str, range]:
+    """What to run a checkpoint on; CliError or ConfigError where that would be no test of it."""
+    from dp_ros.policy.checkpoint_config import policy_config, read_config
+
+    task = task or policy_config(checkpoint).task
+    if not task:
+        raise CliError(f"{checkpoint}: names no task: give one with --task", USAGE)
+    from dp_ros.evaluation.rollout import check_unseen
+    from dp_ros.sim.metaworld_arm import check_task
+
+    task, seeds = check_task(task), range(seed, seed + episodes)
+    check_unseen(read_config(checkpoint), task, seeds)
+    return task, seeds
 
 
 def run_episodes(
@@ -78,14 +136,11 @@ def run_episodes(
     max_steps: int,
     runtime: RuntimeConfig,
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None,
+    jobs: int = 1,
 ) -> Report:
     """Episodes over the chosen transport, each printed as it ends, then the summary."""
-    from dp_ros.policy.checkpoint_config import policy_config, read_config
-
-    task = task or policy_config(checkpoint).task
-    if not task:
-        raise CliError(f"{checkpoint}: names no task: give one with --task", USAGE)
     run: Callable[..., Report]
+    options: dict[str, Any] = {}
     if transport == "ros":
         from dp_ros.ros.environment import require_ros
 
@@ -93,16 +148,30 @@ def run_episodes(
         from dp_ros.ros.session import evaluate as run
     else:
         from dp_ros.evaluation.rollout import evaluate_in_process as run
-    from dp_ros.evaluation.rollout import check_unseen
-    from dp_ros.sim.metaworld_arm import check_task
 
-    task, seeds = check_task(task), range(seed, seed + episodes)
-    check_unseen(read_config(checkpoint), task, seeds)
+        options = {"jobs": jobs}
+    task, seeds = task_and_seeds(checkpoint, task, seed, episodes)
     report = run(
-        checkpoint, task, seeds, max_steps=max_steps, runtime=runtime, on_episode=_print, on_video=on_video
+        checkpoint,
+        task,
+        seeds,
+        max_steps=max_steps,
+        runtime=runtime,
+        on_episode=_print,
+        on_video=on_video,
+        **options,
     )
+    describe(report, checkpoint, runtime, max_steps, jobs)
     print(report.summary())
     return report
+
+
+def describe(report: Report, checkpoint: Path, runtime: RuntimeConfig, max_steps: int, jobs: int) -> None:
+    """Let the report say what was run, of what, and how it was asked for."""
+    from dp_ros.evaluation.provenance import provenance, settings
+
+    report.settings = settings(checkpoint, runtime, max_steps, jobs, len(report.results))
+    report.provenance = provenance(checkpoint, command_line())
 
 
 def film_each(folder: Path) -> Callable[[EpisodeResult, Any], None]:

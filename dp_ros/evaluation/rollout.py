@@ -1,26 +1,136 @@
-"""Episodes in one process: simulator, controller, engine. The same controller that the node ticks."""
+"""Episodes of one checkpoint on many seeds, in this process or on several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import joblib
 
-from dp_ros.control.controller import Controller
-from dp_ros.control.worker import InlinePlanner, PlanFunction
-from dp_ros.evaluation.film import Picture, beside
+from dp_ros.evaluation.disturbances import NONE, Disturbance
+from dp_ros.evaluation.episode import VIDEO_FPS, frame_of, record, replay, run_episode
+from dp_ros.evaluation.film import Picture
 from dp_ros.evaluation.statistics import EpisodeResult, Report
+from dp_ros.evaluation.trace import Trace
 from dp_ros.inference.torch_engine import TorchEngine
-from dp_ros.policy.checkpoint_config import bridge_for
-from dp_ros.schema import ConfigError, EncoderConfig, PolicyConfig, RuntimeConfig
-from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, Observation, check_task
-from dp_ros.streams import Frame, fit_image
+from dp_ros.policy.checkpoint_config import bridge_for, read_config
+from dp_ros.schema import ConfigError, RuntimeConfig
+from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
 
-SPECTATOR_PX = 480
-DRAW_EVERY = 2  # ticks between two pictures of a video
-VIDEO_FPS = round(RATE_HZ / DRAW_EVERY)  # so that videos play in real time
+__all__ = ["VIDEO_FPS", "evaluate_in_process", "frame_of", "record", "run_episode"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all episodes of an evaluation have in common."""
+
+    checkpoint: str
+    task: str
+    runtime: RuntimeConfig
+    max_steps: int
+    spectator: str = ""  # the camera that films every episode; empty for none
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What became of one."""
+
+    result: EpisodeResult
+    trace: Trace
+    pictures: list[Picture]  # VIDEO_FPS of them a second, where there is a spectator
+
+
+class Stage:
+    """A policy before its simulator: loaded once, then episode after episode."""
+
+    def __init__(self, setting: Setting) -> None:
+        """ConfigError (a policy of another rate), TaskError, CheckpointError, RenderingError."""
+        self.setting = setting
+        self.engine = TorchEngine(setting.checkpoint, setting.runtime)
+        policy = self.engine.config
+        if policy.rate_hz != RATE_HZ:
+            raise ConfigError(
+                f"{setting.checkpoint}: runs at {policy.rate_hz:g} Hz, the simulated arm at {RATE_HZ:g} Hz"
+            )
+        self.arm = simulator(setting.checkpoint, setting.task)
+
+    def run(self, seed: int, disturbance: Disturbance = NONE) -> Episode:
+        setting, pictures = self.setting, []
+        draw = record(pictures, self.arm, setting.spectator) if setting.spectator else None
+        result, trace = run_episode(
+            self.arm,
+            self.engine,
+            self.engine.config,
+            setting.runtime,
+            seed,
+            setting.max_steps,
+            draw,
+            disturbance,
+        )
+        return Episode(result, trace, pictures)
+
+    def close(self) -> None:
+        self.arm.close()
+
+
+def simulator(checkpoint: str | Path, task: str) -> MetaworldArm:
+    """The arm whose pictures the weights know."""
+    bridge = bridge_for(checkpoint, task=task)
+    return MetaworldArm(task, bridge.cameras, bridge.width_px, bridge.height_px, bridge.markers)
+
+
+def run_episodes(
+    setting: Setting, episodes: Sequence[tuple[int, Disturbance]], jobs: int = 1
+) -> Iterator[Episode]:
+    """Each (seed, disturbance) in its turn, on `jobs` processes (-1: one a core); what comes out does not depend on
+    how many they are, to the bit where `runtime.threads` is the same.
+
+    With several, the cores are shared out, so that workers do not fight over them, unless `runtime.threads` says
+    how many threads each has.
+    """
+    jobs = worker_count(jobs, len(episodes))
+    if jobs == 1:
+        stage = Stage(setting)
+        try:
+            for seed, disturbance in episodes:
+                yield stage.run(seed, disturbance)
+        finally:
+            stage.close()
+        return
+    threads = worker_threads(setting.runtime, jobs)
+    setting = replace(setting, runtime=setting.runtime.model_copy(update={"threads": threads}))
+    weights = str(read_config(setting.checkpoint)["sha256"])  # a worker outlives the checkpoint it has loaded
+    with joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as pool:
+        yield from pool(joblib.delayed(_run)(setting, weights, *episode) for episode in episodes)
+
+
+def worker_count(jobs: int, episodes: int) -> int:
+    """How many processes are worth their start."""
+    if jobs == 0:
+        raise ConfigError("jobs 0: give a number of processes, or -1 for one per core")
+    return max(1, min(int(joblib.effective_n_jobs(jobs)), episodes))
+
+
+def worker_threads(runtime: RuntimeConfig, jobs: int) -> int:
+    """Torch's threads in each of `jobs` workers; 0 is torch's choice, for the only one."""
+    return runtime.threads or (max(1, joblib.cpu_count() // jobs) if jobs > 1 else 0)
+
+
+def _run(setting: Setting, weights: str, seed: int, disturbance: Disturbance) -> Episode:
+    """In a worker."""
+    # Mesa's rasteriser starts a thread for every core, in every worker; read when the first picture is drawn.
+    os.environ.setdefault("LP_NUM_THREADS", str(setting.runtime.threads))
+    return _stage(setting, weights).run(seed, disturbance)
+
+
+@lru_cache(maxsize=1)
+def _stage(setting: Setting, weights: str) -> Stage:
+    """One policy and one simulator a process, kept from episode to episode."""
+    return Stage(setting)
 
 
 def evaluate_in_process(
@@ -33,89 +143,39 @@ def evaluate_in_process(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None = None,
     spectator: str = "corner2",
+    jobs: int = 1,
 ) -> Report:
-    """One lockstep episode for each seed, in this process; `on_episode` hears of each as it ends.
+    """One lockstep episode for each seed; `on_episode` hears of each as it ends, in the order of the seeds.
 
     `on_video` gets each episode's pictures, VIDEO_FPS of them a second: uint8 (480, 720, 3), the camera
-    `spectator` beside what the policy sees. Raises ConfigError (a policy of another rate), TaskError, CheckpointError,
-    RenderingError.
+    `spectator` beside what the policy sees. Raises what Stage raises.
     """
-    task = check_task(task)
-    engine = TorchEngine(checkpoint, runtime)
-    policy = engine.config
-    if policy.rate_hz != RATE_HZ:
-        raise ConfigError(f"{checkpoint}: runs at {policy.rate_hz:g} Hz, the simulated arm at {RATE_HZ:g} Hz")
-    bridge = bridge_for(checkpoint, task=task)
-    arm = MetaworldArm(task, bridge.cameras, bridge.width_px, bridge.height_px, bridge.markers)
-    report = Report(task, str(checkpoint), "in-process", runtime.policy_seed)
-    try:
-        for seed in seeds:
-            pictures: list[Picture] = []
-            draw = record(pictures, arm, spectator) if on_video else None
-            result, plans_s = run_episode(arm, engine, policy, runtime, seed, max_steps, draw)
-            report.results.append(result)
-            report.plan_s.extend(plans_s)
-            if on_episode:
-                on_episode(result)
-            if on_video:
-                on_video(result, pictures)
-    finally:
-        arm.close()
+    setting = Setting(str(checkpoint), check_task(task), runtime, max_steps, spectator if on_video else "")
+    report = Report(setting.task, setting.checkpoint, "in-process", runtime.policy_seed)
+    for episode in run_episodes(setting, [(seed, NONE) for seed in seeds], jobs):
+        report.results.append(episode.result)
+        report.traces.append(episode.trace)
+        report.plan_s.extend(episode.trace.plan_s)
+        if on_episode:
+            on_episode(episode.result)
+        if on_video:
+            on_video(episode.result, episode.pictures)
     return report
 
 
-def run_episode(
-    arm: MetaworldArm,
-    plan: PlanFunction,
-    policy: PolicyConfig,
-    runtime: RuntimeConfig,
-    seed: int,
-    max_steps: int,
-    on_tick: Callable[[], None] | None = None,
-) -> tuple[EpisodeResult, list[float]]:
-    """One lockstep episode; the result, and the duration of every plan in seconds. `on_tick` may draw."""
-    controller = Controller(policy, runtime.model_copy(update={"mode": "lockstep"}), InlinePlanner(plan))
-    observation = arm.reset(seed)
-    plans_s: list[float] = []
-    problem = ""
-    while not arm.success and arm.steps < max_steps:
-        stamp_ns = arm.steps * controller.dt_ns
-        controller.observe(frame_of(observation, stamp_ns, policy.encoder))
-        decision = controller.tick(stamp_ns)
-        if decision is None:  # an inline planner has always answered: the episode may not begin here
-            return EpisodeResult(seed, False, arm.steps, controller.refused), plans_s
-        problem = decision.detail or problem
-        if decision.plan_s is not None:
-            plans_s.append(decision.plan_s)
-        if on_tick:
-            on_tick()
-        observation = arm.step(decision.command.as_array())
-    if on_tick:
-        on_tick()
-    reason = "" if arm.success else problem or "time limit"
-    return EpisodeResult(seed, arm.success, arm.steps, reason), plans_s
-
-
-def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) -> Frame:
-    """The simulator's observation as the controller takes it: the policy's cameras, in its order and size."""
-    images = [
-        fit_image(observation.images[camera], encoder.height_px, encoder.width_px, camera)
-        for camera in encoder.cameras
-    ]
-    return Frame(
-        stamp_ns, np.stack(images), observation.ee_position_m, observation.gripper, sampled_ns=stamp_ns
-    )
-
-
-def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> Callable[[], None]:
-    """An `on_tick` that appends, every second tick, the spectator's picture beside the arm's own."""
-
-    def draw() -> None:
-        if arm.steps % DRAW_EVERY == 0:
-            seen = [arm.render(own) for own in arm.cameras]
-            pictures.append(beside(arm.render(camera, SPECTATOR_PX, SPECTATOR_PX), seen))
-
-    return draw
+def film(
+    setting: Setting, chosen: Sequence[tuple[int, Trace, Disturbance]], spectator: str = "corner2"
+) -> Iterator[list[Picture]]:
+    """The pictures of episodes that were run, drawn by replaying them: no episode is filmed that is not wanted."""
+    arm = simulator(setting.checkpoint, setting.task)
+    try:
+        for seed, trace, disturbance in chosen:
+            pictures: list[Picture] = []
+            again = replay(arm, seed, trace, disturbance, record(pictures, arm, spectator))
+            assert (again.ee_position_m == trace.ee_position_m).all(), f"seed {seed} does not repeat itself"
+            yield pictures
+    finally:
+        arm.close()
 
 
 def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:

@@ -7,9 +7,12 @@ import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from dp_ros.evaluation.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Report:
     policy_seed: int = 0
     results: list[EpisodeResult] = field(default_factory=list)
     plan_s: list[float] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)  # one for each result, where they were recorded
+    settings: dict[str, Any] = field(default_factory=dict)  # of the test and of the policy; see provenance
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def successes(self) -> int:
@@ -65,6 +71,8 @@ class Report:
                 "p50": float(np.percentile(plan_ms, 50)) if self.plan_s else None,
                 "p99": float(np.percentile(plan_ms, 99)) if self.plan_s else None,
             },
+            **({"settings": self.settings} if self.settings else {}),
+            **({"provenance": self.provenance} if self.provenance else {}),
         }
 
     def summary(self) -> str:

@@ -29,6 +29,16 @@ RATE_HZ = 80.0  # 5 substeps of 2.5 ms
 METRES_PER_ACTION = 0.01
 _ARM_JOINTS = {*(f"right_j{i}" for i in range(7)), "r_close", "l_close"}
 TASKS: tuple[str, ...] = tuple(sorted(ALL_V3_ENVIRONMENTS))
+# Their object lies free; in the others it is a part of the scene, or (coffee-button) the mug beside the object.
+MOVABLE_TASKS: tuple[str, ...] = tuple(
+    f"{name}-v3"
+    for name in (
+        *("assembly", "basketball", "bin-picking", "box-close", "coffee-pull", "coffee-push", "disassemble"),
+        *("hammer", "hand-insert", "peg-insert-side", "peg-unplug-side", "pick-out-of-hole", "pick-place"),
+        *("pick-place-wall", "push", "push-back", "push-wall", "shelf-place", "soccer", "stick-pull"),
+        *("stick-push", "sweep", "sweep-into"),
+    )
+)
 
 
 class TaskError(ValueError):
@@ -82,12 +92,15 @@ class MetaworldArm:
             if camera not in known:
                 raise TaskError(f"{self.task} has no camera '{camera}'; it has {', '.join(known)}")
         self.cameras, self.width_px, self.height_px = cameras, width_px, height_px
+        self._camera_m = [(place, place.copy()) for place in _camera_places(env.model)]
         self._state: Array = np.zeros(39)
         self.success = False
         self.steps = 0
 
     def reset(self, seed: int) -> Observation:
         """Start the episode that `seed` stands for."""
+        for place, original in self._camera_m:
+            place[:] = original
         self._env.seed(seed)
         self._state, _ = self._env.reset()
         self.success, self.steps = False, 0
@@ -121,6 +134,24 @@ class MetaworldArm:
 
     def focal_length_px(self, camera: str) -> float:
         return self._renderer.focal_length_px(camera, self.height_px)
+
+    def move_camera(self, camera: str, offset_m: Array) -> None:
+        """Displace a camera by (3,) until the next reset: along the world's axes where it keeps its orientation while
+        the hand moves it, as Metaworld's arm cameras do, else along those of what it is mounted on."""
+        model, data = self._env.model, self._env.data
+        for place in _camera_places(model):
+            place[model.camera(camera).id] += offset_m
+        mujoco.mj_camlight(model, data)
+
+    def move_object(self, offset_m: Array) -> None:
+        """Put the task's object elsewhere: by (3,), base frame, at once. TaskError where it does not lie free."""
+        if self.task not in MOVABLE_TASKS:
+            raise TaskError(f"the object of {self.task} is fixed to the scene and cannot be moved")
+        model, data = self._env.model, self._env.data
+        (joint,) = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
+        first = model.jnt_qposadr[joint]
+        data.qpos[first : first + 3] += offset_m
+        mujoco.mj_forward(model, data)
 
     @property
     def target_m(self) -> Array:
@@ -164,6 +195,11 @@ class MetaworldArm:
     def close(self) -> None:
         self._renderer.close()
         self._env.close()
+
+
+def _camera_places(model: mujoco.MjModel) -> tuple[Array, Array, Array]:
+    """Where the cameras are, (ncam, 3) each: which of the three counts depends on how a camera follows its body."""
+    return model.cam_pos, model.cam_pos0, model.cam_poscom0
 
 
 def _put_upright(model: mujoco.MjModel) -> None:

@@ -84,3 +84,10 @@ def test_pip_and_ros_agree_on_version_and_license(prefix: Path) -> None:
     assert installed.version == manifest.findtext("version")
     license_key = "License-Expression" if "License-Expression" in installed.metadata else "License"
     assert installed.metadata[license_key] == manifest.findtext("license")
+
+
+def test_the_reports_template_is_installed(prefix: Path) -> None:
+    """A file that is not Python is left out unless setup.py names it."""
+    templates = visible_files(ROOT / "dp_ros/evaluation/templates")
+    assert templates
+    assert visible_files(prefix / "dp_ros/evaluation/templates") == templates

@@ -1,0 +1,211 @@
+"""What may go wrong on a robot, in doses: pictures covered, dark or lost, cameras and objects displaced, commands late.
+
+A disturbance is pure: what it does at tick t follows from its strength, the episode's seed and t. Strength 0
+does nothing at all. What is drawn from the seed does not depend on the strength, so that a stronger disturbance is
+more of the same and two strengths can be compared seed by seed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp_ros.schema import ConfigError
+from dp_ros.sim.metaworld_arm import MOVABLE_TASKS, MetaworldArm, Observation
+
+Array = NDArray[np.float64]
+ONSET = (10, 40)  # ticks between which what happens once happens: the arm is under way, the task is not done
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """The base of all, which disturbs nothing."""
+
+    strength: float = 0.0
+
+    kind: ClassVar[str] = "none"
+    unit: ClassVar[str] = ""
+    says: ClassVar[str] = "nothing"
+    defaults: ClassVar[tuple[float, ...]] = (0.0,)  # the strengths of a sweep
+    low: ClassVar[float] = 0.0
+    high: ClassVar[float] = float("inf")
+    whole: ClassVar[bool] = False  # counts ticks or frames
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.strength <= self.high:  # also catches NaN
+            raise ConfigError(
+                f"{self.kind} {self.strength:g} {self.unit}: give {self.low:g} to {self.high:g} {self.unit}"
+            )
+        if self.whole and self.strength != int(self.strength):
+            raise ConfigError(f"{self.kind} {self.strength:g}: give a whole number of {self.unit}")
+
+    def place(self, arm: MetaworldArm, seed: int, t: int) -> bool:
+        """Change the world before it is observed at tick t; whether it did."""
+        return False
+
+    def see(self, observation: Observation, seed: int, t: int) -> Observation | None:
+        """What of the observation at tick t reaches the policy; None where it is lost."""
+        return observation
+
+    def act(self, commands: Sequence[Array], rest: Array) -> Array:
+        """What moves the arm: `commands` are those given so far, the newest last; `rest` (4,) holds it still."""
+        return commands[-1]
+
+    def rng(self, seed: int) -> np.random.Generator:
+        """Drawn from anew at every call: of the kind and the seed, not of the strength."""
+        return np.random.default_rng([zlib.crc32(self.kind.encode()), seed])
+
+    def onset(self, seed: int) -> int:
+        """The tick at which it happens, or begins."""
+        return int(self.rng(seed).integers(*ONSET))
+
+
+class Occlusion(Disturbance):
+    """Something black before every camera."""
+
+    kind, unit, says = "occlusion", "frames", "every camera black for that many frames"
+    defaults, high, whole = (0, 5, 10, 20, 40, 80), 500, True
+
+    def see(self, observation: Observation, seed: int, t: int) -> Observation:
+        if not 0 <= t - self.onset(seed) < self.strength:
+            return observation
+        return _with(observation, [np.zeros_like(picture) for picture in observation.images.values()])
+
+
+class Patch(Disturbance):
+    """A grey square, of half the picture's height, somewhere in every camera's picture."""
+
+    kind, unit, says = "patch", "frames", "a grey square over a part of every picture for that many frames"
+    defaults, high, whole = (0, 5, 10, 20, 40, 80), 500, True
+
+    def see(self, observation: Observation, seed: int, t: int) -> Observation:
+        if not 0 <= t - self.onset(seed) < self.strength:
+            return observation
+        rng = self.rng(seed)
+        rng.integers(*ONSET)  # the onset's
+        covered = []
+        for picture in observation.images.values():
+            height, width = picture.shape[:2]
+            side = height // 2
+            top, left = rng.integers(0, height - side + 1), rng.integers(0, max(1, width - side + 1))
+            picture = picture.copy()
+            picture[top : top + side, left : left + side] = 128
+            covered.append(picture)
+        return _with(observation, covered)
+
+
+class Brightness(Disturbance):
+    """Pictures times 2 to the power of the strength, as a camera's exposure would make them."""
+
+    kind, unit, says = "brightness", "stops", "pictures times two to that power"
+    defaults, low, high = (-2, -1, -0.5, 0, 0.5, 1), -8, 8
+
+    def see(self, observation: Observation, seed: int, t: int) -> Observation:
+        scaled = np.clip(np.round(np.arange(256) * 2.0**self.strength), 0, 255).astype(np.uint8)
+        return _with(observation, [scaled[picture] for picture in observation.images.values()])
+
+
+class DroppedFrames(Disturbance):
+    """Each frame but the first is lost with that probability; the arm goes on with what it has, or holds."""
+
+    kind, unit, says = "dropped-frames", "of the frames", "each frame lost with that probability"
+    defaults, high = (0, 0.05, 0.1, 0.2, 0.3, 0.5), 1
+
+    def see(self, observation: Observation, seed: int, t: int) -> Observation | None:
+        luck = np.random.default_rng([zlib.crc32(self.kind.encode()), seed, t]).random()
+        return None if t > 0 and luck < self.strength else observation
+
+
+class CameraShift(Disturbance):
+    """Every camera of the policy displaced for the whole episode, each in a direction of its own."""
+
+    kind, unit, says = "camera-shift", "mm", "every camera displaced that far in a random direction"
+    defaults, high = (0, 2, 5, 10, 20, 40), 500
+
+    def place(self, arm: MetaworldArm, seed: int, t: int) -> bool:
+        if t > 0 or not self.strength:
+            return False
+        rng = self.rng(seed)
+        for camera in arm.cameras:
+            arm.move_camera(camera, _unit(rng.normal(size=3)) * self.strength / 1e3)
+        return True
+
+
+class ObjectShift(Disturbance):
+    """The task's object put elsewhere on the table in the middle of the episode."""
+
+    kind, unit, says = (
+        "object-shift",
+        "mm",
+        "the object pushed that far, sideways, in the middle of the episode",
+    )
+    defaults, high = (0, 10, 20, 40, 60, 80), 500
+
+    def place(self, arm: MetaworldArm, seed: int, t: int) -> bool:
+        if t != self.onset(seed) or not self.strength:
+            return False
+        rng = self.rng(seed)
+        rng.integers(*ONSET)  # the onset's
+        arm.move_object(np.append(_unit(rng.normal(size=2)), 0.0) * self.strength / 1e3)
+        return True
+
+
+class ActionDelay(Disturbance):
+    """Every command reaches the arm ticks later; until the first does, the arm stays where it is."""
+
+    kind, unit, says = "action-delay", "ticks", "every command that many ticks late"
+    defaults, high, whole = (0, 1, 2, 3, 4, 6, 8), 100, True
+
+    def act(self, commands: Sequence[Array], rest: Array) -> Array:
+        delay = int(self.strength)
+        return commands[-1 - delay] if len(commands) > delay else rest
+
+
+NONE = Disturbance()
+KINDS: dict[str, type[Disturbance]] = {
+    kind.kind: kind
+    for kind in (Occlusion, Patch, Brightness, DroppedFrames, CameraShift, ObjectShift, ActionDelay)
+}
+
+
+def possible(task: str) -> list[str]:
+    """The kinds that a task allows."""
+    return [kind for kind in KINDS if kind != ObjectShift.kind or task in MOVABLE_TASKS]
+
+
+def check_possible(kind: str, task: str) -> None:
+    """ConfigError where the task has no such disturbance."""
+    if kind not in possible(task):
+        raise ConfigError(
+            f"{kind}: the object of {task} is fixed to the scene and cannot be moved; "
+            f"it can in {', '.join(name.removesuffix('-v3') for name in MOVABLE_TASKS)}"
+        )
+
+
+def sweep(text: str) -> list[Disturbance]:
+    """ "action-delay" or "action-delay=0,2,4" -> the disturbances of that curve, weakest first, 0 among them."""
+    name, given, values = text.partition("=")
+    if name not in KINDS:
+        near = difflib.get_close_matches(name, KINDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(KINDS)}"
+        raise ConfigError(f"unknown disturbance '{name}'; {hint}")
+    kind = KINDS[name]
+    try:
+        strengths = [float(part) for part in values.split(",")] if given else list(kind.defaults)
+    except ValueError:
+        raise ConfigError(f"'{text}': give strengths with commas between, e.g. {name}=0,1,2") from None
+    return [kind(strength) for strength in sorted({0.0, *map(float, strengths)})]
+
+
+def _with(observation: Observation, pictures: Sequence[NDArray[np.uint8]]) -> Observation:
+    return replace(observation, images=dict(zip(observation.images, pictures, strict=True)))
+
+
+def _unit(vector: Array) -> Array:
+    return np.asarray(vector / np.linalg.norm(vector))

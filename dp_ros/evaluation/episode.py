@@ -1,0 +1,127 @@
+"""One lockstep episode in this process: simulator, controller, engine. The same controller that the node ticks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dp_ros.control.controller import Controller
+from dp_ros.control.safety import Verdict
+from dp_ros.control.worker import InlinePlanner, PlanFunction
+from dp_ros.evaluation.disturbances import NONE, Array, Disturbance
+from dp_ros.evaluation.film import Picture, beside
+from dp_ros.evaluation.statistics import EpisodeResult
+from dp_ros.evaluation.trace import Trace
+from dp_ros.schema import EncoderConfig, PolicyConfig, RuntimeConfig
+from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, Observation
+from dp_ros.streams import Frame, fit_image
+
+SPECTATOR_PX = 480
+DRAW_EVERY = 2  # ticks between two pictures of a video
+VIDEO_FPS = round(RATE_HZ / DRAW_EVERY)  # so that videos play in real time
+
+OnTick = Callable[[Observation], None]  # hears what the policy saw
+
+
+def run_episode(
+    arm: MetaworldArm,
+    plan: PlanFunction,
+    policy: PolicyConfig,
+    runtime: RuntimeConfig,
+    seed: int,
+    max_steps: int,
+    on_tick: OnTick | None = None,
+    disturbance: Disturbance = NONE,
+) -> tuple[EpisodeResult, Trace]:
+    """One episode: its result, and what happened tick by tick. `on_tick` may draw."""
+    controller = Controller(policy, runtime.model_copy(update={"mode": "lockstep"}), InlinePlanner(plan))
+    world = _World(arm, seed, disturbance)
+    verdicts: list[Verdict] = []
+    plans_s: list[float] = []
+    problem = ""
+    while not arm.success and arm.steps < max_steps:
+        stamp_ns = arm.steps * controller.dt_ns
+        if world.seen is not None:
+            controller.observe(frame_of(world.seen, stamp_ns, policy.encoder))
+        decision = controller.tick(stamp_ns)
+        if decision is None:  # an inline planner has always answered: the episode may not begin here
+            problem = controller.refused
+            break
+        problem = decision.detail or problem
+        if decision.plan_s is not None:
+            plans_s.append(decision.plan_s)
+        verdicts.append(decision.verdict)
+        if on_tick:
+            on_tick(world.shown)
+        world.step(decision.command.as_array())
+    if on_tick:
+        on_tick(world.shown)
+    reason = "" if arm.success else problem or "time limit"
+    return EpisodeResult(seed, arm.success, arm.steps, reason), world.trace(verdicts, plans_s)
+
+
+def replay(
+    arm: MetaworldArm, seed: int, trace: Trace, disturbance: Disturbance = NONE, on_tick: OnTick | None = None
+) -> Trace:
+    """The episode of `trace` once more, without a policy: the same commands, and so the same states."""
+    world = _World(arm, seed, disturbance)
+    for command in trace.command:
+        if on_tick:
+            on_tick(world.shown)
+        world.step(command)
+    if on_tick:
+        on_tick(world.shown)
+    return world.trace(trace.verdict, list(trace.plan_s))
+
+
+class _World:
+    """The arm in one episode, as a disturbance leaves it."""
+
+    def __init__(self, arm: MetaworldArm, seed: int, disturbance: Disturbance) -> None:
+        self.arm, self.seed, self.disturbance = arm, seed, disturbance
+        self._commands: list[Array] = []
+        self._positions_m: list[Array] = []
+        observation = arm.reset(seed)
+        self._rest = np.append(arm.target_m, 0.0)
+        self.seen: Observation | None = None  # what reaches the policy at this tick
+        self.shown = observation  # the newest that did
+        self._disturb(observation)
+
+    def step(self, command: Array) -> None:
+        self._commands.append(command)
+        self._disturb(self.arm.step(self.disturbance.act(self._commands, self._rest)))
+
+    def _disturb(self, observation: Observation) -> None:
+        t = self.arm.steps
+        if self.disturbance.place(self.arm, self.seed, t):
+            observation = self.arm.observe()
+        self._positions_m.append(observation.ee_position_m)
+        self.seen = self.disturbance.see(observation, self.seed, t)
+        self.shown = self.seen or self.shown
+
+    def trace(self, verdicts: Sequence[Verdict], plans_s: Sequence[float]) -> Trace:
+        commands = np.array(self._commands).reshape(-1, 4)
+        return Trace(commands, np.array(self._positions_m), tuple(verdicts), np.array(plans_s))
+
+
+def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) -> Frame:
+    """The simulator's observation as the controller takes it: the policy's cameras, in its order and size."""
+    images = [
+        fit_image(observation.images[camera], encoder.height_px, encoder.width_px, camera)
+        for camera in encoder.cameras
+    ]
+    return Frame(
+        stamp_ns, np.stack(images), observation.ee_position_m, observation.gripper, sampled_ns=stamp_ns
+    )
+
+
+def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> OnTick:
+    """An `on_tick` that appends, every second tick, the spectator's picture beside what the policy saw."""
+
+    def draw(observation: Observation) -> None:
+        if arm.steps % DRAW_EVERY == 0:
+            spectator = arm.render(camera, SPECTATOR_PX, SPECTATOR_PX)
+            pictures.append(beside(spectator, list(observation.images.values())))
+
+    return draw

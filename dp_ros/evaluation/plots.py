@@ -1,0 +1,184 @@
+"""The report's pictures as inline SVG: no ids in common, no addresses of others, words that a screen reader reads."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dp_ros.control.safety import Verdict
+from dp_ros.evaluation.trace import Trace
+
+WIDTH_IN = 5.2  # drawn at the width of a phone, so that the words stay readable there
+# Okabe and Ito's colours: told apart by the colour-blind, and with the shapes in black and white too.
+GOOD, BAD, LINES = "#0072b2", "#d55e00", ("#0072b2", "#d55e00", "#009e73", "#555555")
+HELD, LIMITED = "#d55e00", "#e69f00"
+_RC: Mapping[str, Any] = {
+    "svg.fonttype": "none",  # the page's own letters
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def svg(name: str, says: str, draw: Callable[[Figure], None], height_in: float = 2.8) -> str:
+    """`draw` on an empty figure -> an <svg> element for HTML; `says` is its text for those who cannot see it.
+
+    `name` keeps the ids of one picture apart from those of the others on the page.
+    """
+    with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        draw(figure)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata=_METADATA)
+    text = written.getvalue()
+    text = text[text.index("<svg") :]  # without the XML declaration and its address
+    text = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", text, count=5)
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(says)}"', 1)
+
+
+def actions(name: str, trace: Trace, title: str, rate_hz: float) -> str:
+    """Commanded and measured position, and the gripper, over an episode; where the gate intervened is shaded."""
+    says = f"{title}: position commanded and measured, and gripper, over {len(trace.command)} ticks"
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+        t_s = np.arange(len(trace.command)) / rate_hz
+        start_m = trace.ee_position_m[0]
+        for axis, colour in zip(range(3), LINES, strict=False):
+            moved_cm = (trace.command[:, axis] - start_m[axis]) * 100
+            upper.plot(t_s, moved_cm, color=colour, lw=1.4, label="xyz"[axis])
+            measured_cm = (trace.ee_position_m[:-1, axis] - start_m[axis]) * 100
+            upper.plot(t_s, measured_cm, color=colour, lw=0.9, ls=":")
+        lower.plot(t_s, trace.command[:, 3], color=LINES[3], lw=1.4)
+        for axes in (upper, lower):
+            _shade(axes, trace, rate_hz)
+        upper.set_ylabel("from the start [cm]")
+        figure.legend(*upper.get_legend_handles_labels(), loc="outside upper right", ncols=3)
+        lower.set(ylabel="gripper", xlabel="time [s]", ylim=(-1.15, 1.15), yticks=(-1, 0, 1))
+
+    return svg(name, says, draw, 3.2)
+
+
+def _shade(axes: Axes, trace: Trace, rate_hz: float) -> None:
+    ends = [t for t, _ in trace.changes[1:]] + [len(trace.verdict)]
+    for (begin, verdict), end in zip(trace.changes, ends, strict=True):
+        if verdict is not Verdict.PASS:
+            colour = HELD if verdict.holds else LIMITED
+            axes.axvspan(begin / rate_hz, end / rate_hz, color=colour, alpha=0.25, lw=0)
+
+
+def ends(name: str, traces: Sequence[Trace], success: Sequence[bool]) -> str:
+    """Where the hand was at the end of each episode: from above and from the side."""
+    says = f"Position of the hand at the end of {sum(success)} successes and {success.count(False)} failures"
+
+    def draw(figure: Figure) -> None:
+        above, side = figure.subplots(1, 2)
+        end_m = np.array([trace.ee_position_m[-1] for trace in traces])
+        won = np.array(success, dtype=bool)
+        for axes, x, y in ((above, 0, 1), (side, 1, 2)):
+            axes.scatter(
+                *end_m[won][:, (x, y)].T, s=24, color=GOOD, marker="o", alpha=0.7, lw=0, label="success"
+            )
+            axes.scatter(*end_m[~won][:, (x, y)].T, s=26, color=BAD, marker="x", lw=1.4, label="failure")
+            axes.set(xlabel=f"{'xyz'[x]} [m]", ylabel=f"{'xyz'[y]} [m]")
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.margins(0.15)
+            axes.locator_params(nbins=4)
+        above.set_title("from above", fontsize=10)
+        side.set_title("from the side", fontsize=10)
+        handles, labels = above.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+
+    return svg(name, says, draw, 3.0)
+
+
+def steps(name: str, of_successes: Sequence[int], of_failures: Sequence[int], limit: int) -> str:
+    """How many ticks the episodes took."""
+    says = f"Histogram of the ticks of {len(of_successes)} successes and {len(of_failures)} failures"
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        bins = np.linspace(0, limit, 26)
+        axes.hist(
+            [of_successes, of_failures],
+            bins=bins.tolist(),
+            stacked=True,
+            color=[GOOD, BAD],
+            label=["success", "failure"],
+        )
+        _hatch_second(axes)
+        axes.set(xlabel="ticks", ylabel="episodes", xlim=(0, limit * 1.02))
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="upper left")
+
+    return svg(name, says, draw, 2.4)
+
+
+def _hatch_second(axes: Axes) -> None:
+    """Told apart in black and white."""
+    for bar in axes.containers[1]:
+        bar.set(hatch="////", edgecolor="white", linewidth=0)
+
+
+def latency(name: str, plan_ms: Sequence[float], marks: Mapping[str, float]) -> str:
+    """How long plans took, with the percentiles `marks` ("p99" among them); the last bar holds all longer ones."""
+    says = f"Histogram of the durations of {len(plan_ms)} plans in milliseconds"
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        longest = 1.25 * marks["p99"]  # a single slow plan would squeeze all others into one bar
+        axes.hist(np.minimum(plan_ms, longest), bins=np.linspace(0, longest, 41).tolist(), color="#888888")
+        for (label, value), style in zip(marks.items(), ("-", "--", ":"), strict=False):
+            axes.axvline(value, color="black", lw=1.1, ls=style, label=label)
+        axes.set(xlabel="one plan [ms]", ylabel="plans", xlim=(0, longest))
+        axes.legend(loc="upper right")
+
+    return svg(name, says, draw, 2.4)
+
+
+def intervals(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """One line for each report: its success and interval."""
+    says = "Success of each checkpoint with its 95 % interval"
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for y, (_, report) in enumerate(rows):
+            share = report["success_rate"]
+            axes.plot((report["wilson_low"], report["wilson_high"]), (y, y), color=GOOD, lw=5, alpha=0.35)
+            axes.plot(share, y, "o", color=GOOD)
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel="success")
+        axes.xaxis.set_major_formatter("{x:.0%}")
+
+    return svg(name, says, draw, 0.8 + 0.35 * len(rows))
+
+
+def curve(name: str, data: Mapping[str, Any]) -> str:
+    """Success against strength with Wilson's band; `data` is a Curve's as_dict."""
+    says = f"Success against {data['kind']} in {data['unit']}, with its 95 % interval"
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        points = data["points"]
+        x = [point["strength"] for point in points]
+        low, high = ([point[key] for point in points] for key in ("wilson_low", "wilson_high"))
+        axes.fill_between(x, low, high, color=GOOD, alpha=0.2, lw=0)
+        axes.plot(x, [point["success_rate"] for point in points], "o-", color=GOOD, lw=1.6)
+        axes.set(ylim=(-0.03, 1.03), xlabel=f"{data['kind']} [{data['unit']}]", ylabel="success")
+        axes.yaxis.set_major_formatter("{x:.0%}")
+
+    return svg(name, says, draw, 2.4)

@@ -1,0 +1,51 @@
+"""What a report must say to be believed: which weights, which settings, which software, how it was asked for."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dp_ros import __version__
+from dp_ros.evaluation.rollout import worker_count, worker_threads
+from dp_ros.inference.torch_engine import sampler_settings
+from dp_ros.policy.checkpoint_config import policy_config, read_config
+from dp_ros.schema import RuntimeConfig
+from dp_ros.train.run import git_commit
+
+_POLICY = ("network", "rate_hz", "horizons", "encoder", "action", "diffusion")
+
+
+def settings(
+    checkpoint: str | Path, runtime: RuntimeConfig, max_steps: int, jobs: int, episodes: int
+) -> dict[str, Any]:
+    """Of the episodes: the same settings and seeds give the same results, to the bit, whatever the jobs."""
+    sampler, iterations = sampler_settings(policy_config(checkpoint).diffusion, runtime)
+    jobs = worker_count(jobs, episodes)
+    return {
+        "max_steps": max_steps,
+        "sampler": sampler,
+        "sampler_iterations": iterations,
+        "jobs": jobs,
+        "threads": worker_threads(runtime, jobs) or torch.get_num_threads(),
+    }
+
+
+def provenance(checkpoint: str | Path, command: str = "") -> dict[str, Any]:
+    """Of the weights, the software and the machine's shape; no names of machines or folders but the checkpoint's."""
+    config = read_config(checkpoint)
+    training = {key: value for key, value in config.get("training", {}).items() if key != "config"}
+    return {
+        "command": command,
+        "dp_ros": __version__,
+        "commit": git_commit() or "",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "weights_sha256": config["sha256"]["policy.safetensors"],
+        "policy": {key: config["policy"][key] for key in _POLICY if key in config["policy"]},
+        "training": training,
+    }

@@ -1,0 +1,78 @@
+"""What happened in an episode, tick by tick: enough to draw it, and to replay it to the same states."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp_ros.control.safety import Verdict
+
+Array = NDArray[np.float64]
+_VERDICTS = tuple(Verdict)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One episode of T ticks."""
+
+    command: Array  # (T, 4) what left the gate: x, y, z [m, base frame], gripper [-1, 1]
+    ee_position_m: Array  # (T + 1, 3) measured before each command, and at the end
+    verdict: tuple[Verdict, ...]  # T
+    plan_s: Array  # (P,) the duration of each plan
+
+    @property
+    def changes(self) -> list[tuple[int, Verdict]]:
+        """(tick, verdict) wherever the gate's verdict becomes another one, the first tick included."""
+        before = (None, *self.verdict)
+        return [
+            (t, new) for t, (old, new) in enumerate(zip(before, self.verdict, strict=False)) if new != old
+        ]
+
+
+def save_traces(path: str | Path, traces: Sequence[Trace]) -> None:
+    """Flat arrays of all episodes and where each ends, one compressed .npz; it appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "command": _flat([trace.command for trace in traces], 4),
+        "ee_position_m": _flat([trace.ee_position_m for trace in traces], 3),
+        "verdict": np.array([_VERDICTS.index(v) for trace in traces for v in trace.verdict], dtype=np.uint8),
+        "plan_s": np.concatenate([np.zeros(0), *(trace.plan_s for trace in traces)]),
+        "episode_ends": np.cumsum([len(trace.command) for trace in traces]),
+        "plan_ends": np.cumsum([len(trace.plan_s) for trace in traces]),
+    }
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with staging.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def load_traces(path: str | Path) -> list[Trace]:
+    """What `save_traces` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    traces = []
+    t = p = 0
+    for i, (t_end, p_end) in enumerate(zip(arrays["episode_ends"], arrays["plan_ends"], strict=True)):
+        traces.append(
+            Trace(
+                arrays["command"][t:t_end],
+                arrays["ee_position_m"][t + i : t_end + i + 1],  # one more than commands in each episode
+                tuple(_VERDICTS[code] for code in arrays["verdict"][t:t_end]),
+                arrays["plan_s"][p:p_end],
+            )
+        )
+        t, p = int(t_end), int(p_end)
+    return traces
+
+
+def _flat(parts: Sequence[Array], width: int) -> Array:
+    return np.concatenate([np.zeros((0, width)), *parts])
