@@ -77,11 +77,7 @@ def rosbag2_record(topics: Iterable[str], config: RecorderConfig, namespace: str
     return ExecuteProcess(
         cmd=[
             *("ros2", "bag", "record", "--storage", "mcap", "--output", f"{config.folder}/{name}"),
-            *(
-                ("--compression-mode", "file", "--compression-format", "zstd")
-                if config.compression == "zstd"
-                else ()
-            ),
+            *(("--storage-preset-profile", "zstd_fast") if config.compression == "zstd" else ()),
             *(("--custom-data", *custom) if custom else ()),
             *("--topics", *(f"{prefix.rstrip('/')}/{topic}" for topic in topics)),
         ],

@@ -30,7 +30,8 @@ from dp_ros.ros.launching import _matches
 from dp_ros.schema import PolicyConfig
 
 pytestmark = pytest.mark.ros
-FILES = ("sim.launch.py", "policy.launch.py", "teleop.launch.py")
+FILES = ("sim.launch.py", "policy.launch.py", "teleop.launch.py", "record.launch.py")
+SERVES = ("sim.launch.py", "policy.launch.py")  # those that need a checkpoint
 DEADLINE_S = 180.0  # far beyond what anything here needs; only a failure waits this long
 POLICY = {
     "task": "reach-v3",
@@ -95,7 +96,15 @@ def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
 class Launched:
     """What a launch came to: its exit code, those of its nodes, and the results of its episodes."""
 
-    def __init__(self, file: str, arguments: dict[str, object], results_wanted: int, domain_id: int) -> None:
+    def __init__(
+        self,
+        file: str,
+        arguments: dict[str, object],
+        results_wanted: int,
+        domain_id: int,
+        result_topic: str,
+    ) -> None:
+        self._result_topic = result_topic
         self.exit_codes: dict[str, int] = {}
         self.results: list[dict] = []
         launch.logging.reset()  # its handlers keep the standard output of the test before
@@ -130,7 +139,10 @@ class Launched:
         rclpy.init(context=context, domain_id=domain_id)
         node = rclpy.create_node("listener", context=context, namespace=namespace)
         node.create_subscription(
-            String, "episode/result", lambda msg: self.results.append(json.loads(msg.data)), qos.RELIABLE_DEEP
+            String,
+            self._result_topic,
+            lambda msg: self.results.append(json.loads(msg.data)),
+            qos.LATCHED if self._result_topic == "record/status" else qos.RELIABLE_DEEP,
         )
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
@@ -146,10 +158,12 @@ class Launched:
 
 @pytest.fixture
 def run_launch(domain_id: int):
-    """run_launch(file, results_wanted=0, **arguments) -> Launched, when it is over."""
+    """run_launch(file, results_wanted=0, result_topic="episode/result", **arguments) -> Launched, when it is over."""
 
-    def run(file: str, results_wanted: int = 0, **arguments: object) -> Launched:
-        return Launched(file, arguments, results_wanted, domain_id)
+    def run(
+        file: str, results_wanted: int = 0, result_topic: str = "episode/result", **arguments: object
+    ) -> Launched:
+        return Launched(file, arguments, results_wanted, domain_id, result_topic)
 
     return run
 
@@ -171,7 +185,7 @@ def test_every_argument_is_described(file):
     path = str(share_dir() / "launch" / file)
     description = PythonLaunchDescriptionSource(path).get_launch_description(launch.LaunchContext())
     arguments = description.get_launch_arguments()
-    needed = {"params_file", "namespace"} | ({"checkpoint"} if file != "teleop.launch.py" else set())
+    needed = {"params_file", "namespace"} | ({"checkpoint"} if file in SERVES else set())
     assert needed <= {argument.name for argument in arguments}
     for argument in arguments:
         assert argument.description not in ("", "no description given"), argument.name
@@ -234,6 +248,60 @@ def test_a_robot_gets_the_teleop_node_alone(write_params, run_launch, capfd):
     assert launched.code == 1
 
 
+@pytest.mark.parametrize("namespace", ["", "left_arm"])
+def test_the_recorder_waits_for_a_robot_and_ends_clean(
+    namespace, write_params, run_launch, tmp_path, domain_id
+):
+    """Its status is what the listener waits for, in place of an episode's result."""
+    params = write_params({"/**/recorder_node": {"prefix": "take"}})
+    launched = run_launch(
+        "record.launch.py",
+        results_wanted=1,
+        result_topic="record/status",
+        params_file=params,
+        folder=tmp_path / "bags",
+        cameras="left,right",
+        task="pour",
+        **({"namespace": namespace} if namespace else {}),
+    )
+    assert launched.results[0] == {"state": "idle"}
+    assert launched.exit_codes == {"recorder_node": 0}
+    assert launched.code == 0
+    assert (tmp_path / "bags").is_dir()
+
+
+def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch):
+    """A program of that name stands in for ros2 bag, and keeps what it was asked."""
+    index = tmp_path / "prefix/share/ament_index/resource_index/packages"
+    index.mkdir(parents=True)
+    (index / "ros2bag").write_text("")
+    ros2 = tmp_path / "bin/ros2"
+    ros2.parent.mkdir()
+    ros2.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    ros2.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ros2.parent}{os.pathsep}{os.environ['PATH']}")
+    prefixes = f"{tmp_path / 'prefix'}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
+    monkeypatch.setenv("AMENT_PREFIX_PATH", prefixes)
+    run_launch(
+        "record.launch.py",
+        backend="rosbag2",
+        folder=tmp_path / "bags",
+        cameras="left",
+        topics="tf",
+        task="pour",
+        compression="zstd",
+        namespace="arm",
+    )
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked[:4] == ["bag", "record", "--storage", "mcap"]
+    assert asked[asked.index("--output") + 1].startswith(f"{tmp_path / 'bags'}/episode_")
+    assert asked[asked.index("--custom-data") + 1] == "task=pour"
+    assert asked[asked.index("--storage-preset-profile") + 1] == "zstd_fast"
+    topics = asked[asked.index("--topics") + 1 :]
+    assert topics[:3] == ["/arm/camera/left/image_raw", "/arm/ee_pose", "/arm/gripper/state"]
+    assert {"/arm/command/ee_pose", "/arm/command/gripper", "/arm/expert/ee_pose", "/arm/tf"} <= set(topics)
+
+
 def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, capfd):
     """ROS itself ignores parameters that a node does not declare: the gate would stay wide open."""
     params = write_params({"/**/policy_node": {"gate": {"max_stp_m": 0.001}}})
@@ -255,6 +323,9 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
         ("teleop.launch.py", {"size": "96"}, "size: '96' is not WIDTHxHEIGHT"),
         ("teleop.launch.py", {"robot": "yes"}, "Valid options are: ['true', 'false']"),
         ("teleop.launch.py", {"params_file": "/nowhere.yaml"}, "params_file /nowhere.yaml: cannot be read"),
+        ("record.launch.py", {"compression": "zip"}, "Valid options are: ['none', 'zstd']"),
+        ("record.launch.py", {"cameras": "left arm"}, "cameras.0: String should match pattern"),
+        ("record.launch.py", {"backend": "rosbag2"}, "`ros2 bag` is not installed"),
         ("policy.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
         ("policy.launch.py", {"params_file": "/nowhere.yaml"}, "params_file /nowhere.yaml: cannot be read"),
         ("policy.launch.py", {"camera_remaps": "foo"}, "camera_remaps: 'foo' is not CAMERA:=TOPIC"),
@@ -262,7 +333,7 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
     ],
 )
 def test_a_wrong_argument_is_one_line_and_starts_nothing(file, arguments, why, checkpoint, run_launch, capfd):
-    given = arguments if file == "teleop.launch.py" else {"checkpoint": checkpoint, **arguments}
+    given = {"checkpoint": checkpoint, **arguments} if file in SERVES else arguments
     launched = run_launch(file, **given)
     said = "".join(capfd.readouterr())
     assert why in said
