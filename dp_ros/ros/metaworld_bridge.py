@@ -86,6 +86,10 @@ class MetaworldBridge(LifecycleNode):
             self.create_subscription(PoseStamped, "command/ee_pose", self._pairing.pose, qos.RELIABLE),
             self.create_subscription(JointState, "command/gripper", self._on_gripper, qos.RELIABLE),
         ]
+        if config.follow_recorder:
+            self._entities.append(
+                self.create_subscription(String, "record/command", self._on_record, qos.RELIABLE)
+            )
         self._reset_service = self.create_service(Trigger, "episode/reset", self._on_reset)
         self._diagnostics = Diagnostics(self, self._status)
         self._next_seed = config.first_seed
@@ -163,6 +167,12 @@ class MetaworldBridge(LifecycleNode):
         self._begin()
         response.success, response.message = True, str(self._seed)
         return response
+
+    def _on_record(self, msg: String) -> None:
+        """At the end rather than at the start: a jump in time must not be part of what is recorded."""
+        if self._active and self._running and msg.data in ("success", "failure", "discard"):
+            self._end(f"recorded as {msg.data}")
+            self._begin()
 
     def _lacks_readers(self) -> str:
         """An observation topic that has fewer subscribers than `min_readers`; a late one would miss the first."""

@@ -80,6 +80,9 @@ class BridgeConfig(Config):
         (0.0,), min_length=1, description="expert: std of the noise on the executed native action, by turns"
     )
     keep_steps: int = Field(0, ge=0, le=100_000, description="ticks that an episode goes on after success")
+    follow_recorder: bool = Field(
+        False, description="a recorded episode's end (record/command) resets the scene, for the next one"
+    )
     min_readers: int = Field(
         0, ge=0, le=16, description="lockstep: subscribers an observation needs before an episode may begin"
     )

@@ -45,3 +45,39 @@ def test_the_policy_moves_the_arm_in_real_time_and_the_arm_stops_when_the_policy
 
 def positions(poses) -> np.ndarray:
     return np.array([(m.pose.position.x, m.pose.position.y, m.pose.position.z) for m in poses])
+
+
+def test_the_end_of_a_recorded_episode_resets_the_scene(start_node, client):
+    """Success does not: the person says when an episode is over, and no jump in time is part of it."""
+    from std_msgs.msg import Int64
+
+    from dp_ros.ros import qos
+
+    robot = {
+        "task": "reach-v3",
+        "cameras": ["gripperPOV"],
+        "width_px": 32,
+        "height_px": 32,
+        "mode": "realtime",
+        "max_steps": 100_000,
+        "keep_steps": 100_000,
+        "follow_recorder": True,
+        "expert": True,
+        "autostart": True,
+    }
+    client.watched = [start_node("dp_ros.ros.metaworld_bridge", robot)]
+    words = client.node.create_publisher(String, "record/command", qos.RELIABLE)
+    seeds = client.listen(Int64, "episode/seed")
+    results = client.listen(String, "episode/result")
+    poses = client.listen(PoseStamped, "ee_pose", best_effort=True)
+    client.wait_for(words.get_subscription_count, "the bridge listens")
+    assert client.call(Trigger, "episode/reset", Trigger.Request()).success
+    client.wait_for(lambda: len(poses) > 150, "an episode of 100 ticks and more")  # the expert needs 60
+    words.publish(String(data="start"))
+    client.wait_for(lambda: len(poses) > 170, "more of it")
+    assert [msg.data for msg in seeds] == [0]
+    for i, word in enumerate(("success", "failure", "discard")):
+        words.publish(String(data=word))
+        client.wait_for(lambda i=i: len(seeds) == i + 2 and len(results) == i + 1, "the next scene")
+        assert json.loads(results[i].data)["seed"] == i
+    assert [json.loads(msg.data)["success"] for msg in results] == [True, False, False]
