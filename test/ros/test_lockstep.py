@@ -1,6 +1,7 @@
 """The same episodes in one process and over real topics: what is measured in-process is what the nodes do."""
 
 import functools
+import json
 import threading
 
 import numpy as np
@@ -108,3 +109,51 @@ def test_episodes_over_ros_are_those_in_process_command_by_command(over_ros, in_
         assert not np.array_equal(commands[:20], in_process(0, seed)[1][:20])
     assert {in_process(5, seed)[0].success for seed in SEEDS} == {True, False}
     assert set(psutil.Process().children(recursive=True)) <= before  # both nodes have ended
+
+
+def test_the_expert_commands_alone_and_begins_when_its_readers_are_there(start_node, client):
+    """A reader that connects late would miss the first observation of a lossless recording."""
+    from geometry_msgs.msg import PoseStamped
+    from sensor_msgs.msg import Image, JointState
+    from std_msgs.msg import String
+    from std_srvs.srv import Trigger
+
+    from dp_ros.ros import qos
+
+    robot = {
+        "task": "reach-v3",
+        "cameras": ["gripperPOV"],
+        "width_px": 32,
+        "height_px": 32,
+        "expert": True,
+        "min_readers": 1,
+        "autostart": True,
+    }
+    client.watched = [start_node("dp_ros.ros.metaworld_bridge", robot)]
+    client.wait_until_active("metaworld_bridge")
+
+    def reset():
+        return client.call(Trigger, "episode/reset", Trigger.Request())
+
+    rival = client.node.create_publisher(PoseStamped, "command/ee_pose", qos.RELIABLE)
+    client.wait_for(rival.get_subscription_count, "the rival is connected")
+    assert "has too few subscribers yet" in reset().message
+    results = client.listen(String, "episode/result")
+    poses = client.listen(PoseStamped, "ee_pose")
+    answers = client.listen(PoseStamped, "expert/ee_pose")
+    commands = client.listen(PoseStamped, "command/ee_pose")
+    for kind, topic in (
+        (Image, "camera/gripperPOV/image_raw"),
+        (JointState, "gripper/state"),
+        (JointState, "expert/gripper"),
+        (JointState, "command/gripper"),
+    ):
+        client.listen(kind, topic)
+    client.wait_for(lambda: "command/ee_pose has another publisher" in reset().message, "the rival is seen")
+    client.node.destroy_publisher(rival)
+    client.wait_for(lambda: reset().success, "the episode begins")
+    client.wait_for(lambda: results, "the episode ends", 60.0)
+    steps = json.loads(results[0].data)["steps"]
+    assert json.loads(results[0].data)["success"]
+    client.wait_for(lambda: len(poses) == steps + 1, "every observation")
+    assert len(commands) == len(answers) == steps
