@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -24,8 +24,9 @@ from std_srvs.srv import Trigger
 
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import GRIPPER_DOWN, CommandPairing
-from dp_ros.ros.diagnostics import OK, WARN, Diagnostics
+from dp_ros.ros.diagnostics import OK, WARN
 from dp_ros.ros.expert_commander import ExpertCommander
+from dp_ros.ros.managed_node import ManagedNode
 from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import BridgeConfig
@@ -37,17 +38,15 @@ _EPISODE_GAP_NS = 2_000_000_000  # longer than any policy's episode_gap_s: a new
 _FIRST_AGAIN_S = 0.5  # the first observation is repeated so often: a reader may still be connecting
 
 
-class MetaworldBridge(LifecycleNode):
+class MetaworldBridge(ManagedNode):
     """Lifecycle node around one `MetaworldArm`."""
 
     def __init__(self) -> None:
         super().__init__("metaworld_bridge")
-        self.fatal: str | None = None
         self._config = read_config(self, BridgeConfig)
         self._dt_ns = round(1e9 / self._config.rate_hz)
         self._arm: MetaworldArm | None = None
         self._active = False
-        self._entities: list[Any] = []
 
     # ---- lifecycle -------------------------------------------------------------------------------------
 
@@ -61,8 +60,7 @@ class MetaworldBridge(LifecycleNode):
             self._arm.render(config.spectator, SPECTATOR_PX, SPECTATOR_PX)
         lossless = config.mode == "lockstep"
         observation = qos.observations(config.mode)
-        self._outputs: list[Any] = []
-        publisher = self._create_output
+        publisher = self.add_publisher
         self._image_publishers = {
             c: publisher(Image, f"camera/{c}/image_raw", observation) for c in config.cameras
         }
@@ -82,16 +80,12 @@ class MetaworldBridge(LifecycleNode):
         self._result_publisher = publisher(String, "episode/result", qos.RELIABLE_DEEP)
         self._expert = ExpertCommander(config, BASE_FRAME, publisher) if config.expert else None
         self._pairing = CommandPairing(self._on_command)
-        self._entities = [
-            self.create_subscription(PoseStamped, "command/ee_pose", self._pairing.pose, qos.RELIABLE),
-            self.create_subscription(JointState, "command/gripper", self._on_gripper, qos.RELIABLE),
-        ]
+        self.add_subscription(PoseStamped, "command/ee_pose", self._pairing.pose, qos.RELIABLE)
+        self.add_subscription(JointState, "command/gripper", self._on_gripper, qos.RELIABLE)
         if config.follow_recorder:
-            self._entities.append(
-                self.create_subscription(String, "record/command", self._on_record, qos.RELIABLE)
-            )
-        self._reset_service = self.create_service(Trigger, "episode/reset", self._on_reset)
-        self._diagnostics = Diagnostics(self, self._status)
+            self.add_subscription(String, "record/command", self._on_record, qos.RELIABLE)
+        self.add_service(Trigger, "episode/reset", self._on_reset)
+        self.add_diagnostics(self._status)
         self._next_seed = config.first_seed
         self._running = False
         self._problem = ""
@@ -114,41 +108,19 @@ class MetaworldBridge(LifecycleNode):
             self._place(self._next_seed)  # a robot is there from the start, before an episode is counted
         return super().on_activate(state)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def stop(self) -> None:
+        if not self._active:
+            return
         if self._running:
             self._end("deactivated")
         self._active = False
         self.destroy_timer(self._timer)
-        return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._active = False
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def close(self) -> None:
-        self._active = False
-        self._release()
-
-    def _create_output(self, kind: type, topic: str, profile: Any) -> Any:
-        self._outputs.append(self.create_publisher(kind, topic, profile))
-        return self._outputs[-1]
-
-    def _release(self) -> None:
-        if self._arm is None:
-            return
-        self._arm.close()
-        self._arm = None
-        self._diagnostics.destroy()
-        self.destroy_service(self._reset_service)
-        for subscription in self._entities:
-            self.destroy_subscription(subscription)
-        for publisher in self._outputs:
-            self.destroy_publisher(publisher)
+    def release(self) -> None:
+        if self._arm is not None:
+            self._arm.close()
+            self._arm = None
+        super().release()
 
     # ---- episodes --------------------------------------------------------------------------------------
 

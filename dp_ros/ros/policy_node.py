@@ -10,8 +10,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 from visualization_msgs.msg import MarkerArray
@@ -23,22 +22,20 @@ from dp_ros.inference.torch_engine import TorchEngine
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import command_to_messages
-from dp_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics
+from dp_ros.ros.diagnostics import ERROR, OK, WARN
+from dp_ros.ros.managed_node import ManagedNode
 from dp_ros.ros.markers import chunk_to_path, plan_markers
 from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.streams import FrameAssembler, ImageSizeError, Selection, to_frame
 
-_HOLD_ARRIVES_S = 0.25
 
-
-class PolicyNode(LifecycleNode):
+class PolicyNode(ManagedNode):
     """Cameras, `ee_pose` and `gripper/state` in; `command/ee_pose` and `command/gripper` out."""
 
     def __init__(self) -> None:
         super().__init__("policy_node")
-        self.fatal: str | None = None
         described = ParameterDescriptor(description="folder of the checkpoint to serve", read_only=True)
         self._checkpoint = str(self.declare_parameter("checkpoint", "", described).value)
         self._runtime = read_config(self, RuntimeConfig)
@@ -52,7 +49,7 @@ class PolicyNode(LifecycleNode):
         if not self._checkpoint:
             raise ConfigError("parameter checkpoint is empty: give the folder of a checkpoint")
         self._policy = policy_config(self._checkpoint)
-        self._plan_arrived = self.create_guard_condition(self._on_plan)
+        self._plan_arrived = self.add_guard_condition(self._on_plan)
         self._worker = PlanWorker(
             lambda: TorchEngine(self._checkpoint, self._runtime), self._plan_arrived.trigger
         )
@@ -83,51 +80,34 @@ class PolicyNode(LifecycleNode):
             self._timer = self.create_timer(self._policy.dt_s, self._tick_realtime, clock=self.get_clock())
         return super().on_activate(state)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.close()
-        return TransitionCallbackReturn.SUCCESS
-
-    def close(self) -> None:
-        if self._stop():
-            for publisher in (self._pose_publisher, self._gripper_publisher):
-                # What is still under way when its writer disappears may never arrive.
-                publisher.wait_for_all_acked(Duration(seconds=_HOLD_ARRIVES_S))
-        self._release()
-
-    def _stop(self) -> bool:
-        """No more commands but one: stay where you were last told to be. Whether that one was published."""
+    def stop(self) -> None:
+        """No more commands but one: stay where you were last told to be."""
         if not self._active:
-            return False
+            return
         self._active = False
         if not self._lockstep:
             self.destroy_timer(self._timer)
         hold = self._controller.hold(self.get_clock().now().nanoseconds)
-        if hold is None or self._lockstep:  # in lockstep nothing moves without an answer
-            return False
-        self._publish_command(hold)
-        return True
+        if hold is not None and not self._lockstep:  # in lockstep nothing moves without an answer
+            self._publish_command(hold)
+            self.wait_until_heard(self._pose_publisher, self._gripper_publisher)
+
+    def release(self) -> None:
+        if self._worker is not None:
+            self._worker.close(timeout_s=2.0)  # launch loses patience after 5 s
+            self._worker = None
+        super().release()
 
     def _create_interface(self) -> None:
         observation = qos.observations(self._runtime.mode)
         suffix, kind = (
             ("", Image) if self._runtime.image_transport == "raw" else ("/compressed", CompressedImage)
         )
-        subscribe, publish = self.create_subscription, self._create_output
-        self._inputs = [
+        subscribe, publish = self.add_subscription, self.add_publisher
+        for camera in self._policy.encoder.cameras:
             subscribe(kind, f"camera/{camera}/image_raw{suffix}", self._image_callback(camera), observation)
-            for camera in self._policy.encoder.cameras
-        ]
-        self._inputs.append(subscribe(PoseStamped, "ee_pose", self._on_pose, observation))
-        self._inputs.append(subscribe(JointState, "gripper/state", self._on_gripper, observation))
-        self._outputs: list[Any] = []
+        subscribe(PoseStamped, "ee_pose", self._on_pose, observation)
+        subscribe(JointState, "gripper/state", self._on_gripper, observation)
         self._pose_publisher = publish(PoseStamped, "command/ee_pose", qos.RELIABLE)
         self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
         self._verdict_publisher = publish(String, "policy/verdict", qos.RELIABLE)
@@ -136,23 +116,7 @@ class PolicyNode(LifecycleNode):
         self._path_publisher = publish(Path, "policy/path", 10)
         self._marker_publisher = publish(MarkerArray, "policy/markers", 10)
         self._view_publisher = publish(Image, "policy/image", 10)
-        self._diagnostics = Diagnostics(self, self._status)
-
-    def _create_output(self, kind: type, topic: str, profile: Any) -> Any:
-        self._outputs.append(self.create_publisher(kind, topic, profile))
-        return self._outputs[-1]
-
-    def _release(self) -> None:
-        if self._worker is None:
-            return
-        self._worker.close(timeout_s=2.0)  # launch loses patience after 5 s
-        self._worker = None
-        self._diagnostics.destroy()
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        for publisher in self._outputs:
-            self.destroy_publisher(publisher)
-        self.destroy_guard_condition(self._plan_arrived)
+        self.add_diagnostics(self._status)
 
     # ---- what arrives ----------------------------------------------------------------------------------
 

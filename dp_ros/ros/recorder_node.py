@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Int64, String
 from std_srvs.srv import Trigger
@@ -21,7 +21,8 @@ from std_srvs.srv import Trigger
 from dp_ros.data.bag_reader import BagError
 from dp_ros.data.recording import Recording
 from dp_ros.ros import qos
-from dp_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics
+from dp_ros.ros.diagnostics import ERROR, OK, WARN
+from dp_ros.ros.managed_node import ManagedNode
 from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.ros.recorder_topics import Sources, required_topics, wanted_topics
@@ -32,12 +33,11 @@ _DISCOVER_S = 0.25
 _SLOW_DISK_S = 1.0  # a backlog that a power failure would cost
 
 
-class RecorderNode(LifecycleNode):
+class RecorderNode(ManagedNode):
     """Lifecycle node around one `Recording` at a time."""
 
     def __init__(self) -> None:
         super().__init__("recorder_node")
-        self.fatal: str | None = None
         self._config = read_config(self, RecorderConfig)
         self._recording: Recording | None = None
         self._active = False
@@ -56,15 +56,12 @@ class RecorderNode(LifecycleNode):
         self._problem = ""
         self._note = self._config.note
         self._ending: tuple[str, int, float] | None = None  # outcome, last to be sent [ns], until [s]
-        self._word_services = [
-            self.create_service(Trigger, f"record/{word}", self._service(word)) for word in ("start", *_ENDS)
-        ]
-        self._inputs = [
-            self.create_subscription(String, "record/command", self._on_word, qos.RELIABLE),
-            self.create_subscription(String, "record/note", self._on_note, qos.RELIABLE),
-        ]
-        self._status_publisher = self.create_publisher(String, "record/status", qos.LATCHED)
-        self._diagnostics = Diagnostics(self, self._status)
+        for word in ("start", *_ENDS):
+            self.add_service(Trigger, f"record/{word}", self._service(word))
+        self.add_subscription(String, "record/command", self._on_word, qos.RELIABLE)
+        self.add_subscription(String, "record/note", self._on_note, qos.RELIABLE)
+        self._status_publisher = self.add_publisher(String, "record/status", qos.LATCHED)
+        self.add_diagnostics(self._status)
         return TransitionCallbackReturn.SUCCESS
 
     @reported
@@ -76,23 +73,7 @@ class RecorderNode(LifecycleNode):
         self._say("idle")
         return super().on_activate(state)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.close()
-        return TransitionCallbackReturn.SUCCESS
-
-    def close(self) -> None:
-        self._stop()
-        self._release()
-
-    def _stop(self) -> None:
+    def stop(self) -> None:
         if not self._active:
             return
         self._finish(self._ending[0] if self._ending else "unknown")
@@ -100,17 +81,11 @@ class RecorderNode(LifecycleNode):
         self.destroy_timer(self._timer)
         self.destroy_timer(self._ending_timer)
 
-    def _release(self) -> None:
-        if self._sources is None:
-            return
-        self._sources.close()
-        self._sources = None
-        self._diagnostics.destroy()
-        for service in self._word_services:
-            self.destroy_service(service)
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self.destroy_publisher(self._status_publisher)
+    def release(self) -> None:
+        if self._sources is not None:
+            self._sources.close()
+            self._sources = None
+        super().release()
 
     # ---- what is asked ---------------------------------------------------------------------------------
 

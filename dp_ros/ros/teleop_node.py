@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from geometry_msgs.msg import PoseStamped
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import String
 
@@ -14,40 +11,35 @@ from dp_ros.control.safety import Command
 from dp_ros.control.teleoperation import Decision, Teleoperation
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.commands import command_to_messages
-from dp_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics
+from dp_ros.ros.diagnostics import ERROR, OK, WARN
+from dp_ros.ros.managed_node import ManagedNode
 from dp_ros.ros.node_main import reported, run_process
 from dp_ros.ros.parameters import read_config
 from dp_ros.schema import TeleopConfig
 
 OTHER_COMMANDER = "hold_other_commander"  # the verdict while somebody else may command the arm
-_HOLD_ARRIVES_S = 0.25
 
 
-class TeleopNode(LifecycleNode):
+class TeleopNode(ManagedNode):
     """`joy` and `ee_pose` in; `command/ee_pose`, `command/gripper` and `record/command` out."""
 
     def __init__(self) -> None:
         super().__init__("teleop_node")
-        self.fatal: str | None = None
         self._teleop = Teleoperation(read_config(self, TeleopConfig))
-        self._entities: list[Any] = []
         self._active = False
 
     # ---- lifecycle -------------------------------------------------------------------------------------
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        publish = self._create_output
-        self._outputs: list[Any] = []
+        publish = self.add_publisher
         self._pose_publisher = publish(PoseStamped, "command/ee_pose", qos.RELIABLE)
         self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
         self._verdict_publisher = publish(String, "teleop/verdict", qos.RELIABLE)
         self._event_publisher = publish(String, "record/command", qos.RELIABLE)
-        self._entities = [
-            self.create_subscription(Joy, "joy", self._on_joy, qos.RELIABLE),
-            self.create_subscription(PoseStamped, "ee_pose", self._on_pose, qos.observations("realtime")),
-        ]
-        self._diagnostics = Diagnostics(self, self._status)
+        self.add_subscription(Joy, "joy", self._on_joy, qos.RELIABLE)
+        self.add_subscription(PoseStamped, "ee_pose", self._on_pose, qos.observations("realtime"))
+        self.add_diagnostics(self._status)
         self._frame_id = self._rival = self._said = ""
         self._decision: Decision | None = None
         return TransitionCallbackReturn.SUCCESS
@@ -59,50 +51,16 @@ class TeleopNode(LifecycleNode):
         self._timer = self.create_timer(self._teleop.config.dt_s, self._tick, clock=self.get_clock())
         return super().on_activate(state)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.close()
-        return TransitionCallbackReturn.SUCCESS
-
-    def close(self) -> None:
-        if self._stop():
-            for publisher in (self._pose_publisher, self._gripper_publisher):
-                # What is still under way when its writer disappears may never arrive.
-                publisher.wait_for_all_acked(Duration(seconds=_HOLD_ARRIVES_S))
-        self._release()
-
-    def _stop(self) -> bool:
-        """No more commands but one: stay where you were last told to be. Whether that one was published."""
+    def stop(self) -> None:
+        """No more commands but one: stay where you were last told to be."""
         if not self._active:
-            return False
+            return
         self._active = False
         self.destroy_timer(self._timer)
         hold = self._teleop.hold(self._now_ns())
-        if hold is None or self._find_rival():
-            return False
-        self._publish_command(hold)
-        return True
-
-    def _create_output(self, kind: type, topic: str, profile: Any) -> Any:
-        self._outputs.append(self.create_publisher(kind, topic, profile))
-        return self._outputs[-1]
-
-    def _release(self) -> None:
-        if not self._entities:
-            return
-        self._diagnostics.destroy()
-        for subscription in self._entities:
-            self.destroy_subscription(subscription)
-        for publisher in self._outputs:
-            self.destroy_publisher(publisher)
-        self._entities = []
+        if hold is not None and not self._find_rival():
+            self._publish_command(hold)
+            self.wait_until_heard(self._pose_publisher, self._gripper_publisher)
 
     # ---- what arrives ----------------------------------------------------------------------------------
 
