@@ -30,6 +30,7 @@ from dp_ros.schema import RecorderConfig
 
 _ENDS = {"success": "success", "failure": "failure", "discard": "discarded"}
 _DISCOVER_S = 0.25
+_SAME_CLOCK_NS = 1_000_000_000
 _SLOW_DISK_S = 1.0  # a backlog that a power failure would cost
 
 
@@ -76,6 +77,8 @@ class RecorderNode(ManagedNode):
     def stop(self) -> None:
         if not self._active:
             return
+        if self._recording is not None and self._sources is not None:
+            self._sources.drain()
         self._finish(self._ending[0] if self._ending else "unknown")
         self._active = False
         self.destroy_timer(self._timer)
@@ -139,7 +142,7 @@ class RecorderNode(ManagedNode):
         self._next += 1
         self._problem = ""
         self._sources.lost.clear()
-        now_ns = time.time_ns()
+        self._began_ns = now_ns = time.time_ns()
         for source in self._sources.found.values():
             self._recording.add_topic(source.topic, source.type_name, source.qos)
             if source.topic in self._latched:  # said before the episode, and still true
@@ -197,12 +200,18 @@ class RecorderNode(ManagedNode):
         if self._sources is not None and self._sources.found[topic].is_latched:
             self._latched[topic] = (data, sent_ns)
             self._learn(topic, data)
-        if self._recording is None or (self._ending is not None and sent_ns > self._ending[1]):
+        if self._recording is None or not self._belongs(received_ns, sent_ns):
             return
         self._recording.put(topic, data, received_ns, sent_ns)
         if self._config.stop_with_episode and topic == self.resolve_topic_name("episode/result"):
             success = json.loads(deserialize_message(data, String).data)["success"]
             self._end("success" if success else "failure")
+
+    def _belongs(self, received_ns: int, sent_ns: int) -> bool:
+        """Whether a message is part of the episode, and not of the time before it or after it."""
+        # The sender's clock may be another machine's.
+        known_ns = sent_ns if abs(received_ns - sent_ns) < _SAME_CLOCK_NS else received_ns
+        return received_ns >= self._began_ns and (self._ending is None or known_ns <= self._ending[1])
 
     def _learn(self, topic: str, data: bytes) -> None:
         for name, kind in (("task", String), ("seed", Int64)):

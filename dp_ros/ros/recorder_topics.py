@@ -94,6 +94,14 @@ class Sources:
         names = map(self._node.resolve_topic_name, required)
         return [name for name in names if not self._node.count_publishers(name) or name not in self.found]
 
+    def drain(self) -> None:
+        """Take what has arrived and was not yet called back with: there may be no more spinning."""
+        for source in self.found.values():
+            subscription = source.subscription
+            with subscription.handle:
+                while (taken := subscription.handle.take_message(subscription.msg_type, True)) is not None:
+                    subscription.callback(*taken)
+
     def close(self) -> None:
         for source in self.found.values():
             self._node.destroy_subscription(source.subscription)
