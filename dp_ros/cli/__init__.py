@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dp_ros import __version__
-from dp_ros.cli import bench, collect, demo, errors, evaluate, inspect, pack, train
+from dp_ros.cli import baselines, bench, collect, demo, errors, evaluate, inspect, pack, train
 
 app = typer.Typer(
     name="dp_ros",
@@ -21,6 +21,7 @@ app.command("collect")(collect.collect)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("demo")(demo.demo)
+app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
 app.command("pack")(pack.pack)

@@ -12,6 +12,16 @@ from dp_ros.schema.base import (
     parse,
     parse_assignment,
 )
+from dp_ros.schema.comparison import (
+    METHODS,
+    ArmConfig,
+    ComparisonConfig,
+    DetourConfig,
+    HeadsConfig,
+    ImplicitConfig,
+    Method,
+    MixtureConfig,
+)
 from dp_ros.schema.policy import (
     SCHEMA_VERSION,
     ActionConfig,
@@ -27,17 +37,25 @@ from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
 from dp_ros.schema.training import CollectConfig, TrainConfig
 
 __all__ = [
+    "METHODS",
     "SCHEMA_VERSION",
     "ActionConfig",
+    "ArmConfig",
     "BridgeConfig",
     "CameraName",
     "CollectConfig",
+    "ComparisonConfig",
     "Config",
     "ConfigError",
+    "DetourConfig",
     "DiffusionConfig",
     "EncoderConfig",
     "GateConfig",
+    "HeadsConfig",
     "Horizons",
+    "ImplicitConfig",
+    "Method",
+    "MixtureConfig",
     "Model",
     "Network",
     "PolicyConfig",
