@@ -35,12 +35,13 @@ class ImplicitConfig(Config):
 
     negatives: int = Field(64, ge=1, description="counter-examples for each window")
     searched: float = Field(
-        0.5, ge=0, le=1, description="share of them that the search finds; 0: all uniform, as in the paper"
+        0.75, ge=0, le=1, description="share of them that the search finds; 0: all uniform, as in the paper"
     )
-    candidates: int = Field(512, ge=2, description="chunks the search keeps")
-    iterations: int = Field(3, ge=1, description="rounds of resampling")
+    training_rounds: int = Field(4, ge=1, description="rounds of that search")
+    candidates: int = Field(512, ge=2, description="chunks the search keeps when planning")
+    iterations: int = Field(20, ge=1, description="rounds of resampling when planning")
     noise_std: float = Field(0.33, gt=0, description="noise added in the first round, normalised")
-    noise_shrink: float = Field(0.5, gt=0, le=1, description="factor of the noise from round to round")
+    last_noise_std: float = Field(0.005, gt=0, description="and in the last")
     margin: float = Field(0.05, ge=0, description="how far beyond [-1, 1] chunks are drawn")
 
 
@@ -64,11 +65,11 @@ class DetourConfig(Config):
     data_seed: int = Field(0, ge=0)
 
     unet: UNetConfig = UNetConfig(channels=(16, 32), groups=4, kernel_size=5, step_embedding_dim=32)
-    diffusion: DiffusionConfig = DiffusionConfig(iterations=50, sampler="ddim", sampler_iterations=10)
+    diffusion: DiffusionConfig = DiffusionConfig(iterations=50, sampler="ddpm", sampler_iterations=50)
     heads: HeadsConfig = HeadsConfig()
 
-    steps: int = Field(2000, ge=1)
-    batch_size: int = Field(64, ge=1)
+    steps: int = Field(1500, ge=1)
+    batch_size: int = Field(32, ge=1)
     noise_samples: int = Field(4, ge=1, description="diffusion targets drawn per window")
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-6, ge=0)
@@ -79,8 +80,8 @@ class DetourConfig(Config):
     ema_max: float = Field(0.999, gt=0, lt=1)
     evaluations: int = Field(10, ge=1, description="points of training at which samples are judged")
     observations: int = Field(16, ge=1, description="start and goal pairs that were not trained on")
-    samples: int = Field(8, ge=2, description="paths sampled for each, during training")
-    final_samples: int = Field(64, ge=2, description="the same, at the end")
+    samples: int = Field(4, ge=2, description="paths sampled for each, during training")
+    final_samples: int = Field(32, ge=2, description="the same, at the end")
 
     @property
     def evaluation_steps(self) -> list[int]:
@@ -118,6 +119,6 @@ class ComparisonConfig(Config):
     """What `dp_ros baselines` compares."""
 
     methods: tuple[Method, ...] = Field(METHODS, min_length=1)
-    seeds: int = Field(5, ge=1, description="trainings of each method on the toy, one seed each")
+    seeds: int = Field(3, ge=1, description="trainings of each method on the toy, one seed each")
     detour: DetourConfig = DetourConfig()
     arm: ArmConfig = ArmConfig()

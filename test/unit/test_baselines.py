@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dp_ros.data.windows import Windows
 from dp_ros.policy.baselines.head import ActionHead
-from dp_ros.policy.baselines.implicit import info_nce, minimise, search
+from dp_ros.policy.baselines.implicit import ImplicitHead, info_nce, minimise, search
 from dp_ros.policy.baselines.mixture import MixtureHead
 from dp_ros.policy.baselines.mlp import count_parameters
 from dp_ros.policy.baselines.policy import ChunkPolicy, camera_policy, make_head
@@ -178,7 +178,7 @@ def test_info_nce_is_the_cross_entropy_of_picking_the_demonstrated_chunk() -> No
     assert info_nce(energies).item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
 
 
-SEARCH = ImplicitConfig(candidates=512, iterations=8, noise_std=0.33, noise_shrink=0.6, margin=0.05)
+SEARCH = ImplicitConfig(candidates=512, iterations=8, noise_std=0.33, last_noise_std=0.01, margin=0.05)
 
 
 def uniform(windows: int, seed: int) -> Tensor:
@@ -209,9 +209,31 @@ def test_search_takes_one_of_two_equal_minima_and_over_draws_both() -> None:
 
 
 def test_search_stays_in_its_box() -> None:
-    found = search(lambda chunks: -100 * chunks.sum((-1, -2)), uniform(2, 1), SEARCH, generator(2))
-    assert found.abs().max().item() <= 1.05 + 1e-6
-    assert found.mean().item() > 0.5
+    rounds = list(search(lambda chunks: -100 * chunks.sum((-1, -2)), uniform(2, 1), SEARCH, 4, generator(2)))
+    assert len(rounds) == 4
+    for found in rounds:
+        assert found.shape == (2, SEARCH.candidates, 2, 2)
+        assert found.abs().max().item() <= 1.05 + 1e-6
+    assert rounds[-1].mean().item() > 0.5
+
+
+@pytest.mark.parametrize("searched", [0.0, 0.4, 1.0])
+def test_counter_examples_are_as_many_as_asked_for_and_the_searched_ones_are_harder(searched: float) -> None:
+    config = ImplicitConfig(negatives=10, training_rounds=2, searched=searched)
+    torch.manual_seed(0)
+    head = ImplicitHead(2, 2, 3, config, blocks=1, parameters=2_000)
+    seen: list[Tensor] = []
+    head.energy = lambda chunks, obs: seen.append(chunks) or 50 * chunks.square().sum((-1, -2))  # type: ignore
+    nactions = torch.zeros(64, 2, 2)
+    head.loss(nactions, torch.zeros(64, 3), generator())
+    judged = seen[-1]
+    assert judged.shape == (64, 11, 2, 2)
+    assert torch.equal(judged[:, 0], nactions)
+    easy = 10 - round(10 * searched)
+    if 0 < easy < 10:
+        assert judged[:, 1 + easy :].abs().mean() < 0.7 * judged[:, 1 : 1 + easy].abs().mean()
+    if searched == 0:
+        assert judged[:, 1:].std().item() == pytest.approx(1.05 / math.sqrt(3), abs=0.03)
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +33,17 @@ class ImplicitHead(ActionHead):
     def loss(
         self, nactions: Tensor, obs: Tensor, generator: torch.Generator, noise_samples: int = 1
     ) -> Tensor:
-        """InfoNCE (eq. 2). Some counter-examples are uniform, the others what the search finds at present, as the
-        paper's Langevin chain does it: in many dimensions uniform ones alone are too easy to tell apart."""
-        uniform = self._uniform(len(obs), self.config.negatives, generator).to(obs.device)
-        searched = round(self.config.searched * self.config.negatives)
+        """InfoNCE (eq. 2). Beside uniform counter-examples, `searched` of them are what the search has at present, some
+        after each round: as in the paper's Langevin variant, for uniform ones are soon too easy to tell apart."""
+        config = self.config
+        uniform = self._uniform(len(obs), config.negatives, generator).to(obs.device)
+        each = round(config.searched * config.negatives / config.training_rounds)
+        rounds = config.training_rounds if each else 0
         with torch.no_grad():
-            found = search(lambda chunks: self.energy(chunks, obs), uniform, self.config, generator)
-        negatives = torch.cat([uniform[:, searched:], found[:, :searched]], dim=1)
-        return info_nce(self.energy(torch.cat([nactions[:, None], negatives], dim=1), obs))
+            found = search(lambda chunks: self.energy(chunks, obs), uniform, config, rounds, generator)
+            hard = [candidates[:, :each] for candidates in found]
+        easy = uniform[:, : config.negatives - each * len(hard)]
+        return info_nce(self.energy(torch.cat([nactions[:, None], easy, *hard], dim=1), obs))
 
     def sample(self, obs: Tensor, generator: torch.Generator) -> Tensor:
         config = self.config
@@ -61,21 +65,26 @@ def minimise(
     energy: Energy, candidates: Tensor, config: ImplicitConfig, generator: torch.Generator
 ) -> Tensor:
     """The chunk of least energy that the search finds. candidates (B, N, T_p, D) -> (B, T_p, D)."""
-    found = search(energy, candidates, config, generator)
-    return found[torch.arange(len(found), device=found.device), energy(found).argmin(dim=-1)]
+    for found in search(energy, candidates, config, config.iterations, generator):
+        candidates = found
+    return candidates[torch.arange(len(found), device=found.device), energy(found).argmin(dim=-1)]
 
 
-def search(energy: Energy, candidates: Tensor, config: ImplicitConfig, generator: torch.Generator) -> Tensor:
-    """Derivative-free search (algorithm 1): (B, N, T_p, D) -> (B, N, T_p, D), nearer to the minima.
+def search(
+    energy: Energy, candidates: Tensor, config: ImplicitConfig, rounds: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Derivative-free search (algorithm 1) from candidates (B, N, T_p, D): as many after each round.
 
-    Each round resamples the candidates by their probability and shakes them, less from round to round.
+    Each round resamples the candidates by their probability and shakes them, less from round to round; however many
+    there are, the noise ends at the same scale.
     """
-    bound, std = 1.0 + config.margin, config.noise_std
+    bound = 1.0 + config.margin
     rows = torch.arange(len(candidates), device=candidates.device)[:, None]
-    for _ in range(config.iterations):
+    for std in torch.logspace(
+        math.log10(config.noise_std), math.log10(config.last_noise_std), rounds
+    ).tolist():
         probability = torch.softmax(-energy(candidates), dim=-1).cpu()
         chosen = torch.multinomial(probability, candidates.shape[1], replacement=True, generator=generator)
         noise = torch.randn(candidates.shape, generator=generator).to(candidates.device)
         candidates = (candidates[rows, chosen.to(candidates.device)] + std * noise).clamp(-bound, bound)
-        std *= config.noise_shrink
-    return candidates
+        yield candidates
