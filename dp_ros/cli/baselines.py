@@ -46,6 +46,8 @@ def baselines(
 
     if task and not data:
         raise CliError("--task needs a dataset: give one with --data", USAGE)
+    if not (toy or data):
+        raise CliError("nothing to compare: give a dataset with --data, or leave --no-toy out", USAGE)
     settings = override(ComparisonConfig(), dict(map(parse_assignment, assignments or [])), where="--set")
     training = load_yaml(
         TrainConfig, find_preset(config), dict(map(parse_assignment, train_assignments or []))
@@ -63,7 +65,7 @@ def baselines(
 def _run(
     settings: ComparisonConfig, training: TrainConfig, data: Path | None, out: Path, toy: bool, jobs: int
 ) -> None:
-    from dp_ros.evaluation.comparison import RESULTS, compare_on_arm, compare_on_detour, write_results
+    from dp_ros.evaluation.comparison import RESULTS, compare_on_detour, write_results
     from dp_ros.evaluation.comparison_report import write_report
 
     detour, arm = [], []
@@ -73,6 +75,8 @@ def _run(
                 settings, out, jobs, lambda done, total: line.update(done, "runs", total)
             )
     if data:
+        from dp_ros.evaluation.arm_comparison import compare_on_arm
+
         with ProgressLine("arm") as line:
 
             def on_step(method: str, seed: int, progress: Progress) -> None:

@@ -19,12 +19,42 @@ from dp_ros.inference.torch_engine import noise_generator, window_tensors
 from dp_ros.policy.baselines.mlp import count_parameters
 from dp_ros.policy.baselines.policy import camera_policy
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.schema import ArmConfig, ConfigError, Method, PolicyConfig, RuntimeConfig, TrainConfig, override
+from dp_ros.schema import (
+    ArmConfig,
+    ComparisonConfig,
+    ConfigError,
+    Method,
+    PolicyConfig,
+    RuntimeConfig,
+    TrainConfig,
+    override,
+)
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
 from dp_ros.train.run import make_trainer
 from dp_ros.train.trainer import STATE, Build, Progress
 
 RECORD = "run.json"
+
+
+def compare_on_arm(
+    config: ComparisonConfig,
+    training: TrainConfig,
+    data: Path,
+    out: Path,
+    on_step: Callable[[Method, int, Progress], None] | None = None,
+) -> list[dict[str, Any]]:
+    """All runs on the arm, one after another: each uses every core by itself."""
+    runs = []
+    for seed in range(config.arm.seeds):
+        for method in config.methods:
+
+            def report(progress: Progress, method: Method = method, seed: int = seed) -> None:
+                if on_step:
+                    on_step(method, seed, progress)
+
+            folder = out / "arm" / f"{method}-{seed}"
+            runs.append(run_arm(config.arm, training, method, seed, data, folder, report))
+    return runs
 
 
 def run_arm(
@@ -43,7 +73,7 @@ def run_arm(
     """
     steps = training.steps
     if steps is None:
-        raise ConfigError("baselines: the training has epochs, not steps: set steps")
+        raise ConfigError("the training has epochs, the comparison needs steps: add --train steps=N")
     interval = max(1, steps // arm_config.evaluations)
     lengths = {
         "seed": seed,

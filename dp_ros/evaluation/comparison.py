@@ -1,4 +1,7 @@
-"""Every method, every seed: runs them, keeps each as a part, and puts them together in results.json."""
+"""Every method and seed on the toy, each kept as a part; and results.json, which the report is drawn from.
+
+No simulator is imported here: the toy runs without one.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,10 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from dp_ros import __version__
-from dp_ros.evaluation.arm_comparison import run_arm
 from dp_ros.evaluation.detour import run_detour
 from dp_ros.evaluation.statistics import write_json
-from dp_ros.schema import ComparisonConfig, ConfigError, DetourConfig, Method, TrainConfig
+from dp_ros.schema import ComparisonConfig, ConfigError, DetourConfig, Method
 from dp_ros.train.run import git_commit
-from dp_ros.train.trainer import Progress
 
 RESULTS = "results.json"
 SHARES = ("left", "right", "neither", "minority", "collided", "success")
@@ -52,27 +53,6 @@ def compare_on_detour(
 
 def _detour_part(config: DetourConfig, method: Method, seed: int) -> dict[str, Any]:
     return run_detour(config, method, seed)
-
-
-def compare_on_arm(
-    config: ComparisonConfig,
-    training: TrainConfig,
-    data: Path,
-    out: Path,
-    on_step: Callable[[Method, int, Progress], None] | None = None,
-) -> list[dict[str, Any]]:
-    """All runs on the arm, one after another: each uses every core by itself."""
-    runs = []
-    for seed in range(config.arm.seeds):
-        for method in config.methods:
-
-            def report(progress: Progress, method: Method = method, seed: int = seed) -> None:
-                if on_step:
-                    on_step(method, seed, progress)
-
-            folder = out / "arm" / f"{method}-{seed}"
-            runs.append(run_arm(config.arm, training, method, seed, data, folder, report))
-    return runs
 
 
 def write_results(

@@ -1,8 +1,10 @@
 """`dp_ros baselines`, as small as it goes: the toy, what is kept of it, and the arm."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from dp_ros.cli import main
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 METHODS = ("diffusion", "regression", "mixture", "implicit")
 TINY = (
@@ -75,9 +78,30 @@ def test_wrong_setting_is_answered_with_the_right_one(
     assert "did you mean 'steps'?" in capsys.readouterr().err
 
 
-def test_task_without_its_dataset_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["baselines", "--out", str(tmp_path), "--task", "drawer-open-v3"]) == 2
-    assert "give one with --data" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--task", "drawer-open-v3"), "give one with --data"),
+        (("--no-toy",), "nothing to compare"),
+        (("--no-toy", "--data", "nowhere", "--config", "paper"), "add --train steps=N"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(
+    options: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["baselines", "--out", str(tmp_path), *options]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_toy_needs_no_simulator() -> None:
+    program = (
+        "import sys; from dp_ros.evaluation import comparison, comparison_report; "
+        "sys.exit(str([m for m in ('mujoco', 'metaworld') if m in sys.modules] or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stderr.strip() == ""
 
 
 @pytest.mark.sim
