@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,8 @@ def run_arm(
         if not due or not all(evaluation["step"] < step for evaluation in record["evaluations"]):
             return
         runtime = RuntimeConfig(mode="lockstep")
-        won = [
-            run_episode(arm, plan, policy, runtime, each, arm_config.max_steps)[0].success for each in seeds
-        ]
+        results = [run_episode(arm, plan, policy, runtime, each, arm_config.max_steps)[0] for each in seeds]
+        won = [result.success for result in results]
         record["evaluations"].append(
             {
                 "step": step,
@@ -124,6 +124,7 @@ def run_arm(
                 "episodes": len(won),
                 "success": sum(won) / len(won),
                 "wilson": wilson_interval(sum(won), len(won)),
+                "per_episode": [asdict(result) for result in results],
             }
         )
         write_json(folder / RECORD, record)

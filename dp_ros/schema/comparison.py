@@ -112,7 +112,10 @@ class ArmConfig(Config):
     episodes: int = Field(20, ge=1, description="episodes at each, the same for all")
     first_seed: int = Field(0, ge=0, description="seed of the first episode")
     max_steps: int = Field(200, ge=1, le=500, description="time limit of an episode [ticks]")
-    heads: HeadsConfig = HeadsConfig()
+    # Thousands of plans of a large network: a shorter search than the toy's.
+    heads: HeadsConfig = HeadsConfig(
+        implicit=ImplicitConfig(negatives=32, training_rounds=2, candidates=128, iterations=8)
+    )
 
 
 class ComparisonConfig(Config):

@@ -17,7 +17,7 @@ Energy = Callable[[Tensor], Tensor]  # chunks (B, N, T_p, D) -> (B, N)
 
 
 class ImplicitHead(ActionHead):
-    """Trained to tell the demonstrated chunk from random ones."""
+    """Trained to tell the demonstrated chunk from others."""
 
     def __init__(
         self, T_p: int, action_dim: int, obs_dim: int, config: ImplicitConfig, blocks: int, parameters: int
@@ -33,8 +33,8 @@ class ImplicitHead(ActionHead):
     def loss(
         self, nactions: Tensor, obs: Tensor, generator: torch.Generator, noise_samples: int = 1
     ) -> Tensor:
-        """InfoNCE (eq. 2). Beside uniform counter-examples, `searched` of them are what the search has at present, some
-        after each round: as in the paper's Langevin variant, for uniform ones are soon too easy to tell apart."""
+        """InfoNCE (eq. 2). The share `searched` of the counter-examples is what the search has at present, some after
+        each round, as the paper's Langevin variant has it: uniform ones are soon too easy to tell apart."""
         config = self.config
         uniform = self._uniform(len(obs), config.negatives, generator).to(obs.device)
         each = round(config.searched * config.negatives / config.training_rounds)
@@ -65,9 +65,8 @@ def minimise(
     energy: Energy, candidates: Tensor, config: ImplicitConfig, generator: torch.Generator
 ) -> Tensor:
     """The chunk of least energy that the search finds. candidates (B, N, T_p, D) -> (B, T_p, D)."""
-    for found in search(energy, candidates, config, config.iterations, generator):
-        candidates = found
-    return candidates[torch.arange(len(found), device=found.device), energy(found).argmin(dim=-1)]
+    *_, found = search(energy, candidates, config, config.iterations, generator)
+    return found[torch.arange(len(found), device=found.device), energy(found).argmin(dim=-1)]
 
 
 def search(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class ResidualMLP(nn.Module):
     """Linear maps of all inputs, added; residual blocks (He et al. 2016, pre-activation); a linear map out.
 
-    Without normalisation layers: an energy must be free to become steep.
+    Without normalisation layers: an energy must be free to become steep. ReLU, as Florence et al. have it.
     """
 
     def __init__(self, in_dims: tuple[int, ...], out_dim: int, width: int, blocks: int) -> None:
@@ -17,11 +17,11 @@ class ResidualMLP(nn.Module):
         self.enter = nn.ModuleList([nn.Linear(dim, width) for dim in in_dims])
         self.blocks = nn.ModuleList(
             [
-                nn.Sequential(nn.Mish(), nn.Linear(width, width), nn.Mish(), nn.Linear(width, width))
+                nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
                 for _ in range(blocks)
             ]
         )
-        self.out = nn.Sequential(nn.Mish(), nn.Linear(width, out_dim))
+        self.out = nn.Sequential(nn.ReLU(), nn.Linear(width, out_dim))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """inputs (..., in_dims[i]), shapes that broadcast -> (..., out_dim)."""
