@@ -65,7 +65,9 @@ def minimise(
     energy: Energy, candidates: Tensor, config: ImplicitConfig, generator: torch.Generator
 ) -> Tensor:
     """The chunk of least energy that the search finds. candidates (B, N, T_p, D) -> (B, T_p, D)."""
-    *_, found = search(energy, candidates, config, config.iterations, generator)
+    found = candidates
+    for found in search(energy, candidates, config, config.iterations, generator):  # noqa: B007 - the last one
+        pass
     return found[torch.arange(len(found), device=found.device), energy(found).argmin(dim=-1)]
 
 
