@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ def _detour(config: ComparisonConfig, summary: Mapping[str, Any]) -> list[str]:
         "",
         f"Mean over {config.seeds} seeds, in brackets the lowest and the highest; {detour.observations} starts and "
         f"goals, {detour.final_samples} samples of each. *Rarer side*: the share of the rarer side for one and the "
-        "same start and goal, averaged over them: 50 % is a fair coin everywhere, 0 one answer each. *Success*: the "
+        f"same start and goal, averaged over them: a fair coin gives {fair_minority(detour.final_samples):.0%}, one "
+        "answer each 0. *Success*: the "
         f"disc is not touched and the path ends within {detour.goal_radius_m:g} m of the goal. *Second half*: the "
         "lowest and the highest success of any seed at any evaluation from there on: what stopping at an unlucky "
         "moment costs.",
@@ -77,6 +79,11 @@ def _detour(config: ComparisonConfig, summary: Mapping[str, Any]) -> list[str]:
         f"*Each grey line is a seed. {LOSSES}*",
         "",
     ]  # fmt: skip
+
+
+def fair_minority(samples: int) -> float:
+    """Expected share of the rarer side in so many tosses of a fair coin: below a half, as tosses are few."""
+    return sum(math.comb(samples, n) * min(n, samples - n) for n in range(samples + 1)) / samples / 2**samples
 
 
 def _detour_row(method: str, row: Mapping[str, Any]) -> str:

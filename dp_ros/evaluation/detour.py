@@ -72,8 +72,8 @@ def sample_paths(policy: ChunkPolicy, state: Array, samples: int, seed: int) -> 
 def measure(state: Array, paths: Array, config: DetourConfig) -> dict[str, float]:
     """Shares over all paths (N, samples, T_p, 2) of state (N, 4).
 
-    `minority` is the share of the rarer side for one and the same observation, averaged over observations: 0.5 where
-    both sides are equally likely everywhere, 0 where each observation has one answer, whatever left and right sum to.
+    `minority` is the share of the rarer side for one and the same observation, averaged over observations: towards 0.5
+    where both sides are equally likely, 0 where each observation has one answer, whatever left and right sum to.
     """
     count, samples = paths.shape[:2]
     verdict = judge(np.repeat(state, samples, axis=0), paths.reshape(count * samples, -1, 2), config)

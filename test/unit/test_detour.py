@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dp_ros.data.detour import demonstrations, judge, observations
 from dp_ros.evaluation.comparison import summarise_detour
+from dp_ros.evaluation.comparison_report import fair_minority
 from dp_ros.evaluation.detour import measure, run_detour
 from dp_ros.schema import DetourConfig, Method
 
@@ -84,6 +85,12 @@ def test_one_answer_for_each_observation_is_not_two_modes() -> None:
     for shares in (stubborn, free):
         assert (shares["left"], shares["right"], shares["success"]) == (0.5, 0.5, 1.0)
     assert (stubborn["minority"], free["minority"]) == (0.0, 0.5)
+
+
+def test_fair_coin_is_judged_by_what_so_few_tosses_show() -> None:
+    assert fair_minority(2) == 0.25  # heads and tails half of the time, else one of them only
+    tosses = np.random.default_rng(0).binomial(32, 0.5, 20_000) / 32
+    assert fair_minority(32) == pytest.approx(np.minimum(tosses, 1 - tosses).mean(), abs=0.002)
 
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(2000, 10), (7, 3), (2, 10), (1, 1)])
