@@ -11,6 +11,7 @@ import typer
 from dp_ros import __version__
 from dp_ros.cli import (
     bag,
+    baselines,
     bench,
     collect,
     compare,
@@ -42,6 +43,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("robustness")(robustness.robustness)
 app.command("demo")(demo.demo)
+app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
 app.command("pack")(pack.pack)

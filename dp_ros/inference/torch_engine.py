@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dp_ros.control.worker import Request
 from dp_ros.policy.checkpoint import load_checkpoint
-from dp_ros.schema import ConfigError, DiffusionConfig, RuntimeConfig, override
+from dp_ros.schema import ConfigError, DiffusionConfig, EncoderConfig, RuntimeConfig, override
 
 
 class TorchEngine:
@@ -35,23 +35,27 @@ class TorchEngine:
 
     def __call__(self, request: Request) -> NDArray[np.float64]:
         """images (T_o, V, H, W, 3) uint8 at the policy's size -> (T_p, 4)."""
-        encoder = self.config.encoder
-        top = (request.images.shape[2] - encoder.crop_height_px) // 2
-        left = (request.images.shape[3] - encoder.crop_width_px) // 2
-        cropped = request.images[
-            :, :, top : top + encoder.crop_height_px, left : left + encoder.crop_width_px
-        ]
-        pixels = torch.from_numpy(np.ascontiguousarray(cropped)).to(self._device)
-        state = torch.from_numpy(request.state).float().to(self._device)
-        seed = int(np.random.SeedSequence(request.seed).generate_state(1, np.uint64)[0] >> 1)
-        actions = self._policy.plan(
-            pixels[None].movedim(-1, -3).float() / 255.0,
-            state[None],
-            torch.Generator().manual_seed(seed),
-            self.sampler,
-            self.iterations,
-        )
+        images, state = window_tensors(request, self.config.encoder, self._device)
+        actions = self._policy.plan(images, state, noise_generator(request), self.sampler, self.iterations)
         return np.asarray(actions[0].cpu().numpy(), dtype=np.float64)
+
+
+def window_tensors(
+    request: Request, encoder: EncoderConfig, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As a policy takes it: images (1, T_o, V, 3, H, W) in [0, 1], cropped in the centre; state (1, T_o, 4)."""
+    top = (request.images.shape[2] - encoder.crop_height_px) // 2
+    left = (request.images.shape[3] - encoder.crop_width_px) // 2
+    cropped = request.images[:, :, top : top + encoder.crop_height_px, left : left + encoder.crop_width_px]
+    pixels = torch.from_numpy(np.ascontiguousarray(cropped)).to(device)
+    state = torch.from_numpy(request.state).float().to(device)
+    return pixels[None].movedim(-1, -3).float() / 255.0, state[None]
+
+
+def noise_generator(request: Request) -> torch.Generator:
+    """The sampler's noise: the request's seed decides it."""
+    seed = int(np.random.SeedSequence(request.seed).generate_state(1, np.uint64)[0] >> 1)
+    return torch.Generator().manual_seed(seed)
 
 
 def sampler_settings(diffusion: DiffusionConfig, runtime: RuntimeConfig) -> tuple[str, int]:

@@ -200,6 +200,8 @@ class RecorderNode(ManagedNode):
         if self._sources is not None and self._sources.found[topic].is_latched:
             self._latched[topic] = (data, sent_ns)
             self._learn(topic, data)
+            if self._recording is not None:  # said before the episode, and still true
+                received_ns = max(received_ns, self._began_ns)
         if self._recording is None or not self._belongs(received_ns, sent_ns):
             return
         self._recording.put(topic, data, received_ns, sent_ns)

@@ -11,9 +11,10 @@ from typing import Any
 from dp_ros import __version__
 from dp_ros.data import episodes
 from dp_ros.data.windows import Windows
+from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.resources import share_dir
 from dp_ros.schema import ConfigError, TrainConfig, override
-from dp_ros.train.trainer import Progress, Trainer
+from dp_ros.train.trainer import Build, Progress, Trainer
 
 _SCENE = ("width_px", "height_px", "markers")
 
@@ -32,20 +33,33 @@ def train(
     `command` is what the user asked for, kept in the checkpoint. Raises ConfigError (the config does not fit
     the dataset), DatasetError, TrainingError.
     """
+    return make_trainer(config, data, out, resume=resume, command=command).run(on_progress)
+
+
+def make_trainer(
+    config: TrainConfig,
+    data: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    command: Mapping[str, Any] | None = None,
+    build: Build = DiffusionPolicy,
+) -> Trainer:
+    """The training that `train` runs, of the policy that `build` makes. The same errors."""
     dataset = episodes.load(data, config.policy.encoder.cameras)
     config = fit_to_dataset(config, dataset.attributes, where=str(data))
     policy = config.policy
     windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
     made = dataset.attributes.get("collect", {})
-    trainer = Trainer(
+    return Trainer(
         config,
         windows,
         out,
         scene={key: made[key] for key in _SCENE if key in made},
         provenance=provenance(dataset, command or {}),
         resume=resume,
+        build=build,
     )
-    return trainer.run(on_progress)
 
 
 def fit_to_dataset(config: TrainConfig, attributes: Mapping[str, Any], where: str) -> TrainConfig:

@@ -22,12 +22,14 @@ from torch.utils.tensorboard import SummaryWriter
 from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.schema import TrainConfig
+from dp_ros.schema import PolicyConfig, TrainConfig
 from dp_ros.train.parameter_groups import parameter_groups
 from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
 
 STATE = "state.safetensors"
 CHECKPOINT = "checkpoint"
+
+Build = Callable[[PolicyConfig, Mapping[str, Any]], Any]  # a module with DiffusionPolicy's `loss`
 
 
 class TrainingError(RuntimeError):
@@ -62,7 +64,9 @@ class Trainer:
         scene: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         resume: bool = False,
+        build: Build = DiffusionPolicy,
     ) -> None:
+        """`build` makes the policy from its config and the statistics; only a DiffusionPolicy leaves a checkpoint."""
         self.config, self.windows, self.run_dir = config, windows, Path(run_dir)
         self.scene, self.provenance = dict(scene or {}), dict(provenance or {})
         if len(windows) < config.batch_size:
@@ -76,7 +80,7 @@ class Trainer:
         if self.device.type == "cpu":
             _keep_freed_memory()
         torch.manual_seed(config.seed)  # initial weights
-        self.policy = DiffusionPolicy(config.policy, windows.stats()).to(self.device)
+        self.policy = build(config.policy, windows.stats()).to(self.device)
         self.ema = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.policy, config), lr=config.lr, betas=config.betas, fused=True
@@ -193,7 +197,8 @@ class Trainer:
                 "step": self.step,
                 "config": self.config.model_dump(mode="json", exclude={"policy"}),
             }
-            save_checkpoint(self.ema, self.run_dir / CHECKPOINT, scene=self.scene, training=training)
+            if isinstance(self.ema, DiffusionPolicy):  # a baseline is compared, never served
+                save_checkpoint(self.ema, self.run_dir / CHECKPOINT, scene=self.scene, training=training)
         except (OSError, SafetensorError) as error:
             staging.unlink(missing_ok=True)
             raise TrainingError(

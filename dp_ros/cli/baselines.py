@@ -1,0 +1,97 @@
+"""`dp_ros baselines`: what diffusion is better at than the methods before it, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dp_ros.cli.console import ProgressLine, duration
+from dp_ros.cli.errors import USAGE, CliError, Interrupted
+from dp_ros.cli.train import find_preset
+
+if TYPE_CHECKING:
+    from dp_ros.schema import ComparisonConfig, TrainConfig
+    from dp_ros.train.trainer import Progress
+
+
+def baselines(
+    out: Annotated[Path, typer.Option(help="Folder of the report, results.json and every run.")],
+    task: Annotated[
+        str, typer.Option(show_default="the dataset's", help="Metaworld task of the dataset.")
+    ] = "",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Also compare on the arm: dataset made by `dp_ros collect`; takes hours."),
+    ] = None,
+    config: Annotated[
+        str, typer.Option(help="Training on the arm: a preset (cpu, paper) or a YAML file.")
+    ] = "cpu",
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace a setting, e.g. seeds=2, arm.episodes=50; repeat."
+        ),
+    ] = None,
+    train_assignments: Annotated[
+        list[str] | None,
+        typer.Option("--train", metavar="KEY=VALUE", help="Replace a training setting, e.g. steps=500."),
+    ] = None,
+    toy: Annotated[bool, typer.Option(help="Compare on the toy with two right answers.")] = True,
+    jobs: Annotated[int, typer.Option(help="Processes on the toy; -1: one for each core.")] = -1,
+) -> None:
+    """Diffusion against regression, a mixture head and an implicit policy; parts that exist are not run again."""
+    from dp_ros.schema import ComparisonConfig, TrainConfig, load_yaml, override, parse_assignment
+
+    if task and not data:
+        raise CliError("--task needs a dataset: give one with --data", USAGE)
+    if not (toy or data):
+        raise CliError("nothing to compare: give a dataset with --data, or leave --no-toy out", USAGE)
+    settings = override(ComparisonConfig(), dict(map(parse_assignment, assignments or [])), where="--set")
+    training = load_yaml(
+        TrainConfig, find_preset(config), dict(map(parse_assignment, train_assignments or []))
+    )
+    if task:
+        from dp_ros.sim.metaworld_arm import check_task
+
+        training = override(training, {"policy.task": check_task(task)})
+    try:
+        _run(settings, training, data, out, toy, jobs)
+    except KeyboardInterrupt:
+        raise Interrupted("run the same command again to go on") from None
+
+
+def _run(
+    settings: ComparisonConfig, training: TrainConfig, data: Path | None, out: Path, toy: bool, jobs: int
+) -> None:
+    from dp_ros.evaluation.baseline_comparison import RESULTS, compare_on_detour, write_results
+    from dp_ros.evaluation.baseline_report import write_report
+
+    detour, arm = [], []
+    if toy:
+        with ProgressLine("toy") as line:
+            detour = compare_on_detour(
+                settings, out, jobs, lambda done, total: line.update(done, "runs", total)
+            )
+    if data:
+        from dp_ros.evaluation.baseline_arm import compare_on_arm
+
+        with ProgressLine("arm") as line:
+
+            def on_step(method: str, seed: int, progress: Progress) -> None:
+                note = f"{method}, seed {seed}: loss {progress.loss:.4f}, {duration(progress.eta_s)} left"
+                line.update(progress.step, note, progress.steps)
+
+            arm = compare_on_arm(settings, training, data, out, on_step)
+    results = write_results(out, settings, detour, arm)
+    report = write_report(out, settings, results, detour)
+    for method, row in results["detour"]["summary"].items():
+        print(
+            f"{method}: left {row['left']['mean']:.0%}, right {row['right']['mean']:.0%}, "
+            f"collisions {row['collided']['mean']:.1%}, success {row['success']['mean']:.1%}"
+        )
+    for run in arm:
+        end = run["evaluations"][-1]
+        print(f"{run['method']}, seed {run['seed']}: {end['successes']}/{end['episodes']} on {run['task']}")
+    print(f"numbers: {out / RESULTS}\nreport: {report}")
