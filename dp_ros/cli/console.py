@@ -53,6 +53,10 @@ class ProgressLine:
             self._printed_s = time.monotonic()
             self._console.out(f"{self._title} {done}/{self._total} {note}", highlight=False)
 
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        self._console.out(line, highlight=False)
+
 
 def duration(seconds: float) -> str:
     """ "42 s", "3:05" or "1:02:03"."""

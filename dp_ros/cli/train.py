@@ -51,7 +51,15 @@ def train(
             )
 
         try:
-            checkpoint = run(settings, data, out, resume=resume, on_progress=on_progress, command=command)
+            checkpoint = run(
+                settings,
+                data,
+                out,
+                resume=resume,
+                on_progress=on_progress,
+                on_validation=lambda measured: progress.say(str(measured)),
+                command=command,
+            )
         except KeyboardInterrupt:
             raise Interrupted("run the same command with --resume to go on") from None
     if reports:

@@ -28,12 +28,13 @@ from dp_ros.schema.policy import (
 )
 from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
 from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
-from dp_ros.schema.training import CollectConfig, TrainConfig
+from dp_ros.schema.training import AugmentationConfig, CollectConfig, TrainConfig
 
 __all__ = [
     "SCHEMA_VERSION",
     "ActionConfig",
     "AuditConfig",
+    "AugmentationConfig",
     "BridgeConfig",
     "CameraName",
     "CollectConfig",

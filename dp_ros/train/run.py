@@ -13,7 +13,9 @@ from dp_ros.data import episodes
 from dp_ros.data.windows import Windows
 from dp_ros.resources import share_dir
 from dp_ros.schema import ConfigError, TrainConfig, override
+from dp_ros.train.distributed import Ranks
 from dp_ros.train.trainer import Progress, Trainer
+from dp_ros.train.validation import Validation
 
 _SCENE = ("width_px", "height_px", "markers")
 
@@ -25,13 +27,17 @@ def train(
     *,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_validation: Callable[[Validation], None] | None = None,
     command: Mapping[str, Any] | None = None,
+    time_is_over: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
 
-    `command` is what the user asked for, kept in the checkpoint. Raises ConfigError (the config does not fit
-    the dataset), DatasetError, TrainingError.
+    `command` is what the user asked for, kept in the checkpoint. Where a launcher started several processes, each
+    calls this, and only the first reports. Raises ConfigError (the config does not fit the dataset), DatasetError,
+    TrainingError, and TrainingPaused once `time_is_over`.
     """
+    ranks = Ranks.join(config.device)
     dataset = episodes.load(data, config.policy.encoder.cameras)
     config = fit_to_dataset(config, dataset.attributes, where=str(data))
     policy = config.policy
@@ -44,8 +50,12 @@ def train(
         scene={key: made[key] for key in _SCENE if key in made},
         provenance=provenance(dataset, command or {}),
         resume=resume,
+        ranks=ranks,
     )
-    return trainer.run(on_progress)
+    reports = (on_progress, on_validation, time_is_over) if ranks.first else ()
+    checkpoint = trainer.run(*reports)
+    ranks.leave()
+    return checkpoint
 
 
 def fit_to_dataset(config: TrainConfig, attributes: Mapping[str, Any], where: str) -> TrainConfig:
