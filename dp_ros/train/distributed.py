@@ -1,4 +1,4 @@
-"""Several processes that train one policy: `accelerate launch -m dp_ros.cli train ...`, or torchrun.
+"""Several processes that train one policy: `accelerate launch --multi_gpu -m dp_ros.cli train ...`, or torchrun.
 
 Each has the whole policy and learns from its part of every batch; gradients are averaged, so that the weights stay
 the same in all. The first process alone writes. Without a launcher nothing here is used, nor accelerate imported.
@@ -21,6 +21,11 @@ from dp_ros.train.errors import TrainingError
 TIMEOUT_S = 600.0  # the first process may validate and save meanwhile
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that reports and writes, as the launcher's environment says."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Ranks:
     """This process among those that train together: the `index`-th of `count`."""
 
@@ -34,8 +39,9 @@ class Ranks:
             return cls()
         from accelerate import PartialState
 
+        on_cpu = device == "cpu" or not torch.cuda.is_available()
         with _one_line():
-            state = PartialState(cpu=device == "cpu", timeout=timedelta(seconds=timeout_s))
+            state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout_s))
         return cls(state.process_index, state.num_processes, state.device)
 
     def leave(self) -> None:

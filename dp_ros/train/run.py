@@ -30,12 +30,13 @@ def train(
     on_validation: Callable[[Validation], None] | None = None,
     command: Mapping[str, Any] | None = None,
     time_is_over: Callable[[], bool] = lambda: False,
-) -> Path:
+) -> Path | None:
     """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
 
     `command` is what the user asked for, kept in the checkpoint. Where a launcher started several processes, each
-    calls this, and only the first reports. Raises ConfigError (the config does not fit the dataset), DatasetError,
-    TrainingError, and TrainingPaused once `time_is_over`.
+    calls this, and only the first reports; the others return None.
+    Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
+    `time_is_over`.
     """
     ranks = Ranks.join(config.device)
     dataset = episodes.load(data, config.policy.encoder.cameras)
@@ -55,7 +56,7 @@ def train(
     reports = (on_progress, on_validation, time_is_over) if ranks.first else ()
     checkpoint = trainer.run(*reports)
     ranks.leave()
-    return checkpoint
+    return checkpoint if ranks.first else None
 
 
 def fit_to_dataset(config: TrainConfig, attributes: Mapping[str, Any], where: str) -> TrainConfig:

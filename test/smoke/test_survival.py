@@ -12,72 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
 from safetensors.numpy import load_file
 
 from dp_ros.cli import errors
-from dp_ros.data.episodes import DatasetWriter
-from dp_ros.data.reader import StoredEpisode
 from dp_ros.policy.checkpoint import load_checkpoint
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 KEPT = ("state.safetensors", "checkpoint/policy.safetensors", "best/policy.safetensors")
-ALL_ON = {"augmentation": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}, "run_length": 2}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four episodes of noise."""
-    path, rng = tmp_path_factory.mktemp("data") / "noise", np.random.default_rng(0)
-    with DatasetWriter(path, {"rate_hz": 80.0}) as writer:
-        for i in range(4):
-            length = 20 + i
-            episode = StoredEpisode(
-                seed=i,
-                noise=0.0,
-                tried=i + 1,
-                images={"gripperPOV": rng.integers(0, 256, (length, 40, 40, 3), dtype=np.uint8)},
-                ee_pose=rng.normal(size=(length, 3)),
-                gripper=rng.random(length),
-                action=rng.normal(size=(length, 4)),
-                command=rng.normal(size=(length, 4)),
-            )
-            writer.append(episode, i + 1)
-        writer.finish()
-    return path
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    encoder = {
-        "height_px": 40, "width_px": 40, "crop_height_px": 36, "crop_width_px": 36, "stages": 2, "keypoints": 8,
-        "feature_dim": 16,
-    }  # fmt: skip
-    unet = {"channels": [16, 32], "groups": 4, "step_embedding_dim": 16}
-    diffusion = {"iterations": 20, "sampler_iterations": 2}
-    policy = {"encoder": encoder, "unet": unet, "diffusion": diffusion}
-    lengths = {"steps": 24, "warmup_steps": 2, "checkpoint_every": 4, "log_every": 2, "batch_size": 8}
-    validation = {"validation": 0.25, "validate_every": 3, "validation_windows": 8}
-    path = tmp_path_factory.mktemp("config") / "survivor.yaml"
-    path.write_text(yaml.safe_dump({"policy": policy, **lengths, **validation, **ALL_ON}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def command(dataset: Path, config: Path) -> tuple[object, ...]:
-    return ("train", "--config", config, "--data", dataset, "--out")
-
-
-@pytest.fixture(scope="module")
-def whole(command: tuple[object, ...], dp_ros: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing happened to."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    done = dp_ros(*command, out)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("validation at step") == 8
-    return out
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -105,44 +47,49 @@ def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
 
 @pytest.mark.parametrize("moment", ["state.safetensors", "best/config.json"])
 def test_killed_run_resumes_to_the_same_weights_and_the_same_best(
-    moment: str, command: tuple[object, ...], whole: Path, dp_ros: Cli, start_dp_ros: Any, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    process = start_dp_ros(*command, out)
-    wait_for(out / moment, process)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    resume = ["--resume"] if (out / "state.safetensors").exists() else []
-    resumed = dp_ros(*command, out, *resume)
-    assert resumed.returncode == 0, resumed.stderr
-    assert contents(out) == contents(whole)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_run_saves_a_whole_step_and_resumes_to_the_same_weights(
-    number: signal.Signals,
-    command: tuple[object, ...],
-    whole: Path,
+    moment: str,
+    training: tuple[object, ...],
+    undisturbed: Path,
     dp_ros: Cli,
     start_dp_ros: Any,
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
-    process = start_dp_ros(*command, out)
+    process = start_dp_ros(*training, out)
+    wait_for(out / moment, process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    resume = ["--resume"] if (out / "state.safetensors").exists() else []
+    resumed = dp_ros(*training, out, *resume)
+    assert resumed.returncode == 0, resumed.stderr
+    assert contents(out) == contents(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_saves_a_whole_step_and_resumes_to_the_same_weights(
+    number: signal.Signals,
+    training: tuple[object, ...],
+    undisturbed: Path,
+    dp_ros: Cli,
+    start_dp_ros: Any,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    process = start_dp_ros(*training, out)
     wait_for(out / "best", process)
     process.send_signal(number)
     assert process.wait(60) == errors.INTERRUPTED
     load_checkpoint(out / "checkpoint")
-    resumed = dp_ros(*command, out, "--resume")
+    resumed = dp_ros(*training, out, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(undisturbed)
 
 
 def test_full_disk_leaves_the_last_state_and_the_run_goes_on_later(
-    command: tuple[object, ...], whole: Path, dp_ros: Cli, start_dp_ros: Any, tmp_path: Path
+    training: tuple[object, ...], undisturbed: Path, dp_ros: Cli, start_dp_ros: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = start_dp_ros(*command, out)
+    process = start_dp_ros(*training, out)
     wait_for(out / "checkpoint", process)
     process.kill()
     process.wait()
@@ -152,22 +99,22 @@ def test_full_disk_leaves_the_last_state_and_the_run_goes_on_later(
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
-    done = dp_ros(*command, out, "--resume", preexec_fn=small_files)
+    done = dp_ros(*training, out, "--resume", preexec_fn=small_files)
     assert done.returncode == errors.FAILED
     assert "free some space and add --resume" in the_line(done.stderr)
     assert (out / "state.safetensors").read_bytes() == before
     load_checkpoint(out / "checkpoint")
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
-    assert dp_ros(*command, out, "--resume").returncode == 0
-    assert contents(out) == contents(whole)
+    assert dp_ros(*training, out, "--resume").returncode == 0
+    assert contents(out) == contents(undisturbed)
 
 
 def test_loss_that_explodes_is_one_line_and_what_was_saved_can_be_loaded(
-    command: tuple[object, ...], dp_ros: Cli, tmp_path: Path
+    training: tuple[object, ...], dp_ros: Cli, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     done = dp_ros(
-        *command, out, "--set", "lr=1.0e+30", "--set", "checkpoint_every=1", "--set", "validation=0"
+        *training, out, "--set", "lr=1.0e+30", "--set", "checkpoint_every=1", "--set", "validation=0"
     )
     assert done.returncode == errors.FAILED
     assert "the state of the last checkpoint is intact: lower lr" in the_line(done.stderr)
@@ -175,18 +122,18 @@ def test_loss_that_explodes_is_one_line_and_what_was_saved_can_be_loaded(
 
 
 def test_damaged_dataset_is_one_line_and_leaves_the_run_as_it_was(
-    command: tuple[object, ...], dataset: Path, whole: Path, dp_ros: Cli, tmp_path: Path
+    training: tuple[object, ...], noise: Path, undisturbed: Path, dp_ros: Cli, tmp_path: Path
 ) -> None:
     damaged, out = tmp_path / "damaged", tmp_path / "run"
-    shutil.copytree(dataset, damaged)
-    shutil.copytree(whole, out)
+    shutil.copytree(noise, damaged)
+    shutil.copytree(undisturbed, out)
     chunk = next(
         path for path in (damaged / "images").rglob("c/*") if path.is_file() or list(path.rglob("*"))
     )
     chunk = chunk if chunk.is_file() else next(path for path in chunk.rglob("*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:100])
-    arguments = [damaged if part == dataset else part for part in command]
+    arguments = [damaged if part == noise else part for part in training]
     done = dp_ros(*arguments, out, "--resume")
     assert done.returncode == errors.FAILED
     assert "a chunk cannot be read" in the_line(done.stderr)
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(undisturbed)
