@@ -12,6 +12,7 @@ from dp_ros import __version__
 from dp_ros.cli import (
     bag,
     bench,
+    campaign,
     collect,
     compare,
     console,
@@ -46,6 +47,7 @@ app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
 app.command("pack")(pack.pack)
 app.command("card")(pack.card)
+app.add_typer(campaign.app, name="campaign")
 
 
 def _version(wanted: bool) -> None:

@@ -91,14 +91,16 @@ def train(
         start = load_yaml(TrainConfig, find_preset(config)) if config else TrainConfig(**LIKE_FOR_LIKE)
         rows = [compare_training(override(start, changes), precision, steps) for precision in ("f32", "bf16")]
         for row in rows:
-            shown = ", ".join(
-                f"dp_ros with {side} {row['median_ms'][side]:.0f} ms, {ratio:.2f} times the samples/s"
-                for side, ratio in row["ratio"].items()
-            )
-            print(
-                f"batch {row['batch_size']}, {row['precision']}, median of {steps} steps: lerobot "
-                f"{row['median_ms']['lerobot']:.0f} ms; {shown}"
-            )
+            for clock in ("wall", "processor"):
+                of = row[clock]
+                shown = ", ".join(
+                    f"dp_ros with {side} {of['median_ms'][side]:.0f} ms = {ratio:.2f} times as fast"
+                    for side, ratio in of["ratio"].items()
+                )
+                print(
+                    f"batch {row['batch_size']}, {row['precision']}, {clock} time, median of {steps} steps: "
+                    f"lerobot {of['median_ms']['lerobot']:.0f} ms, {shown}"
+                )
         _write(json_path, {"against": against, "rows": rows})
         return
     settings = load_yaml(TrainConfig, find_preset(config or "cpu"), changes)
