@@ -107,6 +107,8 @@ def _serve(pipe: Connection, work: Callable[[Connection], None]) -> None:
         work(pipe)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
+    except ModuleNotFoundError as error:
+        pipe.send(f"{error}: run `make lerobot` again")
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")
 
