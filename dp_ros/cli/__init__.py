@@ -13,6 +13,7 @@ from dp_ros.cli import (
     bag,
     baselines,
     bench,
+    campaign,
     collect,
     compare,
     console,
@@ -48,6 +49,7 @@ app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
 app.command("pack")(pack.pack)
 app.command("card")(pack.card)
+app.add_typer(campaign.app, name="campaign")
 
 
 def _version(wanted: bool) -> None:

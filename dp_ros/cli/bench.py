@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 app = typer.Typer(help="Measure how fast, and how lossless, the parts are here.")
 
+Against = Literal["lerobot"]
 JsonPath = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers, with every sample.")
 ]
@@ -62,21 +63,47 @@ def transport(
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Option(help="A preset of config/train, e.g. cpu, or a YAML file.")] = "cpu",
+    config: Annotated[
+        str | None,
+        typer.Option(
+            show_default="cpu; with --against, LeRobot's network of 17 M parameters at 96 px",
+            help="A preset of config/train, e.g. cpu, or a YAML file.",
+        ),
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeat.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after 3 to warm up.")] = 20,
     profile: Annotated[bool, typer.Option("--profile", help="Also print where the time goes.")] = False,
+    against: Annotated[
+        Against | None, typer.Option(help="Step by turns with that project's training, in f32 and in bf16.")
+    ] = None,
     json_path: JsonPath = None,
 ) -> None:
     """One training step on made-up pictures of the preset's shapes: milliseconds, and what computes."""
     from dp_ros.cli.train import find_preset
-    from dp_ros.schema import TrainConfig, load_yaml, parse_assignment
+    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignment
 
-    settings = load_yaml(
-        TrainConfig, find_preset(config), dict(parse_assignment(text) for text in assignments or [])
-    )
+    changes = dict(parse_assignment(text) for text in assignments or [])
+    if against:
+        from dp_ros.cli.bench_lerobot import LIKE_FOR_LIKE, compare_training
+
+        start = load_yaml(TrainConfig, find_preset(config)) if config else TrainConfig(**LIKE_FOR_LIKE)
+        rows = [compare_training(override(start, changes), precision, steps) for precision in ("f32", "bf16")]
+        for row in rows:
+            for clock in ("wall", "processor"):
+                of = row[clock]
+                shown = ", ".join(
+                    f"dp_ros with {side} {of['median_ms'][side]:.0f} ms = {ratio:.2f} times as fast"
+                    for side, ratio in of["ratio"].items()
+                )
+                print(
+                    f"batch {row['batch_size']}, {row['precision']}, {clock} time, median of {steps} steps: "
+                    f"lerobot {of['median_ms']['lerobot']:.0f} ms, {shown}"
+                )
+        _write(json_path, {"against": against, "rows": rows})
+        return
+    settings = load_yaml(TrainConfig, find_preset(config or "cpu"), changes)
     from dp_ros.cli.bench_train import measure_training
 
     data, table = measure_training(settings, steps, profile)

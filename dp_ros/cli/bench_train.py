@@ -24,12 +24,7 @@ def measure_training(config: TrainConfig, steps: int, profiled: bool) -> tuple[d
     """Milliseconds of each step and the share of forward and backward; the profiler's table, or ""."""
     total = WARM_UP + steps
     config = override(config, {"steps": total, "log_every": 1, "checkpoint_every": total})
-    windows = Windows(
-        _noise(config.policy.encoder, config.batch_size),
-        config.policy.horizons,
-        config.policy.action,
-        config.policy.encoder,
-    )
+    windows = noise_windows(config)
     reports: list[Progress] = []
     with tempfile.TemporaryDirectory(prefix="dp_ros-bench-") as folder:
         trainer = Trainer(config, windows, Path(folder) / "run")
@@ -64,6 +59,12 @@ def measure_training(config: TrainConfig, steps: int, profiled: bool) -> tuple[d
         "samples_ms": samples_ms,
     }
     return data, table
+
+
+def noise_windows(config: TrainConfig) -> Windows:
+    """Made-up data of the shapes that `config` trains on."""
+    policy = config.policy
+    return Windows(_noise(policy.encoder, config.batch_size), policy.horizons, policy.action, policy.encoder)
 
 
 def _noise(encoder: EncoderConfig, at_least: int) -> Dataset:

@@ -87,7 +87,7 @@ def collect(
         "cameras": cameras or None,
         "width_px": width_px,
         "height_px": height_px,
-        "noise": _numbers(noise) if noise else None,
+        "noise": numbers(noise) if noise else None,
         "markers": markers,
         "first_seed": seed,
         "max_steps": max_steps,
@@ -162,7 +162,7 @@ def size_px(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:

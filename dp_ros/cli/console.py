@@ -18,13 +18,13 @@ TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the argu
 class ProgressLine:
     """A bar with a note where stderr is a terminal; in a log, a line every half minute."""
 
-    def __init__(self, title: str, total: int | None = None, done: int = 0) -> None:
-        console = Console(stderr=True)
+    def __init__(self, title: str, total: int | None = None, done: int = 0, quiet: bool = False) -> None:
+        console = Console(stderr=True, quiet=quiet)
         self._title, self._total = title, total
         self._printed_s = float("-inf")
         self._console = console
         self._bar: Progress | None = None
-        if console.is_terminal:
+        if console.is_terminal and not quiet:
             columns = (
                 TextColumn(title),
                 BarColumn(),
@@ -52,6 +52,10 @@ class ProgressLine:
         elif time.monotonic() - self._printed_s >= _LINE_EVERY_S or done == self._total:
             self._printed_s = time.monotonic()
             self._console.out(f"{self._title} {done}/{self._total} {note}", highlight=False)
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        self._console.out(line, highlight=False)
 
 
 def duration(seconds: float) -> str:

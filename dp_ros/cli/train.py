@@ -30,16 +30,20 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Train a policy; the result is the same whether or not the run was interrupted and resumed."""
+    """Train a policy; the result is the same whether or not the run was interrupted and resumed.
+
+    On several GPUs or hosts: accelerate launch --multi_gpu --num_processes N -m dp_ros.cli train ...
+    """
     from dp_ros.schema import TrainConfig, load_yaml, parse_assignment
 
     path = find_preset(config)
     settings = load_yaml(TrainConfig, path, dict(parse_assignment(text) for text in assignments or []))
+    from dp_ros.train.distributed import is_first_process
     from dp_ros.train.run import train as run
 
     command = {"config": path.name, "set": list(assignments or [])}
     reports: list[Progress] = []
-    with ProgressLine("training") as progress:
+    with ProgressLine("training", quiet=not is_first_process()) as progress:
 
         def on_progress(report: Progress) -> None:
             reports.append(report)
@@ -51,14 +55,23 @@ def train(
             )
 
         try:
-            checkpoint = run(settings, data, out, resume=resume, on_progress=on_progress, command=command)
+            checkpoint = run(
+                settings,
+                data,
+                out,
+                resume=resume,
+                on_progress=on_progress,
+                on_validation=lambda measured: progress.say(str(measured)),
+                command=command,
+            )
         except KeyboardInterrupt:
             raise Interrupted("run the same command with --resume to go on") from None
     if reports:
         step_s = median(report.step_s for report in reports)
         share = median(report.compute_share for report in reports)
         print(f"profile: {step_s:.3f} s/step, {share:.0%} of it forward and backward")
-    print(f"checkpoint: {checkpoint}")
+    if checkpoint:
+        print(f"checkpoint: {checkpoint}")
 
 
 def find_preset(name: str) -> Path:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.actions import encode_positions
 from dp_ros.data.episodes import Dataset, DatasetError
 from dp_ros.schema import ActionConfig, EncoderConfig, Horizons
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures, and the windows that see them. Every window belongs to a run; a run shares its crop."""
+
+    images: NDArray[np.uint8]  # (B, T_o, V, H, W, 3), or (F, V, H, W, 3) where windows share frames
+    frames: NDArray[np.int64] | None  # (B, T_o): which of F images each window sees
+    run: NDArray[np.int64]  # (B,) or (F,): the run each of `images` belongs to
+    state: NDArray[np.float32]  # (B, T_o, 4)
+    actions: NDArray[np.float32]  # (B, T_p, 4)
 
 
 class Windows:
@@ -22,14 +35,15 @@ class Windows:
                 raise DatasetError(
                     f"the dataset has no camera '{camera}'; it has {', '.join(dataset.images)}"
                 )
-        self._images = [dataset.images[camera] for camera in encoder.cameras]
+        self._pixels = [dataset.images[camera] for camera in encoder.cameras]
         self._crop = (encoder.crop_height_px, encoder.crop_width_px)
-        for camera, pixels in zip(encoder.cameras, self._images, strict=True):
+        for camera, pixels in zip(encoder.cameras, self._pixels, strict=True):
             if pixels.shape[1:3] != (encoder.height_px, encoder.width_px):
                 raise DatasetError(
                     f"camera '{camera}' was recorded at {pixels.shape[2]}x{pixels.shape[1]} px but the policy takes "
                     f"{encoder.width_px}x{encoder.height_px}: collect at that size or change policy.encoder"
                 )
+        self.episode_ends = dataset.episode_ends
         starts = np.concatenate([[0], dataset.episode_ends[:-1]])
         lengths = dataset.episode_ends - starts
         now = np.arange(len(dataset))
@@ -55,31 +69,77 @@ class Windows:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def stats(self) -> dict[str, dict[str, list[float]]]:
-        """Per-dimension limits of actions and state, for the normaliser."""
+    def stats(self, rows: NDArray[np.int64] | None = None) -> dict[str, dict[str, list[float]]]:
+        """Per-dimension limits of actions and state, for the normaliser; of the windows `rows`, or of all."""
+        chosen = slice(None) if rows is None else rows
         return {
             name: {
                 "low": values.reshape(-1, values.shape[-1]).min(0).tolist(),
                 "high": values.reshape(-1, values.shape[-1]).max(0).tolist(),
             }
-            for name, values in (("action", self.actions), ("state", self.state))
+            for name, values in (("action", self.actions[chosen]), ("state", self.state[chosen]))
         }
 
     def batch(
-        self, rows: NDArray[np.int64], rng: np.random.Generator
+        self, rows: NDArray[np.int64], rng: np.random.Generator, part: slice = slice(None)
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
         """images uint8 (B, T_o, V, H, W, 3) cropped at random, state (B, T_o, 4), actions (B, T_p, 4).
 
-        The frames of a window share their crop, so that motion between them stays motion; each pixel is
-        copied once, from the dataset into the batch.
+        The frames of a window share their crop, so that motion between them stays motion. `part` of the rows is
+        made; the crops of the others are drawn all the same, so that parts together are the whole.
         """
-        frames = self.frames[rows]
+        corners, rows = self._corners(len(rows), rng)[part], rows[part]
+        return self._images(rows, corners), self.state[rows].astype(np.float32), self.actions[rows]
+
+    def batch_of_runs(
+        self, runs: NDArray[np.int64], rng: np.random.Generator, part: slice = slice(None)
+    ) -> Batch:
+        """runs (R, n): each row n windows whose frames overlap. Each frame is there once, cropped as its run is."""
+        corners, runs = self._corners(len(runs), rng)[part], runs[part]
+        seen, index = zip(*(np.unique(self.frames[rows], return_inverse=True) for rows in runs), strict=True)
+        counts = [len(ticks) for ticks in seen]
+        first = np.cumsum([0, *counts[:-1]])
+        run = np.repeat(np.arange(len(runs)), counts)
+        flat = runs.ravel()
+        return Batch(
+            images=self._pictures(np.concatenate(seen), corners[run]),
+            frames=np.concatenate(
+                [start + i.reshape(runs.shape[1], -1) for start, i in zip(first, index, strict=True)]
+            ),
+            run=run,
+            state=self.state[flat].astype(np.float32),
+            actions=self.actions[flat],
+        )
+
+    def centred(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        """What `batch` gives, cropped in the middle, as a served policy sees it."""
         height, width = self._crop
-        images = np.empty((*frames.shape, len(self._images), height, width, 3), dtype=np.uint8)
-        for view, pixels in enumerate(self._images):
-            tops = rng.integers(0, pixels.shape[1] - height + 1, len(rows))
-            lefts = rng.integers(0, pixels.shape[2] - width + 1, len(rows))
-            for b, (top, left) in enumerate(zip(tops, lefts, strict=True)):
-                for o, frame in enumerate(frames[b]):
-                    images[b, o, view] = pixels[frame, top : top + height, left : left + width]
-        return images, self.state[rows].astype(np.float32), self.actions[rows]
+        middle = [((p.shape[1] - height) // 2, (p.shape[2] - width) // 2) for p in self._pixels]
+        corners = np.broadcast_to(np.array(middle), (len(rows), len(middle), 2))
+        return self._images(rows, corners), self.state[rows].astype(np.float32), self.actions[rows]
+
+    def _corners(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Where n random crops begin in each camera's picture: (n, V, 2), top and left."""
+        height, width = self._crop
+        corners = np.empty((n, len(self._pixels), 2), dtype=np.int64)
+        for view, pixels in enumerate(self._pixels):
+            corners[:, view, 0] = rng.integers(0, pixels.shape[1] - height + 1, n)
+            corners[:, view, 1] = rng.integers(0, pixels.shape[2] - width + 1, n)
+        return corners
+
+    def _images(self, rows: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, T_o, V, H, W, 3)."""
+        frames = self.frames[rows]
+        pictures = self._pictures(frames.ravel(), corners.repeat(frames.shape[1], axis=0))
+        return pictures.reshape(*frames.shape, *pictures.shape[1:])
+
+    def _pictures(self, ticks: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(N, V, H, W, 3); each pixel is copied once, from the dataset into the batch."""
+        height, width = self._crop
+        images = np.empty((len(ticks), len(self._pixels), height, width, 3), dtype=np.uint8)
+        for view, pixels in enumerate(self._pixels):
+            for i, (tick, (top, left)) in enumerate(zip(ticks, corners[:, view], strict=True)):
+                images[i, view] = pixels[tick, top : top + height, left : left + width]
+        return images

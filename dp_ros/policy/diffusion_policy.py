@@ -37,9 +37,11 @@ class DiffusionPolicy(nn.Module):
         """The weights that weight decay spares."""
         return self.network.undecayed()
 
-    def encode(self, images: Tensor, state: Tensor) -> Tensor:
-        """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, 4) in metres -> (B, obs_dim)."""
-        return self.encoder(images, self.state_normalizer.normalise(state))
+    def encode(self, images: Tensor, state: Tensor, frames: Tensor | None = None) -> Tensor:
+        """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, 4) in metres -> (B, obs_dim).
+
+        `frames` for windows that share images: see ObservationEncoder."""
+        return self.encoder(images, self.state_normalizer.normalise(state), frames)
 
     def loss(
         self,
@@ -48,16 +50,22 @@ class DiffusionPolicy(nn.Module):
         actions: Tensor,
         generator: torch.Generator,
         noise_samples: int = 1,
+        *,
+        frames: Tensor | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> Tensor:
         """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5).
 
         actions (B, T_p, 4) of the declared kinds, not normalised. `noise_samples` targets are drawn for each
-        window: the encoder, which costs most, runs once for all of them.
+        window: the encoder, which costs most, runs once for all of them. `part` (i, n): these windows are the i-th
+        n-th of a batch, whose noise is drawn whole, so that it does not matter in how many parts it is learned.
         """
-        obs = self.encode(images, state).repeat_interleave(noise_samples, dim=0)
+        obs = self.encode(images, state, frames).repeat_interleave(noise_samples, dim=0)
         nactions = self.action_normalizer.normalise(actions).repeat_interleave(noise_samples, dim=0)
-        noise = torch.randn(nactions.shape, generator=generator).to(nactions.device)
-        k = torch.randint(0, self.schedule.iterations, (len(nactions),), generator=generator)
+        i, n = part
+        whole = (n * len(nactions), *nactions.shape[1:])
+        noise = torch.randn(whole, generator=generator).chunk(n)[i].to(nactions.device)
+        k = torch.randint(0, self.schedule.iterations, whole[:1], generator=generator).chunk(n)[i]
         k = k.to(nactions.device)
         noisy = self.schedule.add_noise(nactions, noise, k)
         return F.mse_loss(self.network(noisy, k, obs).float(), noise)

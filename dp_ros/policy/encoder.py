@@ -65,15 +65,21 @@ class ObservationEncoder(nn.Module):
             frame_dim += PROPRIOCEPTION_DIM
         self.out_dim = T_o * frame_dim
 
-    def forward(self, images: Tensor, state: Tensor) -> Tensor:
+    def forward(self, images: Tensor, state: Tensor, frames: Tensor | None = None) -> Tensor:
         """images (B, T_o, V, 3, H, W) in [0, 1], cameras V in the config's order, already cropped;
-        state (B, T_o, 4) normalised, ignored unless proprioception is on -> (B, out_dim)."""
-        batch, T_o, views = images.shape[:3]
+        state (B, T_o, 4) normalised, ignored unless proprioception is on -> (B, out_dim).
+
+        With `frames` (B, T_o), images are (F, V, 3, H, W): each is encoded once, and `frames` says which of them
+        a window sees."""
+        batch, T_o = state.shape[:2]
+        if frames is None:
+            images = images.flatten(0, 1)
         features = []
-        for view in range(views):
-            encoder = self.cameras[view % len(self.cameras)]
-            frames = images[:, :, view].flatten(0, 1)
-            features.append(encoder(frames).unflatten(0, (batch, T_o)))
+        for view in range(images.shape[1]):
+            encoded = self.cameras[view % len(self.cameras)](images[:, view])
+            if frames is not None:
+                encoded = encoded.index_select(0, frames.flatten())
+            features.append(encoded.unflatten(0, (batch, T_o)))
         if self.config.proprioception:
             features.append(state.to(features[0].dtype))
         return torch.cat(features, dim=-1).flatten(1)

@@ -31,6 +31,7 @@ from dp_ros.schema import RecorderConfig
 _ENDS = {"success": "success", "failure": "failure", "discard": "discarded"}
 _DISCOVER_S = 0.25
 _SAME_CLOCK_NS = 1_000_000_000
+_SILENT_S = 1.0  # a topic that pauses for longer is not there
 _SLOW_DISK_S = 1.0  # a backlog that a power failure would cost
 
 
@@ -53,6 +54,7 @@ class RecorderNode(ManagedNode):
         self._next = _next_index(self._folder, self._config.prefix)
         self._sources = Sources(self, wanted_topics(self._config), self._on_message)
         self._latched: dict[str, tuple[bytes, int]] = {}  # topic -> its last message, when it was sent
+        self._heard_s: dict[str, float] = {}  # topic -> when its last message came
         self._known: dict[str, str] = {}  # what is said of the episode: task, seed
         self._problem = ""
         self._note = self._config.note
@@ -133,6 +135,11 @@ class RecorderNode(ManagedNode):
         missing = self._sources.missing(required_topics(self._config))
         if missing:
             return False, f"nobody publishes {', '.join(missing)}: start the robot and its cameras first"
+        if silent := self._silent():
+            return (
+                False,
+                f"nothing arrives on {', '.join(silent)}: its publisher is there, its messages are not (yet)",
+            )
         path = self._folder / f"{self._config.prefix}_{self._next:05}"
         try:
             self._recording = Recording(path, self._config, self._facts())
@@ -151,6 +158,14 @@ class RecorderNode(ManagedNode):
         self.get_logger().info(f"recording {path}")
         self._say("recording", bag=str(path))
         return True, str(path)
+
+    def _silent(self) -> list[str]:
+        """Required topics of a robot in real time that sent nothing just now: connecting takes a moment."""
+        if self._config.mode == "lockstep":  # there nothing is said before an episode begins
+            return []
+        names = map(self.resolve_topic_name, required_topics(self._config))
+        now_s = time.monotonic()
+        return [name for name in names if now_s - self._heard_s.get(name, -1e9) > _SILENT_S]
 
     def _end(self, outcome: str) -> None:
         """Messages sent until now may still be under way."""
@@ -197,6 +212,7 @@ class RecorderNode(ManagedNode):
     # ---- what arrives ----------------------------------------------------------------------------------
 
     def _on_message(self, topic: str, data: bytes, received_ns: int, sent_ns: int) -> None:
+        self._heard_s[topic] = time.monotonic()
         if self._sources is not None and self._sources.found[topic].is_latched:
             self._latched[topic] = (data, sent_ns)
             self._learn(topic, data)

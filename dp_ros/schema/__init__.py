@@ -38,7 +38,7 @@ from dp_ros.schema.policy import (
 )
 from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
 from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
-from dp_ros.schema.training import CollectConfig, TrainConfig
+from dp_ros.schema.training import AugmentationConfig, CollectConfig, TrainConfig
 
 __all__ = [
     "METHODS",
@@ -46,6 +46,7 @@ __all__ = [
     "ActionConfig",
     "ArmConfig",
     "AuditConfig",
+    "AugmentationConfig",
     "BridgeConfig",
     "CameraName",
     "CollectConfig",

@@ -41,6 +41,21 @@ class CollectConfig(Config):
         return self
 
 
+Strength = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AugmentationConfig(Config):
+    """How pictures vary in training beyond their random crop: factors drawn from 1 +- strength for each window."""
+
+    brightness: Strength = 0.0
+    contrast: Strength = Field(0.0, description="about mid-grey")
+    saturation: Strength = 0.0
+
+    @property
+    def active(self) -> bool:
+        return max(self.brightness, self.contrast, self.saturation) > 0
+
+
 class TrainConfig(Config):
     """One training run. The defaults are the paper's."""
 
@@ -53,6 +68,17 @@ class TrainConfig(Config):
         ge=1,
         description="diffusion targets drawn per encoded window: more signal for one pass of the encoder",
     )
+    run_length: int = Field(
+        1,
+        ge=1,
+        description="a batch is made of runs of so many windows one after another, whose frames are encoded once",
+    )
+    augmentation: AugmentationConfig = AugmentationConfig()
+    validation: Share = Field(
+        0.0, description="share of the episodes that are held out (at least one) to measure on; 0: none"
+    )
+    validate_every: int = Field(500, ge=1, description="steps between measurements on them")
+    validation_windows: int = Field(256, ge=1, description="how many of their windows, evenly spread")
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(
         1e-6, ge=0, description="of the U-Net's every weight, of the Transformer's matrices alone"
@@ -63,7 +89,9 @@ class TrainConfig(Config):
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     ema_power: float = Field(0.75, gt=0, le=1, description="EMA decay at step n is 1 - (1 + n)^-power")
     ema_max: float = Field(0.9999, gt=0, lt=1)
-    precision: Literal["f32", "bf16"] = "f32"
+    precision: Literal["f32", "tf32", "bf16"] = Field(
+        "f32", description="tf32: f32 with products of shorter mantissas on a GPU; on a CPU it is f32"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(0, ge=0)
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints to resume from")
@@ -74,3 +102,15 @@ class TrainConfig(Config):
         if self.steps is None and self.epochs is None:
             raise ValueError("neither steps nor epochs is given: set one")
         return self
+
+    @model_validator(mode="after")
+    def _has_whole_runs(self) -> TrainConfig:
+        if self.batch_size % self.run_length:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of run_length {self.run_length}"
+            )
+        return self
+
+    @property
+    def runs_per_batch(self) -> int:
+        return self.batch_size // self.run_length

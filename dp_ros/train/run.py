@@ -14,7 +14,9 @@ from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.resources import share_dir
 from dp_ros.schema import ConfigError, TrainConfig, override
+from dp_ros.train.distributed import Ranks
 from dp_ros.train.trainer import Build, Progress, Trainer
+from dp_ros.train.validation import Validation
 
 _SCENE = ("width_px", "height_px", "markers")
 
@@ -26,14 +28,23 @@ def train(
     *,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_validation: Callable[[Validation], None] | None = None,
     command: Mapping[str, Any] | None = None,
-) -> Path:
+    time_is_over: Callable[[], bool] = lambda: False,
+) -> Path | None:
     """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
 
-    `command` is what the user asked for, kept in the checkpoint. Raises ConfigError (the config does not fit
-    the dataset), DatasetError, TrainingError.
+    `command` is what the user asked for, kept in the checkpoint. Where a launcher started several processes, each
+    calls this, and only the first reports; the others return None.
+    Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
+    `time_is_over`.
     """
-    return make_trainer(config, data, out, resume=resume, command=command).run(on_progress)
+    ranks = Ranks.join(config.device)
+    trainer = make_trainer(config, data, out, resume=resume, command=command, ranks=ranks)
+    reports = (on_progress, on_validation, time_is_over) if ranks.first else ()
+    checkpoint = trainer.run(*reports)
+    ranks.leave()
+    return checkpoint if ranks.first else None
 
 
 def make_trainer(
@@ -44,6 +55,7 @@ def make_trainer(
     resume: bool = False,
     command: Mapping[str, Any] | None = None,
     build: Build = DiffusionPolicy,
+    ranks: Ranks | None = None,
 ) -> Trainer:
     """The training that `train` runs, of the policy that `build` makes. The same errors."""
     dataset = episodes.load(data, config.policy.encoder.cameras)
@@ -59,6 +71,7 @@ def make_trainer(
         provenance=provenance(dataset, command or {}),
         resume=resume,
         build=build,
+        ranks=ranks,
     )
 
 

@@ -6,34 +6,45 @@ import copy
 import ctypes
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
 
 from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import PolicyConfig, TrainConfig
+from dp_ros.train.batches import Batches, Prefetch, TensorBatch
+from dp_ros.train.distributed import Ranks
+from dp_ros.train.errors import TrainingError, TrainingPaused
 from dp_ros.train.parameter_groups import parameter_groups
+from dp_ros.train.run_state import STATE, read_state, restore, write_state
 from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
+from dp_ros.train.stopping import StopSignals
+from dp_ros.train.validation import Validation, Validator, split_by_episode
 
-STATE = "state.safetensors"
-CHECKPOINT = "checkpoint"
+CHECKPOINT, BEST = "checkpoint", "best"
 
 Build = Callable[[PolicyConfig, Mapping[str, Any]], Any]  # a module with DiffusionPolicy's `loss`
 
-
-class TrainingError(RuntimeError):
-    """Training that cannot begin or go on; one line that says what to do."""
+__all__ = [
+    "BEST",
+    "CHECKPOINT",
+    "STATE",
+    "Progress",
+    "Trainer",
+    "TrainingError",
+    "TrainingPaused",
+    "Validation",
+]
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,8 @@ class Progress:
 
 
 class Trainer:
-    """Trains one policy in `run_dir`: `state.safetensors` to resume from, `checkpoint/` to serve, TensorBoard logs."""
+    """Trains one policy in `run_dir`: `state.safetensors` to resume from, `checkpoint/` to serve (the newest EMA),
+    `best/` (the EMA that was nearest to the held-out episodes, if any are), TensorBoard logs."""
 
     def __init__(
         self,
@@ -65,88 +77,125 @@ class Trainer:
         provenance: Mapping[str, Any] | None = None,
         resume: bool = False,
         build: Build = DiffusionPolicy,
+        ranks: Ranks | None = None,
     ) -> None:
         """`build` makes the policy from its config and the statistics; only a DiffusionPolicy leaves a checkpoint."""
         self.config, self.windows, self.run_dir = config, windows, Path(run_dir)
         self.scene, self.provenance = dict(scene or {}), dict(provenance or {})
-        if len(windows) < config.batch_size:
+        self.ranks = ranks or Ranks()
+        if config.runs_per_batch % self.ranks.count:
             raise TrainingError(
-                f"the dataset has {len(windows)} windows, fewer than batch_size {config.batch_size}: "
+                f"a batch of {config.runs_per_batch} runs (batch_size / run_length) cannot be shared by "
+                f"{self.ranks.count} processes: make it a multiple of them"
+            )
+        rows, held_out = split_by_episode(windows.episode_ends, config.validation, config.seed)
+        if len(rows) < config.batch_size:
+            raise TrainingError(
+                f"the dataset has {len(rows)} windows, fewer than batch_size {config.batch_size}: "
                 "collect more episodes or lower batch_size"
             )
-        self.batches_per_epoch = len(windows) // config.batch_size
+        self.batches = Batches(config, windows, rows, self.ranks.part)
+        self.validator = Validator(config, windows, held_out) if len(held_out) else None
+        self.best_score = math.inf
+        self.stats = windows.stats(rows)
+        self.batches_per_epoch = self.batches.per_epoch
         self.steps = config.steps or config.epochs * self.batches_per_epoch  # type: ignore[operator]
-        self.device = _device(config.device)
-        if self.device.type == "cpu":
-            _keep_freed_memory()
+        self.device = self.ranks.device or _device(config.device)
+        _set_up(self.device, config)
         torch.manual_seed(config.seed)  # initial weights
-        self.policy = build(config.policy, windows.stats()).to(self.device)
+        self.policy = build(config.policy, self.stats).to(self.device)
         self.ema = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.policy, config), lr=config.lr, betas=config.betas, fused=True
         )
-        self.step = 0
-        self._epoch: tuple[int, np.ndarray] | None = None
+        self.step, self._between_steps = 0, True
         if resume:
             self._restore()
         elif (self.run_dir / STATE).exists():
             raise TrainingError(
                 f"{self.run_dir}: already holds a run; add --resume to go on, or choose another --out"
             )
+        self.ranks.check_agreed(f"{self.step} {self._fingerprint()}", self.policy.parameters())
 
-    def run(self, on_progress: Callable[[Progress], None] | None = None) -> Path:
-        """Train to the end and return the checkpoint folder. On Ctrl-C the state is saved, then it is raised."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        config = self.config
-        with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.step) as log:
+    def run(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_validation: Callable[[Validation], None] | None = None,
+        time_is_over: Callable[[], bool] = lambda: False,
+    ) -> Path:
+        """Train to the end and return the checkpoint folder.
+
+        On Ctrl-C or SIGTERM the state is saved at the end of the step, then KeyboardInterrupt is raised; likewise
+        TrainingPaused once `time_is_over`.
+        """
+        if self.ranks.first:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+        with self._log() as log, self._batch_of() as batch_of, StopSignals() as signals:
             losses, seconds, compute_s, since = [], 0.0, 0.0, self.step
             try:
                 while self.step < self.steps:
                     began = time.perf_counter()
-                    loss, compute = self._train_step()
+                    stop = float(signals.requested), float(time_is_over())
+                    loss, compute, (interrupted, over) = self._train_step(batch_of(self.step), stop)
                     seconds += time.perf_counter() - began
                     compute_s += compute
                     losses.append(loss)
-                    if self.step % config.log_every == 0 or self.step == self.steps:
+                    if self._due(self.config.log_every):
                         progress = Progress(
                             self.step, self.steps, float(np.mean(losses)), self._lr(),
                             seconds / (self.step - since), compute_s / seconds,
                         )  # fmt: skip
                         for name in ("loss", "lr", "step_s", "compute_share"):
-                            log.add_scalar(name, getattr(progress, name), self.step)
+                            log(name, getattr(progress, name), self.step)
                         if on_progress:
                             on_progress(progress)
                         losses, seconds, compute_s, since = [], 0.0, 0.0, self.step
-                    if self.step % config.checkpoint_every == 0 or self.step == self.steps:
+                    if self.validator and self._due(self.config.validate_every) and self.ranks.first:
+                        measured = self._validate(self.validator)
+                        for name, value in measured.scalars().items():
+                            log(name, value, self.step)
+                        if on_validation:
+                            on_validation(measured)
+                    if self._due(self.config.checkpoint_every) or over:
                         self.save()
+                    if interrupted and self.step < self.steps:
+                        raise KeyboardInterrupt
+                    if over and self.step < self.steps:
+                        raise TrainingPaused(f"{self.run_dir}: stopped at step {self.step} of {self.steps}")
             except KeyboardInterrupt:
-                self.save()
+                if self._between_steps:  # else a second Ctrl-C: the state on disk is the last whole one
+                    self.save()
                 raise
+        self.ranks.wait()  # for the first to have written
         return self.run_dir / CHECKPOINT
 
-    def _train_step(self) -> tuple[float, float]:
-        config = self.config
-        rows = self._rows()
-        pixels, state, actions = self.windows.batch(rows, np.random.default_rng([config.seed, 1, self.step]))
-        images = (
-            torch.from_numpy(pixels).to(self.device).movedim(-1, -3)
-        )  # a view: NHWC in memory is channels-last
+    def _train_step(
+        self, batch: TensorBatch, stop: tuple[float, float]
+    ) -> tuple[float, float, tuple[bool, bool]]:
+        """(loss, seconds of forward and backward, whether any process wishes to stop, and for which reason)."""
+        config, ranks = self.config, self.ranks
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        dropout_seed = np.random.SeedSequence([config.seed, 2, self.step]).generate_state(1, np.uint64)[0]
+        dropout = [config.seed, 2, self.step, *([ranks.index] if ranks.index else [])]
+        dropout_seed = np.random.SeedSequence(dropout).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(dropout_seed >> 1))  # dropout draws from torch's own generator
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
         began = time.perf_counter()
+        # Only where it is: the baselines know neither.
+        shared = {} if batch.frames is None else {"frames": batch.frames}
+        if ranks.count > 1:
+            shared["part"] = ranks.part
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = self.policy.loss(
-                images.float() / 255.0,
-                torch.from_numpy(state).to(self.device),
-                torch.from_numpy(actions).to(self.device),
+                batch.images,
+                batch.state,
+                batch.actions,
                 generator,
                 config.noise_samples,
+                **shared,
             )
         loss.backward()
-        value = loss.item()
+        value, *wishes = ranks.average(self.policy.parameters(), [loss.item(), *stop])
         compute_s = time.perf_counter() - began
         parameters = self.policy.parameters()
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip, foreach=True).item()
@@ -155,6 +204,7 @@ class Trainer:
                 f"{self.run_dir}: the loss became {value}, its gradient {norm}, at step {self.step}; the state of the "
                 "last checkpoint is intact: lower lr, or use precision f32"
             )
+        self._between_steps = False
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_ema(
@@ -163,83 +213,86 @@ class Trainer:
             ema_decay(self.step, config.ema_power, config.ema_max),
         )
         self.step += 1
-        return value, compute_s
+        self._between_steps = True
+        return value, compute_s, (wishes[0] > 0, wishes[1] > 0)
 
-    def _rows(self) -> np.ndarray:
-        """This step's windows: each epoch is a permutation of all, drawn from (seed, epoch)."""
-        epoch, batch = divmod(self.step, self.batches_per_epoch)
-        if self._epoch is None or self._epoch[0] != epoch:
-            rng = np.random.default_rng([self.config.seed, 0, epoch])
-            self._epoch = (epoch, rng.permutation(len(self.windows)))
-        size = self.config.batch_size
-        return self._epoch[1][batch * size : (batch + 1) * size]
+    def _validate(self, validator: Validator) -> Validation:
+        """Measure the EMA; where it is the nearest so far, it becomes `best/`."""
+        measured = validator.measure(self.ema, self.step, self.device)
+        if measured.score < self.best_score:
+            self._write(BEST, {"validation": measured.as_dict()})
+            self.best_score = measured.score
+        return measured
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.steps
 
     def _lr(self) -> float:
         return self.config.lr * cosine_with_warmup(self.step, self.steps, self.config.warmup_steps)
 
     def save(self) -> None:
         """The state to resume from, then the checkpoint to serve; each appears whole or not at all."""
-        tensors = {f"policy/{n}": p for n, p in self.policy.named_parameters()}
-        tensors |= {f"ema/{n}": p for n, p in self.ema.named_parameters()}
-        for name, parameter in self.policy.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"adam/{name}/{key}"] = value
-        staging = self.run_dir / f".{STATE}"
+        if self.ranks.first:
+            self._write(CHECKPOINT, {}, with_state=True)
+
+    def _write(self, name: str, more: Mapping[str, Any], with_state: bool = False) -> None:
+        training = {
+            **self.provenance,
+            "step": self.step,
+            "config": self.config.model_dump(mode="json", exclude={"policy"}),
+            **more,
+        }
         try:
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                staging,
-                metadata={"step": str(self.step), "config": self._fingerprint()},
-            )
-            os.replace(staging, self.run_dir / STATE)
-            training = {
-                **self.provenance,
-                "step": self.step,
-                "config": self.config.model_dump(mode="json", exclude={"policy"}),
-            }
+            if with_state:
+                metadata = {
+                    "step": str(self.step),
+                    "best_score": repr(self.best_score),
+                    "config": self._fingerprint(),
+                }
+                write_state(self.run_dir, self.policy, self.ema, self.optimizer, metadata)
             if isinstance(self.ema, DiffusionPolicy):  # a baseline is compared, never served
-                save_checkpoint(self.ema, self.run_dir / CHECKPOINT, scene=self.scene, training=training)
+                save_checkpoint(self.ema, self.run_dir / name, scene=self.scene, training=training)
         except (OSError, SafetensorError) as error:
-            staging.unlink(missing_ok=True)
             raise TrainingError(
                 f"{self.run_dir}: the state of step {self.step} cannot be written ({error}); the one before is "
                 "intact: free some space and add --resume"
             ) from None
 
     def _restore(self) -> None:
-        path = self.run_dir / STATE
-        if not path.exists():
-            raise TrainingError(f"{path}: there is nothing to resume; leave --resume out to begin")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata()
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except SafetensorError as error:
-            raise TrainingError(f"{path}: cannot be read ({error}); begin anew in another --out") from None
-        if metadata["config"] != self._fingerprint():
-            raise TrainingError(
-                f"{path}: was begun with another config or dataset; resume with the same, or use another --out"
-            )
-        with torch.no_grad():
-            for model, prefix in ((self.policy, "policy"), (self.ema, "ema")):
-                for name, parameter in model.named_parameters():
-                    parameter.copy_(state[f"{prefix}/{name}"])
-        for name, parameter in self.policy.named_parameters():
-            if f"adam/{name}/step" in state:
-                # Beside the parameter and laid out as it is: the fused optimiser goes through both as raw memory.
-                self.optimizer.state[parameter] = {
-                    "step": state[f"adam/{name}/step"].to(self.device),
-                    **{
-                        key: torch.empty_like(parameter).copy_(state[f"adam/{name}/{key}"])
-                        for key in ("exp_avg", "exp_avg_sq")
-                    },
-                }
-        self.step = int(metadata["step"])
+        state, metadata = read_state(self.run_dir, self._fingerprint())
+        restore(state, self.policy, self.ema, self.optimizer, self.device)
+        self.step, self.best_score = int(metadata["step"]), float(metadata["best_score"])
 
     def _fingerprint(self) -> str:
         """What must agree for a resumed run to be the same run."""
-        config = self.config.model_dump(mode="json", exclude={"checkpoint_every", "log_every", "device"})
-        return json.dumps({"config": config, "windows": len(self.windows), "stats": self.windows.stats()})
+        free = {"checkpoint_every", "log_every", "device", "validate_every"}
+        config = self.config.model_dump(mode="json", exclude=free)
+        return json.dumps({"config": config, "windows": len(self.windows), "stats": self.stats})
+
+    @contextmanager
+    def _log(self) -> Iterator[Callable[[str, float, int], None]]:
+        """What takes a scalar; only the first process has a log."""
+        if not self.ranks.first:
+            yield lambda name, value, step: None
+            return
+        with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.step) as writer:
+            yield writer.add_scalar
+
+    @contextmanager
+    def _batch_of(self) -> Iterator[Callable[[int], TensorBatch]]:
+        """The batch of a step; on a GPU it is made while the step before runs."""
+
+        def make(step: int) -> TensorBatch:
+            return self.batches.tensors(step, self.device)
+
+        if self.device.type != "cuda":
+            yield make
+            return
+        prefetch = Prefetch(make, self.steps)
+        try:
+            yield prefetch
+        finally:
+            prefetch.close()
 
 
 def _device(name: str) -> torch.device:
@@ -248,6 +301,17 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device cuda: torch sees no GPU; set device to auto or cpu")
     return torch.device(name)
+
+
+def _set_up(device: torch.device, config: TrainConfig) -> None:
+    """What the process as a whole needs to train fast there."""
+    if device.type == "cpu":
+        _keep_freed_memory()
+        return
+    short = config.precision == "tf32"
+    torch.set_float32_matmul_precision("high" if short else "highest")
+    torch.backends.cudnn.allow_tf32 = short
+    torch.backends.cudnn.benchmark = config.run_length == 1  # runs differ in their number of frames
 
 
 def _keep_freed_memory() -> None:

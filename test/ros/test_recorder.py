@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 from pathlib import Path
@@ -86,7 +87,7 @@ def recorder(start_node, client, tmp_path: Path):
 
     def start(**parameters):
         own = {"autostart": True, "folder": str(tmp_path / "bags"), "cameras": ["left"], "settle_s": 0.2}
-        own |= {"min_free_mb": 1.0}
+        own |= {"min_free_mb": 1.0, "mode": "lockstep"}  # a robot that says nothing before it is asked
         node = start_node(MODULE, own | parameters)
         client.watched.append(node)
         client.wait_until_active("recorder_node")
@@ -246,3 +247,17 @@ def test_best_effort_cameras_and_topics_of_any_type_are_recorded(recorder, clien
     with BagReader(bag) as reader:
         assert reader.info.topics["/health"] == ("diagnostic_msgs/msg/DiagnosticArray", 1)
         assert reader.info.topics["/camera/left/image_raw"][1] > 0
+
+
+def test_in_real_time_an_episode_begins_when_messages_arrive(recorder, client) -> None:
+    """A publisher that is known is not yet connected, and a camera may have stopped: its episode would lack them."""
+    robot = Robot(client, reliable=False)
+    recorder(mode="realtime")
+    client.wait_for(robot.camera.get_subscription_count, "recorder connected")
+    answer = client.wait_for(lambda: "nothing arrives" in (a := robot.ask("start")).message and a, "refused")
+    assert answer.message.startswith("nothing arrives on /camera/left/image_raw, /ee_pose, /gripper/state: ")
+    ticks = itertools.count()
+    start = lambda: client.call(  # noqa: E731
+        robot.Trigger, "record/start", robot.Trigger.Request(), meanwhile=lambda: robot.tick(next(ticks))
+    )
+    client.wait_for(lambda: start().success, "begun while messages arrive")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +17,11 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 COMMAND = (sys.executable, "-m", "dp_ros.cli")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def dp_ros_environment() -> dict[str, str]:
+    return ENVIRONMENT
 
 
 @pytest.fixture(scope="session")
@@ -92,4 +98,62 @@ def trained(dataset: Path, tiny_config: Path, dp_ros: Cli, tmp_path_factory: pyt
     done = dp_ros("train", "--config", tiny_config, "--data", dataset, "--out", out)
     assert done.returncode == 0, done.stderr
     assert f"checkpoint: {out / 'checkpoint'}" in done.stdout
+    return out
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of four episodes that no simulator made."""
+    from dp_ros.data.episodes import DatasetWriter
+    from dp_ros.data.reader import StoredEpisode
+
+    path, rng = tmp_path_factory.mktemp("data") / "noise", np.random.default_rng(0)
+    with DatasetWriter(path, {"rate_hz": 80.0}) as writer:
+        for i in range(4):
+            length = 20 + i
+            episode = StoredEpisode(
+                seed=i,
+                noise=0.0,
+                tried=i + 1,
+                images={"gripperPOV": rng.integers(0, 256, (length, 40, 40, 3), dtype=np.uint8)},
+                ee_pose=rng.normal(size=(length, 3)),
+                gripper=rng.random(length),
+                action=rng.normal(size=(length, 4)),
+                command=rng.normal(size=(length, 4)),
+            )
+            writer.append(episode, i + 1)
+        writer.finish()
+    return path
+
+
+@pytest.fixture(scope="session")
+def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two seconds on `noise`, with all on that changes what is learned."""
+    encoder = {
+        "height_px": 40, "width_px": 40, "crop_height_px": 36, "crop_width_px": 36, "stages": 2, "keypoints": 8,
+        "feature_dim": 16,
+    }  # fmt: skip
+    unet = {"channels": [16, 32], "groups": 4, "step_embedding_dim": 16}
+    diffusion = {"iterations": 20, "sampler_iterations": 2}
+    policy = {"encoder": encoder, "unet": unet, "diffusion": diffusion}
+    lengths = {"steps": 24, "warmup_steps": 2, "checkpoint_every": 4, "log_every": 2, "batch_size": 8}
+    everything = {"augmentation": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}, "run_length": 2}
+    validation = {"validation": 0.25, "validate_every": 3, "validation_windows": 8}
+    path = tmp_path_factory.mktemp("config") / "survivor.yaml"
+    path.write_text(yaml.safe_dump({"policy": policy, **lengths, **validation, **everything}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def training(noise: Path, survivor: Path) -> tuple[object, ...]:
+    return ("train", "--config", survivor, "--data", noise, "--out")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(training: tuple[object, ...], dp_ros: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happened to."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = dp_ros(*training, out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("validation at step") == 8
     return out

@@ -213,3 +213,19 @@ def test_bench_train(tiny_config: Path, dp_ros: Cli, tmp_path: Path) -> None:
     assert len(data["samples_ms"]) == 2
     assert 0 < data["compute_share"] < 1
     assert "convolution" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (Path(sys.prefix) / "lerobot" / "draccus").exists(), reason="needs lerobot: run `make lerobot`"
+)
+def test_bench_train_against_lerobot(tiny_config: Path, dp_ros: Cli, tmp_path: Path) -> None:
+    report = tmp_path / "lerobot.json"
+    settings = ("--config", tiny_config, "--set", "run_length=4", "--steps", 2)
+    done = dp_ros("bench", "train", "--against", "lerobot", *settings, "--json", report)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(report.read_text())["rows"]
+    assert [row["precision"] for row in rows] == ["f32", "bf16"]
+    for row in rows:
+        assert set(row["wall"]["samples_ms"]) == {"lerobot", "run_length 1", "run_length 4"}
+        assert all(len(samples) == 2 for samples in row["processor"]["samples_ms"].values())

@@ -29,7 +29,7 @@ from dp_ros.schema import (
     PolicyConfig,
     UNetConfig,
 )
-from dp_ros.train.trainer import CHECKPOINT, Trainer
+from dp_ros.train.trainer import CHECKPOINT, Trainer, TrainingPaused
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -293,10 +293,8 @@ def test_trainer_trains_a_baseline_and_leaves_no_checkpoint_to_serve(
     assert not (tmp_path / "whole" / CHECKPOINT).exists()
 
     half = Trainer(config, windows, tmp_path / "half", build=build)
-    for _ in range(3):
-        half._train_step()
-    half.run_dir.mkdir()
-    half.save()
+    with pytest.raises(TrainingPaused):
+        half.run(time_is_over=lambda: half.step >= 3)
     resumed = Trainer(config, windows, tmp_path / "half", build=build, resume=True)
     resumed.run()
     for name, parameter in whole.ema.named_parameters():

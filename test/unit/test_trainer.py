@@ -240,9 +240,9 @@ def test_every_epoch_sees_each_window_once(
     seen: list[list[int]] = []
     batch = run.windows.batch
 
-    def watched(rows: Any, rng: Any) -> Any:
+    def watched(rows: Any, rng: Any, **more: Any) -> Any:
         seen.append(rows.tolist())
-        return batch(rows, rng)
+        return batch(rows, rng, **more)
 
     monkeypatch.setattr(run.windows, "batch", watched)
     run.run()

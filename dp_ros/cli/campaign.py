@@ -1,0 +1,244 @@
+"""`dp_ros campaign`: many models on a machine that nobody watches, and their results in small files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dp_ros.cli.console import ProgressLine, duration
+from dp_ros.cli.errors import FAILED, CliError, Interrupted, describe
+from dp_ros.cli.train import find_preset
+
+if TYPE_CHECKING:
+    from dp_ros.schema import CollectConfig, TrainConfig
+    from dp_ros.train.trainer import Progress
+
+app = typer.Typer(help="Train many models unattended; hand their results on in small files.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model: a task and a preset."""
+
+    collect: CollectConfig
+    train: TrainConfig
+    preset: str
+    folder: Path
+    assignments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.collect.task}-{Path(self.preset).stem}"
+
+    @property
+    def data(self) -> Path:
+        """Models that see the same pictures share their demonstrations."""
+        c = self.collect
+        return self.folder / "data" / f"{c.task}-{'-'.join(c.cameras)}-{c.width_px}x{c.height_px}"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "runs" / self.name
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / self.name
+
+    @property
+    def model(self) -> Path:
+        return self.results / self.name
+
+
+@app.command()
+def run(
+    tasks: Annotated[list[str], typer.Option("--task", help="Metaworld task; repeat.")],
+    out: Annotated[Path, typer.Option(help="Folder of it all; the same command goes on where it stopped.")],
+    presets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--config", show_default="paper", help="A preset or a YAML file of TrainConfig; repeat."
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of every training; repeat."),
+    ] = None,
+    demonstrations: Annotated[int, typer.Option(min=1, help="Demonstrations of each task.")] = 250,
+    noise: Annotated[str, typer.Option(help="Noise injected into them, by turns, e.g. 0,0.3,0.6.")] = "0",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes that each model is evaluated on.")] = 50,
+    max_steps: Annotated[int, typer.Option(min=1, help="Time limit of such an episode in ticks.")] = 200,
+    jobs: Annotated[int, typer.Option(help="Processes that simulate; -1 for one per core.")] = -1,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Stop after so long: the training under way saves its state and is packed."
+        ),
+    ] = None,
+) -> None:
+    """Collect, train, evaluate and pack every task with every preset; what fails is named, the rest goes on."""
+    began = time.monotonic()
+    planned = _plan(tasks, presets or ["paper"], tuple(assignments or []), demonstrations, noise, out)
+
+    def time_is_over() -> bool:
+        return hours is not None and time.monotonic() - began >= hours * 3600
+
+    outcomes: dict[str, str] = {}
+    try:
+        for job in planned:
+            outcomes[job.name] = _one(job, episodes, max_steps, jobs, time_is_over)
+            print(f"{job.name}: {outcomes[job.name]}", flush=True)
+    except KeyboardInterrupt:
+        raise Interrupted("run the same command to go on") from None
+    finally:
+        _hand_over(out, outcomes)
+    if any(outcome.startswith("failed") for outcome in outcomes.values()):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def join(
+    parts: Annotated[Path, typer.Argument(help="Folder with manifest.json and every part.")],
+    out: Annotated[Path, typer.Option(help="Folder to make, e.g. results.")],
+) -> None:
+    """Put the results of a campaign together again, verified."""
+    from dp_ros.evaluation.parcels import join as put_together
+
+    files = put_together(parts, out)
+    print(f"{out}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB, verified")
+
+
+def _plan(
+    tasks: list[str],
+    presets: list[str],
+    assignments: tuple[str, ...],
+    demonstrations: int,
+    noise: str,
+    out: Path,
+) -> list[Job]:
+    """Every mistake in the settings is found here, before hours of work."""
+    from dp_ros.cli.collect import numbers
+    from dp_ros.schema import CollectConfig, TrainConfig, load_yaml, parse, parse_assignment
+    from dp_ros.sim.metaworld_arm import check_task
+
+    planned = []
+    for preset in presets:
+        path = find_preset(preset)
+        train = load_yaml(TrainConfig, path, dict(parse_assignment(text) for text in assignments))
+        encoder = train.policy.encoder
+        for task in tasks:
+            settings = {
+                "task": check_task(task),
+                "episodes": demonstrations,
+                "cameras": encoder.cameras,
+                "width_px": encoder.width_px,
+                "height_px": encoder.height_px,
+                "noise": numbers(noise),
+            }
+            collect = parse(CollectConfig, settings, where="campaign")
+            planned.append(Job(collect, train, path.name, out, assignments))
+    names = [job.name for job in planned]
+    if len(set(names)) < len(names):
+        raise CliError("a task and preset are given twice: two models would have one name")
+    return planned
+
+
+def _one(job: Job, episodes: int, max_steps: int, jobs: int, time_is_over: Callable[[], bool]) -> str:
+    """Bring one model as far as time allows; what became of it."""
+    from dp_ros.train.errors import TrainingPaused
+
+    report = job.results / "report.json"
+    if report.exists():
+        return "done before"
+    try:
+        try:
+            _collect(job, jobs, time_is_over)
+            _train(job, time_is_over)
+        except TrainingPaused as paused:
+            if (job.run / "checkpoint").exists():
+                _pack(job)
+            return f"unfinished ({paused})"
+        _pack(job)
+        if time_is_over():
+            return "trained, not evaluated: the time is over"
+        return _evaluate(job, report, episodes, max_steps, jobs)
+    except Exception as error:
+        described = describe(error)
+        if described is None:
+            raise
+        return f"failed: {described[0]}"
+
+
+def _collect(job: Job, jobs: int, time_is_over: Callable[[], bool]) -> None:
+    from dp_ros.train.collect import collect
+    from dp_ros.train.errors import TrainingPaused
+
+    with ProgressLine(f"{job.collect.task}: collecting", job.collect.episodes) as progress:
+
+        def on_episode(kept: int, tried: int) -> None:
+            progress.update(kept, f"{tried} tried")
+            if time_is_over() and kept < job.collect.episodes:
+                raise TrainingPaused(f"{kept} of {job.collect.episodes} demonstrations")
+
+        if time_is_over():
+            raise TrainingPaused("not begun")
+        collect(job.collect, job.data, jobs, on_episode)
+
+
+def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
+    from dp_ros.train.run import train
+    from dp_ros.train.trainer import STATE
+
+    with ProgressLine(f"{job.name}: training") as progress:
+
+        def on_progress(report: Progress) -> None:
+            note = f"loss {report.loss:.4f}, {report.step_s:.2f} s/step, {duration(report.eta_s)} left"
+            progress.update(report.step, note, report.steps)
+
+        train(
+            job.train,
+            job.data,
+            job.run,
+            resume=(job.run / STATE).exists(),
+            on_progress=on_progress,
+            on_validation=lambda measured: progress.say(f"{job.name}: {measured}"),
+            command={"config": job.preset, "set": list(job.assignments)},
+            time_is_over=time_is_over,
+        )
+
+
+def _pack(job: Job) -> None:
+    from dp_ros.cli.pack import pack
+
+    pack(job.run, job.model, "f16")
+
+
+def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: int) -> str:
+    """Measure the packed model, as it will be served, and write it into its card."""
+    from dp_ros.cli.evaluate import lockstep_runtime, run_episodes
+    from dp_ros.cli.pack import card
+    from dp_ros.evaluation.statistics import write_json
+
+    runtime = lockstep_runtime("checkpoint", 0, 0, 0)
+    report = run_episodes(job.model, "", 0, episodes, "in-process", max_steps, runtime, None, jobs)
+    pending = report_path.with_name("pending.json")
+    write_json(pending, report.as_dict())
+    card(job.model, [pending])
+    pending.rename(report_path)  # last: now the model counts as done
+    return report.summary()
+
+
+def _hand_over(out: Path, outcomes: dict[str, str]) -> None:
+    """The results so far as parts, whatever happened."""
+    from dp_ros.evaluation.parcels import split
+    from dp_ros.evaluation.statistics import write_json
+
+    results = out / "results"
+    written: dict[str, Any] = {"outcomes": outcomes}
+    write_json(results / "campaign.json", written)
+    parts = split(results, out / "parts")
+    print(f"{out / 'parts'}: {len(parts)} parts and manifest.json; put together with `dp_ros campaign join`")

@@ -1,0 +1,115 @@
+"""What a step learns from: which windows, how their pictures are cut and coloured. All drawn from (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dp_ros.data.windows import Batch, Windows
+from dp_ros.schema import TrainConfig
+from dp_ros.train.augmentation import draw_colours, recolour
+
+
+@dataclass(frozen=True)
+class TensorBatch:
+    """A batch on its device, as `DiffusionPolicy.loss` takes it."""
+
+    images: Tensor  # (B, T_o, V, 3, H, W) or (F, V, 3, H, W), in [0, 1], channels-last in memory
+    state: Tensor
+    actions: Tensor
+    frames: Tensor | None
+
+
+class Batches:
+    """The batch of any step, or the `part` (i, n) of it that one of n processes trains on."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        windows: Windows,
+        rows: NDArray[np.int64],
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        self._config, self._windows, self._rows = config, windows, rows
+        self.per_epoch = (len(rows) // config.run_length) // config.runs_per_batch
+        i, n = part
+        share = config.runs_per_batch // n
+        self._part = slice(i * share, (i + 1) * share)
+        self._epoch: tuple[int, NDArray[np.int64]] | None = None
+
+    def runs(self, step: int) -> NDArray[np.int64]:
+        """(R, run_length) windows of this step.
+
+        Each epoch cuts the windows into runs, from another one on each time, and is a permutation of the runs.
+        """
+        epoch, batch = divmod(step, self.per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            rng = np.random.default_rng([self._config.seed, 0, epoch])
+            length = self._config.run_length
+            order = rng.permutation(len(self._rows) // length)
+            # A run may end in one episode and go on in the next: its windows still see only their own.
+            rows = np.roll(self._rows, -rng.integers(length))
+            self._epoch = (epoch, rows[: len(order) * length].reshape(-1, length)[order])
+        size = self._config.runs_per_batch
+        return self._epoch[1][batch * size : (batch + 1) * size]
+
+    def arrays(self, step: int) -> tuple[Batch, NDArray[np.float32] | None]:
+        """The batch as arrays of bytes, and how each of its runs is recoloured."""
+        config, runs = self._config, self.runs(step)
+        rng = np.random.default_rng([config.seed, 1, step])
+        if config.run_length > 1:
+            batch = self._windows.batch_of_runs(runs, rng, self._part)
+        else:
+            images, state, actions = self._windows.batch(runs[:, 0], rng, part=self._part)
+            batch = Batch(images, None, np.arange(len(images)), state, actions)
+        if not config.augmentation.active:
+            return batch, None
+        views = batch.images.shape[-4]
+        colours = draw_colours(
+            config.augmentation, len(runs), views, np.random.default_rng([config.seed, 4, step])
+        )
+        return batch, colours[self._part][batch.run]
+
+    def tensors(self, step: int, device: torch.device) -> TensorBatch:
+        batch, colours = self.arrays(step)
+
+        def put(array: NDArray[np.generic]) -> Tensor:
+            tensor = torch.from_numpy(array)
+            if device.type != "cuda":
+                return tensor.to(device)
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        images = put(batch.images).float() / 255.0
+        if colours is not None:
+            images = recolour(images, put(colours))
+        return TensorBatch(
+            images.movedim(-1, -3),  # a view: NHWC in memory is channels-last
+            put(batch.state),
+            put(batch.actions),
+            None if batch.frames is None else put(batch.frames),
+        )
+
+
+class Prefetch:
+    """`make(step)`, made on a thread one step ahead, so that a GPU does not wait for its pictures."""
+
+    def __init__(self, make: Callable[[int], TensorBatch], steps: int) -> None:
+        self._make, self._steps = make, steps
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._next: tuple[int, Future[TensorBatch]] | None = None
+
+    def __call__(self, step: int) -> TensorBatch:
+        expected = self._next is not None and self._next[0] == step
+        batch = self._next[1].result() if expected else self._make(step)  # type: ignore[index]
+        ahead = step + 1
+        self._next = (ahead, self._thread.submit(self._make, ahead)) if ahead < self._steps else None
+        return batch
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)

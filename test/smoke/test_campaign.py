@@ -1,0 +1,57 @@
+"""A whole campaign of tiny models: it stops when its time is over, goes on, and its results arrive whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dp_ros.cli import errors, main
+from dp_ros.policy.checkpoint import load_checkpoint, read_config
+
+pytestmark = [pytest.mark.sim, pytest.mark.slow]
+
+
+def test_campaign_stops_in_time_goes_on_and_is_put_together_again(
+    can_render: None, tiny_config: Path, tmp_path: Path, dp_ros, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, name = tmp_path / "campaign", f"handle-press-v3-{tiny_config.stem}"
+    command = (
+        "campaign", "run", "--task", "handle-press", "--config", tiny_config, "--out", out, "--demonstrations", 2,
+        "--episodes", 2, "--max-steps", 5, "--jobs", 1,
+    )  # fmt: skip
+    stopped = dp_ros(*command, "--hours", 0)
+    assert stopped.returncode == 0, stopped.stderr
+    assert f"{name}: unfinished (not begun)" in stopped.stdout
+
+    done = dp_ros(*command)
+    assert done.returncode == 0, done.stderr
+    assert f"{name}: handle-press-v3 [in-process]: " in done.stdout
+    parts = list((out / "parts").iterdir())
+    assert all(part.stat().st_size <= 16_000_000 for part in parts)
+
+    again = dp_ros(*command)
+    assert f"{name}: done before" in again.stdout
+
+    assert main(["campaign", "join", str(out / "parts"), "--out", str(tmp_path / "results")]) == 0
+    assert "verified" in capsys.readouterr().out
+    model = tmp_path / "results" / name / name
+    load_checkpoint(model)
+    assert read_config(model)["training"]["step"] == 30
+    assert "/2 = " in (model / "card.md").read_text()
+    report = json.loads((tmp_path / "results" / name / "report.json").read_text())
+    assert report["episodes"] == 2
+
+
+def test_campaign_names_what_failed_and_goes_on_with_the_rest(
+    can_render: None, tiny_config: Path, tmp_path: Path, dp_ros
+) -> None:
+    done = dp_ros(
+        "campaign", "run", "--task", "handle-press", "--config", tiny_config, "--out", tmp_path, "--demonstrations", 1,
+        "--jobs", 1, "--set", "batch_size=1000",
+    )  # fmt: skip
+    assert done.returncode == errors.FAILED
+    assert "failed: the dataset has" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "parts" / "manifest.json").exists()

@@ -1,0 +1,158 @@
+"""Two processes that train one policy over gloo: the same run as one, and an end in one line when one dies."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dp_ros.cli import errors
+from dp_ros.policy.checkpoint import load_checkpoint
+
+COMMAND = (sys.executable, "-m", "dp_ros.cli")
+Start = Callable[..., list[subprocess.Popen[str]]]
+
+
+@pytest.fixture(scope="module")
+def start_two(dp_ros_environment: dict[str, str]) -> Start:
+    """Both processes, as a launcher starts them."""
+
+    def start(*args: object) -> list[subprocess.Popen[str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        return [
+            subprocess.Popen(
+                [*COMMAND, *map(str, args)],
+                env={**dp_ros_environment, **launcher, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+
+    return start
+
+
+def losses(run: Path) -> list[float]:
+    log = EventAccumulator(str(run / "tensorboard"))
+    log.Reload()
+    return [event.value for event in log.Scalars("loss")]
+
+
+def assert_close(run: Path, expected: Path) -> None:
+    np.testing.assert_allclose(losses(run)[-6:], losses(expected)[-6:], rtol=1e-3)
+    ours, theirs = (load_file(path / "state.safetensors") for path in (run, expected))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        if not name.startswith("adam/"):
+            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4, err_msg=name)
+
+
+def wait_for(path: Path, processes: list[subprocess.Popen[str]]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.002)
+
+
+def test_two_processes_learn_what_one_does_and_only_the_first_writes(
+    training: tuple[object, ...], undisturbed: Path, start_two: Start, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    processes = start_two(*training, out)
+    (first, first_says), (second, second_says) = (process.communicate(timeout=120) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], first_says + second_says
+    assert f"checkpoint: {out / 'checkpoint'}" in first
+    assert (second, "validation at" in second_says) == ("", False)
+    assert len(list((out / "tensorboard").iterdir())) == 1
+    assert_close(out, undisturbed)
+
+
+def test_dead_process_ends_the_others_in_one_line_and_one_process_can_go_on(
+    training: tuple[object, ...], undisturbed: Path, start_two: Start, dp_ros: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    processes = start_two(*training, out)
+    wait_for(out / "checkpoint", processes)
+    processes[1].send_signal(signal.SIGKILL)
+    _, says = processes[0].communicate(timeout=60)
+    processes[1].communicate()
+    assert processes[0].returncode == errors.FAILED
+    (line,) = [line for line in says.splitlines() if line.startswith("dp_ros: ")]
+    assert "another process of this run ended or does not answer" in line
+    assert "Traceback" not in says
+    load_checkpoint(out / "checkpoint")
+    resumed = dp_ros(*training, out, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_close(out, undisturbed)
+
+
+def test_stop_of_one_process_stops_both_after_the_same_step(
+    training: tuple[object, ...], start_two: Start, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    processes = start_two(*training, out)
+    wait_for(out / "checkpoint", processes)
+    processes[1].send_signal(signal.SIGTERM)
+    says = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [errors.INTERRUPTED] * 2, says
+    assert all("run the same command with --resume" in text for text in says)
+    load_checkpoint(out / "checkpoint")
+
+
+def test_batch_that_cannot_be_shared_is_refused(
+    training: tuple[object, ...], start_two: Start, tmp_path: Path
+) -> None:
+    processes = start_two(*training, tmp_path / "run", "--set", "batch_size=6")
+    for process in processes:
+        _, says = process.communicate(timeout=60)
+        assert process.returncode == errors.FAILED
+        assert "a batch of 3 runs (batch_size / run_length) cannot be shared by 2 processes" in says
+
+
+@pytest.mark.slow
+def test_accelerate_launches_both(
+    training: tuple[object, ...], undisturbed: Path, dp_ros_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """--multi_gpu, without which accelerate starts one process; where there is no GPU they meet over gloo."""
+    out = tmp_path / "run"
+    launch = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1,
+              "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "dp_ros.cli", *training, out,
+              "--set", "device=cpu")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, launch)],
+        env=dp_ros_environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert_close(out, undisturbed)
+
+
+def test_one_process_does_without_accelerate(
+    training: tuple[object, ...], dp_ros_environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = ["train", *map(str, training[1:]), str(tmp_path / "run"), "--set", "steps=1"]
+    code = (
+        f"import sys; from dp_ros.cli import main; assert main({command!r}) == 0; "
+        "assert 'accelerate' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=dp_ros_environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
