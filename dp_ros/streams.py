@@ -201,9 +201,15 @@ def fit_image(
     rgb: NDArray[np.uint8], height_px: int, width_px: int, camera: str = "camera"
 ) -> NDArray[np.uint8]:
     """uint8 (h, w, 3) -> (height_px, width_px, 3), by area. ImageSizeError where that would distort the picture."""
-    height, width = rgb.shape[:2]
-    if (height, width) == (height_px, width_px):
+    check_fits(rgb.shape[:2], height_px, width_px, camera)
+    if rgb.shape[:2] == (height_px, width_px):
         return rgb
+    return np.asarray(cv2.resize(rgb, (width_px, height_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def check_fits(size: tuple[int, ...], height_px: int, width_px: int, camera: str = "camera") -> None:
+    """ImageSizeError where a picture of `size` (height, width) cannot become one of that size undistorted."""
+    height, width = size
     if abs(width / height - width_px / height_px) > _ASPECT_TOLERANCE * width_px / height_px:
         raise ImageSizeError(
             f"{camera}: sends {width}x{height} px, the policy takes {width_px}x{height_px}, another aspect ratio: "
@@ -214,4 +220,3 @@ def fit_image(
             f"{camera}: sends {width}x{height} px, fewer than the {width_px}x{height_px} the policy takes: "
             "raise the camera's resolution"
         )
-    return np.asarray(cv2.resize(rgb, (width_px, height_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -72,7 +72,7 @@ def nodes(context: LaunchContext) -> list[Action]:
             given[key] = names
     config = parse(RecorderConfig, given, where="record.launch.py")
     if argument["backend"] == "rosbag2":
-        return [rosbag2_record(wanted_topics(config), config, argument["namespace"])]
+        return [rosbag2_record(context, wanted_topics(config), config, argument["namespace"])]
     own = given | {"autostart": True}
     return [our_node(context, "recorder_node", argument["namespace"], argument["params_file"], own)]
 

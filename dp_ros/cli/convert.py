@@ -93,6 +93,8 @@ def convert(
             raise Interrupted("the converted bags are kept: run the same command to go on") from None
     for path, why in result.refused:
         print(f"refused {path}: {why}")
+    for path, share in result.sparse:
+        print(f"{path}: only {share:.0%} of its ticks have every stream; see `dp_ros bag check {path}`")
     print(
         f"{out}: {result.episodes} episodes, {result.ticks} ticks, {result.new_bags} bags converted, "
         f"{len(result.refused)} refused, {folder_mb(out):.1f} MB, {time.monotonic() - began:.1f} s"

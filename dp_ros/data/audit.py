@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from dp_ros.schema import AuditConfig
 
 Stamps = NDArray[np.int64]
-_OTHER_CLOCK_S = 60.0  # stamps further from the time of receipt are of another clock (a simulation's, say)
+_STEP_SAMPLES = 5
+OTHER_CLOCK_S = 60.0  # stamps further from the time of receipt are of another clock (a simulation's, say)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class EpisodeAudit:
 
     streams: Mapping[str, StreamAudit]
     duration_s: float  # that all streams cover
+    sensed_s: float  # that all sensors cover, whatever was commanded
     skew_p50_s: float  # from a picture to the nearest measured pose
     skew_max_s: float
     reasons: tuple[str, ...] = ()
@@ -60,31 +62,45 @@ def audit_episode(
     limits: AuditConfig,
     *,
     dropped: Mapping[str, int] | None = None,
+    unreadable: Mapping[str, int] | None = None,
     result_steps: int | None = None,
     lockstep: bool = False,
 ) -> EpisodeAudit:
     """Audit `streams`: name -> (stamps, receive times) [ns] in the order of arrival.
 
     Names that begin with "camera" are pictures; "ee_pose" must be among the rest. `dropped`: what the recorder
-    says it dropped or lost. `lockstep`: nothing may be missing; `result_steps`, how many steps such an episode says
-    it had, shows a lost end.
+    says it dropped or lost. `unreadable`: messages that could not be used. `lockstep`: nothing may be missing;
+    `result_steps`, how many steps such an episode says it had, shows a lost end.
     """
     audits = {name: _audit(stamps, received) for name, (stamps, received) in streams.items()}
     duration_s, skew_s = _overlap_s(streams), _skews_s(streams)
     reasons = [f"{topic}: the recorder lost {count}" for topic, count in (dropped or {}).items() if count]
     notes = []
+    for name, count in (unreadable or {}).items():
+        if count > limits.max_missing * (audits[name].messages + count):
+            reasons.append(f"{name}: {count} messages cannot be used")
+    reasons += _uncovered(streams, limits)
     for name, audit in audits.items():
         reasons += _reasons(name, audit, limits, lockstep)
         if result_steps is not None:
-            expected = result_steps + (not name.startswith(("command", "expert")))
+            expected = result_steps + (not _is_command(name))
             found = len(np.unique(streams[name][0]))
             if found != expected:
                 reasons.append(f"{name}: {found} samples where the episode had {expected}")
-        if audit.latency_p50_s is not None and audit.latency_p50_s > 0.5 / max(audit.rate_hz, 1e-9):
+        latency_s = audit.latency_p50_s
+        if latency_s is not None and not -limits.max_skew_s <= latency_s <= limits.max_latency_s:
+            reasons.append(f"{name}: arrives {latency_s * 1e3:.0f} ms after its stamp")
+        elif latency_s is not None and not _is_command(name) and latency_s > 0.5 / max(audit.rate_hz, 1e-9):
             notes.append(
-                f"{name} arrives {audit.latency_p50_s * 1e3:.0f} ms after its stamp: --as-arrived converts what a "
-                "node would have seen"
+                f"{name} arrives {latency_s * 1e3:.0f} ms after its stamp: --as-arrived converts what a node would "
+                "have seen"
             )
+        if _is_command(name) and audit.max_gap_s > limits.max_gap_s:
+            notes.append(
+                f"{name} pauses for up to {audit.max_gap_s:.2f} s (--set hold_commands=true holds it)"
+            )
+        if _went_back(streams[name][0]):
+            reasons.append(f"{name}: its clock was set back")
     if not duration_s >= limits.min_duration_s:
         reasons.append(f"all streams together cover {max(duration_s, 0.0):.2f} s")
     if len(skew_s) and not skew_s.max() <= limits.max_skew_s:
@@ -92,6 +108,7 @@ def audit_episode(
     return EpisodeAudit(
         audits,
         duration_s,
+        _overlap_s({name: stream for name, stream in streams.items() if not _is_command(name)}),
         float(np.median(skew_s)) if len(skew_s) else 0.0,
         float(skew_s.max()) if len(skew_s) else 0.0,
         tuple(reasons),
@@ -105,7 +122,7 @@ def _audit(stamps: Stamps, received: Stamps) -> StreamAudit:
     median = float(np.median(intervals)) if len(intervals) else 0.0
     newest_before = np.maximum.accumulate(stamps)[:-1] if len(stamps) else stamps
     latency_s = (received - stamps) / 1e9
-    same_clock = bool(len(latency_s)) and abs(float(np.median(latency_s))) < _OTHER_CLOCK_S
+    same_clock = bool(len(latency_s)) and abs(float(np.median(latency_s))) < OTHER_CLOCK_S
     return StreamAudit(
         messages=len(stamps),
         rate_hz=1.0 / median if median > 0 else 0.0,
@@ -123,15 +140,50 @@ def _reasons(name: str, audit: StreamAudit, limits: AuditConfig, lockstep: bool)
     if audit.messages < 2:
         return [f"{name}: {audit.messages} messages"]
     reasons = []
-    if not audit.max_gap_s <= limits.max_gap_s:
-        reasons.append(f"{name}: a gap of {audit.max_gap_s * 1e3:.0f} ms")
-    share = audit.missing / (audit.messages + audit.missing)
-    if share > (0.0 if lockstep else limits.max_missing):
-        reasons.append(f"{name}: {audit.missing} samples missing ({share:.1%})")
-    for what, count in (("out of order", audit.out_of_order), ("with a stamp twice", audit.duplicates)):
+    # Nobody commands at a rate unless a policy does: what matters is the share of ticks that have a command.
+    if lockstep or not _is_command(name):
+        if not audit.max_gap_s <= limits.max_gap_s:
+            reasons.append(f"{name}: a gap of {audit.max_gap_s * 1e3:.0f} ms")
+        share = audit.missing / (audit.messages + audit.missing)
+        if share > (0.0 if lockstep else limits.max_missing):
+            reasons.append(f"{name}: {audit.missing} samples missing ({share:.1%})")
+    # In lockstep the first observation is repeated until somebody answers it.
+    faults = [("out of order", audit.out_of_order)] + (
+        [] if lockstep else [("with a stamp twice", audit.duplicates)]
+    )
+    for what, count in faults:
         if count > max(1, limits.max_late * audit.messages):
             reasons.append(f"{name}: {count} samples {what} ({count / audit.messages:.1%})")
     return reasons
+
+
+def _is_command(name: str) -> bool:
+    return name.startswith(("command", "expert"))
+
+
+def _uncovered(streams: Mapping[str, tuple[Stamps, Stamps]], limits: AuditConfig) -> list[str]:
+    """Sensors that begin after the others, or end before them."""
+    sensors = {name: s for name, (s, _) in streams.items() if len(s) and not _is_command(name)}
+    if not sensors:
+        return []
+    first, last = min(int(s.min()) for s in sensors.values()), max(int(s.max()) for s in sensors.values())
+    reasons = []
+    for name, stamps in sensors.items():
+        late_s, early_s = (int(stamps.min()) - first) / 1e9, (last - int(stamps.max())) / 1e9
+        if late_s > limits.max_gap_s:
+            reasons.append(f"{name}: begins {late_s:.2f} s after the others")
+        if early_s > limits.max_gap_s:
+            reasons.append(f"{name}: ends {early_s:.2f} s before the others")
+    return reasons
+
+
+def _went_back(stamps: Stamps) -> bool:
+    """Whether time was set back, which a few late messages are not: many in a row lie behind the newest."""
+    if len(stamps) < _STEP_SAMPLES + 1:
+        return False
+    behind = stamps[1:] < np.maximum.accumulate(stamps)[:-1]
+    runs = np.convolve(behind, np.ones(_STEP_SAMPLES), mode="valid")
+    return bool(len(runs)) and bool(runs.max() >= _STEP_SAMPLES)
 
 
 def _overlap_s(streams: Mapping[str, tuple[Stamps, Stamps]]) -> float:

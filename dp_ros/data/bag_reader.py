@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import yaml
+from mcap.reader import make_reader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 
@@ -54,7 +55,7 @@ class BagReader:
         self._reader = _open(self.path)
         self.info = BagInfo(
             self.path,
-            self._reader.start_time,
+            self._reader.start_time if self._reader.message_count else 0,
             self._reader.duration / 1e9,
             self._reader.message_count,
             {name: (topic.msgtype or "", topic.msgcount) for name, topic in self._reader.topics.items()},
@@ -87,6 +88,8 @@ class BagReader:
 
     def _custom(self) -> dict[str, str]:
         custom: Any = getattr(self._reader.storage.metadata, "custom", None)
+        if self.path.is_file():
+            custom = _custom_beside(self.path) or _custom_inside(self.path)
         return {str(key): str(value) for key, value in (custom or {}).items()}
 
 
@@ -102,13 +105,16 @@ def find_bags(paths: Iterable[str | Path]) -> list[Path]:
         bags = [path] if is_bag(path) else sorted((p for p in _folders(path) if is_bag(p)), key=_natural)
         if not bags:
             raise BagError(f"{path}: holds no bag (a folder with metadata.yaml, .mcap or .db3 files)")
-        found += [bag for bag in bags if bag not in found]
+        known = {bag.resolve() for bag in found}
+        found += [bag for bag in bags if bag.resolve() not in known]
     return found
 
 
 def is_bag(path: Path) -> bool:
     if path.is_file():
         return path.suffix in _FILES
+    if not path.is_dir():  # a link to nowhere
+        return False
     return (path / "metadata.yaml").is_file() or bool(storage_files(path))
 
 
@@ -142,6 +148,23 @@ def _open(path: Path) -> Reader:
     return reader
 
 
+def _custom_beside(file: Path) -> dict[str, Any]:
+    """Of a bag folder's file, given by itself: what the folder's metadata.yaml says."""
+    try:
+        return dict(read_metadata(file.parent).get("custom_data") or {})
+    except BagError:
+        return {}
+
+
+def _custom_inside(file: Path) -> dict[str, Any]:
+    """What our recorder wrote into an MCAP file; the last word counts."""
+    if file.suffix != ".mcap":
+        return {}
+    with file.open("rb") as stream:
+        records = list(make_reader(stream).iter_metadata())
+    return {k: v for record in records if record.name == METADATA_RECORD for k, v in record.metadata.items()}
+
+
 def _repair_hint(path: Path) -> str:
     if path.is_dir() and any(file.suffix == ".db3" for file in storage_files(path)):
         return f"try `ros2 bag reindex {path}`"
@@ -160,4 +183,4 @@ def _folders(path: Path) -> list[Path]:
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """episode_2 comes before episode_10."""
     parts = re.split(r"(\d+)", path.name)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]

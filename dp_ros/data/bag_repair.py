@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mcap.records import Channel, Chunk, McapRecord, Message, Metadata, Schema
+from mcap.records import Attachment, Channel, Chunk, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
 from dp_ros.data.bag_reader import METADATA_RECORD, BagError, BagReader, read_metadata, storage_files
@@ -51,7 +51,8 @@ def repair(bag: str | Path) -> Repair:
         raise BagError(f"{path}: holds no .mcap file, so there is nothing to repair")
     if any(file.suffix != ".mcap" for file in files):
         raise BagError(f"{path}: is an sqlite3 bag; try `ros2 bag reindex {path}`")
-    if whole := _messages_if_whole(path):
+    whole = _messages_if_whole(path)
+    if whole is not None:
         return Repair(whole, 0, 0, was_whole=True)
     if len(files) > 1:
         raise BagError(
@@ -60,14 +61,14 @@ def repair(bag: str | Path) -> Repair:
     return _rewrite(path, files[0])
 
 
-def _messages_if_whole(path: Path) -> int:
-    """How many messages a bag has of which every one can be read; 0 for any other."""
+def _messages_if_whole(path: Path) -> int | None:
+    """How many messages a bag has of which every one can be read; None for any other."""
     try:
         with BagReader(path) as bag:
             read = sum(1 for _ in bag.messages(bag.info.topics))
-            return read if read == bag.info.messages else 0
+            return read if read == bag.info.messages else None
     except BagError:
-        return 0
+        return None
 
 
 def _rewrite(path: Path, file: Path) -> Repair:
@@ -79,12 +80,23 @@ def _rewrite(path: Path, file: Path) -> Repair:
         custom: dict[str, str] = {}
         topics: dict[int, str] = {}
         schemas: dict[int, Schema] = {}
+        others: list[Metadata] = []
         for record in scan.records():
             if isinstance(record, Metadata) and record.name == METADATA_RECORD:
                 custom |= record.metadata
+            elif isinstance(record, Metadata) and record.name != "rosbag2":
+                others.append(record)
             elif isinstance(record, Schema):
                 schemas[record.id] = record
-            elif isinstance(record, Channel) and record.id not in topics and record.schema_id in schemas:
+            elif isinstance(record, Attachment) or (
+                isinstance(record, Channel)
+                and (record.schema_id not in schemas or record.message_encoding != "cdr")
+            ):
+                raise BagError(
+                    f"{path}: {file.name} holds more than ROS messages, and a repair here would lose it; try "
+                    f"`mcap recover {file}`"
+                )
+            elif isinstance(record, Channel) and record.id not in topics:
                 topics[record.id] = record.topic
                 writer = writer or BagWriter(staging, custom)
                 if record.topic not in writer.topics:
@@ -104,7 +116,7 @@ def _rewrite(path: Path, file: Path) -> Repair:
         information = read_metadata(staging)
         information["relative_file_paths"] = [file.name]
         information["files"][0]["path"] = file.name
-        if scan.chunks_lost or scan.bytes_lost:
+        if scan.chunks_lost or scan.bytes_lost or others:
             os.replace(file, file.with_name(file.name + DAMAGED))
         os.replace(next(iter(storage_files(staging))), file)
         write_metadata(path, information)

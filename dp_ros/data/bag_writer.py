@@ -72,6 +72,10 @@ class BagWriter:
     ) -> None:
         """Announce a topic, its type ("sensor_msgs/msg/Image") and the QoS profiles its publishers offer; once."""
         if topic in self._topics:
+            if self._topics[topic]["type"] != type_name:
+                raise BagError(
+                    f"{topic}: is recorded as {self._topics[topic]['type']}, and is now {type_name}"
+                )
             return
         definition = definition or message_definition(type_name)
         if type_name not in self._schemas:

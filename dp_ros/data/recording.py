@@ -73,7 +73,7 @@ class Recording:
         """Queue one serialized message; False when it was dropped, because the queue is full or all has ended."""
         size = len(data) + _OVERHEAD_BYTES
         with self._wake:
-            if self.problem or self._queued_bytes + size > self.config.queue_mb * MB:
+            if self._closing or self.problem or self._queued_bytes + size > self.config.queue_mb * MB:
                 self.dropped[topic] += 1
                 return False
             self._queued_bytes += size
@@ -124,8 +124,9 @@ class Recording:
                 try:
                     synced_s = self._sync_when_due(synced_s)
                     self._write(item)
-                except (OSError, BagError) as error:
+                except Exception as error:  # whatever it is, who records must hear of it
                     self._give_up(f"writing failed ({getattr(error, 'strerror', None) or error})")
+                    self._count_dropped(item)
             try:
                 synced_s = self._sync_when_due(synced_s)
             except OSError as error:
@@ -137,10 +138,14 @@ class Recording:
         if isinstance(item, _Topic):
             self._writer.add_topic(item.topic, item.type_name, item.qos)
         elif self.problem:
-            self.dropped[item.topic] += 1
+            self._count_dropped(item)
         else:
             self._writer.write(item.topic, item.data, item.received_ns, item.sent_ns)
             self.written += 1
+
+    def _count_dropped(self, item: _Message | _Topic) -> None:
+        if isinstance(item, _Message):
+            self.dropped[item.topic] += 1
 
     def _sync_when_due(self, synced_s: float) -> float:
         if time.monotonic() - synced_s < self.config.sync_s or self.problem:

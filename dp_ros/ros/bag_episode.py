@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,9 +21,11 @@ from rosbags.typesys.store import Typestore
 from dp_ros.data.bag_reader import BagError, BagInfo, BagReader
 from dp_ros.ros import conversions
 from dp_ros.schema import TopicMap
+from dp_ros.streams import ImageSizeError, check_fits
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _POSE, _JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
+_STRING = "std_msgs/msg/String"
 _AGES, _RESULT = "policy/ages", "episode/result"
 COMMANDS = ("command_pose", "command_gripper")
 EXPERT = ("expert_pose", "expert_gripper")
@@ -38,7 +39,8 @@ class Track:
     type_name: str
     stamps_ns: NDArray[np.int64]
     received_ns: NDArray[np.int64]
-    values: list[Any]  # empty for cameras
+    values: list[Any]  # of a camera, which of its topic's messages each picture is
+    unreadable: int = 0  # messages that were left out, as the node leaves them out
 
 
 @dataclass
@@ -81,8 +83,14 @@ class BagEpisode:
         return json_object(self.info.custom.get("collect", "{}"))
 
 
-def read_episode(path: str | Path, topics: TopicMap, cameras: Sequence[str] = ()) -> BagEpisode:
-    """All of a bag but its pictures. BagError: damaged, a topic is missing or of another type."""
+def read_episode(
+    path: str | Path, topics: TopicMap, cameras: Sequence[str] = (), size: tuple[int, int] = (0, 0)
+) -> BagEpisode:
+    """All of a bag but its pictures, which must fit `size` (height, width), or the first of their camera.
+
+    Messages that cannot be translated are left out, and counted, as the live node leaves them out. BagError:
+    damaged, a topic is missing or of another type.
+    """
     with BagReader(path) as bag:
         found = camera_topics(bag.info, topics)
         for camera in cameras:
@@ -95,7 +103,7 @@ def read_episode(path: str | Path, topics: TopicMap, cameras: Sequence[str] = ()
                 f"{path}: has no camera/<name>/image_raw topic; it has {', '.join(sorted(bag.info.topics))}: "
                 "map them with --map"
             )
-        return _Indexer(bag, topics, chosen).read()
+        return _Indexer(bag, topics, chosen, size).read()
 
 
 def camera_topics(info: BagInfo, topics: TopicMap) -> dict[str, str]:
@@ -122,7 +130,7 @@ class PictureSource:
     def read(
         self, wanted: Callable[[str, int], bool], height_px: int, width_px: int
     ) -> Iterator[tuple[str, int, NDArray[np.uint8]]]:
-        """(camera, index in its track, picture of that size) of those `wanted(camera, index)`, as the bag goes."""
+        """(camera, number among its messages, picture of that size) of those `wanted(camera, number)`."""
         names = {topic: (camera, kind) for camera, (topic, kind) in self.topics.items()}
         counts = dict.fromkeys(names, -1)
         with BagReader(self.path) as bag:
@@ -134,11 +142,39 @@ class PictureSource:
                     yield camera, counts[topic], conversions.to_picture(msg, camera, height_px, width_px)
 
 
+class _Building:
+    """A track while the bag is gone through."""
+
+    def __init__(self, topic: str, translate: Callable[[Any], Any]) -> None:
+        self.topic, self._translate = topic, translate
+        self._stamps: list[int] = []
+        self._received: list[int] = []
+        self._values: list[Any] = []
+        self._messages = self._unreadable = 0
+
+    def take(self, msg: Any, stamp_ns: int, received_ns: int) -> None:
+        number, self._messages = self._messages, self._messages + 1
+        try:
+            value = self._translate(msg)
+        except (conversions.ConversionError, ImageSizeError):
+            self._unreadable += 1
+            return
+        self._stamps.append(stamp_ns)
+        self._received.append(received_ns)
+        self._values.append(number if value is None else value)
+
+    def track(self, type_name: str) -> Track:
+        stamps, received = (np.array(times, dtype=np.int64) for times in (self._stamps, self._received))
+        return Track(self.topic, type_name, stamps, received, self._values, self._unreadable)
+
+
 class _Indexer:
     """Goes through a bag once."""
 
-    def __init__(self, bag: BagReader, topics: TopicMap, cameras: dict[str, str]) -> None:
-        self._bag, self._cameras = bag, cameras
+    def __init__(
+        self, bag: BagReader, topics: TopicMap, cameras: dict[str, str], size: tuple[int, int]
+    ) -> None:
+        self._bag, self._cameras, self._size = bag, cameras, size
         self._types = {name: kind for name, (kind, messages) in bag.info.topics.items() if messages}
         roles = {
             "ee_pose": topics.absolute(topics.ee_pose),
@@ -159,7 +195,8 @@ class _Indexer:
             raise BagError(
                 f"{bag.path}: has only one of {roles['expert_pose']} and {roles['expert_gripper']}"
             )
-        self._ages_topic, self._result_topic = topics.absolute(_AGES), topics.absolute(_RESULT)
+        self._ages_topic = topics.absolute(_AGES)
+        self._notes = {self._ages_topic: _JOINTS, topics.absolute(_RESULT): _STRING}
         self._joint = topics.gripper_joint
 
     def read(self) -> BagEpisode:
@@ -167,52 +204,58 @@ class _Indexer:
             self._check_type(topic, *_IMAGES)
         for role, topic in self._roles.items():
             self._check_type(topic, _POSE if role.endswith("pose") else _JOINTS)
-        stamps: dict[str, list[int]] = {
-            topic: [] for topic in (*self._cameras.values(), *self._roles.values())
-        }
-        received: dict[str, list[int]] = {topic: [] for topic in stamps}
-        values: dict[str, list[Any]] = {topic: [] for topic in stamps}
-        small = {topic: self._translation(role) for role, topic in self._roles.items()}
-        camera_of = {topic: name for name, topic in self._cameras.items()}
-        ages: list[tuple[int, dict[str, int]]] = []
+        building = {role: _Building(topic, self._translation(role)) for role, topic in self._roles.items()}
         sizes: dict[str, tuple[int, int]] = {}
-        path = self._bag.path
+        for camera, topic in self._cameras.items():
+            building[f"camera {camera}"] = _Building(topic, self._size_checker(camera, sizes))
+        of_topic: dict[str, list[_Building]] = {}
+        for each in building.values():
+            of_topic.setdefault(each.topic, []).append(each)
+        ages: list[tuple[int, dict[str, int]]] = []
         result: dict[str, Any] = {}
-        for topic, received_ns, data in self._bag.messages([*stamps, self._ages_topic, self._result_topic]):
-            if topic == self._result_topic:
-                result = json_object(decode(data, "std_msgs/msg/String", topic, path).data)
-                continue
-            if topic == self._ages_topic:
-                ages.append(conversions.ages_to_stamps(decode(data, _JOINTS, topic, path)))
-                continue
-            if topic in camera_of:
-                if camera_of[topic] not in sizes:
-                    rgb = conversions.to_rgb(decode(data, self._types[topic], topic, path))
-                    sizes[camera_of[topic]] = (rgb.shape[0], rgb.shape[1])
+        path = self._bag.path
+        notes = [topic for topic, kind in self._notes.items() if self._types.get(topic) == kind]
+        for topic, received_ns, data in self._bag.messages([*of_topic, *notes]):
+            if topic in of_topic:
+                msg = decode(data, self._types[topic], topic, path)
+                stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+                for each in of_topic[topic]:
+                    each.take(msg, stamp_ns, received_ns)
+            elif topic == self._ages_topic:
+                try:
+                    ages.append(conversions.ages_to_stamps(decode(data, _JOINTS, topic, path)))
+                except conversions.ConversionError as error:
+                    raise BagError(f"{path}: {error}") from None
             else:
-                values[topic].append(small[topic](decode(data, self._types[topic], topic, path)))
-            stamps[topic].append(_header_stamp_ns(data, topic, path))
-            received[topic].append(received_ns)
-
-        def track(topic: str) -> Track:
-            return Track(
-                topic,
-                self._types[topic],
-                np.array(stamps[topic], dtype=np.int64),
-                np.array(received[topic], dtype=np.int64),
-                values[topic],
-            )
-
+                result = json_object(decode(data, _STRING, topic, path).data)
+        tracks = {role: each.track(self._types[each.topic]) for role, each in building.items()}
+        for camera in self._cameras:
+            if camera not in sizes:
+                unreadable = tracks[f"camera {camera}"].unreadable
+                raise BagError(
+                    f"{path}: not one of the {unreadable} pictures of camera '{camera}' can be used"
+                )
         return BagEpisode(
             self._bag.info,
-            {name: track(topic) for name, topic in self._cameras.items()},
-            track(self._roles["ee_pose"]),
-            track(self._roles["gripper"]),
-            {role: track(self._roles[role]) for role in (*COMMANDS, *EXPERT) if role in self._roles},
+            {name: tracks[f"camera {name}"] for name in self._cameras},
+            tracks["ee_pose"],
+            tracks["gripper"],
+            {role: tracks[role] for role in (*COMMANDS, *EXPERT) if role in tracks},
             ages,
             sizes,
             result,
         )
+
+    def _size_checker(self, camera: str, sizes: dict[str, tuple[int, int]]) -> Callable[[Any], None]:
+        """Whether the live node could use a picture: decoded, and of a shape that fits."""
+
+        def check(msg: Any) -> None:
+            height, width = conversions.to_rgb(msg).shape[:2]
+            first = sizes.get(camera, (height, width))
+            check_fits((height, width), *(self._size if self._size[0] else first), camera)
+            sizes.setdefault(camera, (height, width))
+
+        return check
 
     def _check_type(self, topic: str, *expected: str) -> None:
         found = self._types.get(topic)
@@ -225,7 +268,7 @@ class _Indexer:
             return conversions.pose_to_position
         if role == "gripper":
             return lambda msg: conversions.joint_state_to_position(msg, self._joint)
-        return conversions.joint_state_to_effort
+        return lambda msg: conversions.joint_state_to_effort(msg, self._joint)
 
 
 def decode(data: bytes, type_name: str, topic: str, path: Path) -> Any:
@@ -250,11 +293,3 @@ def json_object(text: str) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _typestore() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
-
-
-def _header_stamp_ns(data: bytes, topic: str, path: Path) -> int:
-    """The stamp of a message that begins with a std_msgs/Header, without decoding the rest."""
-    if len(data) < 12:
-        raise BagError(f"{path}: a message on {topic} is cut off ({len(data)} bytes)")
-    sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-    return int(sec) * conversions.NS_PER_S + int(nanosec)

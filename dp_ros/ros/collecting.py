@@ -10,7 +10,7 @@ from typing import Any
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from dp_ros.data.bag_reader import BagReader, find_bags
+from dp_ros.data.bag_reader import BagError, BagReader, find_bags
 from dp_ros.data.bag_repair import repair
 from dp_ros.data.bag_writer import Compression
 from dp_ros.ros import qos
@@ -49,7 +49,7 @@ class CollectSession(NodeGroup):
             lambda: self._newest("idle", bag) is not None, _EPISODE_TIMEOUT_S, f"{bag} was not ended"
         )
         status = next(s for s in reversed(self._statuses) if s.get("bag") == bag)
-        if status["problem"] or status["dropped"]:
+        if status["problem"] or status["dropped"] or status["lost"]:
             raise SessionError(f"{bag}: {status['problem'] or 'messages were dropped, the disk is too slow'}")
         self._statuses.clear()
         return status
@@ -145,7 +145,11 @@ def _resume(folder: Path, settings: str) -> tuple[int, int]:
         return 0, 0
     outcomes = []
     for path in find_bags([folder]):
-        repair(path)
+        if not (path / "metadata.yaml").is_file():
+            try:
+                repair(path)
+            except BagError:  # killed before anything reached the disk
+                continue
         with BagReader(path) as bag:
             if bag.info.custom.get("collect") != settings:
                 raise SessionError(

@@ -294,6 +294,10 @@ def selection_to_ages(selection: Selection, names: Sequence[str]) -> JointState:
 def ages_to_stamps(msg: Any) -> tuple[int, dict[str, int]]:
     """What `selection_to_ages` made -> (tick [ns], stream -> stamp of its sample [ns])."""
     tick_ns = stamp_to_ns(msg.header.stamp)
+    if len(msg.name) != len(msg.position):
+        raise ConversionError(
+            f"policy/ages: {len(msg.name)} names but {len(msg.position)} ages; is it our node's?"
+        )
     ages_ns = [round(age_s * NS_PER_S) for age_s in msg.position]
     return tick_ns, {name: tick_ns - age_ns for name, age_ns in zip(msg.name, ages_ns, strict=True)}
 

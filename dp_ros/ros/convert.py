@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from joblib import delayed
 from numpy.typing import NDArray
 
@@ -22,10 +23,11 @@ from dp_ros.data.episodes import DatasetWriter
 from dp_ros.data.picture_rows import PictureRows
 from dp_ros.ros.bag_episode import BagEpisode, PictureSource, camera_topics, json_object, read_episode
 from dp_ros.ros.bag_frames import Ticks, frames_of
-from dp_ros.schema import AuditConfig, ConfigError, ConvertConfig, TopicMap
+from dp_ros.schema import AuditConfig, ConfigError, ConvertConfig
 from dp_ros.train.workers import workers
 
 _KEPT = ("task", "seed", "outcome", "operator", "note", "repaired")  # of what the bags say, in the dataset
+_SPARSE = 0.95  # a bag that gives fewer of its ticks is named
 OnProgress = Callable[[str, int, int], None]  # what is done, bags done, of
 
 
@@ -37,6 +39,7 @@ class Converted:
     ticks: int
     new_bags: int  # converted by this call
     refused: list[tuple[Path, str]]  # bags left out, and why
+    sparse: list[tuple[Path, float]]  # bags of which only that share of the ticks has every stream
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class _Plan:
     collect: dict[str, Any]
     by_node: bool  # its frames are those that a policy node had
     order: int  # among all bags, refused ones too
+    share: float  # of the ticks that the sensors cover, how many have every stream
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
         {name: (track.stamps_ns, track.received_ns) for name, track in episode.tracks.items()},
         limits,
         dropped=lost,
+        unreadable={name: track.unreadable for name, track in episode.tracks.items()},
         lockstep=episode.is_lockstep,
         result_steps=steps if isinstance(steps, int) else None,
     )
@@ -91,7 +96,7 @@ def convert(
     paths = find_bags(bags)
     tell = on_progress or (lambda *_: None)
     with workers(jobs, cluster) as pool:
-        cameras = config.cameras or _common_cameras(paths, config.topics)
+        cameras = config.cameras or _common_cameras(paths, config)
         looked: list[_Plan | _Refusal] = []
         calls = (delayed(_look_through)(path, order, config, cameras) for order, path in enumerate(paths))
         for plan in pool(calls):
@@ -110,7 +115,7 @@ def convert(
             "collect": collect,
             "convert": {**config.model_dump(mode="json", exclude={"rate_hz"}), "cameras": list(cameras)},
         }
-        entries = [_entry(plan) for plan in accepted]
+        accepted, entries = _in_order(accepted, bags_in(out))
         with DatasetWriter(out, attributes, growing={"bags": entries}) as writer:
             done = _bags_done(accepted, writer.episodes)
             pending = accepted[done:]
@@ -126,7 +131,8 @@ def convert(
                 tell("converting", index + 1, len(accepted))
             if pending or not writer.complete:
                 writer.finish()
-            return Converted(writer.episodes, writer.ticks, len(pending), refused)
+            sparse = [(plan.info.path, plan.share) for plan in accepted if plan.share < _SPARSE]
+            return Converted(writer.episodes, writer.ticks, len(pending), refused, sparse)
 
 
 def _look_through(path: Path, order: int, config: ConvertConfig, cameras: Sequence[str]) -> _Plan | _Refusal:
@@ -137,7 +143,7 @@ def _look_through(path: Path, order: int, config: ConvertConfig, cameras: Sequen
         if outcome and outcome not in config.outcomes:
             hint = "; label it with `dp_ros bag label` when it is one" if outcome == "unknown" else ""
             return _Refusal(path, f"its outcome is {outcome}, not {' or '.join(config.outcomes)}{hint}")
-        episode = read_episode(path, config.topics, cameras)
+        episode = read_episode(path, config.topics, cameras, (config.height_px, config.width_px))
         audit = check(episode, config.audit)
         if not (audit.passed or config.accept_failed):
             more = f" (and {len(audit.reasons) - 3} more)" if len(audit.reasons) > 3 else ""
@@ -145,8 +151,9 @@ def _look_through(path: Path, order: int, config: ConvertConfig, cameras: Sequen
         ticks = frames_of(episode, config)
     except BagError as error:
         return _Refusal(path, str(error).removeprefix(f"{path}: "))
+    covered = max(1, round(audit.sensed_s * config.rate_hz) + 1)
     facts = (episode.pictures, episode.sizes, episode.collect, bool(episode.ages) and not config.as_arrived)
-    return _Plan(episode.info, ticks, audit, *facts, order)
+    return _Plan(episode.info, ticks, audit, *facts, order, min(1.0, len(ticks) / covered))
 
 
 def _write_pictures(
@@ -158,15 +165,22 @@ def _write_pictures(
         rows_of[camera] = {}
         for row, index in enumerate(indices.tolist(), start=start):
             rows_of[camera].setdefault(index, []).append(row)
+    missing = {camera: set(rows) for camera, rows in rows_of.items()}
     writers = {camera: PictureRows(out, camera, start, start + len(plan.ticks)) for camera in rows_of}
     for camera, index, picture in plan.pictures.read(lambda camera, i: i in rows_of[camera], *size):
+        missing[camera].discard(index)
         for row in rows_of[camera][index]:
             writers[camera].put(row, picture)
+    if any(missing.values()):
+        raise BagError(
+            f"{plan.info.path}: has changed since it was looked through; run the same command again"
+        )
     return {camera: writer.edges for camera, writer in writers.items()}
 
 
 def _append(writer: DatasetWriter, plan: _Plan, edges: dict[str, dict[int, NDArray[np.uint8]]]) -> None:
-    seed = int(plan.info.custom.get("seed", "-1"))
+    said = plan.info.custom.get("seed", "")
+    seed = int(said) if said.isdecimal() else -1
     turn = seed - plan.collect["first_seed"] if "first_seed" in plan.collect else None
     noise = plan.collect.get("noise", [0.0])
     writer.append_reserved(
@@ -201,15 +215,37 @@ def _entry(plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _common_cameras(paths: Sequence[Path], topics: TopicMap) -> tuple[str, ...]:
-    """The cameras that every readable bag has, in the order of the collection or of their names."""
+def bags_in(dataset: str | Path) -> list[dict[str, Any]]:
+    """What a dataset says of the bags it was made of; empty where it is new."""
+    if not (Path(dataset) / "zarr.json").is_file():
+        return []
+    bags: Any = zarr.open_group(Path(dataset).absolute(), mode="r").attrs.get("bags", [])
+    return list(bags)
+
+
+def _in_order(plans: list[_Plan], known: list[dict[str, Any]]) -> tuple[list[_Plan], list[dict[str, Any]]]:
+    """The plans and their entries: bags the dataset knows as it has them, new ones behind. A note may have changed."""
+    places = {(entry["name"], entry["start_ns"]): i for i, entry in enumerate(known)}
+
+    def place(plan: _Plan) -> int:
+        return places.get((plan.info.name, plan.info.start_ns), len(known))
+
+    ordered = sorted(plans, key=place)
+    return ordered, [known[place(p)] if place(p) < len(known) else _entry(p) for p in ordered]
+
+
+def _common_cameras(paths: Sequence[Path], config: ConvertConfig) -> tuple[str, ...]:
+    """The cameras that every bag has that may be converted."""
     common: dict[str, None] | None = None
     for path in paths:
         try:
             with BagReader(path) as bag:
-                found = camera_topics(bag.info, topics)
+                found = camera_topics(bag.info, config.topics)
+                outcome = bag.info.outcome
         except BagError:
             continue  # refused later, with its reason
+        if outcome and outcome not in config.outcomes:
+            continue
         common = {c: None for c in (common if common is not None else sorted(found)) if c in found}
     if common is not None and not common:
         raise BagError(

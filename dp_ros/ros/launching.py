@@ -60,7 +60,9 @@ def our_node(
     )
 
 
-def rosbag2_record(topics: Iterable[str], config: RecorderConfig, namespace: str) -> ExecuteProcess:
+def rosbag2_record(
+    context: LaunchContext, topics: Iterable[str], config: RecorderConfig, namespace: str
+) -> ExecuteProcess:
     """`ros2 bag record` of the topics to a new MCAP bag in the recorder's folder; LaunchError where it is missing."""
     try:
         get_package_prefix("ros2bag")
@@ -73,13 +75,14 @@ def rosbag2_record(topics: Iterable[str], config: RecorderConfig, namespace: str
     name = f"{config.prefix}_{datetime.now():%Y%m%d_%H%M%S}"
     said = {"task": config.task, "operator": config.operator, "note": config.note, "mode": config.mode}
     custom = [f"{key}={value}" for key, value in said.items() if value]
-    prefix = make_namespace_absolute(namespace) or "/"
+    outer = context.launch_configurations.get("ros_namespace")  # of who includes our launch file
+    prefix = (make_namespace_absolute(prefix_namespace(outer, namespace)) or "/").rstrip("/")
     return ExecuteProcess(
         cmd=[
             *("ros2", "bag", "record", "--storage", "mcap", "--output", f"{config.folder}/{name}"),
             *(("--storage-preset-profile", "zstd_fast") if config.compression == "zstd" else ()),
             *(("--custom-data", *custom) if custom else ()),
-            *("--topics", *(f"{prefix.rstrip('/')}/{topic}" for topic in topics)),
+            *("--topics", *(topic if topic.startswith("/") else f"{prefix}/{topic}" for topic in topics)),
         ],
         output="screen",
         on_exit=_end,

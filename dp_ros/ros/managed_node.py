@@ -27,7 +27,7 @@ class ManagedNode(LifecycleNode):
     def add_publisher(self, kind: type, topic: str, profile: Any) -> Any:
         return self._keep(self.destroy_publisher, self.create_publisher(kind, topic, profile))
 
-    def add_subscription(self, kind: type, topic: str, callback: Callable[[Any], None], profile: Any) -> Any:
+    def add_subscription(self, kind: type, topic: str, callback: Callable[..., None], profile: Any) -> Any:
         return self._keep(self.destroy_subscription, self.create_subscription(kind, topic, callback, profile))
 
     def add_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:

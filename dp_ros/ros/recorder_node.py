@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Int64, String
@@ -21,6 +23,7 @@ from std_srvs.srv import Trigger
 from dp_ros.data.bag_reader import BagError
 from dp_ros.data.recording import Recording
 from dp_ros.ros import qos
+from dp_ros.ros.bag_episode import json_object
 from dp_ros.ros.diagnostics import ERROR, OK, WARN
 from dp_ros.ros.managed_node import ManagedNode
 from dp_ros.ros.node_main import reported, run_process
@@ -31,8 +34,19 @@ from dp_ros.schema import RecorderConfig
 _ENDS = {"success": "success", "failure": "failure", "discard": "discarded"}
 _DISCOVER_S = 0.25
 _SAME_CLOCK_NS = 1_000_000_000
+_LATCHED = 50  # kept of a topic, however many publish it
 _SILENT_S = 1.0  # a topic that pauses for longer is not there
 _SLOW_DISK_S = 1.0  # a backlog that a power failure would cost
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """An episode that is over, of which messages may still be under way."""
+
+    outcome: str
+    said_ns: int  # what was sent later is not part of it
+    until_s: float
+    facts: dict[str, str]
 
 
 class RecorderNode(ManagedNode):
@@ -51,14 +65,13 @@ class RecorderNode(ManagedNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._folder = Path(self._config.folder).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._next = _next_index(self._folder, self._config.prefix)
         self._sources = Sources(self, wanted_topics(self._config), self._on_message)
-        self._latched: dict[str, tuple[bytes, int]] = {}  # topic -> its last message, when it was sent
+        self._latched: dict[str, dict[bytes, int]] = {}  # topic -> what still holds, and when it was sent
         self._heard_s: dict[str, float] = {}  # topic -> when its last message came
         self._known: dict[str, str] = {}  # what is said of the episode: task, seed
         self._problem = ""
         self._note = self._config.note
-        self._ending: tuple[str, int, float] | None = None  # outcome, last to be sent [ns], until [s]
+        self._ending: _Ending | None = None
         for word in ("start", *_ENDS):
             self.add_service(Trigger, f"record/{word}", self._service(word))
         self.add_subscription(String, "record/command", self._on_word, qos.RELIABLE)
@@ -71,8 +84,9 @@ class RecorderNode(ManagedNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._active = True
         self._discover()
-        self._timer = self.create_timer(_DISCOVER_S, self._on_timer)
-        self._ending_timer = self.create_timer(0.02, self._end_when_settled)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulation may not tell the time
+        self._timer = self.create_timer(_DISCOVER_S, self._on_timer, clock=steady)
+        self._ending_timer = self.create_timer(0.02, self._end_when_settled, clock=steady)
         self._say("idle")
         return super().on_activate(state)
 
@@ -81,7 +95,7 @@ class RecorderNode(ManagedNode):
             return
         if self._recording is not None and self._sources is not None:
             self._sources.drain()
-        self._finish(self._ending[0] if self._ending else "unknown")
+        self._finish("unknown")
         self._active = False
         self.destroy_timer(self._timer)
         self.destroy_timer(self._ending_timer)
@@ -101,33 +115,34 @@ class RecorderNode(ManagedNode):
 
         return answer
 
-    def _on_word(self, msg: String) -> None:
+    def _on_word(self, msg: String, info: Mapping[str, int]) -> None:
         if msg.data != "start" and msg.data not in _ENDS:
             self.get_logger().error(
                 f"record/command '{msg.data[:40]}': is none of start, {', '.join(_ENDS)}; ignored"
             )
             return
-        done, why = self._obey(msg.data)
+        sent_ns, received_ns = info["source_timestamp"], info["received_timestamp"]
+        done, why = self._obey(msg.data, _by_our_clock(sent_ns, received_ns))
         if not done:
             self.get_logger().error(f"record/command {msg.data}: {why}")
 
     def _on_note(self, msg: String) -> None:
         self._note = msg.data
 
-    def _obey(self, word: str) -> tuple[bool, str]:
-        """Do what one word asks; whether it could be done, and the bag or the reason."""
+    def _obey(self, word: str, said_ns: int | None = None) -> tuple[bool, str]:
+        """Do what one word asks, said now or then; whether it could be done, and the bag or the reason."""
         if not self._active:
             return False, "recorder_node is not active"
         if word == "start":
             return self._start()
         if self._recording is None or self._ending is not None:
             return False, "no episode is being recorded"
-        self._end(_ENDS[word])
+        self._end(_ENDS[word], said_ns or time.time_ns())
         return True, str(self._recording.path)
 
     def _start(self) -> tuple[bool, str]:
         if self._ending is not None:
-            self._finish(self._ending[0])
+            self._finish("unknown")
         if self._recording is not None:
             return False, f"{self._recording.path} is still being recorded: end it first"
         self._discover()
@@ -140,20 +155,18 @@ class RecorderNode(ManagedNode):
                 False,
                 f"nothing arrives on {', '.join(silent)}: its publisher is there, its messages are not (yet)",
             )
-        path = self._folder / f"{self._config.prefix}_{self._next:05}"
+        path = self._folder / f"{self._config.prefix}_{_next_index(self._folder, self._config.prefix):05}"
         try:
             self._recording = Recording(path, self._config, self._facts())
         except BagError as error:
             self._problem = str(error)
             return False, self._problem
-        self._next += 1
         self._problem = ""
         self._sources.lost.clear()
         self._began_ns = now_ns = time.time_ns()
         for source in self._sources.found.values():
             self._recording.add_topic(source.topic, source.type_name, source.qos)
-            if source.topic in self._latched:  # said before the episode, and still true
-                data, sent_ns = self._latched[source.topic]
+            for data, sent_ns in self._latched.get(source.topic, {}).items():  # said before, and still true
                 self._recording.put(source.topic, data, now_ns, sent_ns)
         self.get_logger().info(f"recording {path}")
         self._say("recording", bag=str(path))
@@ -167,29 +180,34 @@ class RecorderNode(ManagedNode):
         now_s = time.monotonic()
         return [name for name in names if now_s - self._heard_s.get(name, -1e9) > _SILENT_S]
 
-    def _end(self, outcome: str) -> None:
-        """Messages sent until now may still be under way."""
-        self._ending = (outcome, time.time_ns(), time.monotonic() + self._config.settle_s)
+    def _end(self, outcome: str, said_ns: int) -> None:
+        """Messages sent until then may still be under way; what is said of the episode is what was known then."""
+        until_s = time.monotonic() + self._config.settle_s
+        self._ending = self._ending or _Ending(outcome, said_ns, until_s, self._facts())
 
     def _end_when_settled(self) -> None:
-        if self._ending is not None and time.monotonic() >= self._ending[2]:
-            self._finish(self._ending[0])
+        if self._ending is not None and time.monotonic() >= self._ending.until_s:
+            self._finish("unknown")
 
     def _finish(self, outcome: str) -> None:
-        recording, self._recording, self._ending = self._recording, None, None
+        """End the bag as was asked; with `outcome` where nobody did."""
+        recording, ending = self._recording, self._ending
+        self._recording, self._ending = None, None
         if recording is None or self._sources is None:
             return
+        outcome, facts = (ending.outcome, ending.facts) if ending else (outcome, self._facts())
+        lost = dict(self._sources.lost)
         try:
-            recording.close(
-                {**self._facts(), "outcome": outcome, "lost": json.dumps(dict(self._sources.lost))}
-            )
+            recording.close({**facts, "outcome": outcome, "lost": json.dumps(lost)})
             self._problem = recording.problem
         except BagError as error:
             self._problem = str(error)
-        dropped = sum(recording.dropped.values())
+        dropped = sum(recording.dropped.values()) + sum(lost.values())
         text = f"{recording.path}: {outcome}, {recording.written} messages"
         if dropped or self._problem:
-            self.get_logger().error(f"{text}, {dropped} dropped; {self._problem or 'the disk is too slow'}")
+            self.get_logger().error(
+                f"{text}, {dropped} lost; {self._problem or 'this machine or its disk is too slow'}"
+            )
         else:
             self.get_logger().info(text)
         self._note = self._config.note
@@ -199,6 +217,7 @@ class RecorderNode(ManagedNode):
             outcome=outcome,
             messages=recording.written,
             dropped=dict(recording.dropped),
+            lost=lost,
             problem=self._problem,
         )
 
@@ -214,27 +233,37 @@ class RecorderNode(ManagedNode):
     def _on_message(self, topic: str, data: bytes, received_ns: int, sent_ns: int) -> None:
         self._heard_s[topic] = time.monotonic()
         if self._sources is not None and self._sources.found[topic].is_latched:
-            self._latched[topic] = (data, sent_ns)
-            self._learn(topic, data)
+            self._keep_latched(topic, data, sent_ns)
             if self._recording is not None:  # said before the episode, and still true
                 received_ns = max(received_ns, self._began_ns)
         if self._recording is None or not self._belongs(received_ns, sent_ns):
             return
         self._recording.put(topic, data, received_ns, sent_ns)
         if self._config.stop_with_episode and topic == self.resolve_topic_name("episode/result"):
-            success = json.loads(deserialize_message(data, String).data)["success"]
-            self._end("success" if success else "failure")
+            result = json_object(deserialize_message(data, String).data)
+            if isinstance(result.get("success"), bool):
+                self._end("success" if result["success"] else "failure", _by_our_clock(sent_ns, received_ns))
+
+    def _keep_latched(self, topic: str, data: bytes, sent_ns: int) -> None:
+        """For the bags to come: of an episode topic the newest, of others (/tf_static) what several may have said."""
+        name = topic.removeprefix(self.resolve_topic_name("episode/"))
+        for known, kind in (("task", String), ("seed", Int64)):
+            if name == known:
+                self._known[name] = str(deserialize_message(data, kind).data)
+        if name in ("success", "result"):  # of the episode before
+            return
+        kept = self._latched.setdefault(topic, {})
+        if name != topic:
+            kept.clear()
+        kept.pop(data, None)
+        kept[data] = sent_ns
+        while len(kept) > _LATCHED:
+            kept.pop(next(iter(kept)))
 
     def _belongs(self, received_ns: int, sent_ns: int) -> bool:
         """Whether a message is part of the episode, and not of the time before it or after it."""
-        # The sender's clock may be another machine's.
-        known_ns = sent_ns if abs(received_ns - sent_ns) < _SAME_CLOCK_NS else received_ns
-        return received_ns >= self._began_ns and (self._ending is None or known_ns <= self._ending[1])
-
-    def _learn(self, topic: str, data: bytes) -> None:
-        for name, kind in (("task", String), ("seed", Int64)):
-            if topic == self.resolve_topic_name(f"episode/{name}"):
-                self._known[name] = str(deserialize_message(data, kind).data)
+        sent_ns = _by_our_clock(sent_ns, received_ns)
+        return received_ns >= self._began_ns and (self._ending is None or sent_ns <= self._ending.said_ns)
 
     def _discover(self) -> None:
         assert self._sources is not None
@@ -263,6 +292,8 @@ class RecorderNode(ManagedNode):
         }
         if self._problem:
             return ERROR, self._problem, values
+        if sources and sources.refused:
+            return ERROR, "; ".join(f"{topic}: {why}" for topic, why in sources.refused.items()), values
         if recording and (recording.dropped or sum(sources.lost.values() if sources else ())):
             return ERROR, f"messages are lost: {dict(recording.dropped)} dropped", values
         if recording and recording.backlog_s > _SLOW_DISK_S:
@@ -271,6 +302,11 @@ class RecorderNode(ManagedNode):
         if missing:
             return WARN, f"nobody publishes {', '.join(missing)}", values
         return OK, "recording" if recording else "idle", values
+
+
+def _by_our_clock(sent_ns: int, received_ns: int) -> int:
+    """When a message was sent; the sender's clock may be another machine's."""
+    return sent_ns if abs(received_ns - sent_ns) < _SAME_CLOCK_NS else received_ns
 
 
 def _next_index(folder: Path, prefix: str) -> int:

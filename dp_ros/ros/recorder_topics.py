@@ -72,21 +72,26 @@ class Sources:
                 continue
             profile = _profile([info.qos_profile for info in infos], "image_raw" in topic)
             known = self.found.get(topic)
+            if known and known.type_name != infos[0].topic_type:
+                self._refuse(
+                    topic, f"is now {infos[0].topic_type}, and was {known.type_name}: restart the recorder"
+                )
+                continue
             if known and (known.profile.reliability, known.profile.durability) == (
                 profile.reliability,
                 profile.durability,
             ):
                 continue
-            try:
-                source = self._subscribe(topic, infos[0].topic_type, profile, infos)
-            except (BagError, ImportError, AttributeError) as error:
-                self.refused[topic] = f"{infos[0].topic_type} cannot be recorded ({error})"
-                self._node.get_logger().error(f"{topic}: {self.refused[topic]}")
-                continue
             if known:
+                self._drain(known)
                 self._node.destroy_subscription(known.subscription)
-            self.found[topic] = source
-            changed.append(source)
+            try:
+                self.found[topic] = self._subscribe(topic, infos[0].topic_type, profile, infos)
+            except (BagError, ImportError, AttributeError, RuntimeError) as error:
+                self.found.pop(topic, None)
+                self._refuse(topic, f"{infos[0].topic_type} cannot be recorded ({error})")
+                continue
+            changed.append(self.found[topic])
         return changed
 
     def missing(self, required: Sequence[str]) -> list[str]:
@@ -97,10 +102,17 @@ class Sources:
     def drain(self) -> None:
         """Take what has arrived and was not yet called back with: there may be no more spinning."""
         for source in self.found.values():
-            subscription = source.subscription
-            with subscription.handle:
-                while (taken := subscription.handle.take_message(subscription.msg_type, True)) is not None:
-                    subscription.callback(*taken)
+            self._drain(source)
+
+    def _drain(self, source: Source) -> None:
+        subscription = source.subscription
+        with subscription.handle:
+            while (taken := subscription.handle.take_message(subscription.msg_type, True)) is not None:
+                subscription.callback(*taken)
+
+    def _refuse(self, topic: str, why: str) -> None:
+        self.refused[topic] = why
+        self._node.get_logger().error(f"{topic}: {why}")
 
     def close(self) -> None:
         for source in self.found.values():

@@ -65,6 +65,12 @@ class TopicMap(Config):
     )
     expert_gripper: Topic = "expert/gripper"
 
+    @model_validator(mode="after")
+    def _cameras_differ(self) -> TopicMap:
+        if len(set(self.cameras.values())) != len(self.cameras):
+            raise ValueError(f"cameras {self.cameras} names one topic twice")
+        return self
+
     def absolute(self, topic: str) -> str:
         """The topic's full name, as it stands in a bag."""
         return topic if topic.startswith("/") else f"/{self.namespace.strip('/')}/{topic}".replace("//", "/")
@@ -81,6 +87,9 @@ class AuditConfig(Config):
     max_skew_s: float = Field(
         0.05, gt=0, description="longest time from a picture to the nearest measured pose [s]"
     )
+    max_latency_s: float = Field(
+        0.5, gt=0, description="longest usual time from a sample's stamp to its receipt [s]"
+    )
     min_duration_s: float = Field(0.1, ge=0, description="shortest time that all streams cover [s]")
 
 
@@ -93,6 +102,9 @@ class ConvertConfig(Config):
     height_px: int = Field(0, ge=0, le=480, description="0: as recorded")
     max_age_s: float = Field(
         0.1, gt=0, description="oldest sample a frame may hold [s]; lockstep bags allow none"
+    )
+    hold_commands: bool = Field(
+        False, description="a command holds until the next, however old: for sources that send changes only"
     )
     as_arrived: bool = Field(
         False, description="hold what had arrived by the tick, not what was stamped by then"

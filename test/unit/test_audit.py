@@ -128,3 +128,47 @@ def test_latency_that_a_frame_would_show_is_noted() -> None:
     audit = verdict(**{"camera left": (at, at + 40)})
     assert audit.passed
     assert audit.notes[0].startswith("camera left arrives 40 ms after its stamp: --as-arrived")
+
+
+def test_a_camera_that_dies_before_the_others_fails() -> None:
+    at = np.arange(101) * PERIOD_MS
+    assert verdict(**{"camera left": at[:60]}).reasons == ("camera left: ends 0.41 s before the others",)
+    assert verdict(**{"camera left": at[50:]}).reasons == ("camera left: begins 0.50 s after the others",)
+
+
+@pytest.mark.parametrize(("latency_ms", "passes"), [(-300, False), (-20, True), (400, True), (3000, False)])
+def test_a_clock_that_is_ahead_or_far_behind_fails(latency_ms: float, passes: bool) -> None:
+    """The live node refuses samples of its future, and would hold for those that come too late."""
+    at = np.arange(101) * PERIOD_MS
+    audit = verdict(**{"camera left": (at, at + latency_ms)})
+    assert audit.passed == passes
+    if not passes:
+        assert audit.reasons == (f"camera left: arrives {latency_ms} ms after its stamp",)
+
+
+def test_a_clock_that_is_set_back_fails_though_few_samples_lie_behind() -> None:
+    at = np.arange(3000) * PERIOD_MS
+    back = np.where(np.arange(3000) >= 1500, at - 300.0, at)
+    others = dict.fromkeys(("ee_pose", "gripper", "command_pose"), at)
+    audit = verdict(**others, **{"camera left": (back, at + 2)})
+    assert audit.streams["camera left"].out_of_order / 3000 < 0.02
+    assert "camera left: its clock was set back" in audit.reasons
+
+
+def test_commands_may_pause_and_come_at_any_rate() -> None:
+    """A person lets go, a planner sends what it likes; what is lost of the ticks, conversion tells."""
+    at = np.arange(101) * PERIOD_MS
+    assert verdict(command_pose=np.delete(at, range(30, 80))).passed
+    assert "pauses for up to 0.51 s" in verdict(command_pose=np.delete(at, range(30, 80))).notes[0]
+    rng = np.random.default_rng(0)
+    assert verdict(command_pose=np.cumsum(rng.choice([10.0, 20.0, 30.0], 50))).passed
+
+
+def test_messages_that_cannot_be_used_are_counted() -> None:
+    assert verdict(facts={"unreadable": {"gripper": 1}}).passed
+    assert verdict(facts={"unreadable": {"gripper": 5}}).reasons == ("gripper: 5 messages cannot be used",)
+
+
+def test_in_lockstep_the_first_observation_may_be_repeated() -> None:
+    at = np.arange(101) * PERIOD_MS
+    assert verdict(facts={"lockstep": True}, **{"camera left": np.concatenate([np.zeros(6), at])}).passed

@@ -69,6 +69,7 @@ def test_a_frame_holds_the_newest_sample_that_is_not_of_its_future(
     late = rng.integers(0, 60, (10, 400)) * MS
     streams = ("camera left", "ee_pose", "gripper", "command_pose", "command_gripper")
     drop = {name: set(rng.integers(1, 119, 6).tolist()) for name in streams}
+    drop["command_gripper"] = drop["command_pose"]  # one without the other is no command
     path = bag_maker.episode(
         tmp_path / "bag",
         ticks=120,
@@ -134,7 +135,7 @@ def test_as_arrived_is_refused_where_the_clocks_differ(tmp_path: Path, bag_maker
 
 
 def test_the_frames_a_policy_node_had_are_made_again(tmp_path: Path, bag_maker) -> None:
-    """Its ticks, and the samples that it says it had, though newer ones were stamped by then."""
+    """Its ticks while it drove, and the samples that it says it had, though newer ones were stamped by then."""
     ticks = BEGIN_NS + np.arange(10, 30) * PERIOD_NS + 3 * MS
     names = ("camera left", "ee_pose", "gripper")
     ages_ms = {"camera left": 28.0, "ee_pose": 3.0, "gripper": 15.5}
@@ -149,9 +150,14 @@ def test_the_frames_a_policy_node_had_are_made_again(tmp_path: Path, bag_maker) 
     path = bag_maker.episode(tmp_path / "bag", ticks=40, extra=record)
     run(path, tmp_path / "data")
     found, values = episodes.load(tmp_path / "data"), bag_maker.values(0, 40, ("left",), (36, 40))
-    np.testing.assert_array_equal(found.images["left"], values["left"][8:28])
-    np.testing.assert_array_equal(found.ee_pose, values["ee_pose"][10:30])
-    np.testing.assert_array_equal(found.gripper, values["gripper"][9:29])
+    by_stamp, after = np.arange(10), np.arange(31, 40)  # before it drove, and once a period has passed since
+
+    def rows(first: int) -> np.ndarray:
+        return np.concatenate([by_stamp, np.arange(first, first + 20), after])
+
+    np.testing.assert_array_equal(found.images["left"], values["left"][rows(8)])
+    np.testing.assert_array_equal(found.ee_pose, values["ee_pose"][rows(10)])
+    np.testing.assert_array_equal(found.gripper, values["gripper"][rows(9)])
     assert found.attributes["bags"][0]["frames"] == "as the policy node had them"
 
 
@@ -166,6 +172,165 @@ def test_a_frame_of_which_a_sample_is_not_in_the_bag_is_left_out(tmp_path: Path,
     )
     run(path, tmp_path / "data", accept_failed=True)
     assert episodes.load(tmp_path / "data").episode_ends.tolist() == [20, 39]
+
+
+def test_a_policy_of_another_rate_is_not_resampled(tmp_path: Path, bag_maker) -> None:
+    names = ("camera left", "ee_pose", "gripper")
+    record = [
+        ("/policy/ages", at, bag_maker.joints(at, position=[0.0] * 3, names=names))
+        for at in range(BEGIN_NS, BEGIN_NS + 40 * PERIOD_NS, PERIOD_NS)
+    ]
+    path = bag_maker.episode(tmp_path / "bag", extra=record)
+    with pytest.raises(BagError, match=r"the policy ran at 80.0 Hz, not at 20: give --rate"):
+        run(path, tmp_path / "data", rate_hz=20.0)
+
+
+def test_a_camera_that_the_policy_did_not_look_at_is_taken_by_stamp(tmp_path: Path, bag_maker) -> None:
+    names = ("camera left", "ee_pose", "gripper")
+    record = [
+        ("/policy/ages", at, bag_maker.joints(at, position=[0.0125, 0.0, 0.0], names=names))
+        for at in range(BEGIN_NS + PERIOD_NS, BEGIN_NS + 40 * PERIOD_NS, PERIOD_NS)
+    ]
+    path = bag_maker.episode(tmp_path / "bag", extra=record, cameras=("left", "right"))
+    run(path, tmp_path / "data")
+    found, values = episodes.load(tmp_path / "data"), bag_maker.values(0, 40, ("left", "right"), (36, 40))
+    np.testing.assert_array_equal(found.images["left"][-39:], values["left"][:39])
+    np.testing.assert_array_equal(found.images["right"][-39:], values["right"][1:])
+
+
+def test_a_command_of_which_one_message_was_lost_is_none(tmp_path: Path, bag_maker) -> None:
+    """Nobody executed the new position with the old gripper."""
+    path = bag_maker.episode(
+        tmp_path / "bag", dropped=lambda stream, i: stream == "command_gripper" and i == 20
+    )
+    run(path, tmp_path / "data")
+    assert episodes.load(tmp_path / "data").episode_ends.tolist() == [20, 39]
+
+
+def test_commands_sent_on_change_are_held_where_asked(tmp_path: Path, bag_maker) -> None:
+    once = lambda stream, i: stream == "command_gripper" and i % 20 != 0  # noqa: E731
+    path = bag_maker.episode(tmp_path / "bag", ticks=60, dropped=once)
+    result = run(path, tmp_path / "short")
+    assert result.sparse[0][1] < 0.5  # and the command says so
+    run(path, tmp_path / "held", hold_commands=True)
+    found, values = episodes.load(tmp_path / "held"), bag_maker.values(0, 60, ("left",), (36, 40))
+    np.testing.assert_array_equal(found.command[:, 3], values["command"][np.arange(41) // 20 * 20, 3])
+
+
+def test_one_topic_may_have_two_roles(tmp_path: Path, bag_maker) -> None:
+    """A robot whose joint states hold the measured opening and the commanded effort."""
+    both = [
+        (
+            "/joints",
+            BEGIN_NS + i * PERIOD_NS,
+            bag_maker.joints(BEGIN_NS + i * PERIOD_NS, position=[0.7], effort=[-0.2]),
+        )
+        for i in range(40)
+    ]
+    path = bag_maker.episode(tmp_path / "bag", extra=both)
+    run(path, tmp_path / "data", topics__gripper="joints", topics__command_gripper="joints")
+    found = episodes.load(tmp_path / "data")
+    assert set(found.gripper) == {0.7}
+    assert set(found.command[:, 3]) == {-0.2}
+
+
+@pytest.mark.parametrize("spoilt", ["size", "bytes", "joint"])
+def test_messages_the_node_cannot_use_are_left_out_and_counted(
+    tmp_path: Path, bag_maker, spoilt: str
+) -> None:
+    """One of 60 is a gap like any other; a bag full of them is refused, and the others are converted."""
+
+    def spoil(folder: Path, which: range) -> None:
+        extra = []
+        for i in which:
+            at = BEGIN_NS + i * PERIOD_NS
+            if spoilt == "joint":
+                extra.append(("/gripper/state", at + MS, bag_maker.joints(at)))
+            elif spoilt == "size":
+                odd = np.zeros((36, 80, 3), np.uint8)
+                extra.append(("/camera/left/image_raw", at + MS, bag_maker.image(at, odd)))
+            else:
+                kind, msg = bag_maker.image(at, np.zeros((36, 40, 3), np.uint8))
+                msg.data = msg.data[:100]
+                extra.append(("/camera/left/image_raw", at + MS, (kind, msg)))
+        stream = "gripper" if spoilt == "joint" else "camera left"
+        bag_maker.episode(
+            folder,
+            ticks=60,
+            extra=extra,
+            dropped=lambda name, i: name == stream and i in which,
+            seed=len(which),
+        )
+
+    spoil(tmp_path / "bags/a", range(20, 21))
+    spoil(tmp_path / "bags/b", range(20, 30))
+    bag_maker.episode(tmp_path / "bags/c", ticks=60)
+    result = run(tmp_path / "bags", tmp_path / "data")
+    assert result.episodes == 2
+    ((path, why),) = result.refused
+    assert path.name == "b"
+    assert "10 messages cannot be used" in why
+    found, values = episodes.load(tmp_path / "data"), bag_maker.values(1, 60, ("left",), (36, 40))
+    if spoilt == "joint":
+        np.testing.assert_array_equal(found.gripper[19:22], values["gripper"][[19, 19, 21]])
+    else:
+        np.testing.assert_array_equal(found.images["left"][19:22], values["left"][[19, 19, 21]])
+
+
+def test_a_clock_that_was_set_by_hours_does_not_make_hours_of_ticks(tmp_path: Path, bag_maker) -> None:
+    later = [
+        (topic, at + 1, message)
+        for at in (BEGIN_NS + 10**15, BEGIN_NS + 10**15 + PERIOD_NS)
+        for topic, message in (
+            ("/camera/left/image_raw", bag_maker.image(at, np.zeros((36, 40, 3), np.uint8))),
+            ("/ee_pose", bag_maker.pose(at, [0.0, 0.0, 0.0])),
+            ("/gripper/state", bag_maker.joints(at, position=[0.0])),
+            ("/command/ee_pose", bag_maker.pose(at, [0.0, 0.0, 0.0])),
+            ("/command/gripper", bag_maker.joints(at, effort=[0.0])),
+        )
+    ]
+    path = bag_maker.episode(tmp_path / "bag", extra=later)
+    with pytest.raises(BagError, match="a gap of 999999512 ms"):
+        run(path, tmp_path / "data")
+    run(path, tmp_path / "data", accept_failed=True)
+    assert episodes.load(tmp_path / "data").episode_ends[0] >= 40
+
+
+def test_a_bag_of_another_outcome_takes_no_camera_away(tmp_path: Path, bag_maker) -> None:
+    bag_maker.episode(tmp_path / "bags/a", cameras=("left", "right"), custom={"outcome": "success"})
+    bag_maker.episode(tmp_path / "bags/b", custom={"outcome": "discarded"})
+    run(tmp_path / "bags", tmp_path / "data")
+    assert set(episodes.load(tmp_path / "data").images) == {"left", "right"}
+
+
+def test_a_file_of_a_bag_keeps_what_was_said_of_it(tmp_path: Path, bag_maker) -> None:
+    path = bag_maker.episode(tmp_path / "bag", custom={"outcome": "discarded"})
+    (file,) = path.glob("*.mcap")
+    alone = file.rename(tmp_path / "alone.mcap")
+    with pytest.raises(BagError, match="its outcome is discarded"):
+        run(alone, tmp_path / "data")
+
+
+def test_a_bag_labelled_later_is_added_behind_the_others(tmp_path: Path, bags: Path, bag_maker) -> None:
+    """A killed recording in the middle, repaired and labelled after the others were converted; and a note since."""
+    from dp_ros.data.bag_reader import read_metadata
+    from dp_ros.data.bag_writer import write_metadata
+
+    def say(bag: Path, **custom: str) -> None:
+        metadata = read_metadata(bag)
+        metadata["custom_data"] = {**(metadata["custom_data"] or {}), **custom}
+        write_metadata(bag, metadata)
+
+    say(bags / "episode_1", outcome="unknown")
+    assert run(bags, tmp_path / "data").episodes == 4
+    say(bags / "episode_1", outcome="success")
+    say(bags / "episode_0", note="a remark")
+    assert run(bags, tmp_path / "data").new_bags == 1
+    found = episodes.load(tmp_path / "data")
+    assert [bag["name"] for bag in found.attributes["bags"]] == [f"episode_{i}" for i in (0, 2, 3, 4, 1)]
+    np.testing.assert_array_equal(
+        found.images["left"][-10:], bag_maker.values(1, 10, ("left", "right"), (36, 40))["left"]
+    )
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
