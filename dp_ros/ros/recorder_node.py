@@ -246,7 +246,7 @@ class RecorderNode(ManagedNode):
 
     def _keep_latched(self, topic: str, data: bytes, sent_ns: int) -> None:
         """For the bags to come: of an episode topic the newest, of others (/tf_static) what several may have said."""
-        name = topic.removeprefix(self.resolve_topic_name("episode/"))
+        name = topic.removeprefix(self.resolve_topic_name("episode/task").removesuffix("task"))
         for known, kind in (("task", String), ("seed", Int64)):
             if name == known:
                 self._known[name] = str(deserialize_message(data, kind).data)

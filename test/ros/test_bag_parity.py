@@ -185,21 +185,22 @@ def test_live_frames_and_converted_frames_are_identical(
     dataset = episodes.load(tmp_path / "data")
     episode = read_episode(bag, TopicMap())
     ticks = frames_of(episode, config)
+    said = {tick_ns for tick_ns, _ in episode.ages}
+    driven = np.array([stamp_ns in said for stamp_ns in ticks.stamps_ns])  # not before it drove, or between
     with np.load(live_file) as live:
-        for row, stamp_ns in enumerate(ticks.stamps_ns):
+        for row in np.flatnonzero(driven):
+            stamp_ns = ticks.stamps_ns[row]
             np.testing.assert_array_equal(dataset.images["gripperPOV"][row], live[f"{stamp_ns}/images"][0])
             np.testing.assert_array_equal(
                 np.append(dataset.ee_pose[row], dataset.gripper[row]), live[f"{stamp_ns}/state"]
             )
-        seen = {int(name.partition("/")[0]) for name in live.files}
-    said = [tick_ns for tick_ns, _ in episode.ages]
-    assert set(said) <= seen
+        assert said <= {int(name.partition("/")[0]) for name in live.files}
     # On a busy machine a timer may miss ticks, and a frame between two holes is no episode.
-    assert len(ticks) > 0.7 * len(said) > 100
+    assert driven.sum() > 0.7 * len(said) > 100
 
     # Lateness was real: by stamps alone, other pictures would have been chosen for some frames.
     by_stamp = np.sort(episode.cameras["gripperPOV"].stamps_ns)
-    newest = by_stamp[np.searchsorted(by_stamp, ticks.stamps_ns, side="right") - 1]
-    held = episode.cameras["gripperPOV"].stamps_ns[ticks.pictures["gripperPOV"]]
+    newest = by_stamp[np.searchsorted(by_stamp, ticks.stamps_ns[driven], side="right") - 1]
+    held = episode.cameras["gripperPOV"].stamps_ns[ticks.pictures["gripperPOV"][driven]]
     assert (held < newest).mean() > 0.05
     assert (np.diff(episode.cameras["gripperPOV"].stamps_ns) < 0).any()
