@@ -10,15 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from mcap.reader import make_reader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 
+from dp_ros.schema.bags import Outcome
+
 METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` where metadata.yaml is lost
-OUTCOMES = ("success", "failure", "discarded", "unknown")
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _FILES = (".mcap", ".db3")
 
 
