@@ -37,7 +37,8 @@ def settings(
 def provenance(checkpoint: str | Path, command: str = "") -> dict[str, Any]:
     """Of the weights, the software and the machine's shape; no names of machines or folders but the checkpoint's."""
     config = read_config(checkpoint)
-    training = {key: value for key, value in config.get("training", {}).items() if key != "config"}
+    left_out = ("config", "history")
+    training = {key: value for key, value in config.get("training", {}).items() if key not in left_out}
     return {
         "command": command,
         "dp_ros": __version__,

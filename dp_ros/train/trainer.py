@@ -25,6 +25,7 @@ from dp_ros.schema import PolicyConfig, TrainConfig
 from dp_ros.train.batches import Batches, Prefetch, TensorBatch
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.errors import TrainingError, TrainingPaused
+from dp_ros.train.history import History
 from dp_ros.train.parameter_groups import parameter_groups
 from dp_ros.train.run_state import STATE, read_state, restore, write_state
 from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
@@ -97,6 +98,7 @@ class Trainer:
         self.batches = Batches(config, windows, rows, self.ranks.part)
         self.validator = Validator(config, windows, held_out) if len(held_out) else None
         self.best_score = math.inf
+        self.history = History()
         self.stats = windows.stats(rows)
         self.batches_per_epoch = self.batches.per_epoch
         self.steps = config.steps or config.epochs * self.batches_per_epoch  # type: ignore[operator]
@@ -137,7 +139,9 @@ class Trainer:
                     began = time.perf_counter()
                     stop = float(signals.requested), float(time_is_over())
                     loss, compute, (interrupted, over) = self._train_step(batch_of(self.step), stop)
-                    seconds += time.perf_counter() - began
+                    spent = time.perf_counter() - began
+                    seconds += spent
+                    self.history.seconds += spent
                     compute_s += compute
                     losses.append(loss)
                     if self._due(self.config.log_every):
@@ -147,6 +151,7 @@ class Trainer:
                         )  # fmt: skip
                         for name in ("loss", "lr", "step_s", "compute_share"):
                             log(name, getattr(progress, name), self.step)
+                        self.history.loss.append((self.step, progress.loss))
                         if on_progress:
                             on_progress(progress)
                         losses, seconds, compute_s, since = [], 0.0, 0.0, self.step
@@ -219,6 +224,7 @@ class Trainer:
     def _validate(self, validator: Validator) -> Validation:
         """Measure the EMA; where it is the nearest so far, it becomes `best/`."""
         measured = validator.measure(self.ema, self.step, self.device)
+        self.history.validation.append((self.step, measured.loss))
         if measured.score < self.best_score:
             self._write(BEST, {"validation": measured.as_dict()})
             self.best_score = measured.score
@@ -240,6 +246,8 @@ class Trainer:
             **self.provenance,
             "step": self.step,
             "config": self.config.model_dump(mode="json", exclude={"policy"}),
+            "hardware": self._hardware(),
+            "history": self.history.as_dict(),
             **more,
         }
         try:
@@ -248,6 +256,7 @@ class Trainer:
                     "step": str(self.step),
                     "best_score": repr(self.best_score),
                     "config": self._fingerprint(),
+                    "history": self.history.dumps(),
                 }
                 write_state(self.run_dir, self.policy, self.ema, self.optimizer, metadata)
             if isinstance(self.ema, DiffusionPolicy):  # a baseline is compared, never served
@@ -262,6 +271,16 @@ class Trainer:
         state, metadata = read_state(self.run_dir, self._fingerprint())
         restore(state, self.policy, self.ema, self.optimizer, self.device)
         self.step, self.best_score = int(metadata["step"]), float(metadata["best_score"])
+        self.history = History(metadata["history"])
+
+    def _hardware(self) -> str:
+        """What the run trains on, as a table would say it."""
+        count = self.ranks.count
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+            return name if count == 1 else f"{count} x {name}"
+        threads = torch.get_num_threads() * count
+        return "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
 
     def _fingerprint(self) -> str:
         """What must agree for a resumed run to be the same run."""

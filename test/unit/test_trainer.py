@@ -102,6 +102,10 @@ def test_resumed_run_is_the_run_that_was_never_stopped_to_the_last_bit(
     assert_same(state(resumed), state(whole))
     weights = [load_file(t.run_dir / "checkpoint" / "policy.safetensors") for t in (whole, resumed)]
     assert_same(*weights)
+    a, b = (read_config(t.run_dir / "checkpoint")["training"]["history"] for t in (whole, resumed))
+    assert a["loss"] == b["loss"]
+    assert [step for step, _ in a["loss"]] == list(range(1, 10))
+    assert a["seconds"] > 0 < b["seconds"]
 
 
 @each_network

@@ -165,6 +165,8 @@ def test_best_is_the_averaged_policy_of_the_lowest_score_and_survives_a_resume(
     assert all(torch.equal(a[name], b[name]) for name in a)
     again = json.loads((resumed.run_dir / "best" / "config.json").read_text())["training"]
     assert again["validation"] == kept["validation"]
+    curve = read_config(resumed.run_dir / "checkpoint")["training"]["history"]["validation_loss"]
+    assert [step for step, _ in curve] == [2, 4, 6, 8, 10, 12]
 
 
 def test_without_validation_there_is_no_best(
