@@ -18,7 +18,7 @@ def pack(
     dtype: Annotated[str, typer.Option(help="f16 halves the size of f32; both are served in f32.")] = "f16",
 ) -> None:
     """Copy a checkpoint, its weights in half precision, with a card that awaits its measurements."""
-    from dp_ros.evaluation.card import card_text, write_card
+    from dp_ros.evaluation.card import write_card
     from dp_ros.policy.checkpoint import DTYPES, load_checkpoint, read_config, save_checkpoint
 
     if dtype not in DTYPES:
@@ -27,7 +27,7 @@ def pack(
     config = read_config(source)
     policy = load_checkpoint(source)
     save_checkpoint(policy, out, scene=config["scene"], training=config["training"], dtype=dtype)
-    write_card(out, card_text(out, out.name))
+    write_card(out, out.name)
     print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
 
 
@@ -36,7 +36,7 @@ def card(
     report: Annotated[list[Path], typer.Option(help="What `dp_ros eval --json` wrote; repeat.")],
 ) -> None:
     """Write what was measured into the checkpoint's card.md."""
-    from dp_ros.evaluation.card import card_text, write_card
+    from dp_ros.evaluation.card import write_card
     from dp_ros.policy.checkpoint_config import policy_config
 
     folder = find_checkpoint(checkpoint)
@@ -52,7 +52,7 @@ def card(
             raise CliError(
                 f"{path}: is of {reports[-1]['checkpoint']} on {reports[-1]['task']}, not of {folder.name}"
             )
-    write_card(folder, card_text(folder, folder.name, reports))
+    write_card(folder, folder.name, reports)
     print(folder / "card.md")
 
 

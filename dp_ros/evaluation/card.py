@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dp_ros.evaluation.plots import learning_curve
+from dp_ros.policy.checkpoint import CARD
 from dp_ros.policy.checkpoint_config import policy_config, read_config
+
+CURVE = "curve.png"
 
 
 def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -46,10 +50,11 @@ def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]
         f"{training.get('step')} steps of {settings.get('batch_size')} windows, "
         f"{settings.get('noise_samples')} diffusion targets each; learning rate {settings.get('lr')}, "
         f"{settings.get('precision')}, seed {settings.get('seed')}; "
-        f"dp_ros {training.get('dp_ros')}, commit {training.get('commit', 'unknown')}.",
+        f"dp_ros {training.get('dp_ros')}, commit {training.get('commit', 'unknown')}.{_effort(training)}",
         "",
         f"    {train_command(training)}",
         "",
+        *([f"![Loss over the steps]({CURVE})", ""] if training.get("history") else []),
         "## Measured",
         "",
     ]
@@ -71,11 +76,27 @@ def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]
     return "\n".join(lines) + "\n"
 
 
-def write_card(folder: str | Path, text: str) -> None:
-    """Replace card.md; a reader sees the old one or the new one."""
-    staging = Path(folder) / ".card.md"
-    staging.write_text(text)
-    os.replace(staging, Path(folder) / "card.md")
+def write_card(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Replace card.md, and the picture of the loss that it shows; a reader sees the old ones or the new ones."""
+    folder = Path(folder)
+    history = read_config(folder)["training"].get("history")
+    if history:
+        _replace(folder / CURVE, learning_curve(history))
+    _replace(folder / CARD, card_text(folder, name, reports).encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    staging = path.with_name(f".{path.name}")
+    staging.write_bytes(content)
+    os.replace(staging, path)
+
+
+def _effort(training: Mapping[str, Any]) -> str:
+    """How long it took, on what; "" where the run did not keep it."""
+    history = training.get("history")
+    if not history:
+        return ""
+    return f" {history['seconds'] / 60:.0f} minutes on {training['hardware']}; last loss {history['loss'][-1][1]:.3f}."
 
 
 def collect_command(data: Mapping[str, Any]) -> str:

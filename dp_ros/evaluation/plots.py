@@ -1,4 +1,6 @@
-"""The report's pictures as inline SVG: no ids in common, no addresses of others, words that a screen reader reads."""
+"""The report's pictures as inline SVG: no ids in common, no addresses of others, words that a screen reader reads.
+And the one of a model's card, a PNG: where cards are shown, not every reader draws SVG.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +50,22 @@ def svg(name: str, says: str, draw: Callable[[Figure], None], height_in: float =
     text = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", text, count=5)
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(says)}"', 1)
+
+
+def learning_curve(history: Mapping[str, Any]) -> bytes:
+    """The loss over the steps, and that of held-out episodes where a checkpoint's history has it: a PNG."""
+    with matplotlib.rc_context({**_RC}):
+        figure = Figure(figsize=(WIDTH_IN, 2.4), layout="constrained")
+        axes = figure.subplots()
+        for key, label, style in (("loss", "trained on", "-"), ("validation_loss", "held out", "o--")):
+            if history.get(key):
+                axes.plot(*zip(*history[key], strict=True), style, lw=1.4, ms=4, label=label)
+        axes.set(xlabel="step", ylabel="loss", yscale="log")
+        if history.get("validation_loss"):
+            axes.legend()
+        written = io.BytesIO()
+        figure.savefig(written, format="png", dpi=110, metadata={"Software": None})
+    return written.getvalue()
 
 
 def actions(name: str, trace: Trace, title: str, rate_hz: float) -> str:
