@@ -173,16 +173,20 @@ def evaluation(
     max_steps: Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")] = 40,
     json_path: JsonPath = None,
 ) -> None:
-    """Episodes on several processes against one that has all threads, interleaved: ticks a second."""
+    """Episodes on several processes against one, interleaved: ticks a second."""
     from dp_ros.cli.bench_eval import compare_jobs
     from dp_ros.cli.console import find_checkpoint
 
     data = compare_jobs(find_checkpoint(checkpoint), jobs, rounds, max_steps)
-    one, many = data["one"], data["many"]
+
+    def speed(name: str) -> str:
+        side = data[name]
+        return f"threads {side['threads']}: {side['median_hz']:.1f} ticks/s"
+
     print(
-        f"{data['task']}, median of {rounds} rounds: 1 process with {one['threads']} threads (torch's choice) "
-        f"{one['median_hz']:.1f} ticks/s, {jobs} with {many['threads']} each {many['median_hz']:.1f} ticks/s, "
-        f"ratio {data['ratio']:.2f}"
+        f"{data['task']}, median of {rounds} rounds: {jobs} processes, {speed('many')}; 1 process, {speed('alike')} "
+        f"(ratio {data['ratio']['alike']:.2f}), {speed('one')} (ratio {data['ratio']['one']:.2f}); "
+        f"{data['same_results']:.0%} of the episodes alike"
     )
     _write(json_path, data)
 
