@@ -23,6 +23,7 @@ from dp_ros.cli import (
     evaluate,
     exchange,
     inspect,
+    models,
     pack,
     robustness,
     train,
@@ -47,6 +48,7 @@ app.command("demo")(demo.demo)
 app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
+app.command("models")(models.models)
 app.command("pack")(pack.pack)
 app.command("card")(pack.card)
 app.add_typer(campaign.app, name="campaign")

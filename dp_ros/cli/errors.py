@@ -22,6 +22,7 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.train.workers", "ClusterError", FAILED),
     ("dp_ros.sim.rendering", "RenderingError", FAILED),
     ("dp_ros.evaluation.parcels", "ParcelError", FAILED),
+    ("dp_ros.evaluation.results", "ResultError", FAILED),
     ("dp_ros.ros.conversions", "ConversionError", FAILED),
     ("dp_ros.ros.environment", "RosMissingError", FAILED),
     ("dp_ros.ros.processes", "SessionError", FAILED),

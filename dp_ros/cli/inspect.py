@@ -147,7 +147,13 @@ def checkpoint_rows(folder: Path) -> Rows:
         ),
     ]
     rows += [(f"scene.{key}", value) for key, value in _flat(config.get("scene", {}))]
-    return rows + [(f"training.{key}", value) for key, value in _flat(config.get("training", {}))]
+    training = dict(config.get("training", {}))
+    history = training.pop("history", None)
+    rows += [(f"training.{key}", value) for key, value in _flat(training)]
+    if history:
+        loss = " ".join(f"{value:.3g}" for _, value in history["loss"][:: max(1, len(history["loss"]) // 8)])
+        rows += [("training.time", f"{history['seconds'] / 60:.1f} min"), ("training.loss", loss)]
+    return rows
 
 
 def _network(settings: PolicyConfig) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -33,29 +32,20 @@ def pack(
 
 def card(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, or a name in models/.")],
-    report: Annotated[list[Path], typer.Option(help="What `dp_ros eval --json` wrote; repeat.")],
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            show_default="what results.json has",
+            help="What `dp_ros eval --json` wrote of these weights; repeat.",
+        ),
+    ] = None,
 ) -> None:
-    """Write what was measured into the checkpoint's card.md."""
+    """Write what was measured beside the weights (results.json), and the card that shows it (card.md)."""
     from dp_ros.evaluation.card import write_card
-    from dp_ros.policy.checkpoint_config import policy_config
+    from dp_ros.evaluation.results import result_of, write_results
 
     folder = find_checkpoint(checkpoint)
-    reports = []
-    for path in report:
-        try:
-            data = json.loads(path.read_text())
-            reports.append({key: data[key] for key in _NEEDED})
-        except (ValueError, KeyError, TypeError):
-            raise CliError(f"{path}: is not a report of `dp_ros eval --json`") from None
-        task = policy_config(folder).task
-        if reports[-1]["task"] != task or Path(reports[-1]["checkpoint"]).name != folder.name:
-            raise CliError(
-                f"{path}: is of {reports[-1]['checkpoint']} on {reports[-1]['task']}, not of {folder.name}"
-            )
-    write_card(folder, folder.name, reports)
+    if report:
+        write_results(folder, [result_of(path, folder) for path in report])
+    write_card(folder, folder.name)
     print(folder / "card.md")
-
-
-_NEEDED = (
-    "task", "checkpoint", "transport", "per_episode", "success_rate", "wilson_low", "wilson_high", "plan_ms",
-)  # fmt: skip

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dp_ros.evaluation.plots import learning_curve
+from dp_ros.evaluation.results import Result, read_results
 from dp_ros.policy.checkpoint import CARD
 from dp_ros.policy.checkpoint_config import policy_config, read_config
 
 CURVE = "curve.png"
 
 
-def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The card of the checkpoint in `folder`, Markdown; `reports` are what `dp_ros eval --json` wrote."""
+def card_text(folder: str | Path, name: str) -> str:
+    """The card of the checkpoint in `folder`, Markdown: from its config.json and results.json."""
     config, policy = read_config(folder), policy_config(folder)
     training, data = config["training"], config["training"].get("data", {})
     settings = training.get("config", {})
@@ -24,11 +26,12 @@ def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]
     eyes = ", ".join(encoder.cameras) + (
         " and proprioception" if encoder.proprioception else ", nothing else"
     )
+    task = f" for Metaworld's {policy.task}" if policy.task else ""
+    results = read_results(folder)
     lines = [
         f"# {name}",
         "",
-        f"Diffusion Policy ({policy.network}) for Metaworld's {policy.task}. {size_mb:.0f} MB, "
-        f"weights in {config['weights_dtype']}.",
+        f"Diffusion Policy ({policy.network}){task}. {size_mb:.0f} MB, weights in {config['weights_dtype']}.",
         "",
         f"- **Sees** {eyes}: {encoder.width_px}x{encoder.height_px} px, T_o = {horizons.T_o} frames "
         f"at {policy.rate_hz:g} Hz; goal markers {'drawn' if config['scene'].get('markers') else 'hidden'}.",
@@ -39,12 +42,7 @@ def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]
         "",
         "## Data",
         "",
-        f"{data.get('episodes')} successful episodes of the scripted expert, {data.get('ticks')} ticks, "
-        f"seeds from {data.get('first_seed')}; noise injected into the executed action by turns "
-        f"{data.get('noise')}, labels clean.",
-        "",
-        f"    {collect_command(data)}",
-        "",
+        *_data(data),
         "## Training",
         "",
         f"{training.get('step')} steps of {settings.get('batch_size')} windows, "
@@ -54,15 +52,15 @@ def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]
         "",
         f"    {train_command(training)}",
         "",
-        *([f"![Loss over the steps]({CURVE})", ""] if training.get("history") else []),
+        *([f"![Loss over the steps]({CURVE})", ""] if _curve(training) else []),
         "## Measured",
         "",
     ]
-    if reports:
+    if results:
         lines += [
-            "| transport | seeds | success | 95 % interval | plan p50 / p99 | command |",
-            "|---|---|---|---|---|---|",
-            *(_row(name, report) for report in reports),
+            "| transport | seeds | time limit [ticks] | success | 95 % interval | plan p50 / p99 [ms] | command |",
+            "|---|---|---|---|---|---|---|",
+            *(_row(name, result, diffusion.model_dump()) for result in results),
         ]
     else:
         lines += [f"Nothing yet: `dp_ros eval models/{name} --episodes 100 --json FILE`, then `dp_ros card`."]
@@ -71,18 +69,18 @@ def card_text(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]
         "## Limits",
         "",
         "One task, one simulated robot, one camera set-up; never run on hardware. Success is Metaworld's own "
-        "measure within the time limit of 200 ticks. Latencies are of the machine the command ran on.",
+        "measure. Latencies are of the machine the command ran on.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def write_card(folder: str | Path, name: str, reports: Sequence[Mapping[str, Any]] = ()) -> None:
+def write_card(folder: str | Path, name: str) -> None:
     """Replace card.md, and the picture of the loss that it shows; a reader sees the old ones or the new ones."""
     folder = Path(folder)
-    history = read_config(folder)["training"].get("history")
-    if history:
-        _replace(folder / CURVE, learning_curve(history))
-    _replace(folder / CARD, card_text(folder, name, reports).encode())
+    curve = _curve(read_config(folder)["training"])
+    if curve:
+        _replace(folder / CURVE, learning_curve(curve))
+    _replace(folder / CARD, card_text(folder, name).encode())
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -91,12 +89,37 @@ def _replace(path: Path, content: bytes) -> None:
     os.replace(staging, path)
 
 
+def _curve(training: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The history of a run that kept one and came as far as a first loss."""
+    history = training.get("history") or {}
+    return history if history.get("loss") else None
+
+
 def _effort(training: Mapping[str, Any]) -> str:
     """How long it took, on what; "" where the run did not keep it."""
-    history = training.get("history")
-    if not history:
+    curve = _curve(training)
+    if not curve:
         return ""
-    return f" {history['seconds'] / 60:.0f} minutes on {training['hardware']}; last loss {history['loss'][-1][1]:.3f}."
+    return f" {duration(training)} on {training['hardware']}; last loss {curve['loss'][-1][1]:.3f}."
+
+
+def duration(training: Mapping[str, Any]) -> str:
+    """How long the run took; "-" where it did not keep it."""
+    curve = _curve(training)
+    return f"{curve['seconds'] / 60:.0f} min" if curve else "-"
+
+
+def _data(data: Mapping[str, Any]) -> list[str]:
+    what = f"{data.get('episodes')} episodes, {data.get('ticks')} ticks"
+    if "first_seed" not in data or "noise" not in data:  # a person's, or another robot's
+        return [f"{what}.", ""]
+    return [
+        f"{what}: successful ones of the scripted expert, seeds from {data['first_seed']}; noise injected into the "
+        f"executed action by turns {data['noise']}, labels clean.",
+        "",
+        f"    {collect_command(data)}",
+        "",
+    ]
 
 
 def collect_command(data: Mapping[str, Any]) -> str:
@@ -115,22 +138,18 @@ def train_command(training: Mapping[str, Any]) -> str:
     """The `dp_ros train` call that makes these weights from that data."""
     command = training.get("command", {})
     config = Path(command.get("config", "cpu.yaml")).stem
-    settings = "".join(f" --set {text}" for text in command.get("set", ()))
+    settings = "".join(f" --set {shlex.quote(text)}" for text in command.get("set", ()))
     return f"dp_ros train --config {config} --data DATA --out RUN{settings}"
 
 
-def _row(name: str, report: Mapping[str, Any]) -> str:
-    seeds = [episode["seed"] for episode in report["per_episode"]]
-    transport = "" if report["transport"] == "in-process" else f" --transport {report['transport']}"
-    command = f"dp_ros eval models/{name} --episodes {len(seeds)} --seed {seeds[0]}{transport}"
-    successes = sum(episode["success"] for episode in report["per_episode"])
-    plan = report["plan_ms"]
+def _row(name: str, result: Result, diffusion: Mapping[str, Any]) -> str:
     cells = (
-        report["transport"],
-        f"{seeds[0]} to {seeds[-1]}",
-        f"{successes}/{len(seeds)} = {report['success_rate']:.0%}",
-        f"[{report['wilson_low']:.0%}, {report['wilson_high']:.0%}]",
-        f"{plan['p50']:.0f} / {plan['p99']:.0f} ms",
-        f"`{command}`",
+        result.transport,
+        f"{result.first_seed} to {result.first_seed + result.episodes - 1}",
+        f"{result.max_steps}",
+        result.success,
+        result.interval,
+        result.plan,
+        f"`{result.command(name, diffusion)}`",
     )
     return f"| {' | '.join(cells)} |"

@@ -1,14 +1,18 @@
-"""A model's card: what it says of the training, and the picture of the loss beside it."""
+"""A model's card and its row in the list of models: only what files say, and only of these weights."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from dp_ros.cli import main
 from dp_ros.evaluation.card import write_card
+from dp_ros.evaluation.provenance import provenance
+from dp_ros.evaluation.statistics import EpisodeResult, Report
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import PolicyConfig
@@ -19,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def save(tiny_policy: PolicyConfig, stats: dict[str, Any], tmp_path: Path) -> Any:
     torch.manual_seed(0)
-    policy = DiffusionPolicy(tiny_policy, stats)
+    policy = DiffusionPolicy(tiny_policy.model_copy(update={"task": "reach-v3"}), stats)
 
     def write(**training: Any) -> Path:
         folder = save_checkpoint(policy, tmp_path / "tiny", training={"step": 40, **training})
@@ -33,7 +37,7 @@ def test_card_tells_and_shows_how_the_training_went(save: Any) -> None:
     history = {"seconds": 740.2, "loss": [[20, 0.8], [40, 0.0625]], "validation_loss": [[40, 0.07]]}
     folder = save(hardware="2 CPU threads", history=history)
     text = (folder / "card.md").read_text()
-    assert "12 minutes on 2 CPU threads; last loss 0.062." in text
+    assert "12 min on 2 CPU threads; last loss 0.062." in text
     assert "![Loss over the steps](curve.png)" in text
     before = (folder / "curve.png").read_bytes()
     assert before.startswith(b"\x89PNG")
@@ -44,7 +48,84 @@ def test_card_tells_and_shows_how_the_training_went(save: Any) -> None:
     assert (folder / "curve.png").read_bytes() != before
 
 
-def test_card_of_a_run_that_kept_no_history_shows_none(save: Any) -> None:
-    folder = save()
+@pytest.mark.parametrize(
+    "history", [None, {"seconds": 3.0, "loss": []}], ids=["never kept", "stopped at once"]
+)
+def test_card_of_a_run_that_kept_no_history_shows_none(save: Any, history: Any) -> None:
+    folder = save(hardware="1 CPU thread", history=history)
     assert "curve" not in (folder / "card.md").read_text()
     assert not (folder / "curve.png").exists()
+
+
+def report_of(folder: Path, path: Path, successes: int, episodes: int = 10, **changes: Any) -> Path:
+    """The file of an evaluation of `folder`."""
+    results = [EpisodeResult(seed, seed < successes, 30) for seed in range(episodes)]
+    report = Report("reach-v3", str(folder), "in-process", results=results, plan_s=[0.05, 0.07])
+    report.settings = {"max_steps": 200, "sampler": "ddim", "sampler_iterations": 5}
+    report.provenance = provenance(folder)
+    path.write_text(json.dumps({**report.as_dict(), **changes}))
+    return path
+
+
+def test_measured_row_is_what_the_report_says(
+    save: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save(
+        hardware="2 CPU threads",
+        history={"seconds": 120.0, "loss": [[40, 0.1]]},
+        data={"episodes": 7, "ticks": 70, "first_seed": 5, "noise": [0.0]},
+    )
+    report = report_of(folder, tmp_path / "a.json", successes=9)
+    longer = report_of(folder, tmp_path / "b.json", successes=10, transport="ros")
+    data = json.loads(longer.read_text())
+    longer.write_text(json.dumps({**data, "settings": {**data["settings"], "max_steps": 500}}))
+    assert main(["card", str(folder), "--report", str(report), "--report", str(longer)]) == 0
+    text = (folder / "card.md").read_text()
+    assert (
+        "| in-process | 0 to 9 | 200 | 9/10 = 90% | [60%, 98%] | 60 / 70 | `dp_ros eval models/tiny --episodes 10`"
+        in text
+    )
+    assert "`dp_ros eval models/tiny --episodes 10 --transport ros --max-steps 500`" in text
+    capsys.readouterr()
+    assert main(["models", str(folder.parent), "--markdown"]) == 0
+    first = "| tiny | unet | 9/10 = 90% | [60%, 98%] | in-process | 60 / 70 | 7 | 40 steps, 2 min | 2 CPU threads |"
+    assert first in capsys.readouterr().out.splitlines()
+    (folder / "card.md").unlink()
+    assert main(["card", str(folder)]) == 0
+    assert (folder / "card.md").read_text() == text, "kept results are shown again"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"task": "push-v3"}, "is of push-v3"),
+        ({"provenance": {"weights_sha256": "0" * 64}}, "is of other weights"),
+        ({"per_episode": [{"seed": s, "success": True} for s in (0, 2)]}, "its seeds have gaps"),
+        ({"per_episode": []}, "is not a report of `dp_ros eval --json`"),
+        ({"plan_ms": None}, "is not a report of `dp_ros eval --json`"),
+    ],
+)
+def test_report_of_something_else_is_refused_and_the_card_stays(
+    save: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], says: str
+) -> None:
+    folder = save()
+    before = (folder / "card.md").read_text()
+    report = report_of(folder, tmp_path / "a.json", 9, **change)
+    assert main(["card", str(folder), "--report", str(report)]) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert (folder / "card.md").read_text() == before
+    assert not (folder / "results.json").exists()
+
+
+def test_data_of_a_person_is_not_called_the_experts(save: Any) -> None:
+    text = (save(data={"task": "reach-v3", "episodes": 12, "ticks": 900}) / "card.md").read_text()
+    assert "12 episodes, 900 ticks." in text
+    assert "expert" not in text
+    assert "dp_ros collect" not in text
+
+
+def test_folder_without_models_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", str(tmp_path)]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
