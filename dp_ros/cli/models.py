@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dp_ros.cli.errors import USAGE, CliError
+from dp_ros.cli.inspect import console
 
 _HEAD = (
     "model", "network", "success", "95 % interval", "transport", "plan p50 / p99 [ms]", "demonstrations", "training",
@@ -32,13 +33,12 @@ def models(
     if markdown:
         print("\n".join(f"| {' | '.join(row)} |" for row in (_HEAD, ("---",) * len(_HEAD), *rows)))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*_HEAD)
     for row in rows:
         table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
+    console().print(table)
 
 
 def rows_of(folder: Path) -> list[tuple[str, ...]]:

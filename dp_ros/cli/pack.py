@@ -42,10 +42,11 @@ def card(
 ) -> None:
     """Write what was measured beside the weights (results.json), and the card that shows it (card.md)."""
     from dp_ros.evaluation.card import write_card
+    from dp_ros.evaluation.publish import name_of
     from dp_ros.evaluation.results import result_of, write_results
 
     folder = find_checkpoint(checkpoint)
     if report:
         write_results(folder, [result_of(path, folder) for path in report])
-    write_card(folder, folder.name)
+    write_card(folder, name_of(folder))
     print(folder / "card.md")
