@@ -147,6 +147,27 @@ def test_lost_frames_make_the_gate_hold(arm: MetaworldArm, policy: PolicyConfig)
 
 
 @pytest.mark.sim
+@pytest.mark.parametrize(
+    ("failing", "reason"), [({0}, "time limit"), ({2}, "the plan failed: OSError: gone")]
+)
+def test_a_hold_is_why_an_episode_failed_only_where_it_ended_in_it(
+    arm: MetaworldArm, policy: PolicyConfig, failing: set[int], reason: str
+) -> None:
+    """A tick held early was given as the reason of every episode that later ran into the time limit."""
+    asked: list[Request] = []
+
+    def fragile(request: Request) -> NDArray[np.float64]:
+        asked.append(request)
+        if len(asked) - 1 in failing:
+            raise OSError("gone")
+        return plan(request)
+
+    result, trace = run_episode(arm, fragile, policy, RuntimeConfig(), 5, 9)
+    assert [verdict.holds for verdict in trace.verdict].count(True) == 1
+    assert (result.success, result.reason) == (False, reason)
+
+
+@pytest.mark.sim
 def test_object_moves_by_so_many_millimetres_at_its_onset(arm: MetaworldArm) -> None:
     disturbance = KINDS["object-shift"](40)
     arm.reset(2)
