@@ -66,6 +66,7 @@ def curve() -> dict[str, Any]:
                 "success_rate": successes / 10,
                 "wilson_low": low,
                 "wilson_high": high,
+                "disturbed": 9 if strength else 0,
             }
         )
     return {"kind": "action-delay", "unit": "ticks", "says": "every command late", "points": points}
@@ -134,7 +135,7 @@ def test_every_number_on_the_page_is_the_one_in_the_json(sections: list[Section]
         assert float(str(attributes["value"])) == value
         scale, places = (100, 0) if "%" in shown else (1, len(shown.partition(".")[2]))
         digits = float(shown.rstrip(" %"))
-        assert digits == pytest.approx(value * scale, rel=0.05, abs=0.51 * 10**-places)
+        assert digits == pytest.approx(value * scale, rel=0, abs=0.5001 * 10**-places)
     for cell in page.cells:
         assert not re.search(r"\d", cell.replace("1.5 < 2", "").replace("drawer-open-v3", "")), cell
 
@@ -146,6 +147,7 @@ def test_headline_numbers_are_on_the_page(page: Page) -> None:
     assert shown["reports.2.wilson_high"] == "30 %"
     assert shown["comparisons.1.disagree"] == "5"  # first against third
     assert shown["robustness.0.points.1.success_rate"] == "70 %"
+    assert shown["robustness.0.points.1.disturbed"] == "9"
 
 
 def test_page_asks_nobody_for_anything(text: str, page: Page) -> None:
