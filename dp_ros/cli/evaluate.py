@@ -144,7 +144,7 @@ def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tup
     task = task or policy_config(checkpoint).task
     if not task:
         raise CliError(f"{checkpoint}: names no task: give one with --task", USAGE)
-    from dp_ros.evaluation.rollout import check_unseen
+    from dp_ros.evaluation.seeds import check_unseen
     from dp_ros.sim.metaworld_arm import check_task
 
     task, seeds = check_task(task), range(seed, seed + episodes)

@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 
 from dp_ros.evaluation import plots
 from dp_ros.evaluation.comparison import compare
+from dp_ros.evaluation.seeds import seeds_known
 from dp_ros.evaluation.trace import Trace
 from dp_ros.schema import ConfigError
 
@@ -121,6 +122,7 @@ def _drawn(i: int, section: Section) -> dict[str, Any]:
     episodes = report["per_episode"]
     rate_hz = report["provenance"]["policy"]["rate_hz"]
     drawn: dict[str, Any] = {"name": section.name, "report": report, "shown": []}
+    drawn["seeds_known"] = seeds_known(report["provenance"].get("training", {}), report["task"])
     for index in chosen(episodes):
         episode = episodes[index]
         seed, outcome = episode["seed"], "success" if episode["success"] else "failure"

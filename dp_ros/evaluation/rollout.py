@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import joblib
 
@@ -183,19 +182,3 @@ def film(
             yield pictures
     finally:
         arm.close()
-
-
-def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:
-    """ConfigError where the policy was trained on one of the seeds: that would not be a test."""
-    data = config.get("training", {}).get("data", {})
-    first = data.get("first_seed")
-    if first is None or data.get("task", task) != task or not seeds:
-        return
-    # A checkpoint that does not say how many seeds it has seen may have seen all that follow.
-    behind = first + data["tried"] if "tried" in data else max(seeds) + 1
-    seen = [seed for seed in seeds if first <= seed < behind]
-    if seen:
-        trained = f"{first} to {behind - 1}" if "tried" in data else f"{first} and above"
-        raise ConfigError(
-            f"seeds {min(seeds)} to {max(seeds)} overlap the training seeds {trained}: choose another --seed"
-        )

@@ -33,7 +33,7 @@ def trace(ticks: int, seed: int) -> Trace:
     )
 
 
-def section(name: str, outcomes: str, films: bool = True) -> Section:
+def section(name: str, outcomes: str, films: bool = True, **data: Any) -> Section:
     """An evaluation with one episode for each letter: s, success; anything else, failure."""
     report = Report("drawer-open-v3", f"models/{name}", "in-process")
     for seed, letter in enumerate(outcomes):
@@ -48,10 +48,12 @@ def section(name: str, outcomes: str, films: bool = True) -> Section:
         "dp_ros": "0.1.0",
         "weights_sha256": "ab" * 32,
         "policy": {"network": "unet", "rate_hz": 80.0, "encoder": {"cameras": ["left", "right"]}},
-        "training": {"step": 1500, "data": {"episodes": 200, "noise": [0.0, 0.3]}},
+        "training": {"step": 1500, "data": {"episodes": 200, "noise": [0.0, 0.3], **data}},
     }
-    data = {**report.as_dict(), "details": details(report)}
-    return Section(name, data, report.traces, dict.fromkeys(range(len(outcomes)), FILM) if films else {})
+    report_data = {**report.as_dict(), "details": details(report)}
+    return Section(
+        name, report_data, report.traces, dict.fromkeys(range(len(outcomes)), FILM) if films else {}
+    )
 
 
 def curve() -> dict[str, Any]:
@@ -201,6 +203,27 @@ def test_page_without_episodes_of_an_outcome_without_traces_and_without_plans() 
     assert Page(text)
     assert "Nothing was planned" in text
     assert "No films" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "known"),
+    [
+        ({"first_seed": 100, "tried": 9}, True),  # as all checkpoints before
+        ({"seeds": [[100, 109]]}, True),
+        ({"task": "reach-v3"}, True),  # another task's episodes are not this one's, whatever their seeds
+        ({}, False),
+        ({"seeds": [[100, 109]], "seeds_unknown": 3}, False),
+        ({"seeds": [], "seeds_unknown": 13}, False),
+    ],
+)
+def test_page_says_unseen_only_of_seeds_that_are_known_to_be(data: dict[str, Any], known: bool) -> None:
+    text = render("One", [section("one", "sf", films=False, **data)])
+    assert ("on seeds that the policy was not trained on" in text) is known
+    assert ("not known whether the policy was trained on these seeds" in text) is not known
+
+
+def test_page_says_what_its_intervals_do_not_cover(text: str) -> None:
+    assert re.search(r"do not cover luck in it", text)
 
 
 def test_number_that_is_none_is_a_dash() -> None:
