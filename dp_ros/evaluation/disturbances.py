@@ -11,6 +11,7 @@ import difflib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -114,14 +115,14 @@ class Patch(_Once):
 
 
 class Brightness(Disturbance):
-    """Pictures times 2 to the power of the strength, as a camera's exposure would make them."""
+    """Light times 2 to the power of the strength, as a camera's exposure would make it."""
 
-    kind, unit, says = "brightness", "stops", "pictures times two to that power"
+    kind, unit, says = "brightness", "stops", "the light of every picture times two to that power"
     defaults, low, high = (-2, -1, -0.5, 0, 0.5, 1), -8, 8
 
     def see(self, observation: Observation, seed: int, t: int) -> Observation:
-        scaled = np.clip(np.round(np.arange(256) * 2.0**self.strength), 0, 255).astype(np.uint8)
-        return _with(observation, [scaled[picture] for picture in observation.images.values()])
+        exposed = _exposed(self.strength)
+        return _with(observation, [exposed[picture] for picture in observation.images.values()])
 
 
 class DroppedFrames(Disturbance):
@@ -224,6 +225,18 @@ def sweep(text: str) -> list[Disturbance]:
 
 def _with(observation: Observation, pictures: Sequence[NDArray[np.uint8]]) -> Observation:
     return replace(observation, images=dict(zip(observation.images, pictures, strict=True)))
+
+
+@lru_cache(maxsize=64)
+def _exposed(stops: float) -> NDArray[np.uint8]:
+    """(256,) what each byte of a picture becomes: bytes are sRGB, a stop is of the light they stand for.
+
+    The curves are those of IEC 61966-2-1, the standard of sRGB.
+    """
+    shown = np.arange(256) / 255
+    light = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4) * 2.0**stops
+    shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.clip(np.round(shown * 255), 0, 255).astype(np.uint8)
 
 
 def _unit(vector: Array) -> Array:
