@@ -16,6 +16,7 @@ from dp_ros.cli import errors, main
 from dp_ros.cli.evaluate import describe
 from dp_ros.cli.evaluate import run_episodes as evaluate
 from dp_ros.evaluation.disturbances import KINDS, NONE
+from dp_ros.evaluation.provenance import provenance
 from dp_ros.evaluation.publish import unique_names
 from dp_ros.evaluation.robustness import Curve, largest_part, measure
 from dp_ros.evaluation.rollout import Setting, run_episodes
@@ -162,6 +163,21 @@ def test_model_called_robustness_does_not_overwrite_the_curves(
     assert own["per_episode"] == curves["per_episode"]
     assert page["reports"][0]["name"] == "robustness-1"
     assert page["robustness"] == curves["curves"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("dp_ros eval /home/ann/runs/a/ b/c --json=/tmp/x.json", "dp_ros eval a b/c --json=x.json"),
+        ("dp_ros eval '/home/ann/my runs/a b' --seed 3", "dp_ros eval 'a b' --seed 3"),
+        ("dp_ros robustness m --disturb brightness=-1,1", "dp_ros robustness m --disturb brightness=-1,1"),
+        ("", ""),
+    ],
+)
+def test_provenance_does_not_tell_where_on_the_machine_things_lay(
+    save: Callable[..., Path], tmp_path: Path, typed: str, kept: str
+) -> None:
+    assert provenance(save(tmp_path / "checkpoint"), typed)["command"] == kept
 
 
 def test_names_of_reports_are_told_apart() -> None:
