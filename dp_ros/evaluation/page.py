@@ -1,7 +1,8 @@
 """The report as one HTML file with everything in it: it can be mailed, kept and printed, and asks nobody for more.
 
-Each number in its text and tables is looked up in the data that is also written as page.json, by the path that its
-<data> element carries: the page cannot say anything else than the files.
+Each result on the page is looked up in the data that is also written as page.json, by the path that its <data> element
+carries: the page cannot say anything else than the files. What is drawn, and the ticks at which the gate's verdict
+changed, are of the traces in NAME.npz.
 """
 
 from __future__ import annotations
