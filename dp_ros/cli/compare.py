@@ -8,9 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from dp_ros.cli.console import find_checkpoint
+from dp_ros.cli.console import check_outputs, find_checkpoint
 from dp_ros.cli.errors import USAGE, CliError
-from dp_ros.cli.evaluate import FirstSeed, Jobs, MaxSteps, PolicySeed, Threads, lockstep_runtime, run_episodes
+from dp_ros.cli.evaluate import (
+    FirstSeed,
+    Jobs,
+    MaxSteps,
+    PolicySeed,
+    Threads,
+    lockstep_runtime,
+    run_episodes,
+    task_and_seeds,
+)
 
 _NEEDED = ("task", "checkpoint", "per_episode")
 
@@ -29,6 +38,12 @@ def compare(
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the comparison there.")
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also keep the evaluations that are run, as NAME.json, each as it ends."
+        ),
+    ] = None,
 ) -> None:
     """Say whether two policies differ at 5 %, paired by seed."""
     known = {path: read_report(path) for path in (a, b) if path.suffix == ".json"}
@@ -37,23 +52,41 @@ def compare(
         seeds = [episode["seed"] for episode in report["per_episode"]]
         task, seed, episodes = report["task"], min(seeds, default=0), max(1, len(seeds))
         max_steps = report.get("settings", {}).get("max_steps", max_steps)
-    runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
-    reports = []
-    for path in (a, b):
-        if path not in known:
-            checkpoint = find_checkpoint(path)
-            known[path] = run_episodes(
-                checkpoint, task, seed, episodes, "in-process", max_steps, runtime, None, jobs
-            ).as_dict()
-        reports.append(known[path])
+    from dp_ros.evaluation.comparison import check_comparable
     from dp_ros.evaluation.comparison import compare as paired
+    from dp_ros.evaluation.statistics import write_json
 
-    comparison = paired(*reports)
+    folders = {path: find_checkpoint(path) for path in (a, b) if path not in known}
+    planned = {path: _planned(folder, task, seed, episodes, max_steps) for path, folder in folders.items()}
+    check_comparable(*({**known, **planned}[path] for path in (a, b)))  # before hours of work
+    check_outputs(folders=[keep], files=[json_path])
+    runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
+    names = _names(list(folders.values())) if keep else [""] * len(folders)
+    for (path, folder), name in zip(folders.items(), names, strict=True):
+        report = run_episodes(folder, task, seed, episodes, "in-process", max_steps, runtime, None, jobs)
+        known[path] = report.as_dict()
+        if keep:
+            write_json(keep / f"{name}.json", known[path])
+    comparison = paired(known[a], known[b])
     print("\n".join(comparison.lines()))
     if json_path:
-        from dp_ros.evaluation.statistics import write_json
-
         write_json(json_path, comparison.as_dict())
+
+
+def _planned(checkpoint: Path, task: str, seed: int, episodes: int, max_steps: int) -> dict[str, Any]:
+    """What the report of an evaluation to come will say of its test."""
+    task, seeds = task_and_seeds(checkpoint, task, seed, episodes)
+    return {
+        "task": task,
+        "settings": {"max_steps": max_steps},
+        "per_episode": [{"seed": each} for each in seeds],
+    }
+
+
+def _names(folders: list[Path]) -> list[str]:
+    from dp_ros.evaluation.publish import unique_names
+
+    return unique_names(folders)
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from dp_ros.cli.errors import USAGE, CliError
 
 _LINE_EVERY_S = 30.0
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the arguments of this run, set by main
@@ -82,6 +86,18 @@ def find_checkpoint(name: Path) -> Path:
             if (candidate / "config.json").is_file():
                 return candidate
     return name
+
+
+def check_outputs(*, folders: Iterable[Path | None] = (), files: Iterable[Path | None] = ()) -> None:
+    """Make the folders that results will go to; CliError or OSError now, not after the hours that they take."""
+    named = [path for path in files if path is not None]
+    for path in named:
+        if path.is_dir():
+            raise CliError(f"{path}: is a folder: give the name of a file", USAGE)
+    for folder in (*(path.parent for path in named), *(path for path in folders if path is not None)):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def command_line() -> str:

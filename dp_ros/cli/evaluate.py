@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dp_ros.cli.console import command_line, find_checkpoint
+from dp_ros.cli.console import check_outputs, command_line, find_checkpoint
 from dp_ros.cli.errors import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -77,25 +77,50 @@ def evaluate(
         raise CliError("--jobs is for --transport in-process: a session over ROS is one robot", USAGE)
     runtime = lockstep_runtime(sampler, iterations, policy_seed, threads)
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
+    for folder in folders:  # every mistake is found before the first episode
+        task_and_seeds(folder, task, seed, episodes)
+    check_outputs(folders=[report_path, video], files=[json_path])
     on_video = film_each(video) if video else None
-    reports = [
-        run_episodes(folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs)
-        for folder in folders
-    ]
+
+    def run(folder: Path) -> Report:
+        return run_episodes(folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs)
+
+    if report_path:
+        print(f"report: {_publish(report_path, folders, run, runtime, max_steps, json_path)}")
+        return
+    for folder in folders:
+        _write(json_path, run(folder))
+
+
+def _publish(
+    report_path: Path,
+    folders: list[Path],
+    run: Callable[[Path], Report],
+    runtime: RuntimeConfig,
+    max_steps: int,
+    json_path: Path | None,
+) -> Path:
+    """Run the evaluations, each written as it ends; then their films and the page."""
+    from dp_ros.evaluation.publish import add_films, publish, save, section_of, unique_names
+    from dp_ros.evaluation.rollout import Setting
+
+    sections, settings = [], []
+    for folder, name in zip(folders, unique_names(folders), strict=True):
+        report = run(folder)
+        _write(json_path, report)
+        sections.append(section_of(report, name))
+        settings.append(Setting(report.checkpoint, report.task, runtime, max_steps))
+        save(report_path, sections[-1])
+    for section, setting in zip(sections, settings, strict=True):
+        add_films(section, setting)
+    return publish(report_path, f"Evaluation of {', '.join(s.name for s in sections)}", sections)
+
+
+def _write(json_path: Path | None, report: Report) -> None:
     if json_path:
         from dp_ros.evaluation.statistics import write_json
 
-        write_json(json_path, reports[0].as_dict())
-    if report_path:
-        from dp_ros.evaluation.publish import publish, section_of, unique_names
-        from dp_ros.evaluation.rollout import Setting
-
-        sections = []
-        for report, name in zip(reports, unique_names(folders), strict=True):
-            setting = Setting(report.checkpoint, report.task, runtime, max_steps)
-            sections.append(section_of(report, name, setting))
-        title = f"Evaluation of {', '.join(section.name for section in sections)}"
-        print(f"report: {publish(report_path, title, sections)}")
+        write_json(json_path, report.as_dict())
 
 
 def lockstep_runtime(sampler: str, iterations: int, policy_seed: int, threads: int) -> RuntimeConfig:
@@ -119,7 +144,7 @@ def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tup
     task = task or policy_config(checkpoint).task
     if not task:
         raise CliError(f"{checkpoint}: names no task: give one with --task", USAGE)
-    from dp_ros.evaluation.rollout import check_unseen
+    from dp_ros.evaluation.seeds import check_unseen
     from dp_ros.sim.metaworld_arm import check_task
 
     task, seeds = check_task(task), range(seed, seed + episodes)
@@ -151,6 +176,7 @@ def run_episodes(
 
         options = {"jobs": jobs}
     task, seeds = task_and_seeds(checkpoint, task, seed, episodes)
+    about = describe(checkpoint, runtime, max_steps, jobs, episodes)
     report = run(
         checkpoint,
         task,
@@ -159,19 +185,27 @@ def run_episodes(
         runtime=runtime,
         on_episode=_print,
         on_video=on_video,
+        weights_sha256=about["provenance"]["weights_sha256"],
         **options,
     )
-    describe(report, checkpoint, runtime, max_steps, jobs)
+    report.settings, report.provenance = about["settings"], about["provenance"]
     print(report.summary())
     return report
 
 
-def describe(report: Report, checkpoint: Path, runtime: RuntimeConfig, max_steps: int, jobs: int) -> None:
-    """Let the report say what was run, of what, and how it was asked for."""
+def describe(
+    checkpoint: Path, runtime: RuntimeConfig, max_steps: int, jobs: int, episodes: int
+) -> dict[str, dict[str, Any]]:
+    """The `settings` and `provenance` of a report: what will be run, of what, and how it was asked for.
+
+    Read before the first of the `episodes`: a training may replace the checkpoint while they run.
+    """
     from dp_ros.evaluation.provenance import provenance, settings
 
-    report.settings = settings(checkpoint, runtime, max_steps, jobs, len(report.results))
-    report.provenance = provenance(checkpoint, command_line())
+    return {
+        "settings": settings(checkpoint, runtime, max_steps, jobs, episodes),
+        "provenance": provenance(checkpoint, command_line()),
+    }
 
 
 def film_each(folder: Path) -> Callable[[EpisodeResult, Any], None]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dp_ros.cli.console import ProgressLine, duration, find_checkpoint
+from dp_ros.cli.console import ProgressLine, check_outputs, duration, find_checkpoint
 from dp_ros.cli.evaluate import (
     FirstSeed,
     Jobs,
@@ -20,6 +20,10 @@ from dp_ros.cli.evaluate import (
     lockstep_runtime,
     task_and_seeds,
 )
+
+if TYPE_CHECKING:
+    from dp_ros.evaluation.robustness import Curve
+    from dp_ros.evaluation.statistics import Report
 
 
 def robustness(
@@ -49,29 +53,44 @@ def robustness(
     folder = find_checkpoint(checkpoint)
     runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
     task, seeds = task_and_seeds(folder, task, seed, episodes)
-    from dp_ros.evaluation.disturbances import possible, sweep
-    from dp_ros.evaluation.publish import examples_of, name_of, publish, section_of
-    from dp_ros.evaluation.robustness import measure
+    from dp_ros.evaluation.disturbances import check_possible, possible, sweep
+    from dp_ros.evaluation.publish import add_films, examples_of, publish, save, section_of, unique_names
+    from dp_ros.evaluation.robustness import largest_part, measure
     from dp_ros.evaluation.rollout import Setting
     from dp_ros.evaluation.statistics import write_json
 
     sweeps = [sweep(text) for text in disturb or possible(task)]
-    setting = Setting(str(folder), task, runtime, max_steps)
+    for of_one_kind in sweeps:
+        check_possible(of_one_kind[-1].kind, task)
+    about = describe(folder, runtime, max_steps, jobs, largest_part(sweeps, seeds))
+    check_outputs(folders=[report_path])
+    setting = Setting(
+        str(folder), task, runtime, max_steps, weights_sha256=about["provenance"]["weights_sha256"]
+    )
     began = time.monotonic()
+
+    def write(report: Report, curves: list[Curve], complete: bool = False) -> None:
+        """What is finished so far: a run of hours may be stopped."""
+        report.settings, report.provenance = about["settings"], about["provenance"]
+        data = {"complete": complete, "curves": [curve.as_dict() for curve in curves]}
+        write_json(report_path / "robustness.json", {**report.as_dict(), **data})
+
     with ProgressLine("episodes") as progress:
 
         def on_episode(done: int, total: int) -> None:
             left_s = (time.monotonic() - began) / done * (total - done)
             progress.update(done, f"{duration(left_s)} left", total)
 
-        report, curves = measure(setting, sweeps, seeds, jobs, on_episode)
-    describe(report, folder, runtime, max_steps, jobs)
+        report, curves = measure(setting, sweeps, seeds, jobs, on_episode, write)
+    write(report, curves, complete=True)
     print(report.summary())
     for curve in curves:
         print(curve.line())
-    section = section_of(report, name_of(folder), setting)
-    data = [curve.as_dict() for curve in curves]
-    write_json(report_path / "robustness.json", {**report.as_dict(), "curves": data})
+    (name,) = unique_names([folder])
+    section = section_of(report, name)
+    save(report_path, section)
+    add_films(section, setting)
     title = f"Robustness of {section.name}"
     examples = list(examples_of(setting, curves))
-    print(f"report: {publish(report_path, title, [section], data, examples)}")
+    page = publish(report_path, title, [section], [curve.as_dict() for curve in curves], examples)
+    print(f"report: {page}")

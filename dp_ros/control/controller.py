@@ -115,6 +115,8 @@ class Controller:
         if verdict is Verdict.HOLD_STALE:
             age = f"is {obs_age_s * 1e3:.0f} ms old" if newest else "was before time went back"
             detail = self.refused or f"the newest observation {age}"
+        if verdict is Verdict.HOLD_NOT_FINITE:
+            detail = f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
         return Decision(command, verdict, detail, plan_s, self._chunk, obs_age_s)
 
     def hold(self, now_ns: int) -> Command | None:

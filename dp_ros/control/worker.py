@@ -52,18 +52,18 @@ class Planner(Protocol):
         """Whether a request is waiting or being worked on."""
 
 
-def run_plan(plan: PlanFunction, request: Request) -> Plan:
-    """One inference, timed; an exception becomes a plan without a chunk, and so a hold."""
+def run_plan(plan: PlanFunction, request: Request, caught: type[BaseException] = Exception) -> Plan:
+    """One inference, timed; an exception of the kind `caught` becomes a plan without a chunk, and so a hold."""
     began = time.perf_counter()
     try:
         chunk, error = np.asarray(plan(request), dtype=np.float64), None
-    except BaseException as exception:  # whatever the engine raises must end in a hold, not in a dead thread
+    except caught as exception:
         chunk, error = None, f"{type(exception).__name__}: {exception}"
     return Plan(request, chunk, error, time.perf_counter() - began)
 
 
 class InlinePlanner:
-    """Plans when asked, in the caller's thread: in-process rollouts."""
+    """Plans when asked, in the caller's thread: in-process rollouts. Ctrl-C while it plans reaches the caller."""
 
     def __init__(self, plan: PlanFunction) -> None:
         self._plan = plan
@@ -143,7 +143,8 @@ class PlanWorker:
                     return
                 request, self._waiting, self._working = self._waiting, None, True
             assert request is not None
-            finished = run_plan(plan, request)
+            # Whatever the engine raises must end in a hold, not in a dead thread.
+            finished = run_plan(plan, request, BaseException)
             with self._wake:
                 self._finished, self._working = finished, False
                 if self._stop:  # nobody is left to tell

@@ -65,6 +65,9 @@ class Dataset:
     command: NDArray[np.float64]  # (N, 4) executed commands
     episode_ends: NDArray[np.int64]  # (E,)
     attributes: dict[str, Any]
+    seed: NDArray[np.int64] | None = (
+        None  # (E,) of the simulator, below 0 where not known; None: of no episode
+    )
 
     def __len__(self) -> int:
         return len(self.action)
@@ -277,6 +280,7 @@ def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
             command=_read(group, "command"),
             episode_ends=_read(group, "episode_ends"),
             attributes=attributes,
+            seed=_read(group, "seed") if "seed" in group else None,
         )
     arrays: list[NDArray[Any]] = [dataset.ee_pose, dataset.gripper, dataset.action, dataset.command]
     check_lengths(path, {len(array) for array in [*arrays, *dataset.images.values()]}, dataset.episode_ends)

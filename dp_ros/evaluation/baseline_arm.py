@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from dp_ros.control.worker import PlanFunction, Request
-from dp_ros.evaluation.rollout import check_unseen, run_episode
+from dp_ros.evaluation.rollout import run_episode
+from dp_ros.evaluation.seeds import check_unseen
 from dp_ros.evaluation.statistics import wilson_interval, write_json
 from dp_ros.inference.torch_engine import noise_generator, window_tensors
 from dp_ros.policy.baselines.mlp import count_parameters

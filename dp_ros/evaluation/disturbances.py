@@ -1,8 +1,8 @@
 """What may go wrong on a robot, in doses: pictures covered, dark or lost, cameras and objects displaced, commands late.
 
-A disturbance is pure: what it does at tick t follows from its strength, the episode's seed and t. Strength 0
-does nothing at all. What is drawn from the seed does not depend on the strength, so that a stronger disturbance is
-more of the same and two strengths can be compared seed by seed.
+A disturbance is pure: what it does at tick t follows from its strength, the episode's seed, the ticks that this seed
+takes undisturbed, and t. Strength 0 does nothing at all. What is drawn from the seed does not depend on the strength,
+so that a stronger disturbance is more of the same and two strengths can be compared seed by seed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import difflib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,8 @@ from dp_ros.schema import ConfigError
 from dp_ros.sim.metaworld_arm import MOVABLE_TASKS, MetaworldArm, Observation
 
 Array = NDArray[np.float64]
-ONSET = (10, 40)  # ticks between which what happens once happens: the arm is under way, the task is not done
+# Shares of the undisturbed episode between which what happens once happens: the arm is under way, the task not done.
+ONSET = (0.2, 0.6)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Disturbance:
     """The base of all, which disturbs nothing."""
 
     strength: float = 0.0
+    calm_ticks: int = 50  # that the same seed takes undisturbed; the onset follows from it
 
     kind: ClassVar[str] = "none"
     unit: ClassVar[str] = ""
@@ -57,16 +60,27 @@ class Disturbance:
         """What moves the arm: `commands` are those given so far, the newest last; `rest` (4,) holds it still."""
         return commands[-1]
 
+    def touches(self, seed: int, ticks: int) -> bool:
+        """Whether it does anything to an episode of so many ticks."""
+        return bool(self.strength)
+
     def rng(self, seed: int) -> np.random.Generator:
         """Drawn from anew at every call: of the kind and the seed, not of the strength."""
         return np.random.default_rng([zlib.crc32(self.kind.encode()), seed])
 
     def onset(self, seed: int) -> int:
         """The tick at which it happens, or begins."""
-        return int(self.rng(seed).integers(*ONSET))
+        return max(1, int(self.rng(seed).uniform(*ONSET) * self.calm_ticks))
 
 
-class Occlusion(Disturbance):
+class _Once(Disturbance):
+    """Of those that begin at the onset, which an episode may not reach."""
+
+    def touches(self, seed: int, ticks: int) -> bool:
+        return bool(self.strength) and self.onset(seed) < ticks
+
+
+class Occlusion(_Once):
     """Something black before every camera."""
 
     kind, unit, says = "occlusion", "frames", "every camera black for that many frames"
@@ -78,7 +92,7 @@ class Occlusion(Disturbance):
         return _with(observation, [np.zeros_like(picture) for picture in observation.images.values()])
 
 
-class Patch(Disturbance):
+class Patch(_Once):
     """A grey square, of half the picture's height, somewhere in every camera's picture."""
 
     kind, unit, says = "patch", "frames", "a grey square over a part of every picture for that many frames"
@@ -88,7 +102,7 @@ class Patch(Disturbance):
         if not 0 <= t - self.onset(seed) < self.strength:
             return observation
         rng = self.rng(seed)
-        rng.integers(*ONSET)  # the onset's
+        rng.uniform()  # the onset's
         covered = []
         for picture in observation.images.values():
             height, width = picture.shape[:2]
@@ -101,14 +115,14 @@ class Patch(Disturbance):
 
 
 class Brightness(Disturbance):
-    """Pictures times 2 to the power of the strength, as a camera's exposure would make them."""
+    """Light times 2 to the power of the strength, as a camera's exposure would make it."""
 
-    kind, unit, says = "brightness", "stops", "pictures times two to that power"
+    kind, unit, says = "brightness", "stops", "the light of every picture times two to that power"
     defaults, low, high = (-2, -1, -0.5, 0, 0.5, 1), -8, 8
 
     def see(self, observation: Observation, seed: int, t: int) -> Observation:
-        scaled = np.clip(np.round(np.arange(256) * 2.0**self.strength), 0, 255).astype(np.uint8)
-        return _with(observation, [scaled[picture] for picture in observation.images.values()])
+        exposed = _exposed(self.strength)
+        return _with(observation, [exposed[picture] for picture in observation.images.values()])
 
 
 class DroppedFrames(Disturbance):
@@ -118,8 +132,14 @@ class DroppedFrames(Disturbance):
     defaults, high = (0, 0.05, 0.1, 0.2, 0.3, 0.5), 1
 
     def see(self, observation: Observation, seed: int, t: int) -> Observation | None:
+        return None if self._lost(seed, t) else observation
+
+    def touches(self, seed: int, ticks: int) -> bool:
+        return any(self._lost(seed, t) for t in range(ticks))
+
+    def _lost(self, seed: int, t: int) -> bool:
         luck = np.random.default_rng([zlib.crc32(self.kind.encode()), seed, t]).random()
-        return None if t > 0 and luck < self.strength else observation
+        return t > 0 and bool(luck < self.strength)
 
 
 class CameraShift(Disturbance):
@@ -137,7 +157,7 @@ class CameraShift(Disturbance):
         return True
 
 
-class ObjectShift(Disturbance):
+class ObjectShift(_Once):
     """The task's object put elsewhere on the table in the middle of the episode."""
 
     kind, unit, says = (
@@ -151,7 +171,7 @@ class ObjectShift(Disturbance):
         if t != self.onset(seed) or not self.strength:
             return False
         rng = self.rng(seed)
-        rng.integers(*ONSET)  # the onset's
+        rng.uniform()  # the onset's
         arm.move_object(np.append(_unit(rng.normal(size=2)), 0.0) * self.strength / 1e3)
         return True
 
@@ -205,6 +225,18 @@ def sweep(text: str) -> list[Disturbance]:
 
 def _with(observation: Observation, pictures: Sequence[NDArray[np.uint8]]) -> Observation:
     return replace(observation, images=dict(zip(observation.images, pictures, strict=True)))
+
+
+@lru_cache(maxsize=64)
+def _exposed(stops: float) -> NDArray[np.uint8]:
+    """(256,) what each byte of a picture becomes: bytes are sRGB, a stop is of the light they stand for.
+
+    The curves are those of IEC 61966-2-1, the standard of sRGB.
+    """
+    shown = np.arange(256) / 255
+    light = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4) * 2.0**stops
+    shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.clip(np.round(shown * 255), 0, 255).astype(np.uint8)
 
 
 def _unit(vector: Array) -> Array:

@@ -48,7 +48,9 @@ def run_episode(
         if decision is None:  # an inline planner has always answered: the episode may not begin here
             problem = controller.refused
             break
-        problem = decision.detail or problem
+        problem = (
+            decision.detail if decision.verdict.holds else ""
+        )  # a hold that is over is not why it failed
         if decision.plan_s is not None:
             plans_s.append(decision.plan_s)
         verdicts.append(decision.verdict)

@@ -1,7 +1,8 @@
 """The report as one HTML file with everything in it: it can be mailed, kept and printed, and asks nobody for more.
 
-Each number on the page is looked up in the data that is also written as JSON, by the path that its <data> element
-carries: the page cannot say anything else than the files.
+Each result on the page is looked up in the data that is also written as page.json, by the path that its <data> element
+carries: the page cannot say anything else than the files. What is drawn, and the ticks at which the gate's verdict
+changed, are of the traces in NAME.npz.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from markupsafe import Markup, escape
 
 from dp_ros.evaluation import plots
 from dp_ros.evaluation.comparison import compare
+from dp_ros.evaluation.seeds import seeds_known
 from dp_ros.evaluation.trace import Trace
 from dp_ros.schema import ConfigError
 
@@ -121,6 +123,7 @@ def _drawn(i: int, section: Section) -> dict[str, Any]:
     episodes = report["per_episode"]
     rate_hz = report["provenance"]["policy"]["rate_hz"]
     drawn: dict[str, Any] = {"name": section.name, "report": report, "shown": []}
+    drawn["seeds_known"] = seeds_known(report["provenance"].get("training", {}), report["task"])
     for index in chosen(episodes):
         episode = episodes[index]
         seed, outcome = episode["seed"], "success" if episode["success"] else "failure"

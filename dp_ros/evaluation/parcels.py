@@ -27,11 +27,33 @@ class ParcelError(ValueError):
 
 
 def split(folder: Path, parts: Path, part_bytes: int = PART_BYTES) -> list[Path]:
-    """Write `folder` into the folder `parts`, in place of parts that were there; returns the parts."""
-    parts.mkdir(parents=True, exist_ok=True)
-    (parts / MANIFEST).unlink(missing_ok=True)  # from here on until it is whole again
-    for old in parts.glob("part-*"):
-        old.unlink()
+    """Write `folder` into the folder `parts`, in place of parts that were there; returns the parts.
+
+    The folder is swapped whole: where this fails, the parts that were there still are.
+    """
+    parts.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{parts.name}-", dir=parts.parent))
+    retired = staging.with_name(f"{staging.name}-old")
+    try:
+        names = _write(folder, staging, part_bytes)
+        staging.chmod(0o755)
+        if parts.exists():
+            os.replace(parts, retired)
+        os.replace(staging, parts)
+    finally:
+        if retired.exists() and not parts.exists():
+            os.replace(retired, parts)
+        shutil.rmtree(staging, ignore_errors=True)
+    if retired.exists():
+        for path in retired.iterdir():
+            if path.name != MANIFEST and not path.name.startswith("part-"):  # not ours to throw away
+                os.replace(path, parts / path.name)
+        shutil.rmtree(retired)
+    return [parts / name for name in names]
+
+
+def _write(folder: Path, parts: Path, part_bytes: int) -> list[str]:
+    """The parts of `folder` and their manifest; the parts' names."""
     files: list[dict[str, Any]] = []
     written: list[dict[str, Any]] = []
     for i, block in enumerate(_cut(_stream(folder, files), part_bytes)):
@@ -39,7 +61,7 @@ def split(folder: Path, parts: Path, part_bytes: int = PART_BYTES) -> list[Path]
         path.write_bytes(block)
         written.append({"name": path.name, "bytes": len(block), "sha256": hashlib.sha256(block).hexdigest()})
     write_json(parts / MANIFEST, {"format": "dp_ros-parcels", "version": 1, "files": files, "parts": written})
-    return [parts / part["name"] for part in written]
+    return [str(part["name"]) for part in written]
 
 
 def join(parts: Path, out: Path) -> list[Path]:

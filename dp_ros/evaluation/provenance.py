@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ def settings(
 
 
 def provenance(checkpoint: str | Path, command: str = "") -> dict[str, Any]:
-    """Of the weights, the software and the machine's shape; no names of machines or folders but the checkpoint's."""
+    """Of the weights, the software and the machine's shape; of absolute paths in `command` only their last part."""
     config = read_config(checkpoint)
     left_out = ("config", "history")
     training = {key: value for key, value in config.get("training", {}).items() if key not in left_out}
     return {
-        "command": command,
+        "command": shlex.join(map(_shortened, shlex.split(command))),
         "dp_ros": __version__,
         "commit": git_commit() or "",
         "python": platform.python_version(),
@@ -50,3 +51,9 @@ def provenance(checkpoint: str | Path, command: str = "") -> dict[str, Any]:
         "policy": {key: config["policy"][key] for key in _POLICY if key in config["policy"]},
         "training": training,
     }
+
+
+def _shortened(word: str) -> str:
+    """The word of a command line with the last part of an absolute path, alone or after "--option=", for the path."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return f"{option}{equals}{Path(value).name}" if value.startswith("/") else word

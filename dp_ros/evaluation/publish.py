@@ -1,9 +1,11 @@
-"""A folder for people and programs: index.html to read, NAME.json of each evaluation, NAME.npz with its ticks."""
+"""A folder for people and programs: index.html to read, NAME.json of each evaluation, NAME.npz with its ticks, and
+page.json with every number of the page."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +14,55 @@ from dp_ros.evaluation.details import details
 from dp_ros.evaluation.disturbances import NONE
 from dp_ros.evaluation.episode import VIDEO_FPS
 from dp_ros.evaluation.film import Picture
-from dp_ros.evaluation.page import Example, Section, chosen, render, write_page
+from dp_ros.evaluation.page import Example, Section, chosen, page_data, render, write_page
 from dp_ros.evaluation.robustness import Curve
 from dp_ros.evaluation.rollout import Setting, film
 from dp_ros.evaluation.statistics import Report, write_json
 from dp_ros.evaluation.trace import save_traces
 
+_OF_THE_FOLDER = ("index", "page", "robustness")  # names of its other files
+
 
 def name_of(checkpoint: str | Path) -> str:
-    """The model's folder, or the run's where that is only called "checkpoint"."""
+    """The model's folder; of a run's "checkpoint" the run, of its "best" the run and that."""
     path = Path(checkpoint).absolute()
-    return path.parent.name if path.name == "checkpoint" else path.name
+    if path.name == "checkpoint":
+        return path.parent.name
+    return f"{path.parent.name}-best" if path.name == "best" else path.name
 
 
 def unique_names(checkpoints: Sequence[str | Path]) -> list[str]:
-    """`name_of` each, numbered where two are alike."""
+    """`name_of` each, numbered where two are alike or a file of the folder has that name."""
     names = [name_of(checkpoint) for checkpoint in checkpoints]
-    return [name if names.count(name) == 1 else f"{name}-{i + 1}" for i, name in enumerate(names)]
+    alone = {name for name in names if names.count(name) == 1} - set(_OF_THE_FOLDER)
+    taken, given = {*alone, *_OF_THE_FOLDER}, []
+    for name in names:
+        if name not in alone:
+            name = next(each for i in count(1) if (each := f"{name}-{i}") not in taken)
+            taken.add(name)
+        given.append(name)
+    return given
 
 
-def section_of(report: Report, name: str, setting: Setting | None = None) -> Section:
-    """A report with its films: those of `setting` are drawn by replaying the recorded commands."""
-    data = {**report.as_dict(), "details": details(report)}
-    section = Section(name, data, report.traces)
-    if setting is not None and report.traces:
-        shown = chosen(data["per_episode"])
-        wanted = [(report.results[i].seed, report.traces[i], NONE) for i in shown]
-        for (seed, _, _), pictures in zip(wanted, film(setting, wanted), strict=True):
-            section.films[seed] = mp4(pictures)
-    return section
+def section_of(report: Report, name: str) -> Section:
+    """A report as the page takes it, without films."""
+    return Section(name, {**report.as_dict(), "details": details(report)}, report.traces)
+
+
+def add_films(section: Section, setting: Setting) -> None:
+    """Film the episodes that the page shows, by replaying their commands."""
+    if not section.traces:
+        return
+    episodes = section.report["per_episode"]
+    wanted = [(episodes[i]["seed"], section.traces[i], NONE) for i in chosen(episodes)]
+    for (seed, _, _), pictures in zip(wanted, film(setting, wanted), strict=True):
+        section.films[seed] = mp4(pictures)
 
 
 def examples_of(setting: Setting, curves: Sequence[Curve]) -> Iterator[Example]:
     """The first episode at the greatest strength of each curve."""
     points = [curve.strongest for curve in curves]
-    wanted = [(p.episodes[0].result.seed, p.episodes[0].trace, p.disturbance) for p in points]
+    wanted = [(p.episodes[0].result.seed, p.episodes[0].trace, p.episodes[0].disturbance) for p in points]
     for point, pictures in zip(points, film(setting, wanted), strict=True):
         disturbance, result = point.disturbance, point.episodes[0].result
         outcome = "success" if result.success else result.reason
@@ -56,6 +72,14 @@ def examples_of(setting: Setting, curves: Sequence[Curve]) -> Iterator[Example]:
         yield Example(disturbance.kind, caption, mp4(pictures))
 
 
+def save(folder: str | Path, section: Section) -> None:
+    """Write the section's files: what was measured does not wait for its films."""
+    folder = Path(folder)
+    write_json(folder / f"{section.name}.json", section.report)
+    if section.traces:
+        save_traces(folder / f"{section.name}.npz", section.traces)
+
+
 def publish(
     folder: str | Path,
     title: str,
@@ -63,12 +87,9 @@ def publish(
     curves: Sequence[Mapping[str, Any]] = (),
     examples: Sequence[Example] = (),
 ) -> Path:
-    """Write the folder's files, the page last; returns the page."""
+    """Write the page of sections that are saved, and its data as page.json; returns the page."""
     folder = Path(folder)
-    for section in sections:
-        write_json(folder / f"{section.name}.json", section.report)
-        if section.traces:
-            save_traces(folder / f"{section.name}.npz", section.traces)
+    write_json(folder / "page.json", page_data(sections, curves))
     page = folder / "index.html"
     write_page(page, render(title, sections, curves, examples))
     return page

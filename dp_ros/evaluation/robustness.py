@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dp_ros.evaluation.disturbances import NONE, Disturbance, check_possible
-from dp_ros.evaluation.rollout import Episode, Setting, run_episodes
+from dp_ros.evaluation.rollout import Episode, Setting, run_episodes, worker_count, worker_threads
 from dp_ros.evaluation.statistics import Report, wilson_interval
+from dp_ros.policy.checkpoint_config import weights_sha256
 
 
 @dataclass
@@ -18,6 +19,11 @@ class Point:
 
     disturbance: Disturbance
     episodes: list[Episode] = field(default_factory=list)
+
+    @property
+    def disturbed(self) -> int:
+        """Episodes that did not end before the disturbance began."""
+        return sum(each.disturbance.touches(each.result.seed, each.result.steps) for each in self.episodes)
 
     def as_dict(self) -> dict[str, Any]:
         results = [episode.result for episode in self.episodes]
@@ -31,6 +37,7 @@ class Point:
             "success_rate": successes / len(results) if results else None,
             "wilson_low": low,
             "wilson_high": high,
+            "disturbed": self.disturbed,
             "per_episode": [
                 {"seed": r.seed, "success": r.success, "steps": r.steps, "reason": r.reason} for r in results
             ],
@@ -58,11 +65,20 @@ class Curve:
         return {"kind": kind.kind, "unit": kind.unit, "says": kind.says, "points": points}
 
     def line(self) -> str:
-        shares = ", ".join(
-            f"{point['strength']:g}: {point['successes']}/{point['episodes']}"
-            for point in self.as_dict()["points"]
-        )
-        return f"{self.kind.kind} [{self.kind.unit}] {shares}"
+        shares = []
+        for point in self.as_dict()["points"]:
+            missed = point["strength"] and point["disturbed"] < point["episodes"]
+            note = f" ({point['disturbed']} disturbed)" if missed else ""
+            shares.append(f"{point['strength']:g}: {point['successes']}/{point['episodes']}{note}")
+        return f"{self.kind.kind} [{self.kind.unit}] {', '.join(shares)}"
+
+
+OnPoint = Callable[[Report, list[Curve]], None]  # hears of all points that are finished
+
+
+def largest_part(sweeps: Sequence[Sequence[Disturbance]], seeds: Sequence[int]) -> int:
+    """How many episodes `measure` shares out among its processes: the disturbed ones, which run after the calm."""
+    return len(seeds) * max(1, len(_strong(sweeps)))
 
 
 def measure(
@@ -70,26 +86,62 @@ def measure(
     sweeps: Sequence[Sequence[Disturbance]],
     seeds: Sequence[int],
     jobs: int = 1,
-    on_point: Callable[[int, int], None] | None = None,
+    on_episode: Callable[[int, int], None] | None = None,
+    on_point: OnPoint | None = None,
 ) -> tuple[Report, list[Curve]]:
     """The undisturbed evaluation, and a curve for each sweep, each with the same seeds at every strength.
 
-    Strength 0 is the undisturbed evaluation, so it is run once for all. `on_point(done, total)` is called after
-    each episode. ConfigError where the task has no such disturbance.
+    Strength 0 is the undisturbed evaluation, so it is run once for all, and first: disturbances begin at a share of
+    the ticks that the same seed then took. `on_episode(done, total)` is called after each episode, `on_point` after
+    each strength. ConfigError where the task has no such disturbance.
     """
     for sweep in sweeps:
         check_possible(sweep[-1].kind, setting.task)
-    strong = dict.fromkeys(d for sweep in sweeps for d in sweep if d.strength)
-    wanted = [(seed, disturbance) for disturbance in (NONE, *strong) for seed in seeds]
-    done: dict[Disturbance, Point] = {}
-    for (_, disturbance), episode in zip(wanted, run_episodes(setting, wanted, jobs), strict=True):
-        done.setdefault(disturbance, Point(disturbance)).episodes.append(episode)
-        if on_point:
-            on_point(sum(len(point.episodes) for point in done.values()), len(wanted))
-    calm = done[NONE].episodes
+    total = len(seeds) * (1 + len(_strong(sweeps)))
+    # In the calm part, which may have fewer processes, as many threads as in the other: else the bits differ.
+    threads = worker_threads(setting.runtime, worker_count(jobs, largest_part(sweeps, seeds)))
+    setting = replace(
+        setting,
+        runtime=setting.runtime.model_copy(update={"threads": threads}),
+        weights_sha256=setting.weights_sha256 or weights_sha256(setting.checkpoint),
+    )
+    points = {NONE: Point(NONE)}
+
+    def run(wanted: Sequence[tuple[int, Disturbance]], of: Sequence[Disturbance]) -> None:
+        for disturbance, episode in zip(of, run_episodes(setting, wanted, jobs), strict=True):
+            point = points.setdefault(disturbance, Point(disturbance))
+            point.episodes.append(episode)
+            if on_episode:
+                on_episode(sum(len(point.episodes) for point in points.values()), total)
+            if on_point and len(point.episodes) == len(seeds):
+                on_point(*_results(setting, sweeps, points))
+
+    run([(seed, NONE) for seed in seeds], [NONE] * len(seeds))
+    calm = [episode.result for episode in points[NONE].episodes]
+    strong = [(result, disturbance) for disturbance in _strong(sweeps) for result in calm]
+    if strong:
+        wanted = [
+            (result.seed, replace(disturbance, calm_ticks=result.steps)) for result, disturbance in strong
+        ]
+        run(wanted, [disturbance for _, disturbance in strong])
+    return _results(setting, sweeps, points)
+
+
+def _strong(sweeps: Sequence[Sequence[Disturbance]]) -> list[Disturbance]:
+    return list(dict.fromkeys(d for sweep in sweeps for d in sweep if d.strength))
+
+
+def _results(
+    setting: Setting, sweeps: Sequence[Sequence[Disturbance]], points: Mapping[Disturbance, Point]
+) -> tuple[Report, list[Curve]]:
+    """Of the points there are."""
+    calm = points[NONE].episodes
     report = Report(setting.task, setting.checkpoint, "in-process", setting.runtime.policy_seed)
     report.results = [episode.result for episode in calm]
     report.traces = [episode.trace for episode in calm]
     report.plan_s = [plan_s for episode in calm for plan_s in episode.trace.plan_s]
-    curves = [Curve([done[d] if d.strength else Point(d, calm) for d in sweep]) for sweep in sweeps]
+    curves = [
+        Curve([points[d] if d.strength else Point(d, calm) for d in sweep if d in points or not d.strength])
+        for sweep in sweeps
+    ]
     return report, curves

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import joblib
 
@@ -17,7 +16,7 @@ from dp_ros.evaluation.film import Picture
 from dp_ros.evaluation.statistics import EpisodeResult, Report
 from dp_ros.evaluation.trace import Trace
 from dp_ros.inference.torch_engine import TorchEngine
-from dp_ros.policy.checkpoint_config import bridge_for, read_config
+from dp_ros.policy.checkpoint_config import bridge_for, check_weights, weights_sha256
 from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
 
@@ -33,6 +32,7 @@ class Setting:
     runtime: RuntimeConfig
     max_steps: int
     spectator: str = ""  # the camera that films every episode; empty for none
+    weights_sha256: str = ""  # of the only weights that may be loaded; empty for those found at the beginning
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Episode:
     result: EpisodeResult
     trace: Trace
     pictures: list[Picture]  # VIDEO_FPS of them a second, where there is a spectator
+    disturbance: Disturbance = NONE
 
 
 class Stage:
@@ -51,6 +52,8 @@ class Stage:
         """ConfigError (a policy of another rate), TaskError, CheckpointError, RenderingError."""
         self.setting = setting
         self.engine = TorchEngine(setting.checkpoint, setting.runtime)
+        if setting.weights_sha256:  # after loading, which reads the hash first: what is loaded is not newer
+            check_weights(setting.checkpoint, setting.weights_sha256)
         policy = self.engine.config
         if policy.rate_hz != RATE_HZ:
             raise ConfigError(
@@ -71,7 +74,7 @@ class Stage:
             draw,
             disturbance,
         )
-        return Episode(result, trace, pictures)
+        return Episode(result, trace, pictures, disturbance)
 
     def close(self) -> None:
         self.arm.close()
@@ -90,9 +93,11 @@ def run_episodes(
     how many they are, to the bit where `runtime.threads` is the same.
 
     With several, the cores are shared out, so that workers do not fight over them, unless `runtime.threads` says
-    how many threads each has.
+    how many threads each has. CheckpointError where the weights are replaced before every process has loaded them.
     """
     jobs = worker_count(jobs, len(episodes))
+    if not setting.weights_sha256:
+        setting = replace(setting, weights_sha256=weights_sha256(setting.checkpoint))
     if jobs == 1:
         stage = Stage(setting)
         try:
@@ -103,9 +108,8 @@ def run_episodes(
         return
     threads = worker_threads(setting.runtime, jobs)
     setting = replace(setting, runtime=setting.runtime.model_copy(update={"threads": threads}))
-    weights = str(read_config(setting.checkpoint)["sha256"])  # a worker outlives the checkpoint it has loaded
     with joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as pool:
-        yield from pool(joblib.delayed(_run)(setting, weights, *episode) for episode in episodes)
+        yield from pool(joblib.delayed(_run)(setting, *episode) for episode in episodes)
 
 
 def worker_count(jobs: int, episodes: int) -> int:
@@ -120,16 +124,16 @@ def worker_threads(runtime: RuntimeConfig, jobs: int) -> int:
     return runtime.threads or (max(1, joblib.cpu_count() // jobs) if jobs > 1 else 0)
 
 
-def _run(setting: Setting, weights: str, seed: int, disturbance: Disturbance) -> Episode:
+def _run(setting: Setting, seed: int, disturbance: Disturbance) -> Episode:
     """In a worker."""
     # Mesa's rasteriser starts a thread for every core, in every worker; read when the first picture is drawn.
     os.environ.setdefault("LP_NUM_THREADS", str(setting.runtime.threads))
-    return _stage(setting, weights).run(seed, disturbance)
+    return _stage(setting).run(seed, disturbance)
 
 
 @lru_cache(maxsize=1)
-def _stage(setting: Setting, weights: str) -> Stage:
-    """One policy and one simulator a process, kept from episode to episode."""
+def _stage(setting: Setting) -> Stage:
+    """One policy and one simulator a process, kept from episode to episode while the weights are the same."""
     return Stage(setting)
 
 
@@ -144,13 +148,15 @@ def evaluate_in_process(
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None = None,
     spectator: str = "corner2",
     jobs: int = 1,
+    weights_sha256: str = "",
 ) -> Report:
     """One lockstep episode for each seed; `on_episode` hears of each as it ends, in the order of the seeds.
 
     `on_video` gets each episode's pictures, VIDEO_FPS of them a second: uint8 (480, 720, 3), the camera
-    `spectator` beside what the policy sees. Raises what Stage raises.
+    `spectator` beside what the policy sees. Raises what Stage and run_episodes raise; `weights_sha256` as in Setting.
     """
-    setting = Setting(str(checkpoint), check_task(task), runtime, max_steps, spectator if on_video else "")
+    camera = spectator if on_video else ""
+    setting = Setting(str(checkpoint), check_task(task), runtime, max_steps, camera, weights_sha256)
     report = Report(setting.task, setting.checkpoint, "in-process", runtime.policy_seed)
     for episode in run_episodes(setting, [(seed, NONE) for seed in seeds], jobs):
         report.results.append(episode.result)
@@ -176,19 +182,3 @@ def film(
             yield pictures
     finally:
         arm.close()
-
-
-def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:
-    """ConfigError where the policy was trained on one of the seeds: that would not be a test."""
-    data = config.get("training", {}).get("data", {})
-    first = data.get("first_seed")
-    if first is None or data.get("task", task) != task or not seeds:
-        return
-    # A checkpoint that does not say how many seeds it has seen may have seen all that follow.
-    behind = first + data["tried"] if "tried" in data else max(seeds) + 1
-    seen = [seed for seed in seeds if first <= seed < behind]
-    if seen:
-        trained = f"{first} to {behind - 1}" if "tried" in data else f"{first} and above"
-        raise ConfigError(
-            f"seeds {min(seeds)} to {max(seeds)} overlap the training seeds {trained}: choose another --seed"
-        )

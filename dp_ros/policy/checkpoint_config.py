@@ -45,6 +45,20 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return dict(config)
 
 
+def weights_sha256(folder: str | Path) -> str:
+    """Which weights are in `folder`, as its config.json says."""
+    return str(read_config(folder).get("sha256", {}).get("policy.safetensors", ""))
+
+
+def check_weights(folder: str | Path, expected_sha256: str) -> None:
+    """CheckpointError where `folder` no longer holds the weights that it did when the work on them began."""
+    if weights_sha256(folder) != expected_sha256:
+        raise CheckpointError(
+            f"{folder}: holds other weights than when this began (a training replaced them): "
+            "run it anew, on a copy while the training goes on"
+        )
+
+
 def policy_config(folder: str | Path) -> PolicyConfig:
     """What the weights in `folder` mean."""
     try:

@@ -12,7 +12,7 @@ from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.film import Picture, beside
 from dp_ros.evaluation.statistics import EpisodeResult, Report
-from dp_ros.policy.checkpoint_config import bridge_for
+from dp_ros.policy.checkpoint_config import bridge_for, check_weights
 from dp_ros.ros import conversions, qos
 from dp_ros.ros.processes import START_TIMEOUT_S, NodeGroup, SessionError, parameters_yaml
 from dp_ros.schema import BridgeConfig, RuntimeConfig
@@ -107,11 +107,12 @@ def evaluate(
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None = None,
     spectator: str = "corner2",
     domain_id: int | None = None,
+    weights_sha256: str = "",
 ) -> Report:
     """Lockstep episodes over DDS, one per seed (consecutive numbers); the same outcomes as in-process.
 
     `on_video` gets each episode's pictures, one every second tick: uint8 (480, 720, 3), the camera `spectator`
-    beside what the policy sees.
+    beside what the policy sees. CheckpointError where the node has loaded other weights than `weights_sha256`.
     """
     bridge = bridge_for(
         checkpoint,
@@ -127,6 +128,8 @@ def evaluate(
     report = Report(task, str(checkpoint), "ros", runtime.policy_seed)
     lockstep = runtime.model_copy(update={"mode": "lockstep"})
     with Session(checkpoint, bridge, lockstep, domain_id) as session:
+        if weights_sha256:
+            check_weights(checkpoint, weights_sha256)  # after the node has loaded them
         for seed in seeds:
             result = session.run_episode(seed, timeout_s=max_steps * bridge.command_timeout_s)
             report.results.append(result)

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dp_ros import __version__
 from dp_ros.data import episodes
 from dp_ros.data.windows import Windows
@@ -103,7 +106,19 @@ def provenance(dataset: episodes.Dataset, command: Mapping[str, Any]) -> dict[st
             "episodes": len(dataset.episode_ends),
             "ticks": len(dataset),
             **({"tried": attributes["tried"]} if "tried" in attributes else {}),
+            **({} if dataset.seed is None else _seeds(dataset.seed)),
         },
+    }
+
+
+def _seeds(seeds: NDArray[np.int64]) -> dict[str, Any]:
+    """The episodes' seeds as runs of (first, last), and of how many episodes there is none."""
+    known = np.unique(seeds[seeds >= 0])
+    runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1) if len(known) else []
+    unknown = int((seeds < 0).sum())
+    return {
+        "seeds": [[int(run[0]), int(run[-1])] for run in runs],
+        **({"seeds_unknown": unknown} if unknown else {}),
     }
 
 

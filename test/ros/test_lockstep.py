@@ -12,6 +12,7 @@ from sensor_msgs.msg import JointState
 
 from dp_ros.evaluation.rollout import run_episode
 from dp_ros.inference.torch_engine import TorchEngine
+from dp_ros.policy.checkpoint import CheckpointError
 from dp_ros.ros import qos
 from dp_ros.ros.commands import CommandPairing
 from dp_ros.ros.session import evaluate
@@ -109,6 +110,23 @@ def test_episodes_over_ros_are_those_in_process_command_by_command(over_ros, in_
         assert not np.array_equal(commands[:20], in_process(0, seed)[1][:20])
     assert {in_process(5, seed)[0].success for seed in SEEDS} == {True, False}
     assert set(psutil.Process().children(recursive=True)) <= before  # both nodes have ended
+
+
+def test_weights_that_came_before_the_node_loaded_are_refused(tiny_checkpoint, ros_domain):
+    """A training may replace the checkpoint after the evaluation has said what it is of."""
+    outcome = []
+    with pytest.raises(CheckpointError, match="holds other weights than when this began"):
+        evaluate(
+            tiny_checkpoint,
+            TASK,
+            SEEDS,
+            max_steps=2,
+            runtime=RuntimeConfig(threads=1),
+            on_episode=outcome.append,
+            domain_id=ros_domain,
+            weights_sha256="0" * 64,
+        )
+    assert outcome == []
 
 
 def test_the_expert_commands_alone_and_begins_when_its_readers_are_there(start_node, client):

@@ -45,7 +45,7 @@ def test_two_processes_give_what_one_gives_seed_by_seed(
 
 def test_report_shows_each_checkpoint_and_where_it_comes_from(one_process: Path) -> None:
     assert sorted(path.name for path in one_process.iterdir()) == [
-        "index.html", "whole-1.json", "whole-1.npz", "whole-2.json", "whole-2.npz",
+        "index.html", "page.json", "whole-1.json", "whole-1.npz", "whole-2.json", "whole-2.npz",
     ]  # fmt: skip
     page = (one_process / "index.html").read_text()
     data = json.loads((one_process / "whole-1.json").read_text())

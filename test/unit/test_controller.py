@@ -248,6 +248,8 @@ def test_plan_of_another_shape_holds_and_says_so(drive: Callable[..., Any], shap
 def test_plan_that_is_not_finite_holds(drive: Callable[..., Any], value: float) -> None:
     (decision,) = drive(controller(InlinePlanner(lambda request: np.full((T_P, 4), value))), 0)
     assert decision.verdict is Verdict.HOLD_NOT_FINITE
+    assert str(value) in decision.detail
+    assert "not finite" in decision.detail
     np.testing.assert_array_equal(decision.command.position_m, HOME_M)
 
 

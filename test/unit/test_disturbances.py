@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dp_ros.control.worker import Request
 from dp_ros.evaluation.disturbances import KINDS, NONE, ONSET, Disturbance, check_possible, possible, sweep
 from dp_ros.evaluation.episode import replay, run_episode
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, override
-from dp_ros.sim.metaworld_arm import MetaworldArm, Observation, TaskError
+from dp_ros.sim.metaworld_arm import MOVABLE_TASKS, MetaworldArm, Observation, TaskError
 from dp_ros.sim.rendering import RenderingError
 
 TICKS = 48  # beyond the last onset
@@ -66,7 +67,7 @@ def test_cameras_are_covered_for_so_many_frames_from_an_onset_that_the_seed_deci
         short, long = (ticks_at_work(KINDS[kind](frames), seed) for frames in (5, 20))
         assert short == long[:5] == list(range(short[0], short[0] + 5))
         assert len(long) == 20
-        assert ONSET[0] <= short[0] < ONSET[1]
+        assert ONSET[0] * 50 - 1 < short[0] < ONSET[1] * 50
         onsets.add(short[0])
     assert len(onsets) > 2
 
@@ -82,13 +83,22 @@ def test_a_patch_covers_a_square_of_half_the_height_and_nothing_else() -> None:
     np.testing.assert_array_equal(seen.ee_position_m, clear.ee_position_m)
 
 
-def test_brightness_scales_by_powers_of_two() -> None:
-    clear = observation()
-    for stops, factor in ((-1, 0.5), (1, 2.0)):
-        seen = KINDS["brightness"](stops).see(clear, 0, 0)
-        assert seen is not None
-        expected = np.clip(clear.images["left"].astype(float) * factor, 0, 255)
-        np.testing.assert_allclose(seen.images["left"], expected, atol=0.5)
+@pytest.mark.parametrize(
+    ("stops", "before", "after"),
+    [
+        (-1, [0, 10, 117, 255], [0, 5, 84, 188]),
+        (1, [0, 10, 117, 188], [0, 18, 161, 255]),
+        (0, [0, 10, 117, 255], [0, 10, 117, 255]),
+    ],
+)
+def test_a_stop_is_twice_the_light_and_not_twice_the_byte(
+    stops: float, before: list[int], after: list[int]
+) -> None:
+    """Bytes are sRGB: 188 stands for half of the light of 255, and 117 for 18 % of it, a grey card."""
+    picture = np.array([before], dtype=np.uint8)[..., None].repeat(3, axis=2)
+    seen = KINDS["brightness"](stops).see(Observation({"left": picture}, np.zeros(3), 0.0), 0, 0)
+    assert seen is not None
+    assert seen.images["left"][0, :, 0].tolist() == after
 
 
 def test_frames_lost_at_one_strength_are_lost_at_every_greater_one() -> None:
@@ -147,15 +157,105 @@ def test_lost_frames_make_the_gate_hold(arm: MetaworldArm, policy: PolicyConfig)
 
 
 @pytest.mark.sim
+@pytest.mark.parametrize(
+    ("failing", "reason"), [({0}, "time limit"), ({2}, "the plan failed: OSError: gone")]
+)
+def test_a_hold_is_why_an_episode_failed_only_where_it_ended_in_it(
+    arm: MetaworldArm, policy: PolicyConfig, failing: set[int], reason: str
+) -> None:
+    """A tick held early was given as the reason of every episode that later ran into the time limit."""
+    asked: list[Request] = []
+
+    def fragile(request: Request) -> NDArray[np.float64]:
+        asked.append(request)
+        if len(asked) - 1 in failing:
+            raise OSError("gone")
+        return plan(request)
+
+    result, trace = run_episode(arm, fragile, policy, RuntimeConfig(), 5, 9)
+    assert [verdict.holds for verdict in trace.verdict].count(True) == 1
+    assert (result.success, result.reason) == (False, reason)
+
+
+@pytest.mark.parametrize("kind", ["occlusion", "patch", "object-shift"])
+@pytest.mark.parametrize("calm_ticks", [12, 33, 200])
+def test_what_happens_once_happens_before_the_episode_is_over(kind: str, calm_ticks: int) -> None:
+    """Onsets up to tick 39 came after the end of episodes that take 33, which then counted as withstood."""
+    for seed in range(30):
+        weak, strong = (KINDS[kind](strength, calm_ticks=calm_ticks) for strength in (10, 80))
+        onset = weak.onset(seed)
+        assert strong.onset(seed) == onset
+        assert 0.2 * calm_ticks - 1 < onset < 0.6 * calm_ticks
+        assert weak.touches(seed, onset + 1)
+        assert not weak.touches(seed, onset)
+        assert not replace(weak, strength=0).touches(seed, 500)
+
+
+def test_an_episode_that_lost_no_frame_was_not_disturbed() -> None:
+    dropped = KINDS["dropped-frames"](0.1)
+    first = ticks_at_work(dropped, 4)[0]
+    assert not dropped.touches(4, first)
+    assert dropped.touches(4, first + 1)
+    assert KINDS["action-delay"](1).touches(4, 1)
+    assert not KINDS["brightness"](0).touches(4, 200)
+
+
+@pytest.mark.sim
 def test_object_moves_by_so_many_millimetres_at_its_onset(arm: MetaworldArm) -> None:
     disturbance = KINDS["object-shift"](40)
     arm.reset(2)
-    for t in range(ONSET[1]):
+    for t in range(50):
         before = arm.simulator_state()
         disturbance.place(arm, 2, t)
         moved = arm.simulator_state() - before
         expected = 0.04 if t == disturbance.onset(2) else 0.0
         assert np.linalg.norm(moved) == pytest.approx(expected)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("task", MOVABLE_TASKS)
+def test_pushing_the_object_does_not_solve_the_task(task: str) -> None:
+    """An arm that holds still solved peg-unplug-side: the shift unplugged the peg."""
+    arm = MetaworldArm(task)
+    try:
+        for strength in KINDS["object-shift"].defaults:
+            disturbance = KINDS["object-shift"](strength, calm_ticks=2)
+            arm.reset(0)
+            rest = np.append(arm.target_m, 0.0)
+            for t in range(6):
+                disturbance.place(arm, 0, t)
+                arm.advance(rest)
+            assert not arm.success, strength
+    finally:
+        arm.close()
+
+
+@pytest.mark.parametrize("task", ["peg-unplug-side-v3", "disassemble-v3"])
+def test_what_sits_in_the_scene_cannot_be_shifted(task: str) -> None:
+    assert "object-shift" not in possible(task)
+
+
+class Displaced:
+    """Cameras that keep how far they were moved."""
+
+    cameras = ("left", "right")
+
+    def __init__(self) -> None:
+        self.offsets_m: dict[str, NDArray[np.float64]] = {}
+
+    def move_camera(self, camera: str, offset_m: NDArray[np.float64]) -> None:
+        self.offsets_m[camera] = offset_m
+
+
+def test_cameras_are_displaced_by_millimetres_each_in_a_direction_that_only_the_seed_decides() -> None:
+    far, near = Displaced(), Displaced()
+    assert KINDS["camera-shift"](40).place(far, 3, 0)  # type: ignore[arg-type]
+    assert KINDS["camera-shift"](10).place(near, 3, 0)  # type: ignore[arg-type]
+    assert not KINDS["camera-shift"](10).place(Displaced(), 3, 1)  # type: ignore[arg-type]
+    for camera, offset_m in far.offsets_m.items():
+        assert np.linalg.norm(offset_m) == pytest.approx(0.040)
+        np.testing.assert_allclose(near.offsets_m[camera] * 4, offset_m)
+    assert np.abs(far.offsets_m["left"] - far.offsets_m["right"]).max() > 1e-3
 
 
 @pytest.mark.sim

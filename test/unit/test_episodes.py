@@ -69,6 +69,7 @@ def test_what_is_written_is_read(dataset: Path, make_episode: Callable[..., Any]
     assert found.attributes.items() >= {**SETTINGS, "tried": 6}.items()
     group = zarr.open_group(dataset, mode="r")
     np.testing.assert_array_equal(group["seed"][:], [0, 1, 2])
+    np.testing.assert_array_equal(found.seed, [0, 1, 2])
     np.testing.assert_allclose(group["noise"][:], [0.0, 0.1, 0.2])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,35 @@ def test_splitting_anew_leaves_no_old_parts(folder: Path, parts: Path) -> None:
     (folder / "a" / "weights").unlink()
     split(folder, parts, part_bytes=1000)
     assert len(list(parts.iterdir())) < before
+
+
+@pytest.fixture
+def files_of_500_bytes() -> Iterator[None]:
+    """No file may grow larger: what a full disk does to a writer."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_parts_that_were_there_outlive_a_split_that_fails(
+    folder: Path, parts: Path, tmp_path: Path, files_of_500_bytes: None
+) -> None:
+    """They were deleted first: a full disk left neither the old parts nor the new."""
+    before = {path.name: path.read_bytes() for path in parts.iterdir()}
+    (folder / "z").unlink()
+    with pytest.raises(OSError, match="large"):
+        split(folder, parts, part_bytes=1000)
+    assert {path.name: path.read_bytes() for path in parts.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "parts"}
+
+
+def test_splitting_keeps_what_is_not_its_own(folder: Path, parts: Path) -> None:
+    (parts / "note.txt").write_text("sent on Monday")
+    split(folder, parts, part_bytes=1000)
+    assert (parts / "note.txt").read_text() == "sent on Monday"
+    assert {path.name for path in parts.parent.iterdir()} == {"results", "parts"}
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "short"])

@@ -170,3 +170,23 @@ def test_inline_planner_turns_an_exception_into_a_plan_that_says_so() -> None:
     plan = planner.poll()
     assert plan is not None
     assert (plan.chunk, plan.error) == (None, "ValueError: shape")
+
+
+def interrupted(asked: Request) -> np.ndarray:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_planning_inline_reaches_the_caller() -> None:
+    planner = InlinePlanner(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        planner.request(request(1))
+    assert planner.poll() is None
+
+
+def test_what_is_no_ordinary_exception_does_not_end_the_thread(start: Callable[..., tuple]) -> None:
+    worker, finished = start(interrupted)
+    for stamp_ns in (1, 2):
+        worker.request(request(stamp_ns))
+        plan = take(worker, finished)
+        assert plan.chunk is None
+        assert plan.error.startswith("KeyboardInterrupt")

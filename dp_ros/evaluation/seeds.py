@@ -1,0 +1,43 @@
+"""Which seeds a policy was trained on: an evaluation on those would be no test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dp_ros.schema import ConfigError
+
+
+def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:
+    """ConfigError where the policy was trained on one of the seeds, as far as its checkpoint says."""
+    data = _data(config.get("training", {}))
+    if not seeds or data.get("task", task) != task:
+        return
+    for first, last in _trained(data):
+        if any(first <= seed and (last is None or seed <= last) for seed in seeds):
+            trained = f"{first} and above" if last is None else f"{first} to {last}"
+            raise ConfigError(
+                f"seeds {min(seeds)} to {max(seeds)} overlap the training seeds {trained}: choose another --seed"
+            )
+
+
+def seeds_known(training: Mapping[str, Any], task: str) -> bool:
+    """Whether a checkpoint's `training` says of every episode of the task which seed it was made from."""
+    data = _data(training)
+    return data.get("task", task) != task or bool(_trained(data) and not data.get("seeds_unknown"))
+
+
+def _data(training: Mapping[str, Any]) -> Mapping[str, Any]:
+    data: Mapping[str, Any] = training.get("data", {})
+    return data
+
+
+def _trained(data: Mapping[str, Any]) -> list[tuple[int, int | None]]:
+    """First and last of each run of seeds; None: of no end."""
+    ranges: list[tuple[int, int | None]] = [(first, last) for first, last in data.get("seeds", ())]
+    first = data.get("first_seed")
+    if first is not None and "tried" in data:
+        ranges.append((first, first + data["tried"] - 1))
+    elif first is not None and not ranges:
+        ranges.append((first, None))  # it does not say how many: it may have seen all that follow
+    return ranges

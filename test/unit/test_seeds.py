@@ -1,0 +1,69 @@
+"""Seeds that a policy has seen are refused, however its demonstrations were made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dp_ros.data.episodes import Dataset
+from dp_ros.evaluation.seeds import check_unseen, seeds_known
+from dp_ros.schema import ConfigError
+from dp_ros.train.run import provenance
+
+TASK = "drawer-open-v3"
+
+
+def training(make_dataset: Callable[..., Dataset], seeds: list[int], **collect: Any) -> dict[str, Any]:
+    """What a checkpoint keeps of a dataset with one episode for each seed."""
+    dataset = make_dataset(lengths=(2,) * len(seeds))
+    attributes = {"collect": {"task": TASK, **collect}, "tried": len(seeds)}
+    return provenance(replace(dataset, seed=np.array(seeds), attributes=attributes), {})
+
+
+def test_seeds_of_teleoperated_episodes_are_refused(make_dataset: Callable[..., Dataset]) -> None:
+    """`collect` of a dataset made of bags names no first seed: all seeds passed as unseen."""
+    config = {"training": training(make_dataset, [3, 0, 1, 1, 7])}
+    assert config["training"]["data"]["seeds"] == [[0, 1], [3, 3], [7, 7]]
+    for seeds, trained in ((range(0, 50), "0 to 1"), (range(3, 4), "3 to 3"), (range(5, 8), "7 to 7")):
+        with pytest.raises(ConfigError, match=f"overlap the training seeds {trained}: choose another --seed"):
+            check_unseen(config, TASK, seeds)
+    check_unseen(config, TASK, range(4, 7))
+    check_unseen(config, TASK, range(8, 50))
+    check_unseen(config, "reach-v3", range(50))
+    check_unseen(config, TASK, [])
+
+
+def test_seeds_that_were_tried_and_not_kept_are_refused_too(make_dataset: Callable[..., Dataset]) -> None:
+    """Whoever tried them may have chosen by them."""
+    made = training(make_dataset, [100, 102], first_seed=100)
+    made["data"]["tried"] = 4
+    with pytest.raises(ConfigError, match="100 to 103"):
+        check_unseen({"training": made}, TASK, [103])
+    check_unseen({"training": made}, TASK, range(100))
+
+
+def test_checkpoints_that_keep_no_seeds_are_judged_by_what_they_keep() -> None:
+    of_a_count = {"training": {"data": {"first_seed": 10, "tried": 5}}}
+    check_unseen(of_a_count, TASK, [9, 15])
+    with pytest.raises(ConfigError, match="10 to 14"):
+        check_unseen(of_a_count, TASK, [14])
+    with pytest.raises(ConfigError, match="10 and above"):
+        check_unseen({"training": {"data": {"first_seed": 10}}}, TASK, [1000])
+    check_unseen({}, TASK, [0])
+    assert not seeds_known({}, TASK)
+
+
+def test_episodes_without_a_seed_are_counted(make_dataset: Callable[..., Dataset]) -> None:
+    made = training(make_dataset, [-1, 4, -1])
+    assert (made["data"]["seeds"], made["data"]["seeds_unknown"]) == ([[4, 4]], 2)
+    assert not seeds_known(made, TASK)
+    assert seeds_known(training(make_dataset, [4]), TASK)
+    assert not seeds_known(training(make_dataset, [-1]), TASK)
+
+
+def test_dataset_in_memory_without_seeds_says_nothing_of_them(make_dataset: Callable[..., Dataset]) -> None:
+    assert "seeds" not in provenance(make_dataset(), {})["data"]
