@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
 
 from dp_ros.data.windows import Windows
-from dp_ros.policy.checkpoint import save_checkpoint
+from dp_ros.policy.checkpoint import CheckpointError, clear_leftovers, read_config, save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import PolicyConfig, TrainConfig
 from dp_ros.train.batches import Batches, Prefetch, TensorBatch
@@ -131,7 +131,7 @@ class Trainer:
         TrainingPaused once `time_is_over`.
         """
         if self.ranks.first:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
+            self._take_folder()
         with self._log() as log, self._batch_of() as batch_of, StopSignals() as signals:
             losses, seconds, compute_s, since = [], 0.0, 0.0, self.step
             try:
@@ -238,10 +238,36 @@ class Trainer:
 
     def save(self) -> None:
         """The state to resume from, then the checkpoint to serve; each appears whole or not at all."""
-        if self.ranks.first:
-            self._write(CHECKPOINT, {}, with_state=True)
+        if not self.ranks.first:
+            return
+        metadata = {
+            "step": str(self.step),
+            "best_score": repr(self.best_score),
+            "config": self._fingerprint(),
+            "history": self.history.dumps(),
+        }
+        with self._writing("the state"):
+            write_state(self.run_dir, self.policy, self.ema, self.optimizer, metadata)
+        self._write(CHECKPOINT, {})
 
-    def _write(self, name: str, more: Mapping[str, Any], with_state: bool = False) -> None:
+    def _take_folder(self) -> None:
+        """Clear away what a kill in the middle of saving left, and write the checkpoint that it kept from its state."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        for name in (CHECKPOINT, BEST):
+            clear_leftovers(self.run_dir / name)
+        if (self.run_dir / STATE).exists() and self._checkpoint_step() != self.step:
+            self._write(CHECKPOINT, {})
+
+    def _checkpoint_step(self) -> int | None:
+        try:
+            return int(read_config(self.run_dir / CHECKPOINT)["training"]["step"])
+        except (CheckpointError, KeyError):
+            return None
+
+    def _write(self, name: str, more: Mapping[str, Any]) -> None:
+        """The EMA as the checkpoint `name`."""
+        if not isinstance(self.ema, DiffusionPolicy):  # a baseline is compared, never served
+            return
         training = {
             **self.provenance,
             "step": self.step,
@@ -250,28 +276,29 @@ class Trainer:
             "history": self.history.as_dict(),
             **more,
         }
+        with self._writing(f"{name}/"):
+            save_checkpoint(self.ema, self.run_dir / name, scene=self.scene, training=training)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
         try:
-            if with_state:
-                metadata = {
-                    "step": str(self.step),
-                    "best_score": repr(self.best_score),
-                    "config": self._fingerprint(),
-                    "history": self.history.dumps(),
-                }
-                write_state(self.run_dir, self.policy, self.ema, self.optimizer, metadata)
-            if isinstance(self.ema, DiffusionPolicy):  # a baseline is compared, never served
-                save_checkpoint(self.ema, self.run_dir / name, scene=self.scene, training=training)
+            yield
         except (OSError, SafetensorError) as error:
+            saved = (self.run_dir / STATE).exists()
             raise TrainingError(
-                f"{self.run_dir}: the state of step {self.step} cannot be written ({error}); the one before is "
-                "intact: free some space and add --resume"
+                f"{self.run_dir}: {what} of step {self.step} cannot be written ({error}); "
+                + (
+                    "the last state is intact: free some space and add --resume"
+                    if saved
+                    else "free some space"
+                )
             ) from None
 
     def _restore(self) -> None:
         state, metadata = read_state(self.run_dir, self._fingerprint())
         restore(state, self.policy, self.ema, self.optimizer, self.device)
         self.step, self.best_score = int(metadata["step"]), float(metadata["best_score"])
-        self.history = History(metadata["history"])
+        self.history = History(metadata.get("history", "{}"))  # runs begun before it was kept
 
     def _hardware(self) -> str:
         """What the run trains on, as a table would say it."""
@@ -294,7 +321,8 @@ class Trainer:
         if not self.ranks.first:
             yield lambda name, value, step: None
             return
-        with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.step) as writer:
+        # Hides what a run that was killed had logged behind its last state.
+        with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.step + 1) as writer:
             yield writer.add_scalar
 
     @contextmanager
