@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from dp_ros.policy.checkpoint import CheckpointError, clear_leftovers, read_conf
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import PolicyConfig, TrainConfig
 from dp_ros.train.batches import Batches, Prefetch, TensorBatch
+from dp_ros.train.device import find_device, name_hardware, set_up
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.errors import TrainingError, TrainingPaused
 from dp_ros.train.history import History
@@ -102,8 +102,8 @@ class Trainer:
         self.stats = windows.stats(rows)
         self.batches_per_epoch = self.batches.per_epoch
         self.steps = config.steps or config.epochs * self.batches_per_epoch  # type: ignore[operator]
-        self.device = self.ranks.device or _device(config.device)
-        _set_up(self.device, config)
+        self.device = self.ranks.device or find_device(config.device)
+        set_up(self.device, config)
         torch.manual_seed(config.seed)  # initial weights
         self.policy = build(config.policy, self.stats).to(self.device)
         self.ema = copy.deepcopy(self.policy).eval().requires_grad_(False)
@@ -118,6 +118,10 @@ class Trainer:
                 f"{self.run_dir}: already holds a run; add --resume to go on, or choose another --out"
             )
         self.ranks.check_agreed(f"{self.step} {self._fingerprint()}", self.policy.parameters())
+
+    @property
+    def hardware(self) -> str:
+        return name_hardware(self.device, self.ranks.count)
 
     def run(
         self,
@@ -205,9 +209,10 @@ class Trainer:
         parameters = self.policy.parameters()
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip, foreach=True).item()
         if not (math.isfinite(value) and math.isfinite(norm)):
+            remedy = f"an lr below {config.lr:g}" + (" or precision f32" if config.precision != "f32" else "")
             raise TrainingError(
-                f"{self.run_dir}: the loss became {value}, its gradient {norm}, at step {self.step}; the state of the "
-                "last checkpoint is intact: lower lr, or use precision f32"
+                f"{self.run_dir}: the loss became {value}, its gradient {norm}, at step {self.step}; resumed, it would "
+                f"again: begin anew in another --out with {remedy}"
             )
         self._between_steps = False
         self.optimizer.step()
@@ -272,7 +277,7 @@ class Trainer:
             **self.provenance,
             "step": self.step,
             "config": self.config.model_dump(mode="json", exclude={"policy"}),
-            "hardware": self._hardware(),
+            "hardware": self.hardware,
             "history": self.history.as_dict(),
             **more,
         }
@@ -300,15 +305,6 @@ class Trainer:
         self.step, self.best_score = int(metadata["step"]), float(metadata["best_score"])
         self.history = History(metadata.get("history", "{}"))  # runs begun before it was kept
 
-    def _hardware(self) -> str:
-        """What the run trains on, as a table would say it."""
-        count = self.ranks.count
-        if self.device.type == "cuda":
-            name = torch.cuda.get_device_name(self.device)
-            return name if count == 1 else f"{count} x {name}"
-        threads = torch.get_num_threads() * count
-        return "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
-
     def _fingerprint(self) -> str:
         """What must agree for a resumed run to be the same run."""
         free = {"checkpoint_every", "log_every", "device", "validate_every"}
@@ -321,9 +317,19 @@ class Trainer:
         if not self.ranks.first:
             yield lambda name, value, step: None
             return
-        # Hides what a run that was killed had logged behind its last state.
-        with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.step + 1) as writer:
-            yield writer.add_scalar
+        with self._writing("the log"):
+            # Hides what a run that was killed had logged behind its last state.
+            writer = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.step + 1)
+
+        def log(name: str, value: float, step: int) -> None:
+            with self._writing("the log"):  # its thread may have met a full disk long before
+                writer.add_scalar(name, value, step)
+
+        try:
+            yield log
+        finally:
+            with suppress(OSError):  # else it would take the place of what ended the run
+                writer.close()
 
     @contextmanager
     def _batch_of(self) -> Iterator[Callable[[int], TensorBatch]]:
@@ -340,33 +346,3 @@ class Trainer:
             yield prefetch
         finally:
             prefetch.close()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device cuda: torch sees no GPU; set device to auto or cpu")
-    return torch.device(name)
-
-
-def _set_up(device: torch.device, config: TrainConfig) -> None:
-    """What the process as a whole needs to train fast there."""
-    if device.type == "cpu":
-        _keep_freed_memory()
-        return
-    short = config.precision == "tf32"
-    torch.set_float32_matmul_precision("high" if short else "highest")
-    torch.backends.cudnn.allow_tf32 = short
-    torch.backends.cudnn.benchmark = config.run_length == 1  # runs differ in their number of frames
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep large blocks: giving each activation back to the kernel costs page faults at every step."""
-    M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
-    except (OSError, AttributeError):  # another libc: slower, not wrong
-        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from dp_ros.data.episodes import Dataset
@@ -278,6 +280,50 @@ def test_loss_that_is_not_finite_stops_with_the_last_state_intact(
     assert step_of(run) == 2
     assert all(tensor.isfinite().all() for tensor in state(run).values())
     load_checkpoint(run.run_dir / "checkpoint")
+
+
+def test_advice_for_a_loss_that_explodes_is_what_the_code_accepts(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    def config(**more: Any) -> TrainConfig:
+        return tiny_train(**{"steps": 4, "checkpoint_every": 1, "precision": "bf16", **more})
+
+    with pytest.raises(
+        TrainingError, match=r"another --out with an lr below 1e\+30 or precision f32"
+    ) as caught:
+        trainer(config(lr=1e30)).run()
+    assert "--resume" not in str(caught.value)
+    with pytest.raises(TrainingError, match="was begun with another config"):
+        trainer(config(lr=1e-3), resume=True)
+    trainer(config(lr=1e-3), "another").run()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own
+def test_log_that_cannot_be_written_is_one_line_and_the_run_goes_on_later(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_train(steps=6, checkpoint_every=2, log_every=1)
+    write = RecordWriter.write
+    full = threading.Event()
+
+    def write_until_full(writer: RecordWriter, data: bytes) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(writer, data)
+
+    def fill(progress: Progress) -> None:
+        if progress.step == 2:
+            full.set()
+
+    run = trainer(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "write", write_until_full)
+        with pytest.raises(TrainingError, match=r"the log of step \d cannot be written .*add --resume"):
+            run.run(fill)
+        full.clear()
+    assert step_of(run) >= 2
+    trainer(config, resume=True).run()
+    assert step_of(run) == 6
 
 
 def test_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
