@@ -66,7 +66,11 @@ def run(
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of every training; repeat."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a setting of every training, e.g. device=cuda; repeat.",
+        ),
     ] = None,
     demonstrations: Annotated[int, typer.Option(min=1, help="Demonstrations of each task.")] = 250,
     noise: Annotated[str, typer.Option(help="Noise injected into them, by turns, e.g. 0,0.3,0.6.")] = "0",
@@ -204,6 +208,7 @@ def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
             job.data,
             job.run,
             resume=(job.run / STATE).exists(),
+            on_start=lambda hardware: progress.say(f"{job.name}: training on {hardware}"),
             on_progress=on_progress,
             on_validation=lambda measured: progress.say(f"{job.name}: {measured}"),
             command={"config": job.preset, "set": list(job.assignments)},

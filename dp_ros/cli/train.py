@@ -60,6 +60,7 @@ def train(
                 data,
                 out,
                 resume=resume,
+                on_start=lambda hardware: progress.say(f"training on {hardware}"),
                 on_progress=on_progress,
                 on_validation=lambda measured: progress.say(str(measured)),
                 command=command,

@@ -16,6 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from dp_ros.train.device import find_device
 from dp_ros.train.errors import TrainingError
 
 TIMEOUT_S = 600.0  # the first process may validate and save meanwhile
@@ -34,12 +35,15 @@ class Ranks:
 
     @classmethod
     def join(cls, device: str, timeout_s: float = TIMEOUT_S) -> Ranks:
-        """Meet the other processes that the launcher started; alone where it started none."""
+        """Meet the other processes that the launcher started; alone where it started none.
+
+        TrainingError where they cannot be met, or `device` is "cuda" and there is no GPU.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         from accelerate import PartialState
 
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
+        on_cpu = find_device(device).type == "cpu"
         with _one_line():
             state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout_s))
         return cls(state.process_index, state.num_processes, state.device)

@@ -77,7 +77,8 @@ def test_two_processes_learn_what_one_does_and_only_the_first_writes(
     (first, first_says), (second, second_says) = (process.communicate(timeout=120) for process in processes)
     assert [process.returncode for process in processes] == [0, 0], first_says + second_says
     assert f"checkpoint: {out / 'checkpoint'}" in first
-    assert (second, "validation at" in second_says) == ("", False)
+    assert "training on 2 CPU threads" in first_says
+    assert (second, "validation at" in second_says, "training on" in second_says) == ("", False, False)
     assert len(list((out / "tensorboard").iterdir())) == 1
     assert_close(out, undisturbed)
 
