@@ -33,6 +33,12 @@ from dp_ros.train.stopping import StopSignals
 from dp_ros.train.validation import Validation, Validator, split_by_episode
 
 CHECKPOINT, BEST = "checkpoint", "best"
+UNFELT = {
+    "checkpoint_every",
+    "log_every",
+    "device",
+    "validate_every",
+}  # settings that the last weights do not feel
 
 Build = Callable[[PolicyConfig, Mapping[str, Any]], Any]  # a module with DiffusionPolicy's `loss`
 
@@ -40,6 +46,7 @@ __all__ = [
     "BEST",
     "CHECKPOINT",
     "STATE",
+    "UNFELT",
     "Progress",
     "Trainer",
     "TrainingError",
@@ -307,8 +314,7 @@ class Trainer:
 
     def _fingerprint(self) -> str:
         """What must agree for a resumed run to be the same run."""
-        free = {"checkpoint_every", "log_every", "device", "validate_every"}
-        config = self.config.model_dump(mode="json", exclude=free)
+        config = self.config.model_dump(mode="json", exclude=UNFELT)
         return json.dumps({"config": config, "windows": len(self.windows), "stats": self.stats})
 
     @contextmanager
