@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 import traceback
@@ -18,10 +19,11 @@ from dp_ros.cli.errors import FAILED, CliError, Interrupted, describe
 from dp_ros.cli.train import find_preset
 
 if TYPE_CHECKING:
-    from dp_ros.schema import CollectConfig, TrainConfig
+    from dp_ros.schema import CollectConfig, RuntimeConfig, TrainConfig
     from dp_ros.train.trainer import Progress
 
 SETTINGS = "settings.json"
+JOBS_ON_GPU = 4
 
 app = typer.Typer(help="Train many models unattended; hand their results on in small files.")
 
@@ -241,6 +243,7 @@ def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
     from dp_ros.train.run import train
     from dp_ros.train.trainer import STATE
 
+    _free_gpu()  # of a job before that failed: an error on its way still holds what it was raised in
     with ProgressLine(f"{job.name}: training") as progress:
 
         def on_progress(report: Progress) -> None:
@@ -258,6 +261,16 @@ def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
             command={"config": job.preset, "set": list(job.assignments)},
             time_is_over=time_is_over,
         )
+    _free_gpu()  # evaluation's workers need it
+
+
+def _free_gpu() -> None:
+    """Give back what a training that is over holds."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _pack(job: Job) -> None:
@@ -273,12 +286,24 @@ def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: 
     from dp_ros.evaluation.statistics import write_json
 
     runtime = lockstep_runtime("checkpoint", 0, 0, 0)
+    jobs = evaluation_jobs(jobs, episodes, runtime)
     report = run_episodes(job.model, "", 0, episodes, "in-process", max_steps, runtime, None, jobs)
     pending = report_path.with_name("pending.json")
     write_json(pending, report.as_dict())
     card(job.model, [pending])
     pending.rename(report_path)  # last: now the model counts as done
     return report.summary()
+
+
+def evaluation_jobs(jobs: int, episodes: int, runtime: RuntimeConfig) -> int:
+    """How many processes evaluate; few where they share a GPU, on which each keeps a context and the policy."""
+    import torch
+
+    from dp_ros.evaluation.rollout import worker_count
+
+    count = worker_count(jobs, episodes)
+    on_gpu = runtime.device != "cpu" and torch.cuda.is_available()
+    return min(count, JOBS_ON_GPU) if on_gpu else count
 
 
 def _hand_over(out: Path, outcomes: dict[str, str]) -> list[Path]:

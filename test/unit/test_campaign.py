@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from dp_ros.cli import errors, main
-from dp_ros.schema import CollectConfig
+from dp_ros.cli.campaign import evaluation_jobs
+from dp_ros.schema import CollectConfig, RuntimeConfig
 
 pytestmark = pytest.mark.sim  # the names of the tasks are Metaworld's
 
@@ -71,3 +72,11 @@ def test_sigterm_ends_a_campaign_as_ctrl_c_does(
     assert "run the same command to go on" in capsys.readouterr().err
     assert (tmp_path / "parts" / "manifest.json").exists()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device", "jobs"), [(True, "auto", 4), (True, "cpu", 20), (False, "auto", 20)]
+)
+def test_few_workers_share_a_gpu(gpu: bool, device: str, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert evaluation_jobs(20, 50, RuntimeConfig(mode="lockstep", device=device)) == jobs
