@@ -45,7 +45,9 @@ class Ranks:
 
         on_cpu = find_device(device).type == "cpu"
         with _one_line():
-            state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout_s))
+            # On GPUs too, what the hosts say to each other goes over gloo: see `average`.
+            backend = {} if on_cpu else {"backend": "cpu:gloo,cuda:nccl"}
+            state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout_s), **backend)
         return cls(state.process_index, state.num_processes, state.device)
 
     def leave(self) -> None:
@@ -61,19 +63,23 @@ class Ranks:
         return self.index, self.count
 
     def average(self, parameters: Iterable[nn.Parameter], values: Sequence[float]) -> list[float]:
-        """Average the gradients, in place, and the values beside them, in one message."""
+        """Average the gradients, in place, and the values, which the return value holds.
+
+        The values go first, from CPU to CPU: gloo notices at once that a process is gone, where NCCL waits for it.
+        """
         if self.count == 1:
             return list(values)
+        means = torch.tensor(values, dtype=torch.float32)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        beside = torch.tensor(values, dtype=torch.float32, device=gradients[0].device)
-        message = torch.cat([*(gradient.flatten() for gradient in gradients), beside])
+        message = torch.cat([gradient.flatten() for gradient in gradients])
         with _one_line():
+            torch.distributed.all_reduce(means)
             torch.distributed.all_reduce(message)
         message /= self.count
-        *means, beside = message.split([*(gradient.numel() for gradient in gradients), len(values)])
-        for gradient, mean in zip(gradients, means, strict=True):
+        parts = message.split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, parts, strict=True):
             gradient.copy_(mean.view(gradient.shape))
-        return beside.tolist()
+        return (means / self.count).tolist()
 
     def check_agreed(self, facts: str, parameters: Iterable[Tensor]) -> None:
         """TrainingError unless every process begins from the same facts and the same weights."""
@@ -104,6 +110,10 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        text = str(error).lower()
+        # gloo's own have no class of their own; any other RuntimeError is not of another process.
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in text or "pair closure" in text):
+            raise
         raise TrainingError(
             f"another process of this run ended or does not answer ({' '.join(str(error).split())[:120]}): see what it "
             "said, then run the same command with --resume"
