@@ -1,7 +1,8 @@
 """Several processes that train one policy: `accelerate launch --multi_gpu -m dp_ros.cli train ...`, or torchrun.
 
 Each has the whole policy and learns from its part of every batch; gradients are averaged, so that the weights stay
-the same in all. The first process alone writes. Without a launcher nothing here is used, nor accelerate imported.
+the same in all. Up to rounding they are those that one process learns; with dropout, the same in distribution.
+The first process alone writes. Without a launcher nothing here is used, nor accelerate imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The training loop. Every random number is drawn from (seed, step), so a resumed run is the same run."""
+"""The training loop. Every random number is drawn from (seed, step), so a resumed run is the same run.
+
+To the last bit on a CPU with as many threads; on a GPU, whose sums have no fixed order, up to rounding.
+"""
 
 from __future__ import annotations
 
@@ -191,6 +194,7 @@ class Trainer:
         """(loss, seconds of forward and backward, whether any process wishes to stop, and for which reason)."""
         config, ranks = self.config, self.ranks
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        # Of several processes each drops others: what they learn is then the same in distribution only.
         dropout = [config.seed, 2, self.step, *([ranks.index] if ranks.index else [])]
         dropout_seed = np.random.SeedSequence(dropout).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(dropout_seed >> 1))  # dropout draws from torch's own generator
