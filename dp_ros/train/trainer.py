@@ -301,13 +301,9 @@ class Trainer:
             yield
         except (OSError, SafetensorError) as error:
             saved = (self.run_dir / STATE).exists()
+            remedy = "add --resume; the last state is intact" if saved else "begin again"
             raise TrainingError(
-                f"{self.run_dir}: {what} of step {self.step} cannot be written ({error}); "
-                + (
-                    "the last state is intact: free some space and add --resume"
-                    if saved
-                    else "free some space"
-                )
+                f"{self.run_dir}: {what} of step {self.step} cannot be written ({error}): free some space and {remedy}"
             ) from None
 
     def _restore(self) -> None:
