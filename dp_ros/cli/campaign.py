@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +19,11 @@ from dp_ros.cli.errors import FAILED, CliError, Interrupted, describe
 from dp_ros.cli.train import find_preset
 
 if TYPE_CHECKING:
-    from dp_ros.schema import CollectConfig, TrainConfig
+    from dp_ros.schema import CollectConfig, RuntimeConfig, TrainConfig
     from dp_ros.train.trainer import Progress
+
+SETTINGS = "settings.json"
+JOBS_ON_GPU = 4
 
 app = typer.Typer(help="Train many models unattended; hand their results on in small files.")
 
@@ -66,7 +73,11 @@ def run(
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of every training; repeat."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a setting of every training, e.g. device=cuda; repeat.",
+        ),
     ] = None,
     demonstrations: Annotated[int, typer.Option(min=1, help="Demonstrations of each task.")] = 250,
     noise: Annotated[str, typer.Option(help="Noise injected into them, by turns, e.g. 0,0.3,0.6.")] = "0",
@@ -87,15 +98,23 @@ def run(
     def time_is_over() -> bool:
         return hours is not None and time.monotonic() - began >= hours * 3600
 
+    from dp_ros.train.stopping import sigterm_as_ctrl_c
+
     outcomes: dict[str, str] = {}
     try:
-        for job in planned:
-            outcomes[job.name] = _one(job, episodes, max_steps, jobs, time_is_over)
-            print(f"{job.name}: {outcomes[job.name]}", flush=True)
+        with sigterm_as_ctrl_c():
+            for job in planned:
+                outcomes[job.name] = _one(job, episodes, max_steps, jobs, time_is_over)
+                print(f"{job.name}: {outcomes[job.name]}", flush=True)
+                with suppress(OSError):  # a full disk: said at the end, when nothing is left to go on with
+                    _hand_over(out, outcomes)  # now, for nobody knows how this process ends
     except KeyboardInterrupt:
         raise Interrupted("run the same command to go on") from None
     finally:
-        _hand_over(out, outcomes)
+        parts = _hand_over(out, outcomes)
+        print(
+            f"{out / 'parts'}: {len(parts)} parts and manifest.json; put together with `dp_ros campaign join`"
+        )
     if any(outcome.startswith("failed") for outcome in outcomes.values()):
         raise typer.Exit(FAILED)
 
@@ -149,11 +168,13 @@ def _plan(
 
 def _one(job: Job, episodes: int, max_steps: int, jobs: int, time_is_over: Callable[[], bool]) -> str:
     """Bring one model as far as time allows; what became of it."""
+    from dp_ros.evaluation.statistics import write_json
     from dp_ros.train.errors import TrainingPaused
 
     report = job.results / "report.json"
+    settings = _settings(job, episodes, max_steps)
     if report.exists():
-        return "done before"
+        return _done_before(job, settings)
     try:
         try:
             _collect(job, jobs, time_is_over)
@@ -165,12 +186,41 @@ def _one(job: Job, episodes: int, max_steps: int, jobs: int, time_is_over: Calla
         _pack(job)
         if time_is_over():
             return "trained, not evaluated: the time is over"
+        write_json(job.results / SETTINGS, settings)
         return _evaluate(job, report, episodes, max_steps, jobs)
     except Exception as error:
-        described = describe(error)
-        if described is None:
-            raise
-        return f"failed: {described[0]}"
+        return f"failed: {_named(error)}"
+
+
+def _named(error: Exception) -> str:
+    """The error in one line; of one that nobody expected, its traceback on stderr too."""
+    described = describe(error)
+    if described:
+        return described[0]
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _settings(job: Job, episodes: int, max_steps: int) -> dict[str, Any]:
+    """What a model's results follow from."""
+    from dp_ros.train.trainer import UNFELT
+
+    return {
+        "collect": job.collect.model_dump(mode="json"),
+        "train": job.train.model_dump(mode="json", exclude=UNFELT),
+        "episodes": episodes,
+        "max_steps": max_steps,
+    }
+
+
+def _done_before(job: Job, settings: dict[str, Any]) -> str:
+    path = job.results / SETTINGS
+    if path.exists():  # results made before it was kept have none
+        kept = json.loads(path.read_text())
+        other = [name for name, value in settings.items() if kept.get(name) != value]
+        if other:
+            return f"failed: its results are of other settings ({', '.join(other)}): give the same, or another --out"
+    return "done before"
 
 
 def _collect(job: Job, jobs: int, time_is_over: Callable[[], bool]) -> None:
@@ -193,6 +243,7 @@ def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
     from dp_ros.train.run import train
     from dp_ros.train.trainer import STATE
 
+    _free_gpu()  # of a job before that failed: an error on its way still holds what it was raised in
     with ProgressLine(f"{job.name}: training") as progress:
 
         def on_progress(report: Progress) -> None:
@@ -204,11 +255,22 @@ def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
             job.data,
             job.run,
             resume=(job.run / STATE).exists(),
+            on_start=lambda hardware: progress.say(f"{job.name}: training on {hardware}"),
             on_progress=on_progress,
             on_validation=lambda measured: progress.say(f"{job.name}: {measured}"),
             command={"config": job.preset, "set": list(job.assignments)},
             time_is_over=time_is_over,
         )
+    _free_gpu()  # evaluation's workers need it
+
+
+def _free_gpu() -> None:
+    """Give back what a training that is over holds."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _pack(job: Job) -> None:
@@ -224,6 +286,7 @@ def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: 
     from dp_ros.evaluation.statistics import write_json
 
     runtime = lockstep_runtime("checkpoint", 0, 0, 0)
+    jobs = evaluation_jobs(jobs, episodes, runtime)
     report = run_episodes(job.model, "", 0, episodes, "in-process", max_steps, runtime, None, jobs)
     pending = report_path.with_name("pending.json")
     write_json(pending, report.as_dict())
@@ -232,7 +295,18 @@ def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: 
     return report.summary()
 
 
-def _hand_over(out: Path, outcomes: dict[str, str]) -> None:
+def evaluation_jobs(jobs: int, episodes: int, runtime: RuntimeConfig) -> int:
+    """How many processes evaluate; few where they share a GPU, on which each keeps a context and the policy."""
+    import torch
+
+    from dp_ros.evaluation.rollout import worker_count
+
+    count = worker_count(jobs, episodes)
+    on_gpu = runtime.device != "cpu" and torch.cuda.is_available()
+    return min(count, JOBS_ON_GPU) if on_gpu else count
+
+
+def _hand_over(out: Path, outcomes: dict[str, str]) -> list[Path]:
     """The results so far as parts, whatever happened."""
     from dp_ros.evaluation.parcels import split
     from dp_ros.evaluation.statistics import write_json
@@ -240,5 +314,4 @@ def _hand_over(out: Path, outcomes: dict[str, str]) -> None:
     results = out / "results"
     written: dict[str, Any] = {"outcomes": outcomes}
     write_json(results / "campaign.json", written)
-    parts = split(results, out / "parts")
-    print(f"{out / 'parts'}: {len(parts)} parts and manifest.json; put together with `dp_ros campaign join`")
+    return split(results, out / "parts")

@@ -75,6 +75,8 @@ def describe(error: BaseException) -> tuple[str, int] | None:
         where = f"{error.filename}: " if error.filename else ""
         # FileNotFoundError of `resources` has a message of its own.
         return f"{where}{error.strerror}" if error.strerror else str(error), FAILED
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, on any GPU
+        return "out of GPU memory: lower batch_size", FAILED
     if isinstance(error, MemoryError):
         return f"out of memory ({error})" if str(error) else "out of memory", FAILED
     return None

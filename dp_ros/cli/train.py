@@ -30,7 +30,8 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Train a policy; the result is the same whether or not the run was interrupted and resumed.
+    """Train a policy. A run that was interrupted and resumed gives the same result: to the last bit on a CPU with
+    as many threads, up to rounding on a GPU.
 
     On several GPUs or hosts: accelerate launch --multi_gpu --num_processes N -m dp_ros.cli train ...
     """
@@ -60,6 +61,7 @@ def train(
                 data,
                 out,
                 resume=resume,
+                on_start=lambda hardware: progress.say(f"training on {hardware}"),
                 on_progress=on_progress,
                 on_validation=lambda measured: progress.say(str(measured)),
                 command=command,

@@ -45,7 +45,11 @@ def compare_on_arm(
     out: Path,
     on_step: Callable[[Method, int, Progress], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """All runs on the arm, one after another: each uses every core by itself."""
+    """All runs on the arm, one after another: each uses every core by itself. The errors are those of `run_arm`."""
+    if training.run_length > 1 and set(config.methods) != {"diffusion"}:
+        raise ConfigError(
+            f"run_length {training.run_length}: only diffusion encodes shared frames once: add --train run_length=1"
+        )
     runs = []
     for seed in range(config.arm.seeds):
         for method in config.methods:

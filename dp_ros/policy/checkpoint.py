@@ -26,7 +26,14 @@ from dp_ros.schema import SCHEMA_VERSION
 WEIGHTS, STATS, CARD = "policy.safetensors", "stats.json", "card.md"
 DTYPES = {"f32": torch.float32, "f16": torch.float16}
 
-__all__ = ["CheckpointError", "load_checkpoint", "policy_config", "read_config", "save_checkpoint"]
+__all__ = [
+    "CheckpointError",
+    "clear_leftovers",
+    "load_checkpoint",
+    "policy_config",
+    "read_config",
+    "save_checkpoint",
+]
 
 
 def save_checkpoint(
@@ -80,6 +87,16 @@ def save_checkpoint(
             staging, ignore_errors=True
         )  # what is there now: the old checkpoint, or a failed new one
     return folder
+
+
+def clear_leftovers(folder: str | Path) -> None:
+    """Remove what a process that was killed in `save_checkpoint` left beside `folder`."""
+    folder = Path(folder)
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        if left.name.endswith("-old") and not folder.exists():
+            os.replace(left, folder)  # the kill came between the two renames
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _exchange(a: Path, b: Path) -> bool:

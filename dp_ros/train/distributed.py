@@ -1,7 +1,8 @@
 """Several processes that train one policy: `accelerate launch --multi_gpu -m dp_ros.cli train ...`, or torchrun.
 
 Each has the whole policy and learns from its part of every batch; gradients are averaged, so that the weights stay
-the same in all. The first process alone writes. Without a launcher nothing here is used, nor accelerate imported.
+the same in all. Up to rounding they are those that one process learns; with dropout, the same in distribution.
+The first process alone writes. Without a launcher nothing here is used, nor accelerate imported.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from dp_ros.train.device import find_device
 from dp_ros.train.errors import TrainingError
 
 TIMEOUT_S = 600.0  # the first process may validate and save meanwhile
@@ -34,14 +36,19 @@ class Ranks:
 
     @classmethod
     def join(cls, device: str, timeout_s: float = TIMEOUT_S) -> Ranks:
-        """Meet the other processes that the launcher started; alone where it started none."""
+        """Meet the other processes that the launcher started; alone where it started none.
+
+        TrainingError where they cannot be met, or `device` is "cuda" and there is no GPU.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         from accelerate import PartialState
 
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
+        on_cpu = find_device(device).type == "cpu"
         with _one_line():
-            state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout_s))
+            # On GPUs too, what the hosts say to each other goes over gloo: see `average`.
+            backend = {} if on_cpu else {"backend": "cpu:gloo,cuda:nccl"}
+            state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout_s), **backend)
         return cls(state.process_index, state.num_processes, state.device)
 
     def leave(self) -> None:
@@ -57,19 +64,23 @@ class Ranks:
         return self.index, self.count
 
     def average(self, parameters: Iterable[nn.Parameter], values: Sequence[float]) -> list[float]:
-        """Average the gradients, in place, and the values beside them, in one message."""
+        """Average the gradients, in place, and the values, which the return value holds.
+
+        The values go first, from CPU to CPU: gloo notices at once that a process is gone, where NCCL waits for it.
+        """
         if self.count == 1:
             return list(values)
+        means = torch.tensor(values, dtype=torch.float32)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        beside = torch.tensor(values, dtype=torch.float32, device=gradients[0].device)
-        message = torch.cat([*(gradient.flatten() for gradient in gradients), beside])
+        message = torch.cat([gradient.flatten() for gradient in gradients])
         with _one_line():
+            torch.distributed.all_reduce(means)
             torch.distributed.all_reduce(message)
         message /= self.count
-        *means, beside = message.split([*(gradient.numel() for gradient in gradients), len(values)])
-        for gradient, mean in zip(gradients, means, strict=True):
+        parts = message.split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, parts, strict=True):
             gradient.copy_(mean.view(gradient.shape))
-        return beside.tolist()
+        return (means / self.count).tolist()
 
     def check_agreed(self, facts: str, parameters: Iterable[Tensor]) -> None:
         """TrainingError unless every process begins from the same facts and the same weights."""
@@ -100,6 +111,10 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        text = str(error).lower()
+        # gloo's own have no class of their own; any other RuntimeError is not of another process.
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in text or "pair closure" in text):
+            raise
         raise TrainingError(
             f"another process of this run ended or does not answer ({' '.join(str(error).split())[:120]}): see what it "
             "said, then run the same command with --resume"

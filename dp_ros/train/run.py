@@ -30,6 +30,7 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    on_start: Callable[[str], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_validation: Callable[[Validation], None] | None = None,
     command: Mapping[str, Any] | None = None,
@@ -37,13 +38,15 @@ def train(
 ) -> Path | None:
     """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
 
-    `command` is what the user asked for, kept in the checkpoint. Where a launcher started several processes, each
-    calls this, and only the first reports; the others return None.
+    `on_start` hears of the hardware it runs on. `command` is what the user asked for, kept in the checkpoint.
+    Where a launcher started several processes, each calls this, and only the first reports; the others return None.
     Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
     `time_is_over`.
     """
     ranks = Ranks.join(config.device)
     trainer = make_trainer(config, data, out, resume=resume, command=command, ranks=ranks)
+    if on_start and ranks.first:
+        on_start(trainer.hardware)
     reports = (on_progress, on_validation, time_is_over) if ranks.first else ()
     checkpoint = trainer.run(*reports)
     ranks.leave()

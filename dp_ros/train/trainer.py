@@ -1,14 +1,16 @@
-"""The training loop. Every random number is drawn from (seed, step), so a resumed run is the same run."""
+"""The training loop. Every random number is drawn from (seed, step), so a resumed run is the same run.
+
+To the last bit on a CPU with as many threads; on a GPU, whose sums have no fixed order, up to rounding.
+"""
 
 from __future__ import annotations
 
 import copy
-import ctypes
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
 
 from dp_ros.data.windows import Windows
-from dp_ros.policy.checkpoint import save_checkpoint
+from dp_ros.policy.checkpoint import CheckpointError, clear_leftovers, read_config, save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import PolicyConfig, TrainConfig
 from dp_ros.train.batches import Batches, Prefetch, TensorBatch
+from dp_ros.train.device import find_device, name_hardware, set_up
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.errors import TrainingError, TrainingPaused
 from dp_ros.train.history import History
@@ -33,6 +36,12 @@ from dp_ros.train.stopping import StopSignals
 from dp_ros.train.validation import Validation, Validator, split_by_episode
 
 CHECKPOINT, BEST = "checkpoint", "best"
+UNFELT = {
+    "checkpoint_every",
+    "log_every",
+    "device",
+    "validate_every",
+}  # settings that the last weights do not feel
 
 Build = Callable[[PolicyConfig, Mapping[str, Any]], Any]  # a module with DiffusionPolicy's `loss`
 
@@ -40,6 +49,7 @@ __all__ = [
     "BEST",
     "CHECKPOINT",
     "STATE",
+    "UNFELT",
     "Progress",
     "Trainer",
     "TrainingError",
@@ -102,8 +112,8 @@ class Trainer:
         self.stats = windows.stats(rows)
         self.batches_per_epoch = self.batches.per_epoch
         self.steps = config.steps or config.epochs * self.batches_per_epoch  # type: ignore[operator]
-        self.device = self.ranks.device or _device(config.device)
-        _set_up(self.device, config)
+        self.device = self.ranks.device or find_device(config.device)
+        set_up(self.device, config)
         torch.manual_seed(config.seed)  # initial weights
         self.policy = build(config.policy, self.stats).to(self.device)
         self.ema = copy.deepcopy(self.policy).eval().requires_grad_(False)
@@ -119,6 +129,10 @@ class Trainer:
             )
         self.ranks.check_agreed(f"{self.step} {self._fingerprint()}", self.policy.parameters())
 
+    @property
+    def hardware(self) -> str:
+        return name_hardware(self.device, self.ranks.count)
+
     def run(
         self,
         on_progress: Callable[[Progress], None] | None = None,
@@ -131,7 +145,7 @@ class Trainer:
         TrainingPaused once `time_is_over`.
         """
         if self.ranks.first:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
+            self._take_folder()
         with self._log() as log, self._batch_of() as batch_of, StopSignals() as signals:
             losses, seconds, compute_s, since = [], 0.0, 0.0, self.step
             try:
@@ -180,6 +194,7 @@ class Trainer:
         """(loss, seconds of forward and backward, whether any process wishes to stop, and for which reason)."""
         config, ranks = self.config, self.ranks
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        # Of several processes each drops others: what they learn is then the same in distribution only.
         dropout = [config.seed, 2, self.step, *([ranks.index] if ranks.index else [])]
         dropout_seed = np.random.SeedSequence(dropout).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(dropout_seed >> 1))  # dropout draws from torch's own generator
@@ -205,9 +220,10 @@ class Trainer:
         parameters = self.policy.parameters()
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip, foreach=True).item()
         if not (math.isfinite(value) and math.isfinite(norm)):
+            remedy = f"an lr below {config.lr:g}" + (" or precision f32" if config.precision != "f32" else "")
             raise TrainingError(
-                f"{self.run_dir}: the loss became {value}, its gradient {norm}, at step {self.step}; the state of the "
-                "last checkpoint is intact: lower lr, or use precision f32"
+                f"{self.run_dir}: the loss became {value}, its gradient {norm}, at step {self.step}; resumed, it would "
+                f"again: begin anew in another --out with {remedy}"
             )
         self._between_steps = False
         self.optimizer.step()
@@ -238,54 +254,67 @@ class Trainer:
 
     def save(self) -> None:
         """The state to resume from, then the checkpoint to serve; each appears whole or not at all."""
-        if self.ranks.first:
-            self._write(CHECKPOINT, {}, with_state=True)
+        if not self.ranks.first:
+            return
+        metadata = {
+            "step": str(self.step),
+            "best_score": repr(self.best_score),
+            "config": self._fingerprint(),
+            "history": self.history.dumps(),
+        }
+        with self._writing("the state"):
+            write_state(self.run_dir, self.policy, self.ema, self.optimizer, metadata)
+        self._write(CHECKPOINT, {})
 
-    def _write(self, name: str, more: Mapping[str, Any], with_state: bool = False) -> None:
+    def _take_folder(self) -> None:
+        """Clear away what a kill in the middle of saving left, and write the checkpoint that it kept from its state."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        for name in (CHECKPOINT, BEST):
+            clear_leftovers(self.run_dir / name)
+        if (self.run_dir / STATE).exists() and self._checkpoint_step() != self.step:
+            self._write(CHECKPOINT, {})
+
+    def _checkpoint_step(self) -> int | None:
+        try:
+            return int(read_config(self.run_dir / CHECKPOINT)["training"]["step"])
+        except (CheckpointError, KeyError):
+            return None
+
+    def _write(self, name: str, more: Mapping[str, Any]) -> None:
+        """The EMA as the checkpoint `name`."""
+        if not isinstance(self.ema, DiffusionPolicy):  # a baseline is compared, never served
+            return
         training = {
             **self.provenance,
             "step": self.step,
             "config": self.config.model_dump(mode="json", exclude={"policy"}),
-            "hardware": self._hardware(),
+            "hardware": self.hardware,
             "history": self.history.as_dict(),
             **more,
         }
+        with self._writing(f"{name}/"):
+            save_checkpoint(self.ema, self.run_dir / name, scene=self.scene, training=training)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
         try:
-            if with_state:
-                metadata = {
-                    "step": str(self.step),
-                    "best_score": repr(self.best_score),
-                    "config": self._fingerprint(),
-                    "history": self.history.dumps(),
-                }
-                write_state(self.run_dir, self.policy, self.ema, self.optimizer, metadata)
-            if isinstance(self.ema, DiffusionPolicy):  # a baseline is compared, never served
-                save_checkpoint(self.ema, self.run_dir / name, scene=self.scene, training=training)
+            yield
         except (OSError, SafetensorError) as error:
+            saved = (self.run_dir / STATE).exists()
+            remedy = "add --resume; the last state is intact" if saved else "begin again"
             raise TrainingError(
-                f"{self.run_dir}: the state of step {self.step} cannot be written ({error}); the one before is "
-                "intact: free some space and add --resume"
+                f"{self.run_dir}: {what} of step {self.step} cannot be written ({error}): free some space and {remedy}"
             ) from None
 
     def _restore(self) -> None:
         state, metadata = read_state(self.run_dir, self._fingerprint())
         restore(state, self.policy, self.ema, self.optimizer, self.device)
         self.step, self.best_score = int(metadata["step"]), float(metadata["best_score"])
-        self.history = History(metadata["history"])
-
-    def _hardware(self) -> str:
-        """What the run trains on, as a table would say it."""
-        count = self.ranks.count
-        if self.device.type == "cuda":
-            name = torch.cuda.get_device_name(self.device)
-            return name if count == 1 else f"{count} x {name}"
-        threads = torch.get_num_threads() * count
-        return "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
+        self.history = History(metadata.get("history", "{}"))  # runs begun before it was kept
 
     def _fingerprint(self) -> str:
         """What must agree for a resumed run to be the same run."""
-        free = {"checkpoint_every", "log_every", "device", "validate_every"}
-        config = self.config.model_dump(mode="json", exclude=free)
+        config = self.config.model_dump(mode="json", exclude=UNFELT)
         return json.dumps({"config": config, "windows": len(self.windows), "stats": self.stats})
 
     @contextmanager
@@ -294,8 +323,19 @@ class Trainer:
         if not self.ranks.first:
             yield lambda name, value, step: None
             return
-        with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.step) as writer:
-            yield writer.add_scalar
+        with self._writing("the log"):
+            # Hides what a run that was killed had logged behind its last state.
+            writer = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.step + 1)
+
+        def log(name: str, value: float, step: int) -> None:
+            with self._writing("the log"):  # its thread may have met a full disk long before
+                writer.add_scalar(name, value, step)
+
+        try:
+            yield log
+        finally:
+            with suppress(OSError):  # else it would take the place of what ended the run
+                writer.close()
 
     @contextmanager
     def _batch_of(self) -> Iterator[Callable[[int], TensorBatch]]:
@@ -312,33 +352,3 @@ class Trainer:
             yield prefetch
         finally:
             prefetch.close()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device cuda: torch sees no GPU; set device to auto or cpu")
-    return torch.device(name)
-
-
-def _set_up(device: torch.device, config: TrainConfig) -> None:
-    """What the process as a whole needs to train fast there."""
-    if device.type == "cpu":
-        _keep_freed_memory()
-        return
-    short = config.precision == "tf32"
-    torch.set_float32_matmul_precision("high" if short else "highest")
-    torch.backends.cudnn.allow_tf32 = short
-    torch.backends.cudnn.benchmark = config.run_length == 1  # runs differ in their number of frames
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep large blocks: giving each activation back to the kernel costs page faults at every step."""
-    M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
-    except (OSError, AttributeError):  # another libc: slower, not wrong
-        pass

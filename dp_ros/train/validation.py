@@ -110,7 +110,7 @@ class Validator:
             normalise = policy.action_normalizer.normalise
             nerrors.append((normalise(plan) - normalise(actions)).cpu().numpy())
             weights.append(len(rows))
-        error, executed = np.concatenate(errors), policy.config.horizons.executed
+        error, executed = np.concatenate(errors), self._config.policy.horizons.executed
         return Validation(
             step=step,
             loss=float(np.average(losses, weights=weights)),

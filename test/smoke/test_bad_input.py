@@ -230,6 +230,8 @@ def test_write_that_fails_while_training(
     train = ("train", "--config", tiny_config, "--data", dataset, "--out", out)
     done = dp_ros(*train, preexec_fn=small_files)
     assert done.returncode == errors.FAILED
-    assert "free some space and add --resume" in the_line(done.stderr)
+    line = the_line(done.stderr)
+    assert "the state of step 5 cannot be written" in line
+    assert "free some space and begin again" in line, "there is nothing to resume"
     assert not (out / "checkpoint").exists()
     assert not (out / "state.safetensors").exists()

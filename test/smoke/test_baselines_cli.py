@@ -84,6 +84,7 @@ def test_wrong_setting_is_answered_with_the_right_one(
         (("--task", "drawer-open-v3"), "give one with --data"),
         (("--no-toy",), "nothing to compare"),
         (("--no-toy", "--data", "nowhere", "--config", "paper"), "add --train steps=N"),
+        (("--no-toy", "--data", "nowhere", "--train", "run_length=4"), "add --train run_length=1"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(

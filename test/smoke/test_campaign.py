@@ -33,6 +33,9 @@ def test_campaign_stops_in_time_goes_on_and_is_put_together_again(
 
     again = dp_ros(*command)
     assert f"{name}: done before" in again.stdout
+    other = dp_ros(*command, "--max-steps", 6)
+    assert other.returncode == errors.FAILED
+    assert f"{name}: failed: its results are of other settings (max_steps): give the same" in other.stdout
 
     assert main(["campaign", "join", str(out / "parts"), "--out", str(tmp_path / "results")]) == 0
     assert "verified" in capsys.readouterr().out

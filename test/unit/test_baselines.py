@@ -29,7 +29,7 @@ from dp_ros.schema import (
     PolicyConfig,
     UNetConfig,
 )
-from dp_ros.train.trainer import CHECKPOINT, Trainer, TrainingPaused
+from dp_ros.train.trainer import BEST, CHECKPOINT, Trainer, TrainingPaused, Validation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -299,3 +299,18 @@ def test_trainer_trains_a_baseline_and_leaves_no_checkpoint_to_serve(
     resumed.run()
     for name, parameter in whole.ema.named_parameters():
         assert torch.equal(parameter, dict(resumed.ema.named_parameters())[name]), name
+
+
+def test_trainer_measures_a_baseline_on_held_out_episodes(
+    method: Method, tiny_train: Any, make_dataset: Any, tmp_path: Path
+) -> None:
+    config = tiny_train(steps=2, validation=0.5)
+    policy = config.policy
+    windows = Windows(make_dataset(), policy.horizons, policy.action, policy.encoder)
+    run = Trainer(config, windows, tmp_path, build=partial(camera_policy, method=method, heads=HEADS))
+    found: list[Validation] = []
+    run.run(on_validation=found.append)
+    (measured,) = found
+    assert len(measured.position_m) == 8
+    assert math.isfinite(measured.score)
+    assert not (tmp_path / BEST).exists()

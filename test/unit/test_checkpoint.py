@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dp_ros.policy.checkpoint import (
     CheckpointError,
+    clear_leftovers,
     load_checkpoint,
     policy_config,
     read_config,
@@ -303,3 +304,16 @@ def test_weights_that_lack_or_add_a_tensor_are_refused(folder: Path, change: str
     save_file(weights, path)
     rehash(folder)
     assert "the two are of different models" in refusal(folder)
+
+
+def test_checkpoint_retired_for_one_that_never_came_is_put_back(
+    tmp_path: Path, policy: DiffusionPolicy
+) -> None:
+    """A kill between the two renames of a file system that cannot swap folders."""
+    folder = tmp_path / "best"
+    save_checkpoint(policy, folder)
+    folder.rename(tmp_path / ".best-0a1b2c3d-old")
+    (tmp_path / ".best-0a1b2c3d").mkdir()
+    clear_leftovers(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    load_checkpoint(folder)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import threading
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
@@ -12,7 +16,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from dp_ros.data.episodes import Dataset
@@ -145,6 +151,90 @@ def test_finished_run_resumed_trains_no_further(
     assert_same(state(again), before)
 
 
+@pytest.mark.parametrize("damage", ["missing", "older"])
+def test_checkpoint_that_a_kill_kept_from_its_state_is_written_when_the_run_is_resumed(
+    damage: str, trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    """The state is written first; of a finished run no later step would write the checkpoint."""
+    config = tiny_train(steps=4, checkpoint_every=2, log_every=1)
+    run = trainer(config)
+    older = run.run_dir / "older"
+
+    def keep(progress: Progress) -> None:
+        if progress.step == 3:
+            shutil.copytree(run.run_dir / "checkpoint", older)
+
+    folder = run.run(keep)
+    whole = load_file(folder / "policy.safetensors")
+    shutil.rmtree(folder)
+    if damage == "older":
+        older.rename(folder)
+    trainer(config, resume=True).run()
+    assert read_config(folder)["training"]["step"] == 4
+    assert_same(load_file(folder / "policy.safetensors"), whole)
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    config = tiny_train(steps=2)
+    run = trainer(config)
+    run.run()
+    for name in (".checkpoint-0a1b2c3d", ".best-x_yz0123"):
+        (run.run_dir / name).mkdir()
+        (run.run_dir / name / "policy.safetensors").write_bytes(b"half")
+    trainer(config, resume=True).run()
+    assert sorted(path.name for path in run.run_dir.iterdir()) == [
+        "checkpoint",
+        "state.safetensors",
+        "tensorboard",
+    ]
+
+
+def test_checkpoint_that_cannot_be_written_is_named_and_the_run_goes_on_later(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_train(steps=2)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dp_ros.policy.checkpoint.save_file", full)
+        with pytest.raises(TrainingError, match=r"checkpoint/ of step 2 cannot be written .*add --resume"):
+            trainer(config).run()
+    folder = trainer(config, resume=True).run()
+    assert read_config(folder)["training"]["step"] == 2
+
+
+def test_log_of_a_resumed_run_has_every_step_once(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    """Those behind the last state are hidden, for they come again; that state's own step is not."""
+    config = tiny_train(steps=7, checkpoint_every=3, log_every=1)
+    stopped = trainer(config)
+    with pytest.raises(Stop):
+        stopped.run(stop_at(5))
+    logs = stopped.run_dir / "tensorboard"
+    (first,) = logs.iterdir()
+    first.rename(logs / "events.out.tfevents.0")  # files of one second are read in no certain order
+    trainer(config, resume=True).run()
+    log = EventAccumulator(str(logs))
+    log.Reload()
+    assert [event.step for event in log.Scalars("loss")] == list(range(1, 8))
+
+
+def test_run_begun_before_its_history_was_kept_is_resumed(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    config = tiny_train(steps=2)
+    path = trainer(config).run().parent / "state.safetensors"
+    with safe_open(str(path), framework="pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key != "history"}
+    save_file(load_file(path), path, metadata=metadata)
+    assert trainer(config, resume=True).step == 2
+
+
 def test_resuming_under_another_config_or_dataset_is_refused(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
 ) -> None:
@@ -190,6 +280,50 @@ def test_loss_that_is_not_finite_stops_with_the_last_state_intact(
     assert step_of(run) == 2
     assert all(tensor.isfinite().all() for tensor in state(run).values())
     load_checkpoint(run.run_dir / "checkpoint")
+
+
+def test_advice_for_a_loss_that_explodes_is_what_the_code_accepts(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    def config(**more: Any) -> TrainConfig:
+        return tiny_train(**{"steps": 4, "checkpoint_every": 1, "precision": "bf16", **more})
+
+    with pytest.raises(
+        TrainingError, match=r"another --out with an lr below 1e\+30 or precision f32"
+    ) as caught:
+        trainer(config(lr=1e30)).run()
+    assert "--resume" not in str(caught.value)
+    with pytest.raises(TrainingError, match="was begun with another config"):
+        trainer(config(lr=1e-3), resume=True)
+    trainer(config(lr=1e-3), "another").run()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own
+def test_log_that_cannot_be_written_is_one_line_and_the_run_goes_on_later(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_train(steps=6, checkpoint_every=2, log_every=1)
+    write = RecordWriter.write
+    full = threading.Event()
+
+    def write_until_full(writer: RecordWriter, data: bytes) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(writer, data)
+
+    def fill(progress: Progress) -> None:
+        if progress.step == 2:
+            full.set()
+
+    run = trainer(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "write", write_until_full)
+        with pytest.raises(TrainingError, match=r"the log of step \d cannot be written .*add --resume"):
+            run.run(fill)
+        full.clear()
+    assert step_of(run) >= 2
+    trainer(config, resume=True).run()
+    assert step_of(run) == 6
 
 
 def test_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(

@@ -1,0 +1,50 @@
+"""What a run computes on: chosen, made fast, and named."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from dp_ros.schema import TrainConfig
+from dp_ros.train.errors import TrainingError
+
+
+def find_device(name: str) -> torch.device:
+    """What "auto", "cpu" or "cuda" is here; TrainingError where a GPU is asked for and there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device cuda: torch sees no GPU; set device to auto or cpu")
+    return torch.device(name)
+
+
+def set_up(device: torch.device, config: TrainConfig) -> None:
+    """What the process as a whole needs to train fast there."""
+    if device.type == "cpu":
+        _keep_freed_memory()
+        return
+    short = config.precision == "tf32"
+    torch.set_float32_matmul_precision("high" if short else "highest")
+    torch.backends.cudnn.allow_tf32 = short
+    torch.backends.cudnn.benchmark = config.run_length == 1  # runs differ in their number of frames
+
+
+def name_hardware(device: torch.device, processes: int) -> str:
+    """As a table would say it."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return name if processes == 1 else f"{processes} x {name}"
+    threads = torch.get_num_threads() * processes
+    return "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep large blocks: giving each activation back to the kernel costs page faults at every step."""
+    M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+    except (OSError, AttributeError):  # another libc: slower, not wrong
+        pass
