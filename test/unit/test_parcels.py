@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,23 +50,23 @@ def test_splitting_anew_leaves_no_old_parts(folder: Path, parts: Path) -> None:
     assert len(list(parts.iterdir())) < before
 
 
-@pytest.fixture
+@contextmanager
 def files_of_500_bytes() -> Iterator[None]:
-    """No file may grow larger: what a full disk does to a writer."""
+    """No file may grow larger: what a full disk does to a writer. Around one call only, for pytest writes files too."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_parts_that_were_there_outlive_a_split_that_fails(
-    folder: Path, parts: Path, tmp_path: Path, files_of_500_bytes: None
-) -> None:
+def test_parts_that_were_there_outlive_a_split_that_fails(folder: Path, parts: Path, tmp_path: Path) -> None:
     """They were deleted first: a full disk left neither the old parts nor the new."""
     before = {path.name: path.read_bytes() for path in parts.iterdir()}
     (folder / "z").unlink()
-    with pytest.raises(OSError, match="large"):
+    with pytest.raises(OSError, match="large"), files_of_500_bytes():
         split(folder, parts, part_bytes=1000)
     assert {path.name: path.read_bytes() for path in parts.iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"results", "parts"}
