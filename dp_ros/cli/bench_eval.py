@@ -35,7 +35,7 @@ def compare_jobs(checkpoint: Path, jobs: int, rounds: int, max_steps: int) -> di
         return list(run_episodes(setting, [(seed, NONE) for seed in seeds], jobs))
 
     sides: dict[str, Callable[[range], list[Episode]]] = {
-        "alike": partial(one, threads=share),  # as each of the many, but alone
+        "alike": partial(one, threads=share),  # as each of the many, but alone; its renderer has every core
         "one": partial(one, threads=all_threads),
         "many": many,
     }

@@ -36,12 +36,8 @@ from dp_ros.train.stopping import StopSignals
 from dp_ros.train.validation import Validation, Validator, split_by_episode
 
 CHECKPOINT, BEST = "checkpoint", "best"
-UNFELT = {
-    "checkpoint_every",
-    "log_every",
-    "device",
-    "validate_every",
-}  # settings that the last weights do not feel
+# Settings that the last weights do not feel.
+UNFELT = {"checkpoint_every", "log_every", "device", "validate_every"}
 
 Build = Callable[[PolicyConfig, Mapping[str, Any]], Any]  # a module with DiffusionPolicy's `loss`
 
