@@ -42,15 +42,21 @@ class Controller:
         self.policy, self.runtime = policy, runtime
         self.planner = planner
         self.dt_ns = round(1e9 / policy.rate_hz)
-        self._history = History(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
+        self._gap_ns = round(runtime.episode_gap_s * 1e9)
+        self._history = History(policy.horizons, self.dt_ns, self._gap_ns)
         self._gate = Gate(runtime.gate)
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
+        self._covered = ""  # what is said of a camera that shows nothing; empty when all see
+        self._newest_ns: int | None = (
+            None  # stamp of the episode's newest frame, also of one that shows nothing
+        )
         self._begin_episode()
 
     def reset(self) -> None:
         """Forget the episode: frames, plan and commands. A plan still being computed will be ignored."""
         self._history.clear()
-        self.refused = ""
+        self.refused = self._covered = ""
+        self._newest_ns = None
         self._begin_episode()
 
     def _begin_episode(self) -> None:
@@ -68,14 +74,22 @@ class Controller:
 
         False when it is not taken: not newer than the newest, without a finite pose, or the first of an episode
         that may not begin there (`refused` says why). The arm could not even be told to stay where it is.
+        In an episode, a frame with a covered camera is one that never came: no plan is made from it, and it is soon
+        too late for commands (on black pictures a policy acts with as much confidence as on any).
         """
         if not np.isfinite(frame.state).all():
             return False
+        newest_ns, self._newest_ns = self._newest_ns, frame.stamp_ns
+        self._covered = self._covered_camera(frame)
+        if self._covered and newest_ns is not None and abs(frame.stamp_ns - newest_ns) <= self._gap_ns:
+            return frame.stamp_ns > newest_ns
         begins = self._history.would_begin(frame)
+        self.refused = self._covered
         if begins and not self._gate.may_begin(frame.ee_position_m):
             self.refused = self._outside(frame)
+        if self.refused:
+            self._newest_ns = None
             return False
-        self.refused = ""
         newest = self._history.newest
         is_newer = newest is None or frame.stamp_ns > newest.stamp_ns
         if self._history.push(frame):
@@ -111,10 +125,10 @@ class Controller:
         self._sent.append(command)
         detail = ""
         if verdict is Verdict.HOLD_NO_PLAN:
-            detail = self._problem or "the plan is used up, and the next is not there yet"
+            detail = self._covered or self._problem or "the plan is used up, and the next is not there yet"
         if verdict is Verdict.HOLD_STALE:
             age = f"is {obs_age_s * 1e3:.0f} ms old" if newest else "was before time went back"
-            detail = self.refused or f"the newest observation {age}"
+            detail = self.refused or self._covered or f"the newest observation {age}"
         if verdict is Verdict.HOLD_NOT_FINITE:
             detail = f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
         return Decision(command, verdict, detail, plan_s, self._chunk, obs_age_s)
@@ -122,6 +136,17 @@ class Controller:
     def hold(self, now_ns: int) -> Command | None:
         """The command that stops the arm where it was last told to be; None before the first frame."""
         return None if self._last is None else Command(now_ns, self._last.position_m, self._last.gripper)
+
+    def _covered_camera(self, frame: Frame) -> str:
+        """What is said of the first camera whose picture is all of one colour; empty where all show something."""
+        least = self.runtime.min_contrast
+        for camera, picture in zip(self.policy.encoder.cameras, frame.images, strict=True):
+            every = max(1, min(picture.shape[:2]) // 32)  # a quick look will do
+            contrast = float(picture[::every, ::every].std(axis=(0, 1)).max())
+            if contrast < least:
+                measured = f"contrast {contrast:.1f}, min_contrast {least:g}"
+                return f"camera {camera} shows nothing ({measured}): is it covered?"
+        return ""
 
     def _outside(self, frame: Frame) -> str:
         gate = self.runtime.gate

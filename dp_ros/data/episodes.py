@@ -9,14 +9,11 @@ dataset without it.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import zarr
@@ -25,33 +22,11 @@ from numpy.typing import NDArray
 FORMAT = "dp_ros-dataset"
 FORMAT_VERSION = 1
 FRAMES_PER_CHUNK = 32
-# Zeros too are written, so that a chunk without a file is a lost one.
-_EVERY_CHUNK = {"array.write_empty_chunks": True}
 LOW_DIMENSIONAL = ("ee_pose", "gripper", "action", "command")
-_EPISODE_ARRAYS = ("episode_ends", "seed", "noise", "tried")
 
 
 class DatasetError(ValueError):
     """A folder that is not a usable dataset, or a write that failed; one line that says what to do."""
-
-
-class Episode(Protocol):
-    """What the writer appends; `dp_ros.sim.experts.Demonstration` is one."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def noise(self) -> float: ...
-    @property
-    def images(self) -> Mapping[str, NDArray[np.uint8]]: ...
-    @property
-    def ee_pose(self) -> NDArray[np.float64]: ...
-    @property
-    def gripper(self) -> NDArray[np.float64]: ...
-    @property
-    def action(self) -> NDArray[np.float64]: ...
-    @property
-    def command(self) -> NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True)
@@ -71,192 +46,6 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.action)
-
-
-class DatasetWriter:
-    """Appends episodes; `with DatasetWriter(...) as writer: writer.append(episode); writer.finish()`."""
-
-    def __init__(
-        self,
-        path: str | Path,
-        attributes: Mapping[str, Any],
-        growing: Mapping[str, list[Any]] | None = None,
-    ) -> None:
-        """Create `path`, or resume it when it was begun with the same attributes.
-
-        `growing` attributes are lists that may have become longer since.
-        """
-        self.path = Path(path)
-        growing = dict(growing or {})
-        wanted = {"format": FORMAT, "version": FORMAT_VERSION, **attributes}
-        if self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
-            self._group = _open_group(self.path, mode="r+")
-            found = {k: v for k, v in self._group.attrs.items() if k not in ("complete", "tried", *growing)}
-            old, new = _dotted(found), _dotted(wanted)
-            for key in sorted(set(old) | set(new)):
-                if old.get(key) != new.get(key):
-                    raise DatasetError(
-                        f"{self.path}: was begun with {key} = {old.get(key)!r}, not {new.get(key)!r}: "
-                        "give the same settings to go on, or another --out"
-                    )
-            for key, values in growing.items():
-                begun: Any = self._group.attrs.get(key, [])
-                if values[: len(begun)] != begun:
-                    raise DatasetError(
-                        f"{self.path}: was begun with other {key}, or in another order: add new ones behind them, or "
-                        "choose another --out"
-                    )
-            self._cut_unfinished()
-            if any(self._group.attrs.get(key) != values for key, values in growing.items()):
-                self._group.attrs.update({**growing, "complete": False})
-        else:
-            self._group = zarr.create_group(
-                self.path.absolute(), zarr_format=3, attributes={**wanted, **growing, "complete": False}
-            )
-
-    def __enter__(self) -> DatasetWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DatasetError(
-                f"{self.path}: the disk is full; the {self.episodes} finished episodes are kept: "
-                "free some space and run the same command to go on"
-            ) from error
-
-    @property
-    def episodes(self) -> int:
-        ends = self._array("episode_ends")
-        return 0 if ends is None else int(ends.shape[0])
-
-    @property
-    def complete(self) -> bool:
-        return bool(self._group.attrs.get("complete", False))
-
-    @property
-    def tried(self) -> int:
-        """How many seeds were tried, successful or not: where a resumed run goes on."""
-        array = self._array("tried")
-        tried = int(array[-1]) if array is not None and array.shape[0] else 0
-        in_first_datasets: Any = self._group.attrs.get("tried", 0)
-        return tried or int(in_first_datasets)
-
-    def append(self, episode: Episode, tried: int) -> None:
-        """Write one episode; it counts from the moment this returns. `tried` seeds are behind it."""
-        rows: dict[str, NDArray[Any]] = {
-            f"images/{camera}": pixels for camera, pixels in episode.images.items()
-        }
-        for name in LOW_DIMENSIONAL:
-            rows[name] = np.asarray(getattr(episode, name), dtype=np.float64)
-        length = len(rows["action"])
-        if length == 0 or any(len(values) != length for values in rows.values()):
-            sizes = {name: len(values) for name, values in rows.items()}
-            raise DatasetError(f"{self.path}: an episode's arrays differ in length: {sizes}")
-        start = self.ticks
-        self._begin_writing()
-        for name, values in rows.items():
-            self._write(name, values, at=start)
-        self._count([start + length], episode.seed, episode.noise, tried)
-
-    def reserve(self, ticks: int, pictures: Mapping[str, tuple[int, ...]]) -> None:
-        """Make room for `ticks` rows of pictures, (H, W, 3) of each camera, behind those that count.
-
-        Others may then write them, each its own rows (`dp_ros.data.picture_rows`), before `append_reserved`.
-        """
-        self._begin_writing()
-        for camera, shape in pictures.items():
-            self._grow(f"images/{camera}", (*shape,), np.dtype(np.uint8), self.ticks + ticks)
-
-    def append_reserved(
-        self,
-        rows: Mapping[str, NDArray[np.float64]],
-        edges: Mapping[str, Mapping[int, NDArray[np.uint8]]],
-        ends: NDArray[np.int64],
-        *,
-        seed: int,
-        noise: float,
-        tried: int,
-    ) -> None:
-        """Let rows count whose pictures are written, as one episode for each of `ends` (within the rows).
-
-        `edges`: camera -> row -> picture, of the rows that share a chunk with a neighbour's.
-        """
-        start = self.ticks
-        for name, values in rows.items():
-            self._write(name, np.asarray(values, dtype=np.float64), at=start)
-        with zarr.config.set(_EVERY_CHUNK):
-            for camera, pictures in edges.items():
-                array = self._array(f"images/{camera}")
-                for first, block in _runs(pictures):
-                    array[first : first + len(block)] = block
-        self._count([start + int(end) for end in ends], seed, noise, tried)
-
-    def _begin_writing(self) -> None:
-        if self.complete:  # more episodes were asked for than it was completed with
-            self._group.attrs["complete"] = False
-
-    def _count(self, ends: list[int], seed: int, noise: float, tried: int) -> None:
-        """Episodes count from here on, their ends being written last."""
-        count, n = self.episodes, len(ends)
-        self._write("seed", np.full(n, seed, dtype=np.int64), at=count)
-        self._write("noise", np.full(n, noise, dtype=np.float64), at=count)
-        self._write("tried", np.full(n, tried, dtype=np.int64), at=count)
-        self._write("episode_ends", np.array(ends, dtype=np.int64), at=count)
-
-    def finish(self) -> None:
-        """Mark the dataset whole."""
-        self._group.attrs["complete"] = True
-
-    @property
-    def ticks(self) -> int:
-        """Rows that count."""
-        return int(self._array("episode_ends")[-1]) if self.episodes else 0
-
-    def _array(self, name: str) -> Any:
-        """The zarr array, or None; zarr itself cannot say that it is no group."""
-        return self._group.get(name)
-
-    def _write(self, name: str, values: NDArray[Any], at: int) -> None:
-        with zarr.config.set(_EVERY_CHUNK):
-            array = self._grow(name, values.shape[1:], values.dtype, at + len(values))
-            array[at:] = values
-
-    def _grow(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], length: int) -> Any:
-        """The array, made where it is missing, with room for `length` rows of `shape`."""
-        with zarr.config.set(_EVERY_CHUNK):
-            array = self._array(name)
-            if array is None:
-                per_chunk = FRAMES_PER_CHUNK if name.startswith("images/") else 4096
-                array = self._group.create_array(
-                    name, shape=(0, *shape), dtype=dtype, chunks=(per_chunk, *shape)
-                )
-            if array.shape[1:] != shape:
-                raise DatasetError(
-                    f"{self.path}: '{name}' holds rows of {array.shape[1:]}, not {shape}: use another --out"
-                )
-            array.resize((length, *shape))
-            return array
-
-    def _cut_unfinished(self) -> None:
-        if self.episodes:  # killed between making room for ends and writing them
-            written = int((np.asarray(self._array("episode_ends")[:]) > 0).sum())
-            self._array("episode_ends").resize((written,))
-        end, episodes = self.ticks, self.episodes
-        for name, member in self._group.members(max_depth=2):
-            if isinstance(member, zarr.Array):
-                length = episodes if name in _EPISODE_ARRAYS else end
-                member.resize((length, *member.shape[1:]))
-
-
-def _runs(pictures: Mapping[int, NDArray[np.uint8]]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Blocks of neighbouring rows: (first row, pictures)."""
-    rows = sorted(pictures)
-    breaks = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1] + 1), len(rows)]
-    for begin, end in pairwise(breaks):
-        if begin < end:
-            yield rows[begin], np.stack([pictures[row] for row in rows[begin:end]])
 
 
 def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
@@ -290,7 +79,7 @@ def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
 
 def open_finished(path: Path) -> zarr.Group:
     """The dataset's group to read from; refused while it is unfinished."""
-    group = _open_group(path, mode="r")
+    group = open_group(path, mode="r")
     if not group.attrs.get("complete", False):
         raise DatasetError(f"{path}: is unfinished; run the command that made it once more to complete it")
     return group
@@ -307,15 +96,6 @@ def damage_in_one_line(path: Path) -> Iterator[None]:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{path}: a chunk cannot be read ({error}); make the dataset anew") from None
-
-
-def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings side by side: {"collect": {"task": t}} -> {"collect.task": t}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = {f"{key}.{name}": v for name, v in _dotted(value).items()} if isinstance(value, dict) else {}
-        flat |= nested or {key: value}
-    return flat
 
 
 def whole_array(group: zarr.Group, name: str) -> Any:
@@ -342,7 +122,7 @@ def check_finite(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
             raise DatasetError(f"{path}: '{name}' holds values that are not finite; make the dataset anew")
 
 
-def _open_group(path: Path, mode: Any) -> zarr.Group:
+def open_group(path: Path, mode: Any) -> zarr.Group:
     try:
         # Absolute, because zarr 3.1 removes a relative root wherever it occurs in a member's path.
         group = zarr.open_group(path.absolute(), mode=mode)

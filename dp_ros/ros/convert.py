@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dp_ros.data.audit import EpisodeAudit, audit_episode
 from dp_ros.data.bag_reader import BagError, BagInfo, BagReader, find_bags
-from dp_ros.data.episodes import DatasetWriter
+from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.picture_rows import PictureRows
 from dp_ros.ros.bag_episode import BagEpisode, PictureSource, camera_topics, json_object, read_episode
 from dp_ros.ros.bag_frames import Ticks, frames_of

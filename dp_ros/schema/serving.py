@@ -50,6 +50,13 @@ class RuntimeConfig(Config):
     episode_gap_s: float = Field(
         0.5, gt=0, description="frames further apart than this begin a new episode [s]"
     )
+    min_contrast: float = Field(
+        5.0,
+        ge=0,
+        le=127,
+        description="a camera whose picture varies less (standard deviation of its bytes) is taken to be covered, and "
+        "the frame to be lost; 0: never",
+    )
     gate: GateConfig = GateConfig()
 
 

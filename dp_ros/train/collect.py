@@ -8,7 +8,8 @@ from pathlib import Path
 
 from joblib import delayed
 
-from dp_ros.data.episodes import DatasetError, DatasetWriter
+from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.data.episodes import DatasetError
 from dp_ros.schema import CollectConfig
 from dp_ros.sim.experts import Demonstration, demonstrate
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm

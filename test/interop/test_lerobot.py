@@ -15,7 +15,8 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from dp_ros.data.episodes import DatasetWriter, load
+from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.data.episodes import load
 from dp_ros.data.lerobot.exporter import export_dataset
 from dp_ros.data.lerobot.importer import UNKNOWN_SEED, import_dataset
 from dp_ros.data.reader import DatasetReader, StoredEpisode

@@ -18,6 +18,9 @@ HOME_M = (0.0, 0.6, 0.2)
 LOW_M, HIGH_M, STEP_M, MAX_OBS_AGE_S = (-0.5, 0.3, 0.0), (0.5, 1.0, 0.6), 0.02, 0.2
 
 
+PICTURE = np.eye(2, dtype=np.uint8)[..., None] * np.full(3, 200, np.uint8)  # that shows something
+
+
 def forward(request: Request) -> np.ndarray:
     """Two millimetres a tick along y, the gripper closed."""
     chunk = np.zeros((8, 4))
@@ -45,7 +48,7 @@ class Loop:
     def sense(self, stamp_ns, position_m=HOME_M, gripper=1.0, skip=()) -> None:
         for camera, stream in self.streams.images.items():
             if camera not in skip:
-                stream.put(stamp_ns, np.zeros((2, 2, 3), np.uint8))
+                stream.put(stamp_ns, PICTURE)
         if "pose" not in skip:
             self.streams.ee_position_m.put(stamp_ns, np.array(position_m, dtype=np.float64))
         if "gripper" not in skip:
@@ -141,9 +144,7 @@ def test_a_camera_whose_clock_is_ahead_is_never_fresh(loop, ahead_s):
     count = len(loop.decisions)
     for i in range(100):
         loop.sense(now_ns + i * DT_NS, skip={"right"})
-        loop.streams.images["right"].put(
-            now_ns + i * DT_NS + round(ahead_s * S), np.zeros((2, 2, 3), np.uint8)
-        )
+        loop.streams.images["right"].put(now_ns + i * DT_NS + round(ahead_s * S), PICTURE)
         loop.tick(now_ns + i * DT_NS)
     assert {d.verdict for d in loop.decisions[count + 6 :]} == {Verdict.HOLD_STALE}
     (problem,) = loop.streams.missing(now_ns + 99 * DT_NS)
@@ -154,7 +155,7 @@ def test_a_camera_whose_clock_is_ahead_is_never_fresh(loop, ahead_s):
 
 def test_one_stamp_from_the_future_costs_one_picture(loop):
     now_ns = loop.run(100 * S, 10)
-    loop.streams.images["left"].put(now_ns + 10**17, np.zeros((2, 2, 3), np.uint8))
+    loop.streams.images["left"].put(now_ns + 10**17, PICTURE)
     loop.run(now_ns, 100)
     assert loop.verdicts(100) == {Verdict.PASS}
 

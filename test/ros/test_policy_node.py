@@ -300,6 +300,11 @@ def measure(**values):
     return lambda robot: vars(robot).update(values)
 
 
+def cover(msg):
+    msg.data = bytes(len(msg.data))
+    return msg
+
+
 FAULTS = {
     "a camera stops": silence("left"),
     "everything stops": silence("left", "right", "pose", "gripper"),
@@ -314,6 +319,7 @@ FAULTS = {
     "the pose is not a number": measure(position_m=(math.nan, 0.6, 0.2)),
     "the pose is infinite": measure(position_m=(0.0, math.inf, 0.2)),
     "the gripper is not a number": measure(opening=math.nan),
+    "a camera is covered": measure(edit=lambda camera, msg: cover(msg) if camera == "right" else msg),
 }
 
 
@@ -605,7 +611,9 @@ class LockstepRobot:
         if "gripper" not in skip:
             sends.append(lambda: self._gripper.publish(gripper_state(1.0, stamp_ns)))
         for publisher in self._images.values():
-            picture = rgb_to_image(np.full((64, 64, 3), stamp_ns % 251, np.uint8), stamp_ns, "lens")
+            pixels = np.full((64, 64, 3), stamp_ns % 251, np.uint8)
+            pixels[32:] ^= 128
+            picture = rgb_to_image(pixels, stamp_ns, "lens")
             sends.append(functools.partial(publisher.publish, picture))
         for send in reversed(sends) if backwards else sends:
             send()

@@ -104,7 +104,7 @@ def trained(dataset: Path, tiny_config: Path, dp_ros: Cli, tmp_path_factory: pyt
 @pytest.fixture(scope="session")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of four episodes that no simulator made."""
-    from dp_ros.data.episodes import DatasetWriter
+    from dp_ros.data.episode_writer import DatasetWriter
     from dp_ros.data.reader import StoredEpisode
 
     path, rng = tmp_path_factory.mktemp("data") / "noise", np.random.default_rng(0)

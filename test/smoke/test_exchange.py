@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dp_ros.cli import errors, main
-from dp_ros.data.episodes import DatasetWriter, load
+from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.data.episodes import load
 from dp_ros.data.reader import StoredEpisode
 
 

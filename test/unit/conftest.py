@@ -174,8 +174,10 @@ def make_frame() -> Callable[..., Frame]:
     def make(
         stamp_ns: int, position_m: tuple[float, ...] = (0.0, 0.6, 0.2), gripper: float = 1.0, **more: Any
     ) -> Frame:
+        picture = np.full((2, 2, 3), stamp_ns % 251, dtype=np.uint8)
+        picture[1] ^= 128  # of one colour it would be a covered camera's
         values = {
-            "images": np.full((1, 2, 2, 3), stamp_ns % 251, dtype=np.uint8),
+            "images": picture[None],
             "ee_position_m": np.array(position_m, dtype=np.float64),
             "gripper": gripper,
             "sampled_ns": stamp_ns,

@@ -260,6 +260,71 @@ def test_gate_limits_what_the_plan_asks_for(drive: Callable[..., Any]) -> None:
     np.testing.assert_allclose(x_m(decisions), [0.01, 0.02, 0.03, 0.04], atol=1e-12)
 
 
+# ---- covered cameras -----------------------------------------------------------------------------------
+
+RED = np.full((1, 2, 2, 3), (200, 20, 20), dtype=np.uint8)  # a finger before the lens
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_a_covered_camera_is_a_lost_frame_and_soon_a_hold_that_names_it(
+    make_frame: Callable, mode: str
+) -> None:
+    plan = Recorder()
+    c = controller(InlinePlanner(plan), mode)
+    decisions = []
+    for tick in range(40):
+        covered = 10 <= tick < 30
+        assert c.observe(make_frame(at(tick), **({"images": RED} if covered else {})))
+        decision = c.tick(at(tick))
+        assert decision is not None
+        decisions.append(decision)
+    assert not any((request.images == RED[0]).all(axis=(1, 2, 3, 4)).any() for request in plan.requests)
+    holds = [d for d in decisions if d.verdict.holds]
+    # The plan of frame 9 reaches up to tick 15.
+    assert [d.command.stamp_ns for d in holds][:14] == [at(t) for t in range(16, 30)]
+    assert {d.verdict for d in decisions[20:30]} == {Verdict.HOLD_STALE}
+    assert all(d.detail.startswith("camera gripperPOV shows nothing") for d in decisions[16:30])
+    assert {d.verdict for d in decisions[32:]} == {Verdict.PASS}
+
+
+def test_no_episode_begins_with_a_covered_camera(make_frame: Callable) -> None:
+    c = controller(InlinePlanner(Recorder()))
+    for tick in range(3):
+        assert not c.observe(make_frame(at(tick), images=RED))
+        assert c.tick(at(tick)) is None
+        assert c.refused.startswith("camera gripperPOV shows nothing")
+    assert c.observe(make_frame(at(3)))
+    assert c.refused == ""
+    assert c.tick(at(3)) is not None
+    assert not c.observe(
+        make_frame(at(3) + 10**9, images=RED)
+    )  # the next episode: what held in this does not there
+    assert c.refused
+
+
+def test_after_a_long_cover_the_arm_goes_on_from_where_it_is_measured(
+    drive: Callable[..., Any], make_frame: Callable
+) -> None:
+    plan = Recorder()
+    c = controller(InlinePlanner(plan))
+    drive(c, *range(4))
+    for tick in range(4, 100):  # longer than episode_gap_s
+        assert c.observe(make_frame(at(tick), images=RED))
+        decision = c.tick(at(tick))
+    assert decision is not None
+    assert decision.verdict is Verdict.HOLD_STALE
+    drive(c, 100, position_m=(0.1, 0.7, 0.3))
+    np.testing.assert_array_equal(plan.requests[-1].reference_m, [0.1, 0.7, 0.3])
+
+
+def test_pictures_of_one_colour_are_taken_where_min_contrast_is_0(make_frame: Callable) -> None:
+    plan = Recorder()
+    c = controller(InlinePlanner(plan), min_contrast=0.0)
+    assert c.observe(make_frame(at(0), images=RED))
+    assert c.tick(at(0)) is not None
+    np.testing.assert_array_equal(plan.requests[0].images, [RED, RED])
+
+
 # ---- episodes ------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import zarr
 
-from dp_ros.data.episodes import Dataset, DatasetError, DatasetWriter, load
+from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.data.episodes import Dataset, DatasetError, load
 
 LENGTHS = (5, 40, 3)  # the second spans two chunks of pictures
 SETTINGS = {"rate_hz": 80.0, "collect": {"task": "any", "noise": [0.0, 0.3]}}
@@ -84,7 +85,7 @@ import dataclasses, os, pathlib, signal, sys
 root, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 sys.path.insert(0, sys.argv[3])
 import numpy as np, zarr
-from dp_ros.data.episodes import DatasetWriter
+from dp_ros.data.episode_writer import DatasetWriter
 import pickle
 settings, episodes = pickle.loads(sys.stdin.buffer.read())
 class Episode:

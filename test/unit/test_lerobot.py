@@ -15,7 +15,8 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from dp_ros.data.episodes import DatasetError, DatasetWriter, load
+from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.data.episodes import DatasetError, load
 from dp_ros.data.lerobot import LeRobotError, layout
 from dp_ros.data.lerobot.arrow import pa, pq
 from dp_ros.data.lerobot.exporter import encoding, export_dataset

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.data.episodes import DatasetWriter
+from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.exporter import OURS_VERSION
