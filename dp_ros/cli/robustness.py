@@ -36,9 +36,9 @@ def robustness(
         typer.Option(
             "--disturb",
             metavar="KIND[=S,S...]",
-            show_default="all that the task allows",
+            show_default="all that task and policy allow",
             help="occlusion, patch [frames], brightness [stops], dropped-frames [share], camera-shift, "
-            "object-shift [mm] or action-delay [ticks], with strengths of your own; repeat.",
+            "object-shift [mm], action-delay or known-delay [ticks], with strengths of your own; repeat.",
         ),
     ] = None,
     task: Task = "",
@@ -53,15 +53,14 @@ def robustness(
     folder = find_checkpoint(checkpoint)
     runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
     task, seeds = task_and_seeds(folder, task, seed, episodes)
-    from dp_ros.evaluation.disturbances import check_possible, possible, sweep
+    from dp_ros.evaluation.disturbances import sweep
     from dp_ros.evaluation.publish import add_films, examples_of, publish, save, section_of, unique_names
-    from dp_ros.evaluation.robustness import largest_part, measure
+    from dp_ros.evaluation.robustness import check_sweeps, default_sweeps, largest_part, measure
     from dp_ros.evaluation.rollout import Setting
     from dp_ros.evaluation.statistics import write_json
 
-    sweeps = [sweep(text) for text in disturb or possible(task)]
-    for of_one_kind in sweeps:
-        check_possible(of_one_kind[-1].kind, task)
+    sweeps = [sweep(text) for text in disturb] if disturb else default_sweeps(task, folder, runtime)
+    check_sweeps(sweeps, task, folder, runtime)
     about = describe(folder, runtime, max_steps, jobs, largest_part(sweeps, seeds))
     check_outputs(folders=[report_path])
     setting = Setting(

@@ -18,13 +18,24 @@ class Chunk:
     dt_ns: int
     actions: NDArray[np.float64]
     horizons: Horizons
+    given: int = 0  # of the executed part, how many actions were commanded before the plan was made
 
     @classmethod
     def after(
-        cls, newest_frame_ns: int, dt_ns: int, actions: NDArray[np.float64], horizons: Horizons
+        cls,
+        newest_frame_ns: int,
+        dt_ns: int,
+        actions: NDArray[np.float64],
+        horizons: Horizons,
+        delay_ns: int = 0,
     ) -> Chunk:
-        """The chunk whose action T_o - 1 answers the frame stamped `newest_frame_ns`."""
-        return cls(newest_frame_ns - (horizons.T_o - 1) * dt_ns, dt_ns, actions, horizons)
+        """The chunk whose action T_o - 1 answers the frame stamped `newest_frame_ns`.
+
+        Where commands take `delay_ns` to show, that frame shows what was commanded so long before: the answer was for
+        then, and so many actions of the chunk stand for commands that are under way.
+        """
+        t0_ns = newest_frame_ns - delay_ns - (horizons.T_o - 1) * dt_ns
+        return cls(t0_ns, dt_ns, actions, horizons, round(delay_ns / dt_ns))
 
     def index(self, now_ns: int) -> int:
         """Which action is for now; may lie outside the chunk."""
@@ -38,7 +49,8 @@ class Chunk:
 
     def is_due(self, now_ns: int) -> bool:
         """Whether the T_a actions meant for execution are used up, so that a new plan is wanted."""
-        return not self.index(now_ns) < self.horizons.executed.stop
+        stop = min(self.horizons.executed.stop + self.given, len(self.actions))
+        return not self.index(now_ns) < stop
 
     def times_ns(self) -> list[int]:
         return [self.t0_ns + i * self.dt_ns for i in range(len(self.actions))]

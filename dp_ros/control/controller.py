@@ -14,7 +14,7 @@ from dp_ros.control.chunk import Chunk
 from dp_ros.control.history import History
 from dp_ros.control.safety import Command, Gate, Verdict
 from dp_ros.control.worker import Planner, Request
-from dp_ros.schema import PolicyConfig, RuntimeConfig
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
 
@@ -36,13 +36,19 @@ class Controller:
     lockstep: `observe(frame)` then `tick(frame.stamp_ns)`; None means that the plan for this frame is still
     being computed: tick again when it is there. realtime: `observe` whatever arrives, `tick(now)` every
     control period; while no plan reaches now, the arm holds.
+
+    A robot that obeys `command_delay_s` later than in the demonstrations shows, at any time, what it was told that much
+    earlier. Plans are anchored there, and what is under way already is not commanded again.
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig, planner: Planner) -> None:
+        """ConfigError where the plans do not reach beyond `command_delay_s`."""
+        check_delay(policy, runtime)
         self.policy, self.runtime = policy, runtime
         self.planner = planner
         self.dt_ns = round(1e9 / policy.rate_hz)
         self._gap_ns = round(runtime.episode_gap_s * 1e9)
+        self._delay_ns = round(runtime.command_delay_s * 1e9)
         self._history = History(policy.horizons, self.dt_ns, self._gap_ns)
         self._gate = Gate(runtime.gate)
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
@@ -62,7 +68,8 @@ class Controller:
     def _begin_episode(self) -> None:
         self._chunk: Chunk | None = None
         self._last: Command | None = None
-        self._sent: deque[Command] = deque(maxlen=64)
+        self._sent: deque[Command] = deque(maxlen=64 + self.policy.horizons.T_p)
+        self._begun_ns = 0
         self._asked_ns: int | None = None
         self._pending: Request | None = None
         self._plans = 0
@@ -96,6 +103,7 @@ class Controller:
             # A pause of the cameras must not open the hand; lockstep episodes have nothing in common.
             gripper = self._last.gripper if self._last and self.runtime.mode == "realtime" else 0.0
             self._begin_episode()
+            self._begun_ns = frame.stamp_ns
             self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper)
             self._sent.append(self._last)
         return begins or is_newer
@@ -171,13 +179,16 @@ class Controller:
             )
             return
         self._asked_ns = window[-1].stamp_ns
-        before = [command for command in self._sent if command.stamp_ns < self._asked_ns]
+        # What the newest frame shows was commanded that much earlier; at the start nothing was.
+        delay_ns = min(self._delay_ns, self._asked_ns - self._begun_ns)
+        before = [command for command in self._sent if command.stamp_ns < self._asked_ns - delay_ns]
         self._pending = Request(
             images=np.stack([frame.images for frame in window]),
             state=np.stack([frame.state for frame in window]),
             reference_m=(before[-1] if before else self._sent[0]).position_m,
             stamp_ns=self._asked_ns,
             seed=(self.runtime.policy_seed, self._plans),
+            delay_ns=delay_ns,
         )
         self.planner.request(self._pending)
         self._plans += 1
@@ -196,5 +207,17 @@ class Controller:
             return plan.duration_s
         positions = decode_positions(plan.chunk[:, :3], plan.request.reference_m, horizons, kind)
         actions = np.concatenate([positions, plan.chunk[:, 3:]], axis=1)
-        self._chunk, self._problem = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons), ""
+        stamp_ns, delay_ns = plan.request.stamp_ns, plan.request.delay_ns
+        self._chunk, self._problem = Chunk.after(stamp_ns, self.dt_ns, actions, horizons, delay_ns), ""
         return plan.duration_s
+
+
+def check_delay(policy: PolicyConfig, runtime: RuntimeConfig) -> None:
+    """ConfigError where the plans of `policy` do not reach beyond `command_delay_s`."""
+    ahead = policy.horizons.T_p - policy.horizons.T_o
+    ticks = runtime.command_delay_s * policy.rate_hz
+    if round(ticks) > ahead:
+        raise ConfigError(
+            f"command_delay_s {runtime.command_delay_s:g} is {ticks:.1f} ticks, but plans reach {ahead} ahead: give at "
+            f"most {ahead / policy.rate_hz:g}, or train with a larger T_p"
+        )

@@ -20,9 +20,10 @@ class Request:
 
     images: NDArray[np.uint8]  # (T_o, V, H, W, 3)
     state: Array  # (T_o, 4): ee_x, ee_y, ee_z [m], gripper
-    reference_m: Array  # (3,): the last command before the newest frame
+    reference_m: Array  # (3,): the last command whose effect the newest frame shows
     stamp_ns: int  # of the newest frame
     seed: tuple[int, ...]  # of the sampler's noise
+    delay_ns: int = 0  # what that frame shows was commanded that much earlier
 
 
 @dataclass(frozen=True)

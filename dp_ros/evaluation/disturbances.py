@@ -17,8 +17,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.schema import ConfigError
-from dp_ros.sim.metaworld_arm import MOVABLE_TASKS, MetaworldArm, Observation
+from dp_ros.schema import ConfigError, RuntimeConfig
+from dp_ros.sim.metaworld_arm import MOVABLE_TASKS, RATE_HZ, MetaworldArm, Observation
 
 Array = NDArray[np.float64]
 # Shares of the undisturbed episode between which what happens once happens: the arm is under way, the task not done.
@@ -59,6 +59,10 @@ class Disturbance:
     def act(self, commands: Sequence[Array], rest: Array) -> Array:
         """What moves the arm: `commands` are those given so far, the newest last; `rest` (4,) holds it still."""
         return commands[-1]
+
+    def serve(self, runtime: RuntimeConfig) -> RuntimeConfig:
+        """How the policy is served, where it is told of the disturbance."""
+        return runtime
 
     def touches(self, seed: int, ticks: int) -> bool:
         """Whether it does anything to an episode of so many ticks."""
@@ -187,10 +191,29 @@ class ActionDelay(Disturbance):
         return commands[-1 - delay] if len(commands) > delay else rest
 
 
+class KnownDelay(ActionDelay):
+    """The same, at a robot whose delay was measured: `command_delay_s` says it."""
+
+    kind, says = "known-delay", "every command that many ticks late, and command_delay_s set to that"
+    defaults = (0, 1, 2, 3, 4, 6)  # as far as plans of T_p = 8 reach
+
+    def serve(self, runtime: RuntimeConfig) -> RuntimeConfig:
+        return runtime.model_copy(update={"command_delay_s": self.strength / RATE_HZ})
+
+
 NONE = Disturbance()
 KINDS: dict[str, type[Disturbance]] = {
     kind.kind: kind
-    for kind in (Occlusion, Patch, Brightness, DroppedFrames, CameraShift, ObjectShift, ActionDelay)
+    for kind in (
+        Occlusion,
+        Patch,
+        Brightness,
+        DroppedFrames,
+        CameraShift,
+        ObjectShift,
+        ActionDelay,
+        KnownDelay,
+    )
 }
 
 

@@ -35,7 +35,8 @@ def run_episode(
     disturbance: Disturbance = NONE,
 ) -> tuple[EpisodeResult, Trace]:
     """One episode: its result, and what happened tick by tick. `on_tick` may draw."""
-    controller = Controller(policy, runtime.model_copy(update={"mode": "lockstep"}), InlinePlanner(plan))
+    lockstep = disturbance.serve(runtime).model_copy(update={"mode": "lockstep"})
+    controller = Controller(policy, lockstep, InlinePlanner(plan))
     world = _World(arm, seed, disturbance)
     verdicts: list[Verdict] = []
     plans_s: list[float] = []

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from dp_ros.evaluation.disturbances import NONE, Disturbance, check_possible
+from dp_ros.control.controller import check_delay
+from dp_ros.evaluation.disturbances import NONE, Disturbance, check_possible, possible, sweep
 from dp_ros.evaluation.rollout import Episode, Setting, run_episodes, worker_count, worker_threads
 from dp_ros.evaluation.statistics import Report, wilson_interval
-from dp_ros.policy.checkpoint_config import weights_sha256
+from dp_ros.policy.checkpoint_config import policy_config, weights_sha256
+from dp_ros.schema import ConfigError, RuntimeConfig
 
 
 @dataclass
@@ -76,6 +79,31 @@ class Curve:
 OnPoint = Callable[[Report, list[Curve]], None]  # hears of all points that are finished
 
 
+def check_sweeps(
+    sweeps: Sequence[Sequence[Disturbance]], task: str, checkpoint: str | Path, runtime: RuntimeConfig
+) -> None:
+    """ConfigError where the task has no such disturbance, or the policy cannot be told of it."""
+    policy = policy_config(checkpoint)
+    for curve in sweeps:
+        check_possible(curve[-1].kind, task)
+        for disturbance in curve:
+            check_delay(policy, disturbance.serve(runtime))
+
+
+def default_sweeps(task: str, checkpoint: str | Path, runtime: RuntimeConfig) -> list[list[Disturbance]]:
+    """All kinds that the task allows, as strong as the policy can be told of."""
+    policy = policy_config(checkpoint)
+
+    def reaches(disturbance: Disturbance) -> bool:
+        try:
+            check_delay(policy, disturbance.serve(runtime))
+        except ConfigError:
+            return False
+        return True
+
+    return [list(filter(reaches, sweep(kind))) for kind in possible(task)]
+
+
 def largest_part(sweeps: Sequence[Sequence[Disturbance]], seeds: Sequence[int]) -> int:
     """How many episodes `measure` shares out among its processes: the disturbed ones, which run after the calm."""
     return len(seeds) * max(1, len(_strong(sweeps)))
@@ -93,10 +121,9 @@ def measure(
 
     Strength 0 is the undisturbed evaluation, so it is run once for all, and first: disturbances begin at a share of
     the ticks that the same seed then took. `on_episode(done, total)` is called after each episode, `on_point` after
-    each strength. ConfigError where the task has no such disturbance.
+    each strength. ConfigError where the task or the policy allows no such disturbance.
     """
-    for sweep in sweeps:
-        check_possible(sweep[-1].kind, setting.task)
+    check_sweeps(sweeps, setting.task, setting.checkpoint, setting.runtime)
     total = len(seeds) * (1 + len(_strong(sweeps)))
     # In the calm part, which may have fewer processes, as many threads as in the other: else the bits differ.
     threads = worker_threads(setting.runtime, worker_count(jobs, largest_part(sweeps, seeds)))
@@ -128,7 +155,7 @@ def measure(
 
 
 def _strong(sweeps: Sequence[Sequence[Disturbance]]) -> list[Disturbance]:
-    return list(dict.fromkeys(d for sweep in sweeps for d in sweep if d.strength))
+    return list(dict.fromkeys(d for curve in sweeps for d in curve if d.strength))
 
 
 def _results(
@@ -141,7 +168,7 @@ def _results(
     report.traces = [episode.trace for episode in calm]
     report.plan_s = [plan_s for episode in calm for plan_s in episode.trace.plan_s]
     curves = [
-        Curve([points[d] if d.strength else Point(d, calm) for d in sweep if d in points or not d.strength])
-        for sweep in sweeps
+        Curve([points[d] if d.strength else Point(d, calm) for d in curve if d in points or not d.strength])
+        for curve in sweeps
     ]
     return report, curves

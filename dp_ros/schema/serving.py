@@ -50,6 +50,12 @@ class RuntimeConfig(Config):
     episode_gap_s: float = Field(
         0.5, gt=0, description="frames further apart than this begin a new episode [s]"
     )
+    command_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=5,
+        description="how much later the robot obeys than in the demonstrations [s]: plans are used from so far ahead",
+    )
     min_contrast: float = Field(
         5.0,
         ge=0,

@@ -45,6 +45,16 @@ def test_a_new_plan_is_due_when_the_executed_part_is_used_up() -> None:
     assert due == [False, False, False, False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("delay", "executed"), [(0, [1, 2, 3, 4]), (2, [3, 4, 5, 6]), (3, [4, 5, 6, 7]), (5, [6, 7]), (6, [7])]
+)
+def test_what_is_under_way_already_is_not_executed_again(delay: int, executed: list[int]) -> None:
+    """Where commands take ticks to show, the frame shows an earlier moment of the plan."""
+    late = Chunk.after(FRAME, DT, ACTIONS, Horizons(T_o=2, T_p=8, T_a=4), delay * DT)
+    ticks = [tick for tick in range(10) if not late.is_due(FRAME + tick * DT)]
+    assert [late.index(FRAME + tick * DT) for tick in ticks] == executed
+
+
 def test_every_action_has_its_time() -> None:
     times_ns = chunk(T_o=2).times_ns()
     assert times_ns == [FRAME + (i - 1) * DT for i in range(8)]

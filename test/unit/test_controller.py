@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dp_ros.control.controller import Controller, Decision
 from dp_ros.control.safety import Verdict
 from dp_ros.control.worker import InlinePlanner, Plan, PlanFunction, Planner, Request, run_plan
-from dp_ros.schema import PolicyConfig, RuntimeConfig
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
 DT = 12_500_000
@@ -258,6 +258,51 @@ def test_gate_limits_what_the_plan_asks_for(drive: Callable[..., Any]) -> None:
     decisions = drive(c, *range(4))
     assert {d.verdict for d in decisions} == {Verdict.LIMITED_STEP}
     np.testing.assert_allclose(x_m(decisions), [0.01, 0.02, 0.03, 0.04], atol=1e-12)
+
+
+# ---- robots that obey late -----------------------------------------------------------------------------
+
+GOAL_M = np.array([0.08, 0.65, 0.15])
+STRIDE_M = 0.004
+
+
+def towards_goal(request: Request) -> NDArray[np.float64]:
+    """A plan from what is seen: straight to the goal, a stride a tick, and stay there."""
+    seen_m = request.state[-1, :3]
+    ahead = np.clip(np.arange(T_P) - (T_O - 2), 0, None)[:, None] * STRIDE_M
+    way = GOAL_M - seen_m
+    length = max(float(np.linalg.norm(way)), 1e-12)
+    return np.append(way * np.minimum(ahead / length, 1.0), ahead, axis=1)
+
+
+def drive_late(make_frame: Callable, delay: int, **runtime: Any) -> NDArray[np.float64]:
+    """Commands (60, 3) to a robot that is, at any tick, where it was told to be `delay` ticks before the last."""
+    c = controller(InlinePlanner(towards_goal), **runtime)
+    commands = [np.array(HOME_M)] * (delay + 1)
+    for tick in range(60):
+        c.observe(make_frame(at(tick), tuple(commands[tick])))
+        decision = c.tick(at(tick))
+        assert decision is not None
+        commands.append(decision.command.position_m)
+    return np.array(commands[delay + 1 :])
+
+
+@pytest.mark.parametrize("delay", [1, 3, 6])
+def test_known_delay_leaves_the_commands_those_of_a_prompt_robot(make_frame: Callable, delay: int) -> None:
+    prompt = drive_late(make_frame, 0)
+    np.testing.assert_allclose(prompt[-1], GOAL_M, atol=1e-12)
+    known = drive_late(make_frame, delay, command_delay_s=delay * DT / 1e9)
+    np.testing.assert_allclose(known, prompt, atol=1e-12)
+    beyond_m = (drive_late(make_frame, delay) - GOAL_M) @ (GOAL_M - HOME_M) / np.linalg.norm(GOAL_M - HOME_M)
+    assert beyond_m.max() > delay * STRIDE_M * 0.9  # what it does about a delay that it is not told of
+
+
+def test_delay_beyond_what_the_policy_plans_is_refused_in_one_line() -> None:
+    controller(InlinePlanner(Recorder()), command_delay_s=6 * DT / 1e9)
+    with pytest.raises(
+        ConfigError, match=r"command_delay_s 0\.0875 is 7\.0 ticks.*plans reach 6 ahead.*at most 0\.075"
+    ):
+        controller(InlinePlanner(Recorder()), command_delay_s=7 * DT / 1e9)
 
 
 # ---- covered cameras -----------------------------------------------------------------------------------

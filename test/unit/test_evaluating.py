@@ -18,7 +18,7 @@ from dp_ros.cli.evaluate import run_episodes as evaluate
 from dp_ros.evaluation.disturbances import KINDS, NONE
 from dp_ros.evaluation.provenance import provenance
 from dp_ros.evaluation.publish import unique_names
-from dp_ros.evaluation.robustness import Curve, largest_part, measure
+from dp_ros.evaluation.robustness import Curve, default_sweeps, largest_part, measure
 from dp_ros.evaluation.rollout import Setting, run_episodes
 from dp_ros.evaluation.statistics import Report
 from dp_ros.policy.checkpoint import CheckpointError, save_checkpoint
@@ -35,8 +35,9 @@ def save(tiny_policy: PolicyConfig, stats: Any, one_thread: None) -> Callable[..
     """Write a checkpoint with weights of its own each time, as a training does."""
     policy = override(tiny_policy, {"encoder.cameras": ["gripperPOV"], "task": "reach-v3"})
 
-    def save(folder: Path, **training: Any) -> Path:
-        return save_checkpoint(DiffusionPolicy(policy, stats), folder, training=training)
+    def save(folder: Path, horizons: dict[str, int] | None = None, **training: Any) -> Path:
+        changed = override(policy, {f"horizons.{name}": value for name, value in (horizons or {}).items()})
+        return save_checkpoint(DiffusionPolicy(changed, stats), folder, training=training)
 
     return save
 
@@ -92,6 +93,19 @@ def test_points_are_told_of_as_they_end_and_onsets_follow_the_calm_episode(
     weak, strong = (point.episodes for point in curves[0].points[1:])
     for a, b in zip(weak, strong, strict=True):
         assert replace(a.disturbance, strength=5) == b.disturbance == occlusion(5, calm_ticks=4)
+
+
+def test_policy_is_told_of_no_delay_beyond_its_plans(
+    save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plans of T_p = 8 reach 6 ticks beyond the newest of T_o = 2 frames; those of T_p = 4, two."""
+    checkpoint = save(tmp_path / "long")
+    asked = ["robustness", str(checkpoint), "--disturb", "known-delay=7", "--report", str(tmp_path / "out")]
+    assert main(asked) != 0
+    assert "is 7.0 ticks, but plans reach 6 ahead" in capsys.readouterr().err
+    short = save(tmp_path / "short", horizons={"T_p": 4, "T_a": 2})
+    (known,) = [c for c in default_sweeps("reach-v3", short, RUNTIME) if c[-1].kind == "known-delay"]
+    assert [d.strength for d in known] == [0, 1, 2]
 
 
 def test_every_checkpoint_and_output_is_checked_before_the_first_episode(
