@@ -7,18 +7,16 @@ tensors. Needs LeRobot beside the venv (`make lerobot`).
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from dp_ros.cli.bench_sides import Work, sides
 from dp_ros.cli.errors import CliError
 from dp_ros.schema import TrainConfig, override
 
@@ -44,17 +42,17 @@ def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> 
         raise CliError("LeRobot is not installed beside this venv: run `make lerobot`")
     config = override(config, {"precision": precision})
     ours = {f"run_length {n}": override(config, {"run_length": n}) for n in sorted({1, config.run_length})}
-    sides: dict[str, Callable[[Connection], None]] = {"lerobot": partial(_lerobot, overlay, config)}
-    sides |= {name: partial(_ours, settings) for name, settings in ours.items()}
-    with _processes(sides) as pipes:
-        for side in sides:
+    works: dict[str, Work] = {"lerobot": partial(_lerobot, overlay, config)}
+    works |= {name: partial(_ours, settings) for name, settings in ours.items()}
+    with sides(works) as running:
+        for side in running.values():
             for _ in range(WARM_UP):
-                _turn(pipes[side], side)
-        samples: dict[str, list[Step]] = {side: [] for side in sides}
-        order = list(sides)
+                side.turn()
+        samples: dict[str, list[Step]] = {name: [] for name in running}
+        order = list(running)
         for _ in range(rounds):
-            for side in order:
-                samples[side].append(_turn(pipes[side], side))
+            for name in order:
+                samples[name].append(running[name].turn())
             order.reverse()  # none always follows the same
     data: dict[str, Any] = {"precision": precision, "batch_size": config.batch_size}
     for i, clock in enumerate(("wall", "processor")):
@@ -65,52 +63,6 @@ def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> 
             "ratio": {side: medians["lerobot"] / medians[side] for side in ours},
         }
     return data
-
-
-@contextmanager
-def _processes(sides: dict[str, Callable[[Connection], None]]) -> Iterator[dict[str, Connection]]:
-    spawn = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    processes = []
-    try:
-        for side, work in sides.items():
-            pipes[side], theirs = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(theirs, work))
-            process.start()
-            theirs.close()  # so that a process that dies ends our recv
-            processes.append(process)
-        yield pipes
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-        for process in processes:
-            process.join(10)
-            process.kill()
-
-
-def _turn(pipe: Connection, side: str) -> Step:
-    """One step of that side."""
-    try:
-        pipe.send(None)
-        answer = pipe.recv()
-    except (EOFError, OSError):
-        raise CliError(f"the training of {side} ended without an answer") from None
-    if isinstance(answer, str):
-        raise CliError(f"the training of {side} failed: {answer}")
-    wall_ms, processor_ms = answer
-    return wall_ms, processor_ms
-
-
-def _serve(pipe: Connection, work: Callable[[Connection], None]) -> None:
-    """In the child: `work` takes a message before each step and answers with its milliseconds."""
-    try:
-        work(pipe)
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        return
-    except ModuleNotFoundError as error:
-        pipe.send(f"{error}: run `make lerobot` again")
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
 
 
 def _ours(config: TrainConfig, pipe: Connection) -> None:
@@ -141,9 +93,12 @@ def _lerobot(overlay: Path, config: TrainConfig, pipe: Connection) -> None:
 
     library = torch.library.Library("torchvision", "DEF")  # the overlay's wheel is of another torch
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    from lerobot.configs.types import FeatureType, PolicyFeature
-    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
-    from lerobot.policies.diffusion.modeling_diffusion import DiffusionModel
+    try:
+        from lerobot.configs.types import FeatureType, PolicyFeature
+        from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+        from lerobot.policies.diffusion.modeling_diffusion import DiffusionModel
+    except ModuleNotFoundError as error:
+        raise CliError(f"{error}: run `make lerobot` again") from None
 
     policy, encoder = config.policy, config.policy.encoder
     horizons, action_dim, views = policy.horizons, policy.action.dim, len(encoder.cameras)

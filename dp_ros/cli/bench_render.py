@@ -6,10 +6,10 @@ them draw blocks of frames by turns, so that whatever else the machine does meet
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.cli.errors import CliError
+from dp_ros.cli.bench_sides import Work, sides
 
 BLOCK = 5  # frames drawn before the other's turn
 SIDES = ("metaworld", "dp_ros")
@@ -28,30 +28,18 @@ def compare_renderers(task: str, camera: str, size_px: int, seconds: float) -> d
     from dp_ros.sim.rendering import choose_backend
 
     backend = choose_backend()
-    spawn = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    processes = []
-    try:
-        for side in SIDES:
-            pipes[side], theirs = spawn.Pipe()
-            process = spawn.Process(target=_draw_blocks, args=(theirs, side, task, camera, size_px, backend))
-            process.start()
-            theirs.close()  # so that a process that dies ends our recv
-            processes.append(process)
-        pictures = {side: _turn(pipes[side], side)[1] for side in SIDES}
-        samples: dict[str, list[float]] = {side: [] for side in SIDES}
+    works: dict[str, Work] = {
+        side: partial(_draw_blocks, side, task, camera, size_px, backend) for side in SIDES
+    }
+    with sides(works) as running:
+        pictures = {name: side.turn()[1] for name, side in running.items()}
+        samples: dict[str, list[float]] = {name: [] for name in running}
         deadline = time.monotonic() + seconds
-        order = SIDES
+        order = list(running)
         while time.monotonic() < deadline or not samples[SIDES[0]]:
-            for side in order:
-                samples[side] += _turn(pipes[side], side)[0]
-            order = order[::-1]  # neither always follows the other
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-        for process in processes:
-            process.join(10)
-            process.kill()
+            for name in order:
+                samples[name] += running[name].turn()[0]
+            order.reverse()  # neither always follows the other
     medians = {side: median(samples[side]) for side in SIDES}
     difference = np.abs(pictures["metaworld"].astype(float) - pictures["dp_ros"].astype(float)).mean()
     return {
@@ -67,37 +55,21 @@ def compare_renderers(task: str, camera: str, size_px: int, seconds: float) -> d
     }
 
 
-def _turn(pipe: Connection, side: str) -> tuple[list[float], NDArray[np.uint8]]:
-    try:
-        pipe.send(None)
-        answer = pipe.recv()
-    except (EOFError, OSError):
-        raise CliError(f"the renderer of {side} ended without an answer") from None
-    if isinstance(answer, str):
-        raise CliError(f"the renderer of {side} failed: {answer}")
-    return answer  # type: ignore[no-any-return]
-
-
-def _draw_blocks(pipe: Connection, side: str, task: str, camera: str, size_px: int, backend: str) -> None:
-    """In the child: for each message a block of frames; answers (milliseconds, last picture) or an error."""
+def _draw_blocks(side: str, task: str, camera: str, size_px: int, backend: str, pipe: Connection) -> None:
+    """For each message a block of frames; answers (milliseconds, last picture)."""
     os.environ["MUJOCO_GL"] = backend  # before mujoco is imported
-    try:
-        env, draw = _set_up(side, task, camera, size_px)
-        rng = np.random.default_rng(0)
-        while True:
-            pipe.recv()
-            took_ms = []
-            for _ in range(BLOCK):
-                env.step(rng.uniform(-1.0, 1.0, 4))  # the same states on both sides
-                env.curr_path_length = 0  # no time limit
-                began = time.perf_counter()
-                picture = draw()
-                took_ms.append((time.perf_counter() - began) * 1e3)
-            pipe.send((took_ms, np.ascontiguousarray(picture)))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        return
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
+    env, draw = _set_up(side, task, camera, size_px)
+    rng = np.random.default_rng(0)
+    while True:
+        pipe.recv()
+        took_ms = []
+        for _ in range(BLOCK):
+            env.step(rng.uniform(-1.0, 1.0, 4))  # the same states on both sides
+            env.curr_path_length = 0  # no time limit
+            began = time.perf_counter()
+            picture = draw()
+            took_ms.append((time.perf_counter() - began) * 1e3)
+        pipe.send((took_ms, np.ascontiguousarray(picture)))
 
 
 def _set_up(side: str, task: str, camera: str, size_px: int) -> tuple[Any, Callable[[], NDArray[np.uint8]]]:
