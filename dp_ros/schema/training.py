@@ -45,14 +45,20 @@ Strength = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AugmentationConfig(Config):
-    """How pictures vary in training beyond their random crop: factors drawn from 1 +- strength for each window."""
+    """How pictures vary in training beyond their random crop, for each window and camera apart.
+
+    The first three are factors drawn from 1 +- strength.
+    """
 
     brightness: Strength = 0.0
     contrast: Strength = Field(0.0, description="about mid-grey")
     saturation: Strength = 0.0
+    cover: Strength = Field(
+        0.0, description="share of the pictures with something before them, a plain rectangle"
+    )
 
     @property
-    def active(self) -> bool:
+    def recolours(self) -> bool:
         return max(self.brightness, self.contrast, self.saturation) > 0
 
 

@@ -1,4 +1,4 @@
-"""Other light: brightness, contrast and saturation, the same for all frames of a window or run."""
+"""Other light (brightness, contrast, saturation) and things before the lens: one for all frames of a window or run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dp_ros.schema import AugmentationConfig
 
+COVER_SIDES = (0.2, 0.7)  # of the picture's, between which those of what covers it are drawn
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -36,3 +37,26 @@ def recolour(images: Tensor, colours: Tensor) -> Tensor:
     change = per_image.expand(*shape[:-3], 4, 3).reshape(-1, 4, 3)
     pixels = images.reshape(len(change), -1, 3)
     return torch.baddbmm(change[:, 3:], pixels, change[:, :3]).clamp_(0.0, 1.0).reshape(shape)
+
+
+def draw_covers(
+    share: float, n: int, views: int, height: int, width: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """What is before each camera in n windows, (n, V, 7): top, bottom, left, right and the colour of a rectangle.
+
+    It is empty in all but `share` of them. Random erasing, Zhong et al. 2020.
+    """
+    there = rng.random((n, views)) < share
+    sides = rng.uniform(*COVER_SIDES, (n, views, 2)) * there[..., None]
+    size = np.round(sides * (height, width)).astype(np.int64)
+    corner = (rng.random((n, views, 2)) * ((height, width) - size + 1)).astype(np.int64)
+    colour = rng.integers(0, 256, (n, views, 3))
+    (top, left), (bottom, right) = np.moveaxis(corner, -1, 0), np.moveaxis(corner + size, -1, 0)
+    return np.concatenate([np.stack([top, bottom, left, right], axis=-1), colour], axis=-1)
+
+
+def cover(images: NDArray[np.uint8], covers: NDArray[np.int64]) -> None:
+    """In place: images (N, ..., V, H, W, 3), covers (N, V, 7)."""
+    for image, of_views in zip(images, covers, strict=True):
+        for view, (top, bottom, left, right, *colour) in enumerate(of_views):
+            image[..., view, top:bottom, left:right, :] = colour

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dp_ros.data.windows import Batch, Windows
 from dp_ros.schema import TrainConfig
-from dp_ros.train.augmentation import draw_colours, recolour
+from dp_ros.train.augmentation import cover, draw_colours, draw_covers, recolour
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,13 @@ class Batches:
         else:
             images, state, actions = self._windows.batch(runs[:, 0], rng, part=self._part)
             batch = Batch(images, None, np.arange(len(images)), state, actions)
-        if not config.augmentation.active:
+        views, height, width = batch.images.shape[-4:-1]
+        if config.augmentation.cover:
+            rng = np.random.default_rng([config.seed, 5, step])
+            covers = draw_covers(config.augmentation.cover, len(runs), views, height, width, rng)
+            cover(batch.images, covers[self._part][batch.run])
+        if not config.augmentation.recolours:
             return batch, None
-        views = batch.images.shape[-4]
         colours = draw_colours(
             config.augmentation, len(runs), views, np.random.default_rng([config.seed, 4, step])
         )

@@ -137,7 +137,10 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     diffusion = {"iterations": 20, "sampler_iterations": 2}
     policy = {"encoder": encoder, "unet": unet, "diffusion": diffusion}
     lengths = {"steps": 24, "warmup_steps": 2, "checkpoint_every": 4, "log_every": 2, "batch_size": 8}
-    everything = {"augmentation": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}, "run_length": 2}
+    everything = {
+        "augmentation": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "cover": 0.2},
+        "run_length": 2,
+    }
     validation = {"validation": 0.25, "validate_every": 3, "validation_windows": 8}
     path = tmp_path_factory.mktemp("config") / "survivor.yaml"
     path.write_text(yaml.safe_dump({"policy": policy, **lengths, **validation, **everything}))

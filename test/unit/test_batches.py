@@ -100,8 +100,8 @@ def test_runs_are_cut_elsewhere_in_each_epoch(
 def test_parts_of_a_batch_together_are_the_whole(
     make_batches: Callable[..., Batches], tiny_train: Callable[..., Any], length: int
 ) -> None:
-    light = {"brightness": 0.3, "contrast": 0.2, "saturation": 0.5}
-    config = tiny_train(batch_size=8, run_length=length, augmentation=light)
+    change = {"brightness": 0.3, "contrast": 0.2, "saturation": 0.5, "cover": 0.5}
+    config = tiny_train(batch_size=8, run_length=length, augmentation=change)
     whole = make_batches(config).tensors(5, CPU)
     parts = [make_batches(config, (i, 2)).tensors(5, CPU) for i in range(2)]
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
@@ -124,6 +124,38 @@ def test_one_colour_for_all_frames_of_a_window_and_others_for_the_next(
     )
     assert len({round(float(r), 4) for r in of_windows}) == 8
     assert all(0.8 <= r <= 1.2 for r in of_windows)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_covers_are_plain_rectangles_the_same_in_all_frames_of_a_run(
+    make_batches: Callable[..., Batches], tiny_train: Callable[..., Any], length: int
+) -> None:
+    plain = tiny_train(batch_size=32, run_length=length)
+    covering = override(plain, {"augmentation": {"cover": 0.5}})
+    covered, total = 0, 0
+    for step in range(8):
+        (clear, _), (batch, colours) = (make_batches(config).arrays(step) for config in (plain, covering))
+        assert colours is None
+        np.testing.assert_array_equal(batch.images, make_batches(covering).arrays(step)[0].images)
+        changed = (batch.images != clear.images).any(axis=-1)
+        for run in range(32 // length):
+            of_run = changed[batch.run == run].reshape(-1, *changed.shape[-3:])  # (frames, V, H, W)
+            for view in range(of_run.shape[1]):
+                total += 1
+                where = of_run[:, view].any(axis=0)
+                if not where.any():
+                    continue
+                covered += 1
+                (down,), (across,) = where.any(axis=1).nonzero(), where.any(axis=0).nonzero()
+                box = (slice(down[0], down[-1] + 1), slice(across[0], across[-1] + 1))
+                height, width = where.shape
+                assert 0.1 < len(down) / height < 0.8
+                assert 0.1 < len(across) / width < 0.8
+                inside = batch.images[batch.run == run].reshape(-1, *batch.images.shape[-4:])[:, view][
+                    :, *box
+                ]
+                assert (inside == inside[0, 0, 0]).all()
+    assert 0.35 < covered / total < 0.65
 
 
 def test_colours_are_those_of_their_definitions() -> None:
