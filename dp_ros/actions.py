@@ -38,8 +38,9 @@ def encode_positions(
 def decode_positions(chunk: Array, reference_m: Array, horizons: Horizons, kind: PositionKind) -> Array:
     """The kind the network predicts to absolute commands: the inverse of `encode_positions`.
 
-    chunk (..., T_p, 3); reference_m (..., 3): the last commanded position before the newest frame
-    (at the start of an episode the measured one). Returns (..., T_p, 3) in metres, base frame.
+    chunk (..., T_p, 3); reference_m (..., 3): the last commanded position before the newest frame,
+    or before what that frame shows where commands are obeyed late (at the start of an episode the measured one).
+    Returns (..., T_p, 3) in metres, base frame.
     """
     if kind == "absolute":
         return np.array(chunk, dtype=np.float64)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.schema import Horizons
+
+_NEAR_M = 1e-4  # positions this near are the same
 
 
 @dataclass(frozen=True)
@@ -18,24 +20,40 @@ class Chunk:
     dt_ns: int
     actions: NDArray[np.float64]
     horizons: Horizons
-    given: int = 0  # of the executed part, how many actions were commanded before the plan was made
+    under_way: int = 0  # actions from T_o - 1 on that stand for commands given before the plan was asked for
 
     @classmethod
     def after(
-        cls,
-        newest_frame_ns: int,
-        dt_ns: int,
-        actions: NDArray[np.float64],
-        horizons: Horizons,
-        delay_ns: int = 0,
+        cls, newest_frame_ns: int, dt_ns: int, actions: NDArray[np.float64], horizons: Horizons
     ) -> Chunk:
-        """The chunk whose action T_o - 1 answers the frame stamped `newest_frame_ns`.
+        """The chunk whose action T_o - 1 answers the frame stamped `newest_frame_ns`."""
+        return cls(newest_frame_ns - (horizons.T_o - 1) * dt_ns, dt_ns, actions, horizons)
 
-        Where commands take `delay_ns` to show, that frame shows what was commanded so long before: the answer was for
-        then, and so many actions of the chunk stand for commands that are under way.
+    def joined(
+        self, now_ns: int, reference_m: NDArray[np.float64], last_m: NDArray[np.float64], delay_ns: int = 0
+    ) -> Chunk:
+        """The same plan, for an arm last told to be at `last_m` (3,): the action for now is the one that follows.
+
+        By the clock the arm has gone along the plan while it was made, and while the `delay_ns` went by that commands
+        take to show in a frame; what it did instead is go along the plan before, or stand still. Actions of the past
+        are left out as far as the last command has come, from `reference_m` (3,) where the plan begins: to leave out
+        more would be a leap. A plan that is over by the clock is over.
         """
-        t0_ns = newest_frame_ns - delay_ns - (horizons.T_o - 1) * dt_ns
-        return cls(t0_ns, dt_ns, actions, horizons, round(delay_ns / dt_ns))
+        start, size = self.horizons.executed.start, len(self.actions)
+        by_clock = self.index(now_ns + delay_ns)
+        past = min(by_clock, size)
+        if past <= start or self.index(now_ns) >= size or not np.isfinite(self.actions).all():
+            return self
+        away_m = np.linalg.norm(np.vstack([reference_m, self.actions[start:past, :3]]) - last_m, axis=1)
+        done = int(np.flatnonzero(away_m <= away_m.min() + _NEAR_M)[-1])
+        t0_ns = self.t0_ns + (self.index(now_ns) - (start + done)) * self.dt_ns
+        return replace(self, t0_ns=t0_ns, under_way=min(done, round(delay_ns / self.dt_ns)))
+
+    @property
+    def executed(self) -> slice:
+        """The T_a actions meant for execution, or as many as there are behind what is under way."""
+        executed = self.horizons.executed
+        return slice(executed.start + self.under_way, min(executed.stop + self.under_way, len(self.actions)))
 
     def index(self, now_ns: int) -> int:
         """Which action is for now; may lie outside the chunk."""
@@ -49,8 +67,7 @@ class Chunk:
 
     def is_due(self, now_ns: int) -> bool:
         """Whether the T_a actions meant for execution are used up, so that a new plan is wanted."""
-        stop = min(self.horizons.executed.stop + self.given, len(self.actions))
-        return not self.index(now_ns) < stop
+        return not self.index(now_ns) < self.executed.stop
 
     def times_ns(self) -> list[int]:
         return [self.t0_ns + i * self.dt_ns for i in range(len(self.actions))]

@@ -35,10 +35,11 @@ class Controller:
 
     lockstep: `observe(frame)` then `tick(frame.stamp_ns)`; None means that the plan for this frame is still
     being computed: tick again when it is there. realtime: `observe` whatever arrives, `tick(now)` every
-    control period; while no plan reaches now, the arm holds.
+    control period; while no plan reaches now, the arm holds. A plan goes on from the last command (`Chunk.joined`).
 
     A robot that obeys `command_delay_s` later than in the demonstrations shows, at any time, what it was told that much
-    earlier. Plans are anchored there, and what is under way already is not commanded again.
+    earlier. Plans begin there, and what is under way already is not commanded again. Delay and inference together have
+    the T_p - T_o actions behind the newest frame's own; what they leave of T_a is what a plan is good for.
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig, planner: Planner) -> None:
@@ -47,22 +48,19 @@ class Controller:
         self.policy, self.runtime = policy, runtime
         self.planner = planner
         self.dt_ns = round(1e9 / policy.rate_hz)
-        self._gap_ns = round(runtime.episode_gap_s * 1e9)
-        self._delay_ns = round(runtime.command_delay_s * 1e9)
-        self._history = History(policy.horizons, self.dt_ns, self._gap_ns)
+        self._delay_ns = round(runtime.command_delay_s * policy.rate_hz) * self.dt_ns
+        self._history = History(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
         self._gate = Gate(runtime.gate)
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
         self._covered = ""  # what is said of a camera that shows nothing; empty when all see
-        self._newest_ns: int | None = (
-            None  # stamp of the episode's newest frame, also of one that shows nothing
-        )
+        self._may_begin_ns: int | None = None  # stamp of the first frame that might begin the next episode
         self._begin_episode()
 
     def reset(self) -> None:
         """Forget the episode: frames, plan and commands. A plan still being computed will be ignored."""
         self._history.clear()
         self.refused = self._covered = ""
-        self._newest_ns = None
+        self._may_begin_ns = None
         self._begin_episode()
 
     def _begin_episode(self) -> None:
@@ -81,32 +79,29 @@ class Controller:
 
         False when it is not taken: not newer than the newest, without a finite pose, or the first of an episode
         that may not begin there (`refused` says why). The arm could not even be told to stay where it is.
-        In an episode, a frame with a covered camera is one that never came: no plan is made from it, and it is soon
-        too late for commands (on black pictures a policy acts with as much confidence as on any).
+        A frame with a covered camera is a lost one: no plan is made from it, and it is soon too late for commands (on
+        black pictures a policy acts with as much confidence as on any). The first episode does not begin with one.
         """
         if not np.isfinite(frame.state).all():
             return False
-        newest_ns, self._newest_ns = self._newest_ns, frame.stamp_ns
-        self._covered = self._covered_camera(frame)
-        if self._covered and newest_ns is not None and abs(frame.stamp_ns - newest_ns) <= self._gap_ns:
-            return frame.stamp_ns > newest_ns
-        begins = self._history.would_begin(frame)
-        self.refused = self._covered
-        if begins and not self._gate.may_begin(frame.ee_position_m):
-            self.refused = self._outside(frame)
-        if self.refused:
-            self._newest_ns = None
+        begins, newest = self._history.would_begin(frame), self._history.newest
+        if not begins and newest is not None and frame.stamp_ns <= newest.stamp_ns:
             return False
-        newest = self._history.newest
-        is_newer = newest is None or frame.stamp_ns > newest.stamp_ns
-        if self._history.push(frame):
+        self._covered = self._covered_camera(frame)
+        self.refused = self._why_not(frame) if begins else ""
+        if self.refused or (begins and self._is_settling(frame.stamp_ns)):
+            return False
+        is_newer = self._history.lose(frame) if self._covered else True
+        if not self._covered:
+            self._history.push(frame)
+        if begins:
             # A pause of the cameras must not open the hand; lockstep episodes have nothing in common.
             gripper = self._last.gripper if self._last and self.runtime.mode == "realtime" else 0.0
             self._begin_episode()
-            self._begun_ns = frame.stamp_ns
+            self._begun_ns, self._may_begin_ns = frame.stamp_ns, None
             self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper)
             self._sent.append(self._last)
-        return begins or is_newer
+        return is_newer
 
     def tick(self, now_ns: int) -> Decision | None:
         """The command for now. None before the first frame, and in lockstep while its plan is computed."""
@@ -118,11 +113,11 @@ class Controller:
             self._history.clear()
             self._chunk = self._pending = newest = None
         busy = self.planner.busy  # before polling: a plan that is finished in between must not be overlooked
-        plan_s = self._take_plan()
+        plan_s = self._take_plan(now_ns, last)
         is_new = newest is not None and newest.stamp_ns != self._asked_ns
         if self._is_plan_due(now_ns) and is_new and not busy:
             self._ask()
-            plan_s = self._take_plan() or plan_s  # an inline planner has answered already
+            plan_s = self._take_plan(now_ns, last) or plan_s  # an inline planner has answered already
         waits = busy or self._pending is not None
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and waits:
             return None
@@ -144,6 +139,21 @@ class Controller:
     def hold(self, now_ns: int) -> Command | None:
         """The command that stops the arm where it was last told to be; None before the first frame."""
         return None if self._last is None else Command(now_ns, self._last.position_m, self._last.gripper)
+
+    def _why_not(self, frame: Frame) -> str:
+        """Why no episode may begin with this frame; empty when it may."""
+        if not self._gate.may_begin(frame.ee_position_m):
+            return self._outside(frame)
+        return self._covered if self._last is None else ""
+
+    def _is_settling(self, stamp_ns: int) -> bool:
+        """Whether the arm may still be on its way to where it was told to be before: an episode that began then would
+        take it back to where it is measured."""
+        if self.runtime.mode == "lockstep":
+            return False
+        if self._may_begin_ns is None or stamp_ns < self._may_begin_ns:
+            self._may_begin_ns = stamp_ns
+        return stamp_ns - self._may_begin_ns < self._delay_ns
 
     def _covered_camera(self, frame: Frame) -> str:
         """What is said of the first camera whose picture is all of one colour; empty where all show something."""
@@ -179,9 +189,11 @@ class Controller:
             )
             return
         self._asked_ns = window[-1].stamp_ns
-        # What the newest frame shows was commanded that much earlier; at the start nothing was.
-        delay_ns = min(self._delay_ns, self._asked_ns - self._begun_ns)
-        before = [command for command in self._sent if command.stamp_ns < self._asked_ns - delay_ns]
+        # That frame shows what was commanded so much earlier; at the start nothing was.
+        ticks = round((self._asked_ns - self._begun_ns) / self.dt_ns)
+        delay_ns = min(self._delay_ns, ticks * self.dt_ns)
+        shown_ns = self._asked_ns - delay_ns - self.dt_ns // 2  # stamps of ticks jitter
+        before = [command for command in self._sent if command.stamp_ns < shown_ns]
         self._pending = Request(
             images=np.stack([frame.images for frame in window]),
             state=np.stack([frame.state for frame in window]),
@@ -193,8 +205,8 @@ class Controller:
         self.planner.request(self._pending)
         self._plans += 1
 
-    def _take_plan(self) -> float | None:
-        """Turn a finished plan into the chunk in use; its duration in seconds, None when none finished."""
+    def _take_plan(self, now_ns: int, last: Command) -> float | None:
+        """Turn a finished plan into the chunk in use, joined to `last`; its duration [s], None when none finished."""
         plan = self.planner.poll()
         if plan is None or plan.request is not self._pending:  # asked in an episode that is over
             return None
@@ -207,8 +219,16 @@ class Controller:
             return plan.duration_s
         positions = decode_positions(plan.chunk[:, :3], plan.request.reference_m, horizons, kind)
         actions = np.concatenate([positions, plan.chunk[:, 3:]], axis=1)
-        stamp_ns, delay_ns = plan.request.stamp_ns, plan.request.delay_ns
-        self._chunk, self._problem = Chunk.after(stamp_ns, self.dt_ns, actions, horizons, delay_ns), ""
+        chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
+        joined = chunk.joined(now_ns, plan.request.reference_m, last.position_m, plan.request.delay_ns)
+        self._chunk, self._problem = joined, ""
+        if joined.at(now_ns) is None:
+            came_ms, delay_ms = (now_ns - plan.request.stamp_ns) / 1e6, plan.request.delay_ns / 1e6
+            reach_ms = (horizons.T_p - horizons.T_o) * self.dt_ns / 1e6
+            spent = f", of which command_delay_s takes {delay_ms:.0f} ms" if delay_ms else ""
+            self._problem = (
+                f"the plan came {came_ms:.0f} ms after its frame and reaches {reach_ms:.0f} ms{spent}"
+            )
         return plan.duration_s
 
 

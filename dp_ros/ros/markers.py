@@ -54,7 +54,7 @@ def plan_markers(chunk: Chunk, command: Command, verdict: Verdict, frame_id: str
     return MarkerArray(
         markers=[
             marker(0, Marker.LINE_STRIP, 0.003, _PLANNED, positions),
-            marker(1, Marker.SPHERE_LIST, 0.008, _EXECUTED, positions[chunk.horizons.executed]),
+            marker(1, Marker.SPHERE_LIST, 0.008, _EXECUTED, positions[chunk.executed]),
             marker(2, Marker.SPHERE, 0.015, _HELD if verdict.holds else _EXECUTED, command.position_m[None]),
         ]
     )

@@ -74,6 +74,15 @@ class Recorder:
         return chunk
 
 
+class Steady(Recorder):
+    """The same motion in every plan."""
+
+    def __call__(self, request: Request) -> NDArray[np.float64]:
+        chunk = super().__call__(request)
+        chunk[:, 0] /= len(self.requests)
+        return chunk
+
+
 def at(ticks: float) -> int:
     return START + round(ticks * DT)
 
@@ -275,26 +284,102 @@ def towards_goal(request: Request) -> NDArray[np.float64]:
     return np.append(way * np.minimum(ahead / length, 1.0), ahead, axis=1)
 
 
-def drive_late(make_frame: Callable, delay: int, **runtime: Any) -> NDArray[np.float64]:
-    """Commands (60, 3) to a robot that is, at any tick, where it was told to be `delay` ticks before the last."""
-    c = controller(InlinePlanner(towards_goal), **runtime)
-    commands = [np.array(HOME_M)] * (delay + 1)
-    for tick in range(60):
-        c.observe(make_frame(at(tick), tuple(commands[tick])))
-        decision = c.tick(at(tick))
-        assert decision is not None
-        commands.append(decision.command.position_m)
-    return np.array(commands[delay + 1 :])
+class Robot:
+    """Obeys `delay` ticks late: measured is where it was told to be so many ticks before the last command."""
+
+    def __init__(
+        self, make_frame: Callable, delay: int, latency: int = 0, mode: str = "lockstep", **runtime: Any
+    ) -> None:
+        self.make_frame, self.delay, self.latency = make_frame, delay, latency
+        self.planner = LatePlanner(towards_goal)
+        planner = self.planner if latency else InlinePlanner(towards_goal)
+        self.controller = controller(planner, mode, command_delay_s=delay * DT / 1e9, **runtime)
+        self.commands = [np.array(HOME_M)] * (delay + 1)
+        self._asked: tuple[Request | None, int] = (None, 0)
+
+    def tick(self, tick: float, covered: bool = False, jitter_ns: int = 0) -> None:
+        """Observe, and be told; a plan comes `latency` ticks after it was asked for."""
+        now_ns = at(tick) + jitter_ns
+        request, asked = self._asked
+        if request is not None and request is self.planner.waiting and tick - asked >= self.latency:
+            self.planner.finish(duration_s=self.latency * DT / 1e9)
+        measured_m = tuple(self.commands[-1 - self.delay])
+        self.controller.observe(self.make_frame(now_ns, measured_m, **({"images": RED} if covered else {})))
+        decision = self.controller.tick(now_ns)
+        if self.planner.waiting is not self._asked[0]:
+            self._asked = (self.planner.waiting, round(tick))
+        self.commands.append(self.commands[-1] if decision is None else decision.command.position_m)
+
+    @property
+    def steps_m(self) -> NDArray[np.float64]:
+        """Of each command, towards the goal."""
+        way = (GOAL_M - HOME_M) / np.linalg.norm(GOAL_M - HOME_M)
+        return np.diff(self.commands[self.delay :], axis=0) @ way
 
 
 @pytest.mark.parametrize("delay", [1, 3, 6])
 def test_known_delay_leaves_the_commands_those_of_a_prompt_robot(make_frame: Callable, delay: int) -> None:
-    prompt = drive_late(make_frame, 0)
-    np.testing.assert_allclose(prompt[-1], GOAL_M, atol=1e-12)
-    known = drive_late(make_frame, delay, command_delay_s=delay * DT / 1e9)
-    np.testing.assert_allclose(known, prompt, atol=1e-12)
-    beyond_m = (drive_late(make_frame, delay) - GOAL_M) @ (GOAL_M - HOME_M) / np.linalg.norm(GOAL_M - HOME_M)
-    assert beyond_m.max() > delay * STRIDE_M * 0.9  # what it does about a delay that it is not told of
+    prompt, known, unknown = (Robot(make_frame, d) for d in (0, delay, delay))
+    unknown.controller = controller(InlinePlanner(towards_goal))
+    for robot in (prompt, known, unknown):
+        for tick in range(60):
+            robot.tick(tick)
+    np.testing.assert_allclose(prompt.commands[-1], GOAL_M, atol=1e-12)
+    np.testing.assert_allclose(known.commands[delay:], prompt.commands, atol=1e-12)
+    beyond_m = np.cumsum(unknown.steps_m).max() - np.linalg.norm(GOAL_M - HOME_M)
+    assert beyond_m > delay * STRIDE_M * 0.9  # what it does about a delay that it is not told of
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3, 6])
+@pytest.mark.parametrize("covered", [range(0), range(8, 9), range(3, 24), range(8, 60, 7)], ids=str)
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_holds_and_delays_lead_to_no_leap_and_no_way_back(
+    make_frame: Callable, mode: str, covered: range, delay: int
+) -> None:
+    """By the clock alone, a plan made after a hold would begin as many strides ahead as the delay has ticks."""
+    robot = Robot(make_frame, delay, mode=mode)
+    for tick in range(200):
+        robot.tick(tick, covered=tick in covered)
+    assert robot.steps_m.max() < 1.01 * STRIDE_M
+    assert robot.steps_m.min() > -1e-9
+    np.testing.assert_allclose(robot.commands[-1], GOAL_M, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("delay", "latency"), [(0, 1), (0, 3), (0, 5), (1, 1), (1, 3), (3, 1), (3, 2), (5, 1)]
+)
+def test_slow_plans_lead_to_no_leap_and_no_way_back(make_frame: Callable, delay: int, latency: int) -> None:
+    """The arm holds while its first plan is made, and goes on along the old one while the next is."""
+    robot = Robot(make_frame, delay, latency, "realtime")
+    jitter = np.random.default_rng(0)
+    for tick in range(300):
+        robot.tick(tick, jitter_ns=int(jitter.integers(-1_000_000, 1_000_000)))
+    assert robot.steps_m.max() < 1.3 * STRIDE_M  # to the nearest action of the next plan
+    assert robot.steps_m.min() > -0.3 * STRIDE_M
+    np.testing.assert_allclose(robot.commands[-1], GOAL_M, atol=1e-3)
+
+
+def test_delay_counts_in_whole_ticks(make_frame: Callable) -> None:
+    robot = Robot(make_frame, 3)
+    robot.controller = controller(InlinePlanner(towards_goal), command_delay_s=2.6 * DT / 1e9)
+    for tick in range(60):
+        robot.tick(tick)
+    np.testing.assert_allclose(robot.steps_m[:20], STRIDE_M, atol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["reset", "clock"])
+def test_episode_does_not_begin_while_commands_are_under_way(make_frame: Callable, how: str) -> None:
+    """It would begin where the arm is measured, and take it back from where it was told to be."""
+    robot = Robot(make_frame, 6, mode="realtime", gate={"max_step_m": 0.005})
+    for tick in range(20):
+        robot.tick(tick)
+    if how == "reset":
+        robot.controller.reset()
+    for tick in range(18 if how == "clock" else 20, 70):
+        robot.tick(tick)
+    assert robot.steps_m.min() > -1e-9
+    assert robot.steps_m.max() < 1.01 * STRIDE_M
+    np.testing.assert_allclose(robot.commands[-1], GOAL_M, atol=1e-3)
 
 
 def test_delay_beyond_what_the_policy_plans_is_refused_in_one_line() -> None:
@@ -314,7 +399,7 @@ RED = np.full((1, 2, 2, 3), (200, 20, 20), dtype=np.uint8)  # a finger before th
 def test_a_covered_camera_is_a_lost_frame_and_soon_a_hold_that_names_it(
     make_frame: Callable, mode: str
 ) -> None:
-    plan = Recorder()
+    plan = Steady()
     c = controller(InlinePlanner(plan), mode)
     decisions = []
     for tick in range(40):
@@ -332,7 +417,7 @@ def test_a_covered_camera_is_a_lost_frame_and_soon_a_hold_that_names_it(
     assert {d.verdict for d in decisions[32:]} == {Verdict.PASS}
 
 
-def test_no_episode_begins_with_a_covered_camera(make_frame: Callable) -> None:
+def test_first_episode_does_not_begin_with_a_covered_camera(make_frame: Callable) -> None:
     c = controller(InlinePlanner(Recorder()))
     for tick in range(3):
         assert not c.observe(make_frame(at(tick), images=RED))
@@ -341,25 +426,55 @@ def test_no_episode_begins_with_a_covered_camera(make_frame: Callable) -> None:
     assert c.observe(make_frame(at(3)))
     assert c.refused == ""
     assert c.tick(at(3)) is not None
-    assert not c.observe(
-        make_frame(at(3) + 10**9, images=RED)
-    )  # the next episode: what held in this does not there
-    assert c.refused
 
 
-def test_after_a_long_cover_the_arm_goes_on_from_where_it_is_measured(
-    drive: Callable[..., Any], make_frame: Callable
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_later_episode_that_begins_covered_holds_where_the_arm_is_measured(
+    drive: Callable[..., Any], make_frame: Callable, mode: str
+) -> None:
+    """And not where the episode before it had told it to be: a simulator may have put the arm elsewhere."""
+    plan, there_m = Recorder(), (0.1, 0.7, 0.3)
+    c = controller(InlinePlanner(plan), mode)
+    drive(c, *range(3))
+    for tick in (100, 101, 102):
+        assert c.observe(make_frame(at(tick), there_m if tick == 100 else (0.1, 0.7, 0.29), images=RED))
+        decision = c.tick(at(tick))
+        assert decision is not None
+        assert decision.verdict is Verdict.HOLD_STALE
+        np.testing.assert_array_equal(decision.command.position_m, there_m)
+    decisions = drive(c, 103, 104, position_m=(0.1, 0.7, 0.29))
+    assert decisions[-1].verdict is Verdict.PASS
+    np.testing.assert_array_equal(plan.requests[-1].reference_m, there_m)  # the hold, as in any episode
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_a_cover_however_long_does_not_end_the_episode(
+    drive: Callable[..., Any], make_frame: Callable, mode: str
 ) -> None:
     plan = Recorder()
-    c = controller(InlinePlanner(plan))
+    c = controller(InlinePlanner(plan), mode)
     drive(c, *range(4))
     for tick in range(4, 100):  # longer than episode_gap_s
         assert c.observe(make_frame(at(tick), images=RED))
-        decision = c.tick(at(tick))
-    assert decision is not None
-    assert decision.verdict is Verdict.HOLD_STALE
-    drive(c, 100, position_m=(0.1, 0.7, 0.3))
-    np.testing.assert_array_equal(plan.requests[-1].reference_m, [0.1, 0.7, 0.3])
+        held = c.tick(at(tick))
+    assert held is not None
+    assert held.verdict is Verdict.HOLD_STALE
+    decisions = drive(c, 100, 101, position_m=(0.1, 0.7, 0.3))  # sagged, say
+    assert {d.command.gripper for d in decisions[:1]} == {held.command.gripper}
+    np.testing.assert_array_equal(plan.requests[-1].reference_m, held.command.position_m)
+    assert plan.requests[-1].seed != plan.requests[0].seed
+    assert decisions[-1].verdict is Verdict.PASS
+
+
+def test_late_frames_change_nothing(drive: Callable[..., Any], make_frame: Callable) -> None:
+    c = controller(InlinePlanner(Recorder()))
+    drive(c, *range(100))
+    assert not c.observe(make_frame(at(61)))
+    assert not c.observe(make_frame(at(62), images=RED))
+    assert c.observe(make_frame(at(102), images=RED))  # of this episode, though far from the late one
+    assert not c.observe(make_frame(at(101), images=RED))
+    assert c.refused == ""
+    assert c.tick(at(102)) is not None
 
 
 def test_pictures_of_one_colour_are_taken_where_min_contrast_is_0(make_frame: Callable) -> None:
@@ -545,15 +660,38 @@ def test_arm_holds_while_its_first_plan_is_computed(drive: Callable[..., Any]) -
     np.testing.assert_array_equal([d.command.position_m for d in decisions], [HOME_M] * 3)
 
 
-def test_late_plan_begins_with_the_action_for_now(drive: Callable[..., Any]) -> None:
-    """Asked at tick 0 and finished after tick 2: actions 1 to 3 are of the past and are skipped."""
+def test_late_plan_begins_where_the_arm_held_meanwhile(drive: Callable[..., Any]) -> None:
+    """Asked at tick 0 and finished after tick 2: to skip the actions of the past would be a leap."""
     planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    drive(c, 0, 1, 2)
+    planner.finish()
+    decisions = drive(c, *range(3, 10))
+    np.testing.assert_allclose(x_m(decisions), np.arange(1, 8) / 1e3, atol=1e-12)
+    assert [round(d.command.gripper * 10) for d in decisions] == list(range(1, 8))
+
+
+def test_late_plan_skips_what_the_plan_before_it_has_done(drive: Callable[..., Any]) -> None:
+    planner = LatePlanner(Steady())
+    c = controller(planner, "realtime")
+    drive(c, 0)
+    planner.finish()
+    drive(c, *range(1, 8))  # asked for anew at tick 5, on the way
+    assert [request.stamp_ns for request in planner.requests] == [at(0), at(5)]
+    planner.finish()
+    decisions = drive(c, 8, 9)
+    np.testing.assert_allclose(x_m(decisions), [0.008, 0.009], atol=1e-12)
+    assert [round(d.command.gripper * 10) for d in decisions] == [4, 5]  # of the second plan, for now
+
+
+def test_plan_that_stands_still_goes_by_the_clock(drive: Callable[..., Any]) -> None:
+    """Where no position tells how far a plan has come: a hand that closes on the spot."""
+    planner = LatePlanner(Recorder(step_m=0.0))
     c = controller(planner, "realtime")
     drive(c, 0, 1, 2)
     planner.finish()
     (decision,) = drive(c, 3)
     assert decision.command.gripper == pytest.approx(0.4)
-    np.testing.assert_allclose(decision.command.position_m[0], 0.004, atol=1e-12)
 
 
 def test_plan_that_comes_after_all_its_actions_moves_nothing(drive: Callable[..., Any]) -> None:
@@ -573,11 +711,11 @@ def test_exhausted_plan_holds_and_says_so(drive: Callable[..., Any]) -> None:
     drive(c, 0)
     planner.finish()
     decisions = drive(c, *range(1, 10))  # the next plan never comes
-    assert [d.verdict for d in decisions[:6]] == [Verdict.PASS] * 6  # to the chunk's end, past T_a
-    for decision in decisions[6:]:
+    assert [d.verdict for d in decisions[:7]] == [Verdict.PASS] * 7  # to the chunk's end, past T_a
+    for decision in decisions[7:]:
         assert decision.verdict is Verdict.HOLD_NO_PLAN
         assert "used up" in decision.detail
-        np.testing.assert_array_equal(decision.command.as_array(), decisions[5].command.as_array())
+        np.testing.assert_array_equal(decision.command.as_array(), decisions[6].command.as_array())
 
 
 def test_stale_observation_holds_and_says_how_old_it_is(drive: Callable[..., Any]) -> None:
@@ -610,8 +748,10 @@ def test_next_plan_is_asked_for_as_early_as_the_last_one_took(drive: Callable[..
     planner.finish(duration_s=2 * DT / 1e9)
     drive(c, 1)
     assert len(planner.requests) == 1
-    drive(c, 2)  # the executed part ends with tick 3
-    assert [request.stamp_ns for request in planner.requests] == [at(0), at(2)]
+    drive(c, 2)
+    assert len(planner.requests) == 1
+    drive(c, 3)  # the executed part, begun at tick 1, ends with tick 4
+    assert [request.stamp_ns for request in planner.requests] == [at(0), at(3)]
 
 
 def test_plan_asked_for_while_another_runs_moves_the_arm_from_where_that_one_had_it(
@@ -623,7 +763,7 @@ def test_plan_asked_for_while_another_runs_moves_the_arm_from_where_that_one_had
     drive(c, 0)
     planner.finish()
     sent = drive(c, 1, 2)
-    late = [c.tick(at(3)), c.tick(at(4))]  # no frame after tick 2; a plan is due at 4
+    late = [c.tick(at(tick)) for tick in (3, 4, 5)]  # no frame after tick 2; a plan is due at 5
     assert all(late)
     assert [request.stamp_ns for request in planner.requests] == [at(0), at(2)]
     np.testing.assert_array_equal(planner.requests[1].reference_m, sent[0].command.position_m)
