@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from dp_ros.schema import Horizons
 
-_NEAR_M = 1e-4  # positions this near are the same
-
 
 @dataclass(frozen=True)
 class Chunk:
@@ -20,7 +18,7 @@ class Chunk:
     dt_ns: int
     actions: NDArray[np.float64]
     horizons: Horizons
-    under_way: int = 0  # actions from T_o - 1 on that stand for commands given before the plan was asked for
+    under_way: int = 0  # actions from T_o - 1 on that stand for commands given before the newest frame
 
     @classmethod
     def after(
@@ -29,25 +27,18 @@ class Chunk:
         """The chunk whose action T_o - 1 answers the frame stamped `newest_frame_ns`."""
         return cls(newest_frame_ns - (horizons.T_o - 1) * dt_ns, dt_ns, actions, horizons)
 
-    def joined(
-        self, now_ns: int, reference_m: NDArray[np.float64], last_m: NDArray[np.float64], delay_ns: int = 0
-    ) -> Chunk:
-        """The same plan, for an arm last told to be at `last_m` (3,): the action for now is the one that follows.
+    def joined(self, now_ns: int, done: int, under_way: int = 0) -> Chunk:
+        """The same plan, where `done` commands have moved the arm since what its newest frame shows: the action for now
+        is the one behind as many.
 
-        By the clock the arm has gone along the plan while it was made, and while the `delay_ns` went by that commands
-        take to show in a frame; what it did instead is go along the plan before, or stand still. Actions of the past
-        are left out as far as the last command has come, from `reference_m` (3,) where the plan begins: to leave out
-        more would be a leap. A plan that is over by the clock is over.
+        By the clock more of it is past. But where the arm held meanwhile, because there was no plan yet, to leave out
+        more would be a leap. Of those commands, `under_way` were given before that frame, and show late. A plan that
+        comes when it is over by the clock is over; else it lasts for as long again as the arm held.
         """
-        start, size = self.horizons.executed.start, len(self.actions)
-        by_clock = self.index(now_ns + delay_ns)
-        past = min(by_clock, size)
-        if past <= start or self.index(now_ns) >= size or not np.isfinite(self.actions).all():
+        if self.index(now_ns) >= len(self.actions):
             return self
-        away_m = np.linalg.norm(np.vstack([reference_m, self.actions[start:past, :3]]) - last_m, axis=1)
-        done = int(np.flatnonzero(away_m <= away_m.min() + _NEAR_M)[-1])
-        t0_ns = self.t0_ns + (self.index(now_ns) - (start + done)) * self.dt_ns
-        return replace(self, t0_ns=t0_ns, under_way=min(done, round(delay_ns / self.dt_ns)))
+        late = self.index(now_ns) - (self.horizons.executed.start + done)
+        return replace(self, t0_ns=self.t0_ns + late * self.dt_ns, under_way=under_way)
 
     @property
     def executed(self) -> slice:

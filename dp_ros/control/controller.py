@@ -38,8 +38,8 @@ class Controller:
     control period; while no plan reaches now, the arm holds. A plan goes on from the last command (`Chunk.joined`).
 
     A robot that obeys `command_delay_s` later than in the demonstrations shows, at any time, what it was told that much
-    earlier. Plans begin there, and what is under way already is not commanded again. Delay and inference together have
-    the T_p - T_o actions behind the newest frame's own; what they leave of T_a is what a plan is good for.
+    earlier. Plans begin there, and what is under way already is not commanded again. Of the T_p - T_o + 1 actions from
+    the newest frame's own on, a plan gives what delay and inference leave.
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig, planner: Planner) -> None:
@@ -67,6 +67,9 @@ class Controller:
         self._chunk: Chunk | None = None
         self._last: Command | None = None
         self._sent: deque[Command] = deque(maxlen=64 + self.policy.horizons.T_p)
+        self._moves_ns: deque[int] = deque(
+            maxlen=self._sent.maxlen
+        )  # stamps of the commands that were no holds
         self._begun_ns = 0
         self._asked_ns: int | None = None
         self._pending: Request | None = None
@@ -85,7 +88,7 @@ class Controller:
         if not np.isfinite(frame.state).all():
             return False
         begins, newest = self._history.would_begin(frame), self._history.newest
-        if not begins and newest is not None and frame.stamp_ns <= newest.stamp_ns:
+        if not begins and frame.stamp_ns <= (newest.stamp_ns if newest else self._begun_ns):
             return False
         self._covered = self._covered_camera(frame)
         self.refused = self._why_not(frame) if begins else ""
@@ -108,24 +111,29 @@ class Controller:
         newest, last = self._history.newest, self._last
         if last is None:
             return None
-        if newest is not None and newest.stamp_ns > now_ns and self.runtime.mode == "realtime":
+        newest_ns = self._history.newest_ns
+        if newest_ns is not None and newest_ns > now_ns and self.runtime.mode == "realtime":
             # Time went back. When it comes here again, what was seen before must not be taken for new.
             self._history.clear()
             self._chunk = self._pending = newest = None
         busy = self.planner.busy  # before polling: a plan that is finished in between must not be overlooked
-        plan_s = self._take_plan(now_ns, last)
+        plan_s = self._take_plan(now_ns)
         is_new = newest is not None and newest.stamp_ns != self._asked_ns
         if self._is_plan_due(now_ns) and is_new and not busy:
             self._ask()
-            plan_s = self._take_plan(now_ns, last) or plan_s  # an inline planner has answered already
+            plan_s = self._take_plan(now_ns) or plan_s  # an inline planner has answered already
         waits = busy or self._pending is not None
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and waits:
             return None
         obs_age_s = math.inf if newest is None else (now_ns - newest.sampled_ns) / 1e9
         action = self._chunk.at(now_ns) if self._chunk else None
         command, verdict = self._gate.check(action, last, obs_age_s, now_ns)
-        self._last = command
+        chunk, self._last = self._chunk, command
         self._sent.append(command)
+        if verdict.holds:
+            self._chunk = None  # to go on with it later would be a leap
+        else:
+            self._moves_ns.append(now_ns)
         detail = ""
         if verdict is Verdict.HOLD_NO_PLAN:
             detail = self._covered or self._problem or "the plan is used up, and the next is not there yet"
@@ -134,7 +142,7 @@ class Controller:
             detail = self.refused or self._covered or f"the newest observation {age}"
         if verdict is Verdict.HOLD_NOT_FINITE:
             detail = f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
-        return Decision(command, verdict, detail, plan_s, self._chunk, obs_age_s)
+        return Decision(command, verdict, detail, plan_s, chunk, obs_age_s)
 
     def hold(self, now_ns: int) -> Command | None:
         """The command that stops the arm where it was last told to be; None before the first frame."""
@@ -189,10 +197,7 @@ class Controller:
             )
             return
         self._asked_ns = window[-1].stamp_ns
-        # That frame shows what was commanded so much earlier; at the start nothing was.
-        ticks = round((self._asked_ns - self._begun_ns) / self.dt_ns)
-        delay_ns = min(self._delay_ns, ticks * self.dt_ns)
-        shown_ns = self._asked_ns - delay_ns - self.dt_ns // 2  # stamps of ticks jitter
+        shown_ns = self._shown_ns(self._asked_ns)
         before = [command for command in self._sent if command.stamp_ns < shown_ns]
         self._pending = Request(
             images=np.stack([frame.images for frame in window]),
@@ -200,13 +205,16 @@ class Controller:
             reference_m=(before[-1] if before else self._sent[0]).position_m,
             stamp_ns=self._asked_ns,
             seed=(self.runtime.policy_seed, self._plans),
-            delay_ns=delay_ns,
         )
         self.planner.request(self._pending)
         self._plans += 1
 
-    def _take_plan(self, now_ns: int, last: Command) -> float | None:
-        """Turn a finished plan into the chunk in use, joined to `last`; its duration [s], None when none finished."""
+    def _shown_ns(self, frame_ns: int) -> int:
+        """A frame shows what was commanded before this; half a tick early, because stamps of ticks jitter."""
+        return frame_ns - self._delay_ns - self.dt_ns // 2
+
+    def _take_plan(self, now_ns: int) -> float | None:
+        """Turn a finished plan into the chunk in use; its duration in seconds, None when none finished."""
         plan = self.planner.poll()
         if plan is None or plan.request is not self._pending:  # asked in an episode that is over
             return None
@@ -220,10 +228,11 @@ class Controller:
         positions = decode_positions(plan.chunk[:, :3], plan.request.reference_m, horizons, kind)
         actions = np.concatenate([positions, plan.chunk[:, 3:]], axis=1)
         chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
-        joined = chunk.joined(now_ns, plan.request.reference_m, last.position_m, plan.request.delay_ns)
-        self._chunk, self._problem = joined, ""
-        if joined.at(now_ns) is None:
-            came_ms, delay_ms = (now_ns - plan.request.stamp_ns) / 1e6, plan.request.delay_ns / 1e6
+        done = [move_ns for move_ns in self._moves_ns if move_ns >= self._shown_ns(plan.request.stamp_ns)]
+        before = sum(move_ns < plan.request.stamp_ns - self.dt_ns // 2 for move_ns in done)
+        self._chunk, self._problem = chunk.joined(now_ns, len(done), before), ""
+        if self._chunk.at(now_ns) is None:
+            came_ms, delay_ms = (now_ns - plan.request.stamp_ns) / 1e6, self._delay_ns / 1e6
             reach_ms = (horizons.T_p - horizons.T_o) * self.dt_ns / 1e6
             spent = f", of which command_delay_s takes {delay_ms:.0f} ms" if delay_ms else ""
             self._problem = (

@@ -15,20 +15,20 @@ class History:
         self._T_o, self._dt_ns, self._gap_ns = horizons.T_o, dt_ns, episode_gap_ns
         self._frames: deque[Frame] = deque(maxlen=4 * horizons.T_o + 4)
         self._first: Frame | None = None
-        self._seen_ns: int | None = None  # the newest stamp, also of frames that were lost
+        self.newest_ns: int | None = None  # the newest stamp, also of frames that were lost
 
     def would_begin(self, frame: Frame) -> bool:
         """Whether a frame begins an episode: the first ever, after a long gap, or after time went backwards by
         more than the gap."""
-        return self._seen_ns is None or abs(frame.stamp_ns - self._seen_ns) > self._gap_ns
+        return self.newest_ns is None or abs(frame.stamp_ns - self.newest_ns) > self._gap_ns
 
     def lose(self, frame: Frame) -> bool:
         """A frame that is not to be used: it leaves a hole, but its episode goes on, or begins. Whether it is newer."""
         if self.would_begin(frame):
             self.clear()
-        if self._seen_ns is not None and frame.stamp_ns <= self._seen_ns:
+        if self.newest_ns is not None and frame.stamp_ns <= self.newest_ns:
             return False
-        self._seen_ns = frame.stamp_ns
+        self.newest_ns = frame.stamp_ns
         return True
 
     def push(self, frame: Frame) -> bool:
@@ -39,8 +39,8 @@ class History:
             self._first = frame
         if begins or newest is None or frame.stamp_ns > newest.stamp_ns:
             self._frames.append(frame)
-            lost_ns = None if begins else self._seen_ns
-            self._seen_ns = max(frame.stamp_ns, lost_ns or frame.stamp_ns)
+            lost_ns = None if begins else self.newest_ns
+            self.newest_ns = max(frame.stamp_ns, lost_ns or frame.stamp_ns)
         return begins
 
     @property
@@ -66,4 +66,4 @@ class History:
 
     def clear(self) -> None:
         self._frames.clear()
-        self._first = self._seen_ns = None
+        self._first = self.newest_ns = None

@@ -23,7 +23,6 @@ class Request:
     reference_m: Array  # (3,): the last command whose effect the newest frame shows
     stamp_ns: int  # of the newest frame
     seed: tuple[int, ...]  # of the sampler's noise
-    delay_ns: int = 0  # that frame shows what was commanded so much earlier
 
 
 @dataclass(frozen=True)

@@ -45,34 +45,33 @@ def test_a_new_plan_is_due_when_the_executed_part_is_used_up() -> None:
     assert due == [False, False, False, False, True, True]
 
 
-WAY = np.zeros((8, 4))
-WAY[:, 0] = 0.01 * np.arange(8)  # action i ends at i centimetres
-
-
 @pytest.mark.parametrize(
-    ("delay", "done", "executed"),
+    ("before", "since", "executed"),
     [
         (0, 0, [1, 2, 3, 4]),
-        (2, 2, [3, 4, 5, 6]),
-        (3, 3, [4, 5, 6, 7]),
-        (6, 6, [7]),
-        (3, 0, [1, 2, 3, 4]),  # the arm stood still: nothing is under way
-        (3, 1, [2, 3, 4, 5]),
+        (2, 0, [3, 4, 5, 6]),
+        (3, 0, [4, 5, 6, 7]),
+        (6, 0, [7]),
+        (7, 0, []),
+        (0, 2, [3, 4]),  # while the plan was made, the one before it went on
+        (2, 2, [5, 6]),
     ],
 )
-def test_what_is_under_way_already_is_not_executed_again(delay: int, done: int, executed: list[int]) -> None:
-    """Where commands take ticks to show, the frame shows an earlier moment of the plan."""
-    plan = Chunk.after(FRAME, DT, WAY, Horizons(T_o=2, T_p=8, T_a=4))
-    joined = plan.joined(FRAME, WAY[0, :3], WAY[done, :3], delay * DT)
-    assert list(range(8))[joined.executed] == executed
-    ticks = [tick for tick in range(10) if not joined.is_due(FRAME + tick * DT)]
-    assert [joined.index(FRAME + tick * DT) for tick in ticks] == executed
+def test_what_was_commanded_already_is_not_executed_again(
+    before: int, since: int, executed: list[int]
+) -> None:
+    """Where commands take ticks to show, those from before the frame are under way."""
+    now_ns = FRAME + since * DT
+    joined = chunk().joined(now_ns, before + since, before)
+    ticks = [tick for tick in range(10) if not joined.is_due(now_ns + tick * DT)]
+    assert [joined.index(now_ns + tick * DT) for tick in ticks] == executed
+    assert list(range(8))[joined.executed][since:] == executed
 
 
 def test_plan_that_is_over_by_the_clock_is_not_begun() -> None:
-    plan = Chunk.after(FRAME, DT, WAY, Horizons(T_o=2, T_p=8, T_a=4))
-    assert plan.joined(FRAME + 6 * DT, WAY[0, :3], WAY[0, :3]).index(FRAME + 6 * DT) == 1
-    assert plan.joined(FRAME + 7 * DT, WAY[0, :3], WAY[0, :3]) is plan
+    late, too_late = (FRAME + ticks * DT for ticks in (6, 7))
+    assert chunk().joined(late, 0).index(late) == 1
+    assert chunk().joined(too_late, 0).at(too_late) is None
 
 
 def test_every_action_has_its_time() -> None:

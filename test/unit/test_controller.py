@@ -52,9 +52,8 @@ class LatePlanner:
 def controller(
     planner: Planner, mode: str = "lockstep", kind: str = "relative", **runtime: Any
 ) -> Controller:
-    policy = PolicyConfig.model_validate(
-        {"horizons": {"T_o": T_O, "T_p": T_P, "T_a": T_A}, "action": {"position": kind}}
-    )
+    horizons = runtime.pop("horizons", {"T_o": T_O, "T_p": T_P, "T_a": T_A})
+    policy = PolicyConfig.model_validate({"horizons": horizons, "action": {"position": kind}})
     return Controller(policy, RuntimeConfig.model_validate({"mode": mode, **runtime}), planner)
 
 
@@ -277,8 +276,12 @@ STRIDE_M = 0.004
 
 def towards_goal(request: Request) -> NDArray[np.float64]:
     """A plan from what is seen: straight to the goal, a stride a tick, and stay there."""
+    return stride_towards_goal(request, T_P)
+
+
+def stride_towards_goal(request: Request, T_p: int) -> NDArray[np.float64]:
     seen_m = request.state[-1, :3]
-    ahead = np.clip(np.arange(T_P) - (T_O - 2), 0, None)[:, None] * STRIDE_M
+    ahead = np.clip(np.arange(T_p) - (T_O - 2), 0, None)[:, None] * STRIDE_M
     way = GOAL_M - seen_m
     length = max(float(np.linalg.norm(way)), 1e-12)
     return np.append(way * np.minimum(ahead / length, 1.0), ahead, axis=1)
@@ -295,6 +298,7 @@ class Robot:
         planner = self.planner if latency else InlinePlanner(towards_goal)
         self.controller = controller(planner, mode, command_delay_s=delay * DT / 1e9, **runtime)
         self.commands = [np.array(HOME_M)] * (delay + 1)
+        self.grippers: list[float] = []
         self._asked: tuple[Request | None, int] = (None, 0)
 
     def tick(self, tick: float, covered: bool = False, jitter_ns: int = 0) -> None:
@@ -309,6 +313,7 @@ class Robot:
         if self.planner.waiting is not self._asked[0]:
             self._asked = (self.planner.waiting, round(tick))
         self.commands.append(self.commands[-1] if decision is None else decision.command.position_m)
+        self.grippers.append(0.0 if decision is None else decision.command.gripper)
 
     @property
     def steps_m(self) -> NDArray[np.float64]:
@@ -357,6 +362,49 @@ def test_slow_plans_lead_to_no_leap_and_no_way_back(make_frame: Callable, delay:
     assert robot.steps_m.max() < 1.3 * STRIDE_M  # to the nearest action of the next plan
     assert robot.steps_m.min() > -0.3 * STRIDE_M
     np.testing.assert_allclose(robot.commands[-1], GOAL_M, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "delay", "latency"),
+    [("lockstep", 3, 0), ("lockstep", 6, 0), ("realtime", 0, 3), ("realtime", 2, 2)],
+)
+def test_plans_that_differ_by_millimetres_are_gone_through_in_order(
+    make_frame: Callable, mode: str, delay: int, latency: int
+) -> None:
+    """A hand that closes on the spot, by plans that agree on when and not quite on where: it never opens again."""
+
+    def closing(request: Request) -> NDArray[np.float64]:
+        ticks = round((request.stamp_ns - START) / DT) - delay - (T_O - 1) + np.arange(T_P)
+        shake_m = np.random.default_rng(request.seed).normal(0.0, 1e-3, (T_P, 3))
+        return np.append(shake_m, ticks[:, None] / 100, axis=1)
+
+    robot = Robot(make_frame, delay, latency, mode)
+    robot.planner.plan = closing
+    if not latency:
+        robot.controller = controller(InlinePlanner(closing), mode, command_delay_s=delay * DT / 1e9)
+    for tick in range(60):
+        robot.tick(tick)
+    closed = np.round(100 * np.array(robot.grippers[20:]))
+    assert (np.diff(closed) >= 0).all()
+    assert closed[-1] - closed[0] == len(closed) - 1  # a tick of the plan at every tick
+
+
+@pytest.mark.parametrize(("delay", "apart"), [(0, 4), (2, 4), (3, 4), (4, 3), (6, 1)])
+def test_plans_are_asked_for_when_their_actions_are_used_up(
+    make_frame: Callable, delay: int, apart: int
+) -> None:
+    """T_a ticks apart, or as many as actions are left behind those that are under way."""
+    asked: list[int] = []
+
+    def plan(request: Request) -> NDArray[np.float64]:
+        asked.append(round((request.stamp_ns - START) / DT))
+        return towards_goal(request)
+
+    robot = Robot(make_frame, delay)
+    robot.controller = controller(InlinePlanner(plan), command_delay_s=delay * DT / 1e9)
+    for tick in range(40):
+        robot.tick(tick)
+    assert set(np.diff([tick for tick in asked if tick > 10])) == {apart}
 
 
 def test_delay_counts_in_whole_ticks(make_frame: Callable) -> None:
@@ -442,6 +490,7 @@ def test_later_episode_that_begins_covered_holds_where_the_arm_is_measured(
         assert decision is not None
         assert decision.verdict is Verdict.HOLD_STALE
         np.testing.assert_array_equal(decision.command.position_m, there_m)
+    assert not c.observe(make_frame(at(98)))  # of before it began
     decisions = drive(c, 103, 104, position_m=(0.1, 0.7, 0.29))
     assert decisions[-1].verdict is Verdict.PASS
     np.testing.assert_array_equal(plan.requests[-1].reference_m, there_m)  # the hold, as in any episode
@@ -475,6 +524,19 @@ def test_late_frames_change_nothing(drive: Callable[..., Any], make_frame: Calla
     assert not c.observe(make_frame(at(101), images=RED))
     assert c.refused == ""
     assert c.tick(at(102)) is not None
+
+
+def test_clock_that_goes_back_under_a_cover_does_not_end_the_hold(make_frame: Callable) -> None:
+    c = controller(InlinePlanner(towards_goal), "realtime")
+    for tick in range(30):
+        c.observe(make_frame(at(tick), **({"images": RED} if tick >= 6 else {})))
+        held = c.tick(at(tick))
+    assert held is not None
+    for tick in range(9, 20):
+        decision = c.tick(at(tick))
+        assert decision is not None
+        assert decision.verdict is Verdict.HOLD_STALE
+        np.testing.assert_array_equal(decision.command.position_m, held.command.position_m)
 
 
 def test_pictures_of_one_colour_are_taken_where_min_contrast_is_0(make_frame: Callable) -> None:
@@ -684,14 +746,28 @@ def test_late_plan_skips_what_the_plan_before_it_has_done(drive: Callable[..., A
     assert [round(d.command.gripper * 10) for d in decisions] == [4, 5]  # of the second plan, for now
 
 
-def test_plan_that_stands_still_goes_by_the_clock(drive: Callable[..., Any]) -> None:
-    """Where no position tells how far a plan has come: a hand that closes on the spot."""
+def test_a_hand_that_was_held_too_closes_from_the_beginning(drive: Callable[..., Any]) -> None:
     planner = LatePlanner(Recorder(step_m=0.0))
     c = controller(planner, "realtime")
     drive(c, 0, 1, 2)
     planner.finish()
-    (decision,) = drive(c, 3)
-    assert decision.command.gripper == pytest.approx(0.4)
+    decisions = drive(c, 3, 4, 5)
+    assert [round(d.command.gripper * 10) for d in decisions] == [1, 2, 3]
+
+
+def test_plan_is_given_up_at_a_hold(drive: Callable[..., Any], make_frame: Callable) -> None:
+    """Cameras covered for half of a long plan: to go on with it where the clock has it would be a leap."""
+    planner = InlinePlanner(lambda request: stride_towards_goal(request, 32))
+    c = controller(planner, horizons={"T_o": T_O, "T_p": 32, "T_a": 16})
+    steps_m = []
+    for tick in range(80):
+        last = c.hold(at(tick))
+        measured_m = HOME_M if last is None else tuple(last.position_m)
+        c.observe(make_frame(at(tick), measured_m, **({"images": RED} if 3 <= tick < 14 else {})))
+        decision = c.tick(at(tick))
+        assert decision is not None
+        steps_m.append(np.linalg.norm(decision.command.position_m - measured_m))
+    assert max(steps_m) < 1.01 * STRIDE_M
 
 
 def test_plan_that_comes_after_all_its_actions_moves_nothing(drive: Callable[..., Any]) -> None:
