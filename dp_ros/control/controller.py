@@ -130,9 +130,9 @@ class Controller:
         command, verdict = self._gate.check(action, last, obs_age_s, now_ns)
         chunk, self._last = self._chunk, command
         self._sent.append(command)
-        if verdict.holds:
+        if verdict is Verdict.HOLD_STALE:
             self._chunk = None  # to go on with it later would be a leap
-        else:
+        if not verdict.holds:
             self._moves_ns.append(now_ns)
         detail = ""
         if verdict is Verdict.HOLD_NO_PLAN:
