@@ -44,7 +44,7 @@ def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> 
     ours = {f"run_length {n}": override(config, {"run_length": n}) for n in sorted({1, config.run_length})}
     works: dict[str, Work] = {"lerobot": partial(_lerobot, overlay, config)}
     works |= {name: partial(_ours, settings) for name, settings in ours.items()}
-    with sides(works) as running:
+    with sides("the training", works) as running:
         for side in running.values():
             for _ in range(WARM_UP):
                 side.turn()

@@ -31,7 +31,7 @@ def compare_renderers(task: str, camera: str, size_px: int, seconds: float) -> d
     works: dict[str, Work] = {
         side: partial(_draw_blocks, side, task, camera, size_px, backend) for side in SIDES
     }
-    with sides(works) as running:
+    with sides("the renderer", works) as running:
         pictures = {name: side.turn()[1] for name, side in running.items()}
         samples: dict[str, list[float]] = {name: [] for name in running}
         deadline = time.monotonic() + seconds

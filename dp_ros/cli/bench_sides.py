@@ -15,7 +15,7 @@ Work = Callable[[Connection], None]
 
 
 class Side:
-    """One of what is compared: `turn` lets it do a piece of its work."""
+    """One of what is compared: `turn` lets it do a piece of its work. `name` is for messages."""
 
     def __init__(self, name: str, pipe: Connection) -> None:
         self._name, self._pipe = name, pipe
@@ -38,8 +38,8 @@ class _Failure:
 
 
 @contextmanager
-def sides(works: Mapping[str, Work]) -> Iterator[dict[str, Side]]:
-    """A process for each, by its name; all are gone at the end."""
+def sides(what: str, works: Mapping[str, Work]) -> Iterator[dict[str, Side]]:
+    """A process for each, by its name; all are gone at the end. `what` is for messages: "the training"."""
     spawn = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     processes = []
@@ -51,7 +51,7 @@ def sides(works: Mapping[str, Work]) -> Iterator[dict[str, Side]]:
             process.start()
             theirs.close()  # so that a process that dies ends our recv
             processes.append(process)
-        yield {name: Side(name, pipe) for name, pipe in zip(works, pipes, strict=True)}
+        yield {name: Side(f"{what} of {name}", pipe) for name, pipe in zip(works, pipes, strict=True)}
     finally:
         for pipe in pipes:
             pipe.close()

@@ -12,7 +12,8 @@ from dp_ros.schema import Horizons
 
 @dataclass(frozen=True)
 class Chunk:
-    """Absolute actions (T_p, 4) for t0, t0 + dt, ...; t0 is the time of the oldest observed frame."""
+    """Absolute actions (T_p, 4) for t0, t0 + dt, ...; t0 is the time of the oldest observed frame, or later, where the
+    arm held while the plan was made."""
 
     t0_ns: int
     dt_ns: int
@@ -33,7 +34,7 @@ class Chunk:
 
         By the clock more of it is past. But where the arm held meanwhile, because there was no plan yet, to leave out
         more would be a leap. Of those commands, `under_way` were given before that frame, and show late. A plan that
-        comes when it is over by the clock is over; else it lasts for as long again as the arm held.
+        comes when it is over by the clock is over; else it ends later by as long as the arm held.
         """
         if self.index(now_ns) >= len(self.actions):
             return self

@@ -35,7 +35,7 @@ class Controller:
 
     lockstep: `observe(frame)` then `tick(frame.stamp_ns)`; None means that the plan for this frame is still
     being computed: tick again when it is there. realtime: `observe` whatever arrives, `tick(now)` every
-    control period; while no plan reaches now, the arm holds. A plan goes on from the last command (`Chunk.joined`).
+    control period; while no plan reaches now, the arm holds. A plan is entered behind what is done of it.
 
     A robot that obeys `command_delay_s` later than in the demonstrations shows, at any time, what it was told that much
     earlier. Plans begin there, and what is under way already is not commanded again. Of the T_p - T_o + 1 actions from
@@ -54,22 +54,23 @@ class Controller:
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
         self._covered = ""  # what is said of a camera that shows nothing; empty when all see
         self._may_begin_ns: int | None = None  # stamp of the first frame that might begin the next episode
+        self._settles = False  # whether it may not yet, for commands that are under way
         self._begin_episode()
 
     def reset(self) -> None:
         """Forget the episode: frames, plan and commands. A plan still being computed will be ignored."""
         self._history.clear()
         self.refused = self._covered = ""
-        self._may_begin_ns = None
+        self._may_begin_ns, self._settles = None, False
         self._begin_episode()
 
     def _begin_episode(self) -> None:
         self._chunk: Chunk | None = None
         self._last: Command | None = None
         self._sent: deque[Command] = deque(maxlen=64 + self.policy.horizons.T_p)
-        self._moves_ns: deque[int] = deque(
-            maxlen=self._sent.maxlen
-        )  # stamps of the commands that were no holds
+        # When each action was done that moved the arm.
+        self._moves_ns: deque[int] = deque(maxlen=self._sent.maxlen)
+        self._index: int | None = None  # of the last action done of the chunk in use
         self._begun_ns = 0
         self._asked_ns: int | None = None
         self._pending: Request | None = None
@@ -81,9 +82,10 @@ class Controller:
         """Take the newest frame; one that begins an episode starts everything anew from where the arm is.
 
         False when it is not taken: not newer than the newest, without a finite pose, or the first of an episode
-        that may not begin there (`refused` says why). The arm could not even be told to stay where it is.
-        A frame with a covered camera is a lost one: no plan is made from it, and it is soon too late for commands (on
-        black pictures a policy acts with as much confidence as on any). The first episode does not begin with one.
+        that may not begin there (`refused` says why) or not yet (commands of before are under way). The arm could not
+        even be told to stay where it is. A frame with a covered camera is a lost one, because on black pictures a
+        policy acts with as much confidence as on any: no plan is made from it, and once the newest other frame is older
+        than max_obs_age_s, the arm holds. The first episode does not begin with one.
         """
         if not np.isfinite(frame.state).all():
             return False
@@ -92,7 +94,10 @@ class Controller:
             return False
         self._covered = self._covered_camera(frame)
         self.refused = self._why_not(frame) if begins else ""
-        if self.refused or (begins and self._is_settling(frame.stamp_ns)):
+        self._settles = begins and not self.refused and self._is_settling(frame.stamp_ns)
+        if not begins:
+            self._may_begin_ns = None
+        if self.refused or self._settles:
             return False
         is_newer = self._history.lose(frame) if self._covered else True
         if not self._covered:
@@ -107,9 +112,10 @@ class Controller:
         return is_newer
 
     def tick(self, now_ns: int) -> Decision | None:
-        """The command for now. None before the first frame, and in lockstep while its plan is computed."""
+        """The command for now. None before the first frame, while the arm settles before the next episode, and in
+        lockstep while its plan is computed."""
         newest, last = self._history.newest, self._last
-        if last is None:
+        if last is None or self._settles:
             return None
         newest_ns = self._history.newest_ns
         if newest_ns is not None and newest_ns > now_ns and self.runtime.mode == "realtime":
@@ -132,8 +138,12 @@ class Controller:
         self._sent.append(command)
         if verdict is Verdict.HOLD_STALE:
             self._chunk = None  # to go on with it later would be a leap
-        if not verdict.holds:
-            self._moves_ns.append(now_ns)
+        if chunk is not None and not verdict.holds:
+            index = chunk.index(now_ns)
+            # More than one where ticks were missed: the chunk goes by the clock.
+            passed = 1 if self._index is None else index - self._index
+            self._moves_ns.extend(now_ns - i * self.dt_ns for i in reversed(range(passed)))
+            self._index = index
         detail = ""
         if verdict is Verdict.HOLD_NO_PLAN:
             detail = self._covered or self._problem or "the plan is used up, and the next is not there yet"
@@ -230,7 +240,7 @@ class Controller:
         chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
         done = [move_ns for move_ns in self._moves_ns if move_ns >= self._shown_ns(plan.request.stamp_ns)]
         before = sum(move_ns < plan.request.stamp_ns - self.dt_ns // 2 for move_ns in done)
-        self._chunk, self._problem = chunk.joined(now_ns, len(done), before), ""
+        self._chunk, self._index, self._problem = chunk.joined(now_ns, len(done), before), None, ""
         if self._chunk.at(now_ns) is None:
             came_ms, delay_ms = (now_ns - plan.request.stamp_ns) / 1e6, self._delay_ns / 1e6
             reach_ms = (horizons.T_p - horizons.T_o) * self.dt_ns / 1e6

@@ -32,19 +32,28 @@ def command_to_messages(command: Command, frame_id: str) -> tuple[PoseStamped, J
 class CommandPairing:
     """Pairs the two messages by stamp, in whatever order they arrive; calls back once per pair."""
 
-    def __init__(self, on_command: Callable[[int, NDArray[np.float64]], None]) -> None:
-        """`on_command(stamp_ns, (x, y, z [m], gripper))`."""
-        self._on_command = on_command
+    def __init__(
+        self,
+        on_command: Callable[[int, NDArray[np.float64]], None],
+        is_wanted: Callable[[int], bool] = lambda stamp_ns: True,
+    ) -> None:
+        """`on_command(stamp_ns, (x, y, z [m], gripper))`. Messages whose stamp is not wanted when they arrive are
+        dropped: what lost its other half must not wait for that of a later command."""
+        self._on_command, self._is_wanted = on_command, is_wanted
         self._positions: OrderedDict[int, NDArray[np.float64]] = OrderedDict()
         self._efforts: OrderedDict[int, float] = OrderedDict()
 
     def pose(self, msg: PoseStamped) -> None:
-        self._positions[stamp_to_ns(msg.header.stamp)] = pose_to_position(msg)
-        self._match(stamp_to_ns(msg.header.stamp))
+        stamp_ns = stamp_to_ns(msg.header.stamp)
+        if self._is_wanted(stamp_ns):
+            self._positions[stamp_ns] = pose_to_position(msg)
+            self._match(stamp_ns)
 
     def gripper(self, msg: JointState) -> None:
-        self._efforts[stamp_to_ns(msg.header.stamp)] = joint_state_to_effort(msg)
-        self._match(stamp_to_ns(msg.header.stamp))
+        stamp_ns = stamp_to_ns(msg.header.stamp)
+        if self._is_wanted(stamp_ns):
+            self._efforts[stamp_ns] = joint_state_to_effort(msg)
+            self._match(stamp_ns)
 
     def _match(self, stamp_ns: int) -> None:
         if stamp_ns in self._positions and stamp_ns in self._efforts:

@@ -79,9 +79,12 @@ class MetaworldBridge(ManagedNode):
         self._success_publisher = publisher(Bool, "episode/success", qos.LATCHED)
         self._result_publisher = publisher(String, "episode/result", qos.RELIABLE_DEEP)
         self._expert = ExpertCommander(config, BASE_FRAME, publisher) if config.expert else None
-        self._pairing = CommandPairing(self._on_command)
-        self.add_subscription(PoseStamped, "command/ee_pose", self._pairing.pose, qos.RELIABLE)
-        self.add_subscription(JointState, "command/gripper", self._on_gripper, qos.RELIABLE)
+        self._pairing = CommandPairing(
+            self._on_command, lambda stamp_ns: config.mode == "realtime" or stamp_ns == self._waiting_ns
+        )
+        # Deep, because halves of one stamp are of one command only as long as none is lost.
+        self.add_subscription(PoseStamped, "command/ee_pose", self._pairing.pose, qos.RELIABLE_DEEP)
+        self.add_subscription(JointState, "command/gripper", self._on_gripper, qos.RELIABLE_DEEP)
         if config.follow_recorder:
             self.add_subscription(String, "record/command", self._on_record, qos.RELIABLE)
         self.add_service(Trigger, "episode/reset", self._on_reset)

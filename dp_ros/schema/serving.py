@@ -54,14 +54,14 @@ class RuntimeConfig(Config):
         0.0,
         ge=0,
         le=5,
-        description="how much later the robot obeys than in the demonstrations [s]: plans are used from so far ahead",
+        description="action latency: how much later the robot obeys than in the demonstrations, in whole ticks [s]",
     )
     min_contrast: float = Field(
         5.0,
         ge=0,
         le=127,
-        description="a camera whose picture varies less (standard deviation of its bytes) is taken to be covered, and "
-        "the frame to be lost; 0: never",
+        description="a camera whose picture varies less (standard deviation of each colour, of 255) is taken to be "
+        "covered, and the frame to be lost; 0: never",
     )
     gate: GateConfig = GateConfig()
 

@@ -45,7 +45,7 @@ Strength = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AugmentationConfig(Config):
-    """How pictures vary in training beyond their random crop, for each window and camera apart.
+    """How pictures vary in training beyond their random crop, for each window, or run of windows, and camera apart.
 
     The first three are factors drawn from 1 +- strength.
     """
@@ -54,7 +54,8 @@ class AugmentationConfig(Config):
     contrast: Strength = Field(0.0, description="about mid-grey")
     saturation: Strength = 0.0
     cover: Strength = Field(
-        0.0, description="share of the pictures with something before them, a plain rectangle"
+        0.0,
+        description="share of the pictures with a plain rectangle before them, after random erasing and cutout",
     )
 
     @property

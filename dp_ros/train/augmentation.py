@@ -44,7 +44,8 @@ def draw_covers(
 ) -> NDArray[np.int64]:
     """What is before each camera in n windows, (n, V, 7): top, bottom, left, right and the colour of a rectangle.
 
-    It is empty in all but `share` of them. Random erasing, Zhong et al. 2020.
+    It is empty in all but `share` of them. In the manner of random erasing (Zhong et al. 2020) and cutout (DeVries and
+    Taylor 2017), of one colour.
     """
     there = rng.random((n, views)) < share
     sides = rng.uniform(*COVER_SIDES, (n, views, 2)) * there[..., None]

@@ -364,6 +364,24 @@ def test_slow_plans_lead_to_no_leap_and_no_way_back(make_frame: Callable, delay:
     np.testing.assert_allclose(robot.commands[-1], GOAL_M, atol=1e-3)
 
 
+@pytest.mark.parametrize("first", range(20, 26))
+@pytest.mark.parametrize("missed", [1, 2, 3])
+def test_missed_ticks_stop_the_arm_once(make_frame: Callable, first: int, missed: int) -> None:
+    """The plan in use goes by the clock, so what was missed of it is done at once; the next must know."""
+    robot = Robot(make_frame, 0, 3, "realtime")
+    for tick in range(120):
+        if first <= tick < first + missed:
+            robot.commands.append(robot.commands[-1])
+        else:
+            robot.tick(tick)
+    assert robot.steps_m.min() > -1e-9
+    assert robot.steps_m.max() < (1.01 + missed) * STRIDE_M
+    under_way = np.cumsum(robot.steps_m) < np.linalg.norm(GOAL_M - HOME_M) - 1e-6
+    stops = (robot.steps_m < STRIDE_M / 2) & under_way
+    assert stops[10:].sum() == missed  # before that it holds for its first plan
+    np.testing.assert_allclose(robot.commands[-1], GOAL_M, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("mode", "delay", "latency"),
     [("lockstep", 3, 0), ("lockstep", 6, 0), ("realtime", 0, 3), ("realtime", 2, 2)],
