@@ -52,8 +52,8 @@ class Chunk:
         return round((now_ns - self.t0_ns) / self.dt_ns)
 
     def at(self, now_ns: int) -> NDArray[np.float64] | None:
-        """The action (4,) for now; None before the newest frame's own and after the last: late actions are
-        dropped, an exhausted chunk gives nothing."""
+        """The action (4,) for now; None before the newest frame's own and after the last: an exhausted chunk gives
+        nothing."""
         i = self.index(now_ns)
         return self.actions[i] if self.horizons.executed.start <= i < len(self.actions) else None
 

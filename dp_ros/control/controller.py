@@ -54,14 +54,13 @@ class Controller:
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
         self._covered = ""  # what is said of a camera that shows nothing; empty when all see
         self._may_begin_ns: int | None = None  # stamp of the first frame that might begin the next episode
-        self._settles = False  # whether it may not yet, for commands that are under way
         self._begin_episode()
 
     def reset(self) -> None:
         """Forget the episode: frames, plan and commands. A plan still being computed will be ignored."""
         self._history.clear()
         self.refused = self._covered = ""
-        self._may_begin_ns, self._settles = None, False
+        self._may_begin_ns = None
         self._begin_episode()
 
     def _begin_episode(self) -> None:
@@ -94,10 +93,13 @@ class Controller:
             return False
         self._covered = self._covered_camera(frame)
         self.refused = self._why_not(frame) if begins else ""
-        self._settles = begins and not self.refused and self._is_settling(frame.stamp_ns)
+        if self.refused:
+            return False
         if not begins:
             self._may_begin_ns = None
-        if self.refused or self._settles:
+        elif self._may_begin_ns is None or frame.stamp_ns < self._may_begin_ns:
+            self._may_begin_ns = frame.stamp_ns
+        if self._is_settling(frame.stamp_ns):
             return False
         is_newer = self._history.lose(frame) if self._covered else True
         if not self._covered:
@@ -115,7 +117,7 @@ class Controller:
         """The command for now. None before the first frame, while the arm settles before the next episode, and in
         lockstep while its plan is computed."""
         newest, last = self._history.newest, self._last
-        if last is None or self._settles:
+        if last is None or self._is_settling(now_ns):
             return None
         newest_ns = self._history.newest_ns
         if newest_ns is not None and newest_ns > now_ns and self.runtime.mode == "realtime":
@@ -164,14 +166,12 @@ class Controller:
             return self._outside(frame)
         return self._covered if self._last is None else ""
 
-    def _is_settling(self, stamp_ns: int) -> bool:
+    def _is_settling(self, now_ns: int) -> bool:
         """Whether the arm may still be on its way to where it was told to be before: an episode that began then would
         take it back to where it is measured."""
-        if self.runtime.mode == "lockstep":
+        if self.runtime.mode == "lockstep" or self._may_begin_ns is None:
             return False
-        if self._may_begin_ns is None or stamp_ns < self._may_begin_ns:
-            self._may_begin_ns = stamp_ns
-        return stamp_ns - self._may_begin_ns < self._delay_ns
+        return 0 <= now_ns - self._may_begin_ns < self._delay_ns
 
     def _covered_camera(self, frame: Frame) -> str:
         """What is said of the first camera whose picture is all of one colour; empty where all show something."""

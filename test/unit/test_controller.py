@@ -433,6 +433,20 @@ def test_delay_counts_in_whole_ticks(make_frame: Callable) -> None:
     np.testing.assert_allclose(robot.steps_m[:20], STRIDE_M, atol=1e-12)
 
 
+def test_arm_that_settles_holds_again_when_no_frame_follows(make_frame: Callable) -> None:
+    """Nothing is said while an episode may begin at any moment; cameras that die then are stale as ever."""
+    robot = Robot(make_frame, 6, mode="realtime")
+    for tick in range(20):
+        robot.tick(tick)
+    told_m = robot.commands[-1]
+    assert not robot.controller.observe(make_frame(at(100), HOME_M))
+    assert robot.controller.tick(at(100)) is None
+    decision = robot.controller.tick(at(106))
+    assert decision is not None
+    assert decision.verdict is Verdict.HOLD_STALE
+    np.testing.assert_array_equal(decision.command.position_m, told_m)
+
+
 @pytest.mark.parametrize("how", ["reset", "clock"])
 def test_episode_does_not_begin_while_commands_are_under_way(make_frame: Callable, how: str) -> None:
     """It would begin where the arm is measured, and take it back from where it was told to be."""
