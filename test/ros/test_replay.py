@@ -216,6 +216,26 @@ def test_only_the_command_for_this_observation_moves_the_arm_and_only_once(opera
     assert {stamp_to_ns(m.header.stamp) for m in operator.poses} == {first_ns, t1, t2}
 
 
+def test_half_a_command_for_an_observation_that_is_yet_to_come_is_no_half_of_its_command(operator, arm):
+    """Its other half may be lost; the next that bears the stamp is of another command."""
+    arm.reset(operator.next_seed)
+    operator.begin()
+    forward = np.add(home(arm), [0.0, 0.01, 0.0, 0.0])
+    t0 = operator.observation()
+    operator.send_pose(t0 + 12_500_000, np.add(home(arm), [0.01, -0.01, -0.01, 0.0])[:3])
+    operator.send(t0, forward)
+    t1 = operator.observation(after_ns=t0)
+    operator.send_gripper(t1, 0.0)
+    operator.send_pose(t1, forward[:3])
+    t2 = operator.observation(after_ns=t1)
+    operator.client.wait_for(
+        lambda: t2 in {stamp_to_ns(m.header.stamp) for m in operator.poses}, "the pose after it"
+    )
+    arm.advance(forward)
+    arm.advance(forward)
+    np.testing.assert_allclose(position_at(operator, t2), arm.observe().ee_position_m, rtol=0, atol=1e-6)
+
+
 def position_at(operator: Operator, stamp_ns: int) -> list[float]:
     (msg, *_) = [m for m in operator.poses if stamp_to_ns(m.header.stamp) == stamp_ns]
     return list(position_of(msg))
