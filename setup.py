@@ -40,7 +40,7 @@ setup(
     maintainer_email="maintainers@example.org",
     license="Apache-2.0",
     packages=find_packages(exclude=["test", "test.*"]),
-    package_data={NAME: ["evaluation/templates/*"]},
+    package_data={NAME: ["evaluation/report/templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -94,11 +94,11 @@ setup(
     entry_points={
         "console_scripts": [
             "dp_ros = dp_ros.cli:main",
-            "policy_node = dp_ros.ros.start:policy_node",
-            "metaworld_bridge = dp_ros.ros.start:metaworld_bridge",
-            "recorder_node = dp_ros.ros.start:recorder_node",
-            "teleop_node = dp_ros.ros.start:teleop_node",
-            "teleop_keyboard = dp_ros.ros.start:teleop_keyboard",
+            "policy_node = dp_ros.ros.nodes.start:policy_node",
+            "metaworld_bridge = dp_ros.ros.nodes.start:metaworld_bridge",
+            "recorder_node = dp_ros.ros.nodes.start:recorder_node",
+            "teleop_node = dp_ros.ros.nodes.start:teleop_node",
+            "teleop_keyboard = dp_ros.ros.nodes.start:teleop_keyboard",
         ],
     },
 )

@@ -12,7 +12,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.resources import share_file
-from dp_ros.ros.launching import LaunchError, our_node, values
+from dp_ros.ros.processes.launching import LaunchError, our_node, values
 
 ARGUMENTS = [
     DeclareLaunchArgument("checkpoint", description="folder of the checkpoint to serve"),

@@ -14,8 +14,8 @@ from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from dp_ros.resources import share_file
-from dp_ros.ros.launching import our_node, rosbag2_record, values
-from dp_ros.ros.recorder_topics import wanted_topics
+from dp_ros.ros.bags.recorder_topics import wanted_topics
+from dp_ros.ros.processes.launching import our_node, rosbag2_record, values
 from dp_ros.schema import RecorderConfig, parse
 
 ARGUMENTS = [

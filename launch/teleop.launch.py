@@ -13,7 +13,7 @@ from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from dp_ros.resources import share_file
-from dp_ros.ros.launching import LaunchError, our_node, values
+from dp_ros.ros.processes.launching import LaunchError, our_node, values
 
 ARGUMENTS = [
     DeclareLaunchArgument(

@@ -86,7 +86,7 @@ class BagMaker:
             for topic, received, (kind, msg) in ordered
         ]
         if storage == "ours":
-            from dp_ros.data.bag_writer import BagWriter
+            from dp_ros.data.bags.writer import BagWriter
 
             ours = BagWriter(path, custom or {}, compression)
             for topic, kind in topics.items():

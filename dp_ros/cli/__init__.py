@@ -12,7 +12,6 @@ from dp_ros import __version__
 from dp_ros.cli import (
     bag,
     baselines,
-    bench,
     campaign,
     collect,
     compare,
@@ -28,6 +27,7 @@ from dp_ros.cli import (
     robustness,
     train,
 )
+from dp_ros.cli.bench import command as bench
 
 app = typer.Typer(
     name="dp_ros",

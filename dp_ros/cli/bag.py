@@ -13,8 +13,8 @@ from dp_ros.cli.errors import FAILED, USAGE, CliError
 from dp_ros.cli.inspect import console
 
 if TYPE_CHECKING:
-    from dp_ros.data.audit import EpisodeAudit
-    from dp_ros.ros.bag_episode import BagEpisode
+    from dp_ros.data.bags.audit import EpisodeAudit
+    from dp_ros.ros.bags.episode import BagEpisode
 
 app = typer.Typer(
     help="Recorded episodes: check, repair, label.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -48,9 +48,9 @@ def check(
     ] = False,
 ) -> None:
     """Rate, gaps, jitter, order and skew of every stream, and a verdict; exit code 1 when an episode fails."""
-    from dp_ros.data.bag_reader import BagError, find_bags
-    from dp_ros.ros.bag_episode import read_episode
-    from dp_ros.ros.convert import check as audit_of
+    from dp_ros.data.bags.reader import BagError, find_bags
+    from dp_ros.ros.bags.convert import check as audit_of
+    from dp_ros.ros.bags.episode import read_episode
     from dp_ros.schema import AuditConfig, TopicMap, override, parse_assignment
 
     limits = override(AuditConfig(), dict(parse_assignment(text) for text in assignments or []), "bag check")
@@ -89,8 +89,8 @@ def check(
 @app.command("repair")
 def repair(bags: Bags) -> None:
     """Make bags readable that were not closed, or were cut; all whole chunks are kept."""
-    from dp_ros.data.bag_reader import BagError, find_bags
-    from dp_ros.data.bag_repair import repair as run
+    from dp_ros.data.bags.reader import BagError, find_bags
+    from dp_ros.data.bags.repair import repair as run
 
     failed = []
     for path in find_bags(bags):
@@ -111,8 +111,8 @@ def label(
     note: Annotated[str | None, typer.Option(help="A remark to keep with the bag.")] = None,
 ) -> None:
     """Say afterwards what a bag holds and how it ended; its messages are not touched."""
-    from dp_ros.data.bag_reader import OUTCOMES, find_bags, read_metadata
-    from dp_ros.data.bag_writer import write_metadata
+    from dp_ros.data.bags.reader import OUTCOMES, find_bags, read_metadata
+    from dp_ros.data.bags.writer import write_metadata
 
     if outcome is not None and outcome not in OUTCOMES:
         raise CliError(f"--outcome {outcome}: give one of {', '.join(OUTCOMES)}", USAGE)
@@ -172,7 +172,7 @@ def _show_episodes(rows: list[tuple[str, str, str, str]]) -> None:
 
 
 def _plot(path: Path, episode: BagEpisode, audit: EpisodeAudit) -> None:
-    from dp_ros.data.audit_plot import plot_audit
+    from dp_ros.data.bags.audit_plot import plot_audit
 
     streams = {name: (track.stamps_ns, track.received_ns) for name, track in episode.tracks.items()}
     plot_audit(path, episode.info.name, audit, streams)

@@ -12,7 +12,8 @@ from dp_ros.cli.errors import USAGE, CliError, Interrupted
 from dp_ros.cli.train import find_preset
 
 if TYPE_CHECKING:
-    from dp_ros.schema import ComparisonConfig, TrainConfig
+    from dp_ros.baselines.config import ComparisonConfig
+    from dp_ros.schema import TrainConfig
     from dp_ros.train.trainer import Progress
 
 
@@ -42,7 +43,8 @@ def baselines(
     jobs: Annotated[int, typer.Option(help="Processes on the toy; -1: one for each core.")] = -1,
 ) -> None:
     """Diffusion against regression, a mixture head and an implicit policy; parts that exist are not run again."""
-    from dp_ros.schema import ComparisonConfig, TrainConfig, load_yaml, override, parse_assignment
+    from dp_ros.baselines.config import ComparisonConfig
+    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignment
 
     if task and not data:
         raise CliError("--task needs a dataset: give one with --data", USAGE)
@@ -65,17 +67,15 @@ def baselines(
 def _run(
     settings: ComparisonConfig, training: TrainConfig, data: Path | None, out: Path, toy: bool, jobs: int
 ) -> None:
-    from dp_ros.evaluation.baseline_comparison import RESULTS, compare_on_detour, write_results
-    from dp_ros.evaluation.baseline_report import write_report
+    from dp_ros.baselines.comparison import RESULTS, compare_on_toy, write_results
+    from dp_ros.baselines.report import write_report
 
-    detour, arm = [], []
+    toy, arm = [], []
     if toy:
         with ProgressLine("toy") as line:
-            detour = compare_on_detour(
-                settings, out, jobs, lambda done, total: line.update(done, "runs", total)
-            )
+            toy = compare_on_toy(settings, out, jobs, lambda done, total: line.update(done, "runs", total))
     if data:
-        from dp_ros.evaluation.baseline_arm import compare_on_arm
+        from dp_ros.baselines.arm import compare_on_arm
 
         with ProgressLine("arm") as line:
 
@@ -84,9 +84,9 @@ def _run(
                 line.update(progress.step, note, progress.steps)
 
             arm = compare_on_arm(settings, training, data, out, on_step)
-    results = write_results(out, settings, detour, arm)
-    report = write_report(out, settings, results, detour)
-    for method, row in results["detour"]["summary"].items():
+    results = write_results(out, settings, toy, arm)
+    report = write_report(out, settings, results, toy)
+    for method, row in results["toy"]["summary"].items():
         print(
             f"{method}: left {row['left']['mean']:.0%}, right {row['right']['mean']:.0%}, "
             f"collisions {row['collided']['mean']:.1%}, success {row['success']['mean']:.1%}"

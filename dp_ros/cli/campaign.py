@@ -125,7 +125,7 @@ def join(
     out: Annotated[Path, typer.Option(help="Folder to make, e.g. results.")],
 ) -> None:
     """Put the results of a campaign together again, verified."""
-    from dp_ros.evaluation.parcels import join as put_together
+    from dp_ros.evaluation.archive import join as put_together
 
     files = put_together(parts, out)
     print(f"{out}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB, verified")
@@ -203,11 +203,11 @@ def _named(error: Exception) -> str:
 
 def _settings(job: Job, episodes: int, max_steps: int) -> dict[str, Any]:
     """What a model's results follow from."""
-    from dp_ros.train.trainer import UNFELT
+    from dp_ros.train.trainer import RESUME_IRRELEVANT
 
     return {
         "collect": job.collect.model_dump(mode="json"),
-        "train": job.train.model_dump(mode="json", exclude=UNFELT),
+        "train": job.train.model_dump(mode="json", exclude=RESUME_IRRELEVANT),
         "episodes": episodes,
         "max_steps": max_steps,
     }
@@ -308,7 +308,7 @@ def evaluation_jobs(jobs: int, episodes: int, runtime: RuntimeConfig) -> int:
 
 def _hand_over(out: Path, outcomes: dict[str, str]) -> list[Path]:
     """The results so far as parts, whatever happened."""
-    from dp_ros.evaluation.parcels import split
+    from dp_ros.evaluation.archive import split
     from dp_ros.evaluation.statistics import write_json
 
     results = out / "results"

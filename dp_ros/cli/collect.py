@@ -133,10 +133,10 @@ def collect(
 
 
 def _collect_bags(config: CollectConfig, out: Path, compression: Compression) -> None:
-    from dp_ros.ros.environment import require_ros
+    from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
-    from dp_ros.ros.collecting import collect_bags
+    from dp_ros.ros.processes.collecting import collect_bags
 
     began = time.monotonic()
     with ProgressLine("recording", config.episodes) as progress:

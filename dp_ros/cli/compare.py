@@ -84,7 +84,7 @@ def _planned(checkpoint: Path, task: str, seed: int, episodes: int, max_steps: i
 
 
 def _names(folders: list[Path]) -> list[str]:
-    from dp_ros.evaluation.publish import unique_names
+    from dp_ros.evaluation.report.write_report import unique_names
 
     return unique_names(folders)
 

@@ -78,7 +78,7 @@ def convert(
     given = {key: value for key, value in given.items() if value is not None}
     given |= dict(parse_assignment(text) for text in assignments or [])
     config = override(ConvertConfig(), given, where="convert")
-    from dp_ros.ros.convert import convert as run
+    from dp_ros.ros.bags.convert import convert as run
 
     began = time.monotonic()
     with ProgressLine("converting") as progress:

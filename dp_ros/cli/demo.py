@@ -12,7 +12,7 @@ from dp_ros.cli.console import find_checkpoint
 from dp_ros.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from dp_ros.evaluation.film import Picture
+    from dp_ros.evaluation.frames import Picture
     from dp_ros.evaluation.statistics import EpisodeResult
 
 DEFAULT_CHECKPOINT = "models/drawer-open-v3-unet"
@@ -43,11 +43,11 @@ def demo(
 ) -> None:
     """Bridge and policy node, as processes, over DDS: the arm moves, the result is counted and filmed."""
     from dp_ros.cli.evaluate import film_each, run_episodes
-    from dp_ros.ros.environment import require_ros
+    from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
     from dp_ros.data.video import VideoWriter
-    from dp_ros.evaluation.film import write_filmstrip
+    from dp_ros.evaluation.frames import write_filmstrip
     from dp_ros.evaluation.rollout import VIDEO_FPS
     from dp_ros.evaluation.statistics import write_json
     from dp_ros.policy.checkpoint_config import policy_config

@@ -13,7 +13,7 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.schema.base", "ConfigError", USAGE),
     ("dp_ros.sim.metaworld_arm", "TaskError", USAGE),
     ("dp_ros.streams", "ImageSizeError", USAGE),
-    ("dp_ros.data.bag_reader", "BagError", FAILED),
+    ("dp_ros.data.bags.reader", "BagError", FAILED),
     ("dp_ros.data.episodes", "DatasetError", FAILED),
     ("dp_ros.data.lerobot", "LeRobotError", FAILED),
     ("dp_ros.policy.checkpoint_config", "CheckpointError", FAILED),
@@ -21,11 +21,11 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.train.errors", "TrainingError", FAILED),
     ("dp_ros.train.workers", "ClusterError", FAILED),
     ("dp_ros.sim.rendering", "RenderingError", FAILED),
-    ("dp_ros.evaluation.parcels", "ParcelError", FAILED),
+    ("dp_ros.evaluation.archive", "ArchiveError", FAILED),
     ("dp_ros.evaluation.results", "ResultError", FAILED),
-    ("dp_ros.ros.conversions", "ConversionError", FAILED),
-    ("dp_ros.ros.environment", "RosMissingError", FAILED),
-    ("dp_ros.ros.processes", "SessionError", FAILED),
+    ("dp_ros.ros.messages.conversions", "ConversionError", FAILED),
+    ("dp_ros.ros.processes.environment", "RosMissingError", FAILED),
+    ("dp_ros.ros.processes.node_process", "SessionError", FAILED),
 )
 
 

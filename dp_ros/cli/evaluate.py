@@ -13,7 +13,7 @@ from dp_ros.cli.errors import USAGE, CliError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dp_ros.evaluation.film import Picture
+    from dp_ros.evaluation.frames import Picture
     from dp_ros.evaluation.statistics import EpisodeResult, Report
     from dp_ros.schema import RuntimeConfig
 
@@ -60,7 +60,7 @@ def evaluate(
     threads: Threads = 0,
     report_path: Annotated[
         Path | None,
-        typer.Option("--report", metavar="DIR", help="Write a page with films and plots, and JSON, there."),
+        typer.Option("--report", metavar="DIR", help="Write a page with videos and plots, and JSON, there."),
     ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the report there.")
@@ -100,19 +100,19 @@ def _publish(
     max_steps: int,
     json_path: Path | None,
 ) -> Path:
-    """Run the evaluations, each written as it ends; then their films and the page."""
-    from dp_ros.evaluation.publish import add_films, publish, save, section_of, unique_names
-    from dp_ros.evaluation.rollout import Setting
+    """Run the evaluations, each written as it ends; then their videos and the page."""
+    from dp_ros.evaluation.report.write_report import add_videos, publish, save, section_of, unique_names
+    from dp_ros.evaluation.rollout import EvalConfig
 
     sections, settings = [], []
     for folder, name in zip(folders, unique_names(folders), strict=True):
         report = run(folder)
         _write(json_path, report)
         sections.append(section_of(report, name))
-        settings.append(Setting(report.checkpoint, report.task, runtime, max_steps))
+        settings.append(EvalConfig(report.checkpoint, report.task, runtime, max_steps))
         save(report_path, sections[-1])
     for section, setting in zip(sections, settings, strict=True):
-        add_films(section, setting)
+        add_videos(section, setting)
     return publish(report_path, f"Evaluation of {', '.join(s.name for s in sections)}", sections)
 
 
@@ -167,10 +167,10 @@ def run_episodes(
     run: Callable[..., Report]
     options: dict[str, Any] = {}
     if transport == "ros":
-        from dp_ros.ros.environment import require_ros
+        from dp_ros.ros.processes.environment import require_ros
 
         require_ros()
-        from dp_ros.ros.session import evaluate as run
+        from dp_ros.ros.processes.session import evaluate as run
     else:
         from dp_ros.evaluation.rollout import evaluate_in_process as run
 

@@ -98,13 +98,13 @@ def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
 
 
 def _is_bag(path: Path) -> bool:
-    from dp_ros.data.bag_reader import is_bag
+    from dp_ros.data.bags.reader import is_bag
 
     return is_bag(path)
 
 
 def bag_rows(path: Path) -> Rows:
-    from dp_ros.data.bag_reader import BagReader
+    from dp_ros.data.bags.reader import BagReader
 
     with BagReader(path) as bag:
         info = bag.info

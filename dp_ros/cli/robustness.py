@@ -54,16 +54,23 @@ def robustness(
     runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
     task, seeds = task_and_seeds(folder, task, seed, episodes)
     from dp_ros.evaluation.disturbances import sweep
-    from dp_ros.evaluation.publish import add_films, examples_of, publish, save, section_of, unique_names
+    from dp_ros.evaluation.report.write_report import (
+        add_videos,
+        examples_of,
+        publish,
+        save,
+        section_of,
+        unique_names,
+    )
     from dp_ros.evaluation.robustness import check_sweeps, default_sweeps, largest_part, measure
-    from dp_ros.evaluation.rollout import Setting
+    from dp_ros.evaluation.rollout import EvalConfig
     from dp_ros.evaluation.statistics import write_json
 
     sweeps = [sweep(text) for text in disturb] if disturb else default_sweeps(task, folder, runtime)
     check_sweeps(sweeps, task, folder, runtime)
     about = describe(folder, runtime, max_steps, jobs, largest_part(sweeps, seeds))
     check_outputs(folders=[report_path])
-    setting = Setting(
+    setting = EvalConfig(
         str(folder), task, runtime, max_steps, weights_sha256=about["provenance"]["weights_sha256"]
     )
     began = time.monotonic()
@@ -88,7 +95,7 @@ def robustness(
     (name,) = unique_names([folder])
     section = section_of(report, name)
     save(report_path, section)
-    add_films(section, setting)
+    add_videos(section, setting)
     title = f"Robustness of {section.name}"
     examples = list(examples_of(setting, curves))
     page = publish(report_path, title, [section], [curve.as_dict() for curve in curves], examples)

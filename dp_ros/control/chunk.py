@@ -19,7 +19,7 @@ class Chunk:
     dt_ns: int
     actions: NDArray[np.float64]
     horizons: Horizons
-    under_way: int = 0  # actions from T_o - 1 on that stand for commands given before the newest frame
+    in_flight: int = 0  # actions from T_o - 1 on that stand for commands given before the newest frame
 
     @classmethod
     def after(
@@ -28,24 +28,24 @@ class Chunk:
         """The chunk whose action T_o - 1 answers the frame stamped `newest_frame_ns`."""
         return cls(newest_frame_ns - (horizons.T_o - 1) * dt_ns, dt_ns, actions, horizons)
 
-    def joined(self, now_ns: int, done: int, under_way: int = 0) -> Chunk:
+    def realigned(self, now_ns: int, done: int, in_flight: int = 0) -> Chunk:
         """The same plan, where `done` commands have moved the arm since what its newest frame shows: the action for now
         is the one behind as many.
 
         By the clock more of it is past. But where the arm held meanwhile, because there was no plan yet, to leave out
-        more would be a leap. Of those commands, `under_way` were given before that frame, and show late. A plan that
+        more would be a leap. Of those commands, `in_flight` were given before that frame, and show late. A plan that
         comes when it is over by the clock is over; else it ends later by as long as the arm held.
         """
         if self.index(now_ns) >= len(self.actions):
             return self
         late = self.index(now_ns) - (self.horizons.executed.start + done)
-        return replace(self, t0_ns=self.t0_ns + late * self.dt_ns, under_way=under_way)
+        return replace(self, t0_ns=self.t0_ns + late * self.dt_ns, in_flight=in_flight)
 
     @property
     def executed(self) -> slice:
         """The T_a actions meant for execution, or as many as there are behind what is under way."""
         executed = self.horizons.executed
-        return slice(executed.start + self.under_way, min(executed.stop + self.under_way, len(self.actions)))
+        return slice(executed.start + self.in_flight, min(executed.stop + self.in_flight, len(self.actions)))
 
     def index(self, now_ns: int) -> int:
         """Which action is for now; may lie outside the chunk."""

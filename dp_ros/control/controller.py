@@ -11,15 +11,15 @@ import numpy as np
 
 from dp_ros.actions import decode_positions
 from dp_ros.control.chunk import Chunk
-from dp_ros.control.history import History
+from dp_ros.control.history import FrameHistory
+from dp_ros.control.planner import Planner, PlanRequest
 from dp_ros.control.safety import Command, Gate, Verdict
-from dp_ros.control.worker import Planner, Request
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
 
 @dataclass(frozen=True)
-class Decision:
+class PolicyDecision:
     """What one tick came to."""
 
     command: Command
@@ -49,7 +49,7 @@ class Controller:
         self.planner = planner
         self.dt_ns = round(1e9 / policy.rate_hz)
         self._delay_ns = round(runtime.command_delay_s * policy.rate_hz) * self.dt_ns
-        self._history = History(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
+        self._history = FrameHistory(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
         self._gate = Gate(runtime.gate)
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
         self._covered = ""  # what is said of a camera that shows nothing; empty when all see
@@ -72,7 +72,7 @@ class Controller:
         self._index: int | None = None  # of the last action done of the chunk in use
         self._begun_ns = 0
         self._asked_ns: int | None = None
-        self._pending: Request | None = None
+        self._pending: PlanRequest | None = None
         self._plans = 0
         self._plan_s = 0.0
         self._problem = "no plan yet"
@@ -113,7 +113,7 @@ class Controller:
             self._sent.append(self._last)
         return is_newer
 
-    def tick(self, now_ns: int) -> Decision | None:
+    def tick(self, now_ns: int) -> PolicyDecision | None:
         """The command for now. None before the first frame, while the arm settles before the next episode, and in
         lockstep while its plan is computed."""
         newest, last = self._history.newest, self._last
@@ -154,7 +154,7 @@ class Controller:
             detail = self.refused or self._covered or f"the newest observation {age}"
         if verdict is Verdict.HOLD_NOT_FINITE:
             detail = f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
-        return Decision(command, verdict, detail, plan_s, chunk, obs_age_s)
+        return PolicyDecision(command, verdict, detail, plan_s, chunk, obs_age_s)
 
     def hold(self, now_ns: int) -> Command | None:
         """The command that stops the arm where it was last told to be; None before the first frame."""
@@ -209,7 +209,7 @@ class Controller:
         self._asked_ns = window[-1].stamp_ns
         shown_ns = self._shown_ns(self._asked_ns)
         before = [command for command in self._sent if command.stamp_ns < shown_ns]
-        self._pending = Request(
+        self._pending = PlanRequest(
             images=np.stack([frame.images for frame in window]),
             state=np.stack([frame.state for frame in window]),
             reference_m=(before[-1] if before else self._sent[0]).position_m,
@@ -240,7 +240,7 @@ class Controller:
         chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
         done = [move_ns for move_ns in self._moves_ns if move_ns >= self._shown_ns(plan.request.stamp_ns)]
         before = sum(move_ns < plan.request.stamp_ns - self.dt_ns // 2 for move_ns in done)
-        self._chunk, self._index, self._problem = chunk.joined(now_ns, len(done), before), None, ""
+        self._chunk, self._index, self._problem = chunk.realigned(now_ns, len(done), before), None, ""
         if self._chunk.at(now_ns) is None:
             came_ms, delay_ms = (now_ns - plan.request.stamp_ns) / 1e6, self._delay_ns / 1e6
             reach_ms = (horizons.T_p - horizons.T_o) * self.dt_ns / 1e6

@@ -8,7 +8,7 @@ from dp_ros.schema import Horizons
 from dp_ros.streams import Frame
 
 
-class History:
+class FrameHistory:
     """Frames of the current episode. A frame that is far from the one before it begins a new episode."""
 
     def __init__(self, horizons: Horizons, dt_ns: int, episode_gap_ns: int) -> None:

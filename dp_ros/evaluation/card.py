@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dp_ros.evaluation.plots import learning_curve
+from dp_ros.evaluation.report.plots import learning_curve
 from dp_ros.evaluation.results import Result, read_results
 from dp_ros.policy.checkpoint import CARD
 from dp_ros.policy.checkpoint_config import policy_config, read_config

@@ -30,7 +30,7 @@ class Disturbance:
     """The base of all, which disturbs nothing."""
 
     strength: float = 0.0
-    calm_ticks: int = 50  # that the same seed takes undisturbed; the onset follows from it
+    nominal_steps: int = 50  # that the same seed takes undisturbed; the onset follows from it
 
     kind: ClassVar[str] = "none"
     unit: ClassVar[str] = ""
@@ -48,19 +48,19 @@ class Disturbance:
         if self.whole and self.strength != int(self.strength):
             raise ConfigError(f"{self.kind} {self.strength:g}: give a whole number of {self.unit}")
 
-    def place(self, arm: MetaworldArm, seed: int, t: int) -> bool:
+    def perturb_scene(self, arm: MetaworldArm, seed: int, t: int) -> bool:
         """Change the world before it is observed at tick t; whether it did."""
         return False
 
-    def see(self, observation: Observation, seed: int, t: int) -> Observation | None:
+    def perturb_observation(self, observation: Observation, seed: int, t: int) -> Observation | None:
         """What of the observation at tick t reaches the policy; None where it is lost."""
         return observation
 
-    def act(self, commands: Sequence[Array], rest: Array) -> Array:
+    def perturb_command(self, commands: Sequence[Array], rest: Array) -> Array:
         """What moves the arm: `commands` are those given so far, the newest last; `rest` (4,) holds it still."""
         return commands[-1]
 
-    def serve(self, runtime: RuntimeConfig) -> RuntimeConfig:
+    def perturb_runtime(self, runtime: RuntimeConfig) -> RuntimeConfig:
         """How the policy is served, where it is told of the disturbance."""
         return runtime
 
@@ -74,7 +74,7 @@ class Disturbance:
 
     def onset(self, seed: int) -> int:
         """The tick at which it happens, or begins."""
-        return max(1, int(self.rng(seed).uniform(*ONSET) * self.calm_ticks))
+        return max(1, int(self.rng(seed).uniform(*ONSET) * self.nominal_steps))
 
 
 class _Once(Disturbance):
@@ -90,7 +90,7 @@ class Occlusion(_Once):
     kind, unit, says = "occlusion", "frames", "every camera black for that many frames"
     defaults, high, whole = (0, 5, 10, 20, 40, 80), 500, True
 
-    def see(self, observation: Observation, seed: int, t: int) -> Observation:
+    def perturb_observation(self, observation: Observation, seed: int, t: int) -> Observation:
         if not 0 <= t - self.onset(seed) < self.strength:
             return observation
         return _with(observation, [np.zeros_like(picture) for picture in observation.images.values()])
@@ -102,7 +102,7 @@ class Patch(_Once):
     kind, unit, says = "patch", "frames", "a grey square over a part of every picture for that many frames"
     defaults, high, whole = (0, 5, 10, 20, 40, 80), 500, True
 
-    def see(self, observation: Observation, seed: int, t: int) -> Observation:
+    def perturb_observation(self, observation: Observation, seed: int, t: int) -> Observation:
         if not 0 <= t - self.onset(seed) < self.strength:
             return observation
         rng = self.rng(seed)
@@ -124,7 +124,7 @@ class Brightness(Disturbance):
     kind, unit, says = "brightness", "stops", "the light of every picture times two to that power"
     defaults, low, high = (-2, -1, -0.5, 0, 0.5, 1), -8, 8
 
-    def see(self, observation: Observation, seed: int, t: int) -> Observation:
+    def perturb_observation(self, observation: Observation, seed: int, t: int) -> Observation:
         exposed = _exposed(self.strength)
         return _with(observation, [exposed[picture] for picture in observation.images.values()])
 
@@ -135,7 +135,7 @@ class DroppedFrames(Disturbance):
     kind, unit, says = "dropped-frames", "of the frames", "each frame lost with that probability"
     defaults, high = (0, 0.05, 0.1, 0.2, 0.3, 0.5), 1
 
-    def see(self, observation: Observation, seed: int, t: int) -> Observation | None:
+    def perturb_observation(self, observation: Observation, seed: int, t: int) -> Observation | None:
         return None if self._lost(seed, t) else observation
 
     def touches(self, seed: int, ticks: int) -> bool:
@@ -152,7 +152,7 @@ class CameraShift(Disturbance):
     kind, unit, says = "camera-shift", "mm", "every camera displaced that far in a random direction"
     defaults, high = (0, 2, 5, 10, 20, 40), 500
 
-    def place(self, arm: MetaworldArm, seed: int, t: int) -> bool:
+    def perturb_scene(self, arm: MetaworldArm, seed: int, t: int) -> bool:
         if t > 0 or not self.strength:
             return False
         rng = self.rng(seed)
@@ -171,7 +171,7 @@ class ObjectShift(_Once):
     )
     defaults, high = (0, 10, 20, 40, 60, 80), 500
 
-    def place(self, arm: MetaworldArm, seed: int, t: int) -> bool:
+    def perturb_scene(self, arm: MetaworldArm, seed: int, t: int) -> bool:
         if t != self.onset(seed) or not self.strength:
             return False
         rng = self.rng(seed)
@@ -186,7 +186,7 @@ class ActionDelay(Disturbance):
     kind, unit, says = "action-delay", "ticks", "every command that many ticks late"
     defaults, high, whole = (0, 1, 2, 3, 4, 6, 8), 100, True
 
-    def act(self, commands: Sequence[Array], rest: Array) -> Array:
+    def perturb_command(self, commands: Sequence[Array], rest: Array) -> Array:
         delay = int(self.strength)
         return commands[-1 - delay] if len(commands) > delay else rest
 
@@ -197,7 +197,7 @@ class KnownDelay(ActionDelay):
     kind, says = "known-delay", "every command that many ticks late, and command_delay_s set to that"
     defaults = (0, 1, 2, 3, 4, 6)  # as far as plans of T_p = 8 reach
 
-    def serve(self, runtime: RuntimeConfig) -> RuntimeConfig:
+    def perturb_runtime(self, runtime: RuntimeConfig) -> RuntimeConfig:
         return runtime.model_copy(update={"command_delay_s": self.strength / RATE_HZ})
 
 

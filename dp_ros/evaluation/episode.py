@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dp_ros.control.controller import Controller
+from dp_ros.control.planner import InferenceFn, InlinePlanner
 from dp_ros.control.safety import Verdict
-from dp_ros.control.worker import InlinePlanner, PlanFunction
 from dp_ros.evaluation.disturbances import NONE, Array, Disturbance
-from dp_ros.evaluation.film import Picture, beside
+from dp_ros.evaluation.frames import Picture, beside
 from dp_ros.evaluation.statistics import EpisodeResult
 from dp_ros.evaluation.trace import Trace
 from dp_ros.schema import EncoderConfig, PolicyConfig, RuntimeConfig
@@ -26,7 +26,7 @@ OnTick = Callable[[Observation], None]  # hears what the policy saw
 
 def run_episode(
     arm: MetaworldArm,
-    plan: PlanFunction,
+    plan: InferenceFn,
     policy: PolicyConfig,
     runtime: RuntimeConfig,
     seed: int,
@@ -35,7 +35,7 @@ def run_episode(
     disturbance: Disturbance = NONE,
 ) -> tuple[EpisodeResult, Trace]:
     """One episode: its result, and what happened tick by tick. `on_tick` may draw."""
-    lockstep = disturbance.serve(runtime).model_copy(update={"mode": "lockstep"})
+    lockstep = disturbance.perturb_runtime(runtime).model_copy(update={"mode": "lockstep"})
     controller = Controller(policy, lockstep, InlinePlanner(plan))
     world = _World(arm, seed, disturbance)
     verdicts: list[Verdict] = []
@@ -93,14 +93,14 @@ class _World:
 
     def step(self, command: Array) -> None:
         self._commands.append(command)
-        self._disturb(self.arm.step(self.disturbance.act(self._commands, self._rest)))
+        self._disturb(self.arm.step(self.disturbance.perturb_command(self._commands, self._rest)))
 
     def _disturb(self, observation: Observation) -> None:
         t = self.arm.steps
-        if self.disturbance.place(self.arm, self.seed, t):
+        if self.disturbance.perturb_scene(self.arm, self.seed, t):
             observation = self.arm.observe()
         self._positions_m.append(observation.ee_position_m)
-        self.seen = self.disturbance.see(observation, self.seed, t)
+        self.seen = self.disturbance.perturb_observation(observation, self.seed, t)
         self.shown = self.seen or self.shown
 
     def trace(self, verdicts: Sequence[Verdict], plans_s: Sequence[float]) -> Trace:

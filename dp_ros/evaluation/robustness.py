@@ -10,7 +10,7 @@ from typing import Any
 
 from dp_ros.control.controller import check_delay
 from dp_ros.evaluation.disturbances import NONE, Disturbance, check_possible, possible, sweep
-from dp_ros.evaluation.rollout import Episode, Setting, run_episodes, worker_count, worker_threads
+from dp_ros.evaluation.rollout import Episode, EvalConfig, run_episodes, worker_count, worker_threads
 from dp_ros.evaluation.statistics import Report, wilson_interval
 from dp_ros.policy.checkpoint_config import policy_config, weights_sha256
 from dp_ros.schema import ConfigError, RuntimeConfig
@@ -87,7 +87,7 @@ def check_sweeps(
     for curve in sweeps:
         check_possible(curve[-1].kind, task)
         for disturbance in curve:
-            check_delay(policy, disturbance.serve(runtime))
+            check_delay(policy, disturbance.perturb_runtime(runtime))
 
 
 def default_sweeps(task: str, checkpoint: str | Path, runtime: RuntimeConfig) -> list[list[Disturbance]]:
@@ -96,7 +96,7 @@ def default_sweeps(task: str, checkpoint: str | Path, runtime: RuntimeConfig) ->
 
     def reaches(disturbance: Disturbance) -> bool:
         try:
-            check_delay(policy, disturbance.serve(runtime))
+            check_delay(policy, disturbance.perturb_runtime(runtime))
         except ConfigError:
             return False
         return True
@@ -110,7 +110,7 @@ def largest_part(sweeps: Sequence[Sequence[Disturbance]], seeds: Sequence[int]) 
 
 
 def measure(
-    setting: Setting,
+    setting: EvalConfig,
     sweeps: Sequence[Sequence[Disturbance]],
     seeds: Sequence[int],
     jobs: int = 1,
@@ -148,7 +148,7 @@ def measure(
     strong = [(result, disturbance) for disturbance in _strong(sweeps) for result in calm]
     if strong:
         wanted = [
-            (result.seed, replace(disturbance, calm_ticks=result.steps)) for result, disturbance in strong
+            (result.seed, replace(disturbance, nominal_steps=result.steps)) for result, disturbance in strong
         ]
         run(wanted, [disturbance for _, disturbance in strong])
     return _results(setting, sweeps, points)
@@ -159,7 +159,7 @@ def _strong(sweeps: Sequence[Sequence[Disturbance]]) -> list[Disturbance]:
 
 
 def _results(
-    setting: Setting, sweeps: Sequence[Sequence[Disturbance]], points: Mapping[Disturbance, Point]
+    setting: EvalConfig, sweeps: Sequence[Sequence[Disturbance]], points: Mapping[Disturbance, Point]
 ) -> tuple[Report, list[Curve]]:
     """Of the points there are."""
     calm = points[NONE].episodes

@@ -12,7 +12,7 @@ import joblib
 
 from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.episode import VIDEO_FPS, frame_of, record, replay, run_episode
-from dp_ros.evaluation.film import Picture
+from dp_ros.evaluation.frames import Picture
 from dp_ros.evaluation.statistics import EpisodeResult, Report
 from dp_ros.evaluation.trace import Trace
 from dp_ros.inference.torch_engine import TorchEngine
@@ -24,14 +24,14 @@ __all__ = ["VIDEO_FPS", "evaluate_in_process", "frame_of", "record", "run_episod
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvalConfig:
     """What all episodes of an evaluation have in common."""
 
     checkpoint: str
     task: str
     runtime: RuntimeConfig
     max_steps: int
-    spectator: str = ""  # the camera that films every episode; empty for none
+    spectator: str = ""  # the camera that videos every episode; empty for none
     weights_sha256: str = ""  # of the only weights that may be loaded; empty for those found at the beginning
 
 
@@ -45,10 +45,10 @@ class Episode:
     disturbance: Disturbance = NONE
 
 
-class Stage:
+class EpisodeRunner:
     """A policy before its simulator: loaded once, then episode after episode."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalConfig) -> None:
         """ConfigError (a policy of another rate), TaskError, CheckpointError, RenderingError."""
         self.setting = setting
         self.engine = TorchEngine(setting.checkpoint, setting.runtime)
@@ -87,7 +87,7 @@ def simulator(checkpoint: str | Path, task: str) -> MetaworldArm:
 
 
 def run_episodes(
-    setting: Setting, episodes: Sequence[tuple[int, Disturbance]], jobs: int = 1
+    setting: EvalConfig, episodes: Sequence[tuple[int, Disturbance]], jobs: int = 1
 ) -> Iterator[Episode]:
     """Each (seed, disturbance) in its turn, on `jobs` processes (-1: one a core); what comes out does not depend on
     how many they are, to the bit where `runtime.threads` is the same.
@@ -99,7 +99,7 @@ def run_episodes(
     if not setting.weights_sha256:
         setting = replace(setting, weights_sha256=weights_sha256(setting.checkpoint))
     if jobs == 1:
-        stage = Stage(setting)
+        stage = EpisodeRunner(setting)
         try:
             for seed, disturbance in episodes:
                 yield stage.run(seed, disturbance)
@@ -124,17 +124,17 @@ def worker_threads(runtime: RuntimeConfig, jobs: int) -> int:
     return runtime.threads or (max(1, joblib.cpu_count() // jobs) if jobs > 1 else 0)
 
 
-def _run(setting: Setting, seed: int, disturbance: Disturbance) -> Episode:
+def _run(setting: EvalConfig, seed: int, disturbance: Disturbance) -> Episode:
     """In a worker."""
     # Mesa's rasteriser starts a thread for every core, in every worker; read when the first picture is drawn.
     os.environ.setdefault("LP_NUM_THREADS", str(setting.runtime.threads))
-    return _stage(setting).run(seed, disturbance)
+    return _runner(setting).run(seed, disturbance)
 
 
 @lru_cache(maxsize=1)
-def _stage(setting: Setting) -> Stage:
+def _runner(setting: EvalConfig) -> EpisodeRunner:
     """One policy and one simulator a process, kept from episode to episode while the weights are the same."""
-    return Stage(setting)
+    return EpisodeRunner(setting)
 
 
 def evaluate_in_process(
@@ -153,10 +153,11 @@ def evaluate_in_process(
     """One lockstep episode for each seed; `on_episode` hears of each as it ends, in the order of the seeds.
 
     `on_video` gets each episode's pictures, VIDEO_FPS of them a second: uint8 (480, 720, 3), the camera
-    `spectator` beside what the policy sees. Raises what Stage and run_episodes raise; `weights_sha256` as in Setting.
+    `spectator` beside what the policy sees. Raises the errors of EpisodeRunner and
+    run_episodes. `weights_sha256`: see EvalConfig.
     """
     camera = spectator if on_video else ""
-    setting = Setting(str(checkpoint), check_task(task), runtime, max_steps, camera, weights_sha256)
+    setting = EvalConfig(str(checkpoint), check_task(task), runtime, max_steps, camera, weights_sha256)
     report = Report(setting.task, setting.checkpoint, "in-process", runtime.policy_seed)
     for episode in run_episodes(setting, [(seed, NONE) for seed in seeds], jobs):
         report.results.append(episode.result)
@@ -169,8 +170,8 @@ def evaluate_in_process(
     return report
 
 
-def film(
-    setting: Setting, chosen: Sequence[tuple[int, Trace, Disturbance]], spectator: str = "corner2"
+def render_videos(
+    setting: EvalConfig, chosen: Sequence[tuple[int, Trace, Disturbance]], spectator: str = "corner2"
 ) -> Iterator[list[Picture]]:
     """The pictures of episodes that were run, drawn by replaying them: no episode is filmed that is not wanted."""
     arm = simulator(setting.checkpoint, setting.task)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dp_ros.control.worker import Request
+from dp_ros.control.planner import PlanRequest
 from dp_ros.policy.checkpoint import load_checkpoint
 from dp_ros.schema import ConfigError, DiffusionConfig, EncoderConfig, RuntimeConfig, override
 
@@ -31,9 +31,9 @@ class TorchEngine:
         self.sampler, self.iterations = sampler_settings(self.config.diffusion, runtime)
         encoder, T_o = self.config.encoder, self.config.horizons.T_o
         blank = np.zeros((T_o, len(encoder.cameras), encoder.height_px, encoder.width_px, 3), dtype=np.uint8)
-        self(Request(blank, np.zeros((T_o, 4)), np.zeros(3), 0, (0,)))
+        self(PlanRequest(blank, np.zeros((T_o, 4)), np.zeros(3), 0, (0,)))
 
-    def __call__(self, request: Request) -> NDArray[np.float64]:
+    def __call__(self, request: PlanRequest) -> NDArray[np.float64]:
         """images (T_o, V, H, W, 3) uint8 at the policy's size -> (T_p, 4)."""
         images, state = window_tensors(request, self.config.encoder, self._device)
         actions = self._policy.plan(images, state, noise_generator(request), self.sampler, self.iterations)
@@ -41,7 +41,7 @@ class TorchEngine:
 
 
 def window_tensors(
-    request: Request, encoder: EncoderConfig, device: torch.device
+    request: PlanRequest, encoder: EncoderConfig, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As a policy takes it: images (1, T_o, V, 3, H, W) in [0, 1], cropped in the centre; state (1, T_o, 4)."""
     top = (request.images.shape[2] - encoder.crop_height_px) // 2
@@ -52,7 +52,7 @@ def window_tensors(
     return pixels[None].movedim(-1, -3).float() / 255.0, state[None]
 
 
-def noise_generator(request: Request) -> torch.Generator:
+def noise_generator(request: PlanRequest) -> torch.Generator:
     """The sampler's noise: the request's seed decides it."""
     seed = int(np.random.SeedSequence(request.seed).generate_state(1, np.uint64)[0] >> 1)
     return torch.Generator().manual_seed(seed)

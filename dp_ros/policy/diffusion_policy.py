@@ -33,9 +33,9 @@ class DiffusionPolicy(nn.Module):
     def stats(self) -> dict[str, dict[str, list[float]]]:
         return {"action": self.action_normalizer.stats(), "state": self.state_normalizer.stats()}
 
-    def undecayed(self) -> list[nn.Parameter]:
+    def no_decay_parameters(self) -> list[nn.Parameter]:
         """The weights that weight decay spares."""
-        return self.network.undecayed()
+        return self.network.no_decay_parameters()
 
     def encode(self, images: Tensor, state: Tensor, frames: Tensor | None = None) -> Tensor:
         """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, 4) in metres -> (B, obs_dim).

@@ -101,7 +101,7 @@ class ConditionalTransformer(nn.Module):
             x = layer(x, memory, self.sees_actions, self.sees_memory)
         return self.out(x)
 
-    def undecayed(self) -> list[nn.Parameter]:
+    def no_decay_parameters(self) -> list[nn.Parameter]:
         """What weight decay spares: biases, norms and positions; all but the matrices of the linear layers."""
         decayed = {id(module.weight) for module in self.modules() if isinstance(module, nn.Linear)}
         return [parameter for parameter in self.parameters() if id(parameter) not in decayed]

@@ -109,6 +109,6 @@ class ConditionalUnet1D(nn.Module):
             x = upsample(x)
         return self.out(x)[..., :T_p].transpose(1, 2)
 
-    def undecayed(self) -> list[nn.Parameter]:
+    def no_decay_parameters(self) -> list[nn.Parameter]:
         """What weight decay spares: nothing, as in Chi et al.'s code."""
         return []

@@ -13,16 +13,6 @@ from dp_ros.schema.base import (
     parse,
     parse_assignment,
 )
-from dp_ros.schema.comparison import (
-    METHODS,
-    ArmConfig,
-    ComparisonConfig,
-    DetourConfig,
-    HeadsConfig,
-    ImplicitConfig,
-    Method,
-    MixtureConfig,
-)
 from dp_ros.schema.exchange import ExportConfig, ImportConfig
 from dp_ros.schema.policy import (
     SCHEMA_VERSION,
@@ -41,32 +31,24 @@ from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
 from dp_ros.schema.training import AugmentationConfig, CollectConfig, TrainConfig
 
 __all__ = [
-    "METHODS",
     "SCHEMA_VERSION",
     "ActionConfig",
-    "ArmConfig",
     "AuditConfig",
     "AugmentationConfig",
     "BridgeConfig",
     "CameraName",
     "CollectConfig",
-    "ComparisonConfig",
     "Config",
     "ConfigError",
     "ConvertConfig",
-    "DetourConfig",
     "DiffusionConfig",
     "EncoderConfig",
     "ExportConfig",
     "GateConfig",
-    "HeadsConfig",
     "Horizons",
-    "ImplicitConfig",
     "ImportConfig",
     "JoyLayout",
     "KeyboardConfig",
-    "Method",
-    "MixtureConfig",
     "Model",
     "Network",
     "PolicyConfig",

@@ -10,7 +10,7 @@ import numpy as np
 _SHOWN = 100  # points of a curve that a checkpoint keeps
 
 
-class History:
+class TrainingHistory:
     """The loss over the steps, the held-out loss, and the seconds spent in steps."""
 
     def __init__(self, text: str = "{}") -> None:

@@ -17,7 +17,7 @@ class Trainable(Protocol):
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
-    def undecayed(self) -> list[nn.Parameter]:
+    def no_decay_parameters(self) -> list[nn.Parameter]:
         """The weights behind the encoder that do not decay."""
 
 
@@ -26,7 +26,7 @@ def parameter_groups(policy: Trainable, config: TrainConfig) -> list[dict[str, A
     encoder_decay = config.encoder_weight_decay
     if encoder_decay is None:
         encoder_decay = config.weight_decay
-    encoder, spared = list(policy.encoder.parameters()), policy.undecayed()
+    encoder, spared = list(policy.encoder.parameters()), policy.no_decay_parameters()
     elsewhere = {id(parameter) for parameter in (*encoder, *spared)}
     groups = [
         {"params": encoder, "weight_decay": encoder_decay},

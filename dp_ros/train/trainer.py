@@ -28,7 +28,7 @@ from dp_ros.train.batches import Batches, Prefetch, TensorBatch
 from dp_ros.train.device import find_device, name_hardware, set_up
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.errors import TrainingError, TrainingPaused
-from dp_ros.train.history import History
+from dp_ros.train.history import TrainingHistory
 from dp_ros.train.parameter_groups import parameter_groups
 from dp_ros.train.run_state import STATE, read_state, restore, write_state
 from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
@@ -37,15 +37,15 @@ from dp_ros.train.validation import Validation, Validator, split_by_episode
 
 CHECKPOINT, BEST = "checkpoint", "best"
 # Settings that the last weights do not feel.
-UNFELT = {"checkpoint_every", "log_every", "device", "validate_every"}
+RESUME_IRRELEVANT = {"checkpoint_every", "log_every", "device", "validate_every"}
 
 Build = Callable[[PolicyConfig, Mapping[str, Any]], Any]  # a module with DiffusionPolicy's `loss`
 
 __all__ = [
     "BEST",
     "CHECKPOINT",
+    "RESUME_IRRELEVANT",
     "STATE",
-    "UNFELT",
     "Progress",
     "Trainer",
     "TrainingError",
@@ -104,7 +104,7 @@ class Trainer:
         self.batches = Batches(config, windows, rows, self.ranks.part)
         self.validator = Validator(config, windows, held_out) if len(held_out) else None
         self.best_score = math.inf
-        self.history = History()
+        self.history = TrainingHistory()
         self.stats = windows.stats(rows)
         self.batches_per_epoch = self.batches.per_epoch
         self.steps = config.steps or config.epochs * self.batches_per_epoch  # type: ignore[operator]
@@ -306,11 +306,11 @@ class Trainer:
         state, metadata = read_state(self.run_dir, self._fingerprint())
         restore(state, self.policy, self.ema, self.optimizer, self.device)
         self.step, self.best_score = int(metadata["step"]), float(metadata["best_score"])
-        self.history = History(metadata.get("history", "{}"))  # runs begun before it was kept
+        self.history = TrainingHistory(metadata.get("history", "{}"))  # runs begun before it was kept
 
     def _fingerprint(self) -> str:
         """What must agree for a resumed run to be the same run."""
-        config = self.config.model_dump(mode="json", exclude=UNFELT)
+        config = self.config.model_dump(mode="json", exclude=RESUME_IRRELEVANT)
         return json.dumps({"config": config, "windows": len(self.windows), "stats": self.stats})
 
     @contextmanager

@@ -25,8 +25,8 @@ from std_msgs.msg import String
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.resources import share_dir
-from dp_ros.ros import qos
-from dp_ros.ros.launching import _matches
+from dp_ros.ros.node import qos
+from dp_ros.ros.processes.launching import _matches
 from dp_ros.schema import PolicyConfig
 
 pytestmark = pytest.mark.ros

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 import dp_ros
-from dp_ros.ros.environment import TRANSPORT_CHOICES, node_environment
+from dp_ros.ros.processes.environment import TRANSPORT_CHOICES, node_environment
 
 DEADLINE_S = 20.0  # far beyond what anything here needs; only a failure waits this long
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dp_ros.control.controller import Controller
+from dp_ros.control.planner import InlinePlanner, PlanRequest, PlanWorker
 from dp_ros.control.safety import Verdict
-from dp_ros.control.worker import InlinePlanner, PlanWorker, Request
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 from dp_ros.streams import FrameAssembler
 
@@ -21,7 +21,7 @@ LOW_M, HIGH_M, STEP_M, MAX_OBS_AGE_S = (-0.5, 0.3, 0.0), (0.5, 1.0, 0.6), 0.02, 
 PICTURE = np.eye(2, dtype=np.uint8)[..., None] * np.full(3, 200, np.uint8)  # that shows something
 
 
-def forward(request: Request) -> np.ndarray:
+def forward(request: PlanRequest) -> np.ndarray:
     """Two millimetres a tick along y, the gripper closed."""
     chunk = np.zeros((8, 4))
     chunk[:, 1] = 0.002 * np.arange(8)
@@ -236,7 +236,7 @@ def test_a_worker_survives_whatever_the_engine_raises(error):
     try:
         for stamp_ns, failed in ((1, True), (2, False)):
             images = np.zeros((2, 1, 2, 2, 3), np.uint8)
-            worker.request(Request(images, np.zeros((2, 4)), np.zeros(3), stamp_ns, (0,)))
+            worker.request(PlanRequest(images, np.zeros((2, 4)), np.zeros(3), stamp_ns, (0,)))
             plan = wait_for_plan(worker)
             assert plan is not None
             assert (plan.chunk is None) is failed

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dp_ros.data import episodes
-from dp_ros.ros.bag_episode import read_episode
-from dp_ros.ros.bag_frames import frames_of
-from dp_ros.ros.convert import convert
+from dp_ros.ros.bags.convert import convert
+from dp_ros.ros.bags.episode import read_episode
+from dp_ros.ros.bags.frames import frames_of
 from dp_ros.schema import CollectConfig, ConvertConfig, TopicMap, override
 
 FLAT = ("ee_pose", "gripper", "action", "command")
@@ -21,8 +21,8 @@ FLAT = ("ee_pose", "gripper", "action", "command")
 @pytest.mark.sim
 def test_bags_of_the_expert_convert_to_what_direct_collection_makes(tmp_path: Path, ros_domain: int) -> None:
     """Lockstep over DDS, noise and failures included: the same arrays, seeds and settings."""
-    from dp_ros.ros.collecting import collect_bags
-    from dp_ros.ros.processes import SessionError
+    from dp_ros.ros.processes.collecting import collect_bags
+    from dp_ros.ros.processes.node_process import SessionError
     from dp_ros.train.collect import collect
 
     config = CollectConfig(
@@ -58,8 +58,8 @@ def test_bags_of_the_expert_convert_to_what_direct_collection_makes(tmp_path: Pa
 WITNESS = """
 import json, sys
 import numpy as np
-from dp_ros.ros import policy_node
-from dp_ros.ros.node_main import run_process
+from dp_ros.ros.nodes import policy_node
+from dp_ros.ros.node.node_main import run_process
 from dp_ros.streams import to_frame
 
 class Witness(policy_node.PolicyNode):
@@ -132,7 +132,7 @@ def test_live_frames_and_converted_frames_are_identical(
     from std_msgs.msg import String
     from std_srvs.srv import Trigger
 
-    from dp_ros.ros import qos
+    from dp_ros.ros.node import qos
 
     witness = tmp_path / "witness.py"
     witness.write_text(WITNESS)
@@ -144,19 +144,19 @@ def test_live_frames_and_converted_frames_are_identical(
         "task": "reach-v3", "cameras": ["gripperPOV"], "width_px": 64, "height_px": 64, "mode": "realtime",
         "autostart": True, "max_steps": 100_000, "auto_reset": True,
     }  # fmt: skip
-    nodes = [start_node("dp_ros.ros.metaworld_bridge", bridge, *remaps)]
+    nodes = [start_node("dp_ros.ros.nodes.metaworld_bridge", bridge, *remaps)]
     folder = {
         "autostart": True,
         "folder": str(tmp_path / "bags"),
         "cameras": ["gripperPOV"],
         "min_free_mb": 1.0,
     }
-    nodes.append(start_node("dp_ros.ros.recorder_node", folder))
+    nodes.append(start_node("dp_ros.ros.nodes.recorder_node", folder))
     policy = {
         "autostart": True, "use_sim_time": True, "mode": "realtime", "checkpoint": str(tiny_checkpoint),
         "gate.max_obs_age_s": 0.3,
     }  # fmt: skip
-    nodes.append(start_node("dp_ros.ros.policy_node", policy, program=[str(witness), str(live_file)]))
+    nodes.append(start_node("dp_ros.ros.nodes.policy_node", policy, program=[str(witness), str(live_file)]))
     client.watched += nodes
     statuses: list[dict] = []
     client.node.create_subscription(

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from dp_ros.ros import conversions
-from dp_ros.ros.conversions import (
+from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages.conversions import (
     ConversionError,
     compressed_to_rgb,
     effort_to_joint_state,
@@ -469,7 +469,7 @@ import sys
 from types import SimpleNamespace
 for name in ("rclpy", "builtin_interfaces", "geometry_msgs", "sensor_msgs", "std_msgs"):
     sys.modules[name] = None
-from dp_ros.ros.conversions import to_rgb
+from dp_ros.ros.messages.conversions import to_rgb
 data = bytes([255, 255, 0, 0])
 msg = SimpleNamespace(height=1, width=2, step=4, encoding="mono16", is_bigendian=1, data=data)
 assert to_rgb(msg).tolist() == [[[255] * 3, [0] * 3]]

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from dp_ros.resources import share_file
-from dp_ros.ros.conversions import image_to_rgb, rgb_to_image, stamp_to_ns
-from dp_ros.ros.environment import RosMissingError, node_environment, require_ros
+from dp_ros.ros.messages.conversions import image_to_rgb, rgb_to_image, stamp_to_ns
+from dp_ros.ros.processes.environment import RosMissingError, node_environment, require_ros
 
 RATE_HZ = 30.0
 START_NS = 1_700_000_000_999_999_999  # the digits that a float would lose

@@ -13,9 +13,9 @@ from sensor_msgs.msg import JointState
 from dp_ros.evaluation.rollout import run_episode
 from dp_ros.inference.torch_engine import TorchEngine
 from dp_ros.policy.checkpoint import CheckpointError
-from dp_ros.ros import qos
-from dp_ros.ros.commands import CommandPairing
-from dp_ros.ros.session import evaluate
+from dp_ros.ros.messages.commands import CommandPairing
+from dp_ros.ros.node import qos
+from dp_ros.ros.processes.session import evaluate
 from dp_ros.schema import RuntimeConfig
 from dp_ros.sim.metaworld_arm import MetaworldArm
 
@@ -136,7 +136,7 @@ def test_the_expert_commands_alone_and_begins_when_its_readers_are_there(start_n
     from std_msgs.msg import String
     from std_srvs.srv import Trigger
 
-    from dp_ros.ros import qos
+    from dp_ros.ros.node import qos
 
     robot = {
         "task": "reach-v3",
@@ -147,7 +147,7 @@ def test_the_expert_commands_alone_and_begins_when_its_readers_are_there(start_n
         "min_readers": 1,
         "autostart": True,
     }
-    client.watched = [start_node("dp_ros.ros.metaworld_bridge", robot)]
+    client.watched = [start_node("dp_ros.ros.nodes.metaworld_bridge", robot)]
     client.wait_until_active("metaworld_bridge")
 
     def reset():

@@ -23,8 +23,14 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
-from dp_ros.ros.commands import GRIPPER_DOWN
-from dp_ros.ros.conversions import gripper_state, ns_to_stamp, position_to_pose, rgb_to_image, stamp_to_ns
+from dp_ros.ros.messages.commands import GRIPPER_DOWN
+from dp_ros.ros.messages.conversions import (
+    gripper_state,
+    ns_to_stamp,
+    position_to_pose,
+    rgb_to_image,
+    stamp_to_ns,
+)
 
 CAMERAS = ("left", "right")
 RATE_HZ, ROBOT_RATE_HZ = 20.0, 40.0
@@ -153,7 +159,7 @@ def checkpoint(make_checkpoint):
 @pytest.fixture(scope="module")
 def node(start_shared_node, shared_client, checkpoint):
     """The node that most tests share, configured."""
-    node = start_shared_node("dp_ros.ros.policy_node", parameters(checkpoint, autostart=False))
+    node = start_shared_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint, autostart=False))
     shared_client.watched.append(node)
     assert shared_client.state("policy_node") == "unconfigured"
     assert shared_client.change("policy_node", "configure")
@@ -395,7 +401,8 @@ def test_a_wrong_checkpoint_or_parameter_ends_it_with_one_line(start_node, check
         "unknown parameter 'gate.max_stepm'; did you mean 'gate.max_step_m'?": {"gate": {"max_stepm": 0.01}},
     }
     nodes = [
-        start_node("dp_ros.ros.policy_node", parameters(checkpoint, **wrong)) for wrong in cases.values()
+        start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint, **wrong))
+        for wrong in cases.values()
     ]
     for node, expected in zip(nodes, cases, strict=True):
         assert expected in one_line(node)
@@ -426,7 +433,7 @@ def test_a_camera_that_is_wrong_before_anything_moved_ends_it_with_one_line(star
     for name, edit, _ in cases:
         transport = "compressed" if name == "cut" else "raw"
         values = parameters(checkpoint, image_transport=transport)
-        nodes.append(start_node("dp_ros.ros.policy_node", values, "-r", f"__ns:=/{name}"))
+        nodes.append(start_node("dp_ros.ros.nodes.policy_node", values, "-r", f"__ns:=/{name}"))
         robots.append(Robot(client, name, compressed=transport == "compressed"))
         robots[-1].edit = edit
     publish = functools.partial(map_publish, robots)
@@ -454,7 +461,7 @@ def test_it_ends_in_silence_and_with_a_hold_however_it_is_asked(start_node, clie
     nodes, robots = {}, {}
     for name, (_, _, transport) in cases.items():
         values = parameters(checkpoint, image_transport=transport)
-        nodes[name] = start_node("dp_ros.ros.policy_node", values, "-r", f"__ns:=/{name}")
+        nodes[name] = start_node("dp_ros.ros.nodes.policy_node", values, "-r", f"__ns:=/{name}")
         robots[name] = Robot(client, name, compressed=transport == "compressed")
     client.watched.extend(nodes.values())
     publish = functools.partial(map_publish, list(robots.values()))
@@ -486,7 +493,7 @@ def test_it_ends_in_silence_and_with_a_hold_however_it_is_asked(start_node, clie
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_the_executable_ends_in_silence_also_while_it_is_importing(ros_environment, signum):
     process = subprocess.Popen(
-        [sys.executable, "-c", "from dp_ros.ros.start import policy_node; policy_node()"],
+        [sys.executable, "-c", "from dp_ros.ros.nodes.start import policy_node; policy_node()"],
         env=ros_environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -510,7 +517,7 @@ def test_a_policy_that_answers_nan_holds_and_drawing_it_does_no_harm(start_node,
 
     encoder = {"cameras": CAMERAS}
     spoiled = make_checkpoint("not_a_number", spoil=spoil, encoder=encoder, rate_hz=RATE_HZ)
-    client.watched.append(start_node("dp_ros.ros.policy_node", parameters(spoiled)))
+    client.watched.append(start_node("dp_ros.ros.nodes.policy_node", parameters(spoiled)))
     robot = Robot(client)
     drawn = client.listen(PathMsg, "policy/path"), client.listen(MarkerArray, "policy/markers")
     expected = ["hold_not_finite"] * HOLD_TICKS
@@ -545,7 +552,7 @@ def test_an_arm_measured_outside_the_workspace_gets_no_command(shared_robot, nod
 def test_lockstep_answers_each_observation_once_whatever_comes_besides(start_node, client, checkpoint):
     """Doubled, late, early, incomplete, of another episode: every observation gets its one command or none."""
     client.watched.append(
-        start_node("dp_ros.ros.policy_node", parameters(checkpoint, mode="lockstep", autostart=False))
+        start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint, mode="lockstep", autostart=False))
     )
     assert client.change("policy_node", "configure")
     assert client.change("policy_node", "activate")
@@ -639,7 +646,7 @@ class LockstepRobot:
 def test_jumps_of_simulated_time_never_make_old_observations_new(start_node, client, checkpoint):
     """The test is the clock: the node ticks when it says so."""
     values = parameters(checkpoint, use_sim_time=True)
-    client.watched.append(start_node("dp_ros.ros.policy_node", values))
+    client.watched.append(start_node("dp_ros.ros.nodes.policy_node", values))
     robot = Robot(client)
     clock = client.node.create_publisher(Clock, "/clock", 10)
     dt_ns = round(S / RATE_HZ)

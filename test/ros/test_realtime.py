@@ -24,8 +24,8 @@ def test_the_policy_moves_the_arm_in_real_time_and_the_arm_stops_when_the_policy
         "autostart": True,
     }
     served = {"checkpoint": str(tiny_checkpoint), "mode": "realtime", "use_sim_time": True, "threads": 1}
-    bridge = start_node("dp_ros.ros.metaworld_bridge", robot)
-    policy = start_node("dp_ros.ros.policy_node", {**served, "autostart": True})
+    bridge = start_node("dp_ros.ros.nodes.metaworld_bridge", robot)
+    policy = start_node("dp_ros.ros.nodes.policy_node", {**served, "autostart": True})
     client.watched = [bridge, policy]
     verdicts = client.listen(String, "policy/verdict")
     results = client.listen(String, "episode/result")
@@ -51,7 +51,7 @@ def test_the_end_of_a_recorded_episode_resets_the_scene(start_node, client):
     """Success does not: the person says when an episode is over, and no jump in time is part of it."""
     from std_msgs.msg import Int64
 
-    from dp_ros.ros import qos
+    from dp_ros.ros.node import qos
 
     robot = {
         "task": "reach-v3",
@@ -65,7 +65,7 @@ def test_the_end_of_a_recorded_episode_resets_the_scene(start_node, client):
         "expert": True,
         "autostart": True,
     }
-    client.watched = [start_node("dp_ros.ros.metaworld_bridge", robot)]
+    client.watched = [start_node("dp_ros.ros.nodes.metaworld_bridge", robot)]
     words = client.node.create_publisher(String, "record/command", qos.RELIABLE)
     seeds = client.listen(Int64, "episode/seed")
     results = client.listen(String, "episode/result")

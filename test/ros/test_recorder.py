@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dp_ros.data.bag_reader import BagReader
-from dp_ros.data.bag_repair import repair
-from dp_ros.ros import conversions
+from dp_ros.data.bags.reader import BagReader
+from dp_ros.data.bags.repair import repair
+from dp_ros.ros.messages import conversions
 
-MODULE = "dp_ros.ros.recorder_node"
+MODULE = "dp_ros.ros.nodes.recorder_node"
 SIZE = (24, 32)
 
 
@@ -27,7 +27,7 @@ class Robot:
         from std_msgs.msg import Int64, String
         from std_srvs.srv import Trigger
 
-        from dp_ros.ros import qos
+        from dp_ros.ros.node import qos
 
         self.client, self.Trigger, self.String, self.Int64 = client, Trigger, String, Int64
         profile = qos.observations("lockstep" if reliable else "realtime")

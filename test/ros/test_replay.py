@@ -13,9 +13,9 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from dp_ros.ros import qos
-from dp_ros.ros.commands import GRIPPER_DOWN
-from dp_ros.ros.conversions import effort_to_joint_state, image_to_rgb, position_to_pose, stamp_to_ns
+from dp_ros.ros.messages.commands import GRIPPER_DOWN
+from dp_ros.ros.messages.conversions import effort_to_joint_state, image_to_rgb, position_to_pose, stamp_to_ns
+from dp_ros.ros.node import qos
 from dp_ros.sim.experts import demonstrate
 from dp_ros.sim.metaworld_arm import MetaworldArm
 
@@ -86,7 +86,7 @@ class Operator:
         return np.array([rows[stamp] for stamp in sorted(rows)])
 
 
-BRIDGE = "dp_ros.ros.metaworld_bridge"
+BRIDGE = "dp_ros.ros.nodes.metaworld_bridge"
 PARAMETERS = {
     "task": TASK,
     "cameras": [CAMERA],

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from dp_ros.ros.conversions import image_to_rgb, stamp_to_ns
+from dp_ros.ros.messages.conversions import image_to_rgb, stamp_to_ns
 
 TASK, CAMERA, SIZE_PX, SEED, STEPS = "drawer-open-v3", "behindGripper", 48, 7, 6
 START_M = (0.0, 0.6, 0.2)
@@ -70,7 +70,7 @@ def test_a_client_without_ros_sees_our_pictures_and_commands_the_arm(start_node,
     from dp_ros.sim.metaworld_arm import MetaworldArm
 
     start_node(
-        "dp_ros.ros.metaworld_bridge",
+        "dp_ros.ros.nodes.metaworld_bridge",
         {
             "task": TASK,
             "cameras": [CAMERA],

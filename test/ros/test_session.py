@@ -17,7 +17,7 @@ SECONDS_TO_END = 15.0
 def run(checkpoint: Path, domain_id: int) -> int:
     """Episodes until something ends them."""
     from dp_ros.policy.checkpoint_config import bridge_for
-    from dp_ros.ros.session import Session, SessionError
+    from dp_ros.ros.processes.session import Session, SessionError
     from dp_ros.schema import RuntimeConfig
 
     bridge = bridge_for(checkpoint, mode="lockstep", max_steps=MAX_STEPS, command_timeout_s=20.0)

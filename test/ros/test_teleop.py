@@ -21,8 +21,8 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from dp_ros.ros.commands import GRIPPER_DOWN
-from dp_ros.ros.conversions import ns_to_stamp, position_to_pose, stamp_to_ns
+from dp_ros.ros.messages.commands import GRIPPER_DOWN
+from dp_ros.ros.messages.conversions import ns_to_stamp, position_to_pose, stamp_to_ns
 from dp_ros.schema import JoyLayout
 
 LAYOUT = JoyLayout()
@@ -122,7 +122,7 @@ def positions(poses) -> np.ndarray:
 
 @pytest.fixture
 def teleop(start_node, client):
-    node = start_node("dp_ros.ros.teleop_node", {**SLOW, "autostart": True})
+    node = start_node("dp_ros.ros.nodes.teleop_node", {**SLOW, "autostart": True})
     client.watched.append(node)
     return node
 
@@ -139,8 +139,8 @@ def robot(teleop, client):
 def test_the_simulated_arm_goes_where_it_is_driven_and_stops_on_release_and_on_silence(start_node, client):
     robot = {"task": "reach-v3", "mode": "realtime", "max_steps": 500, "width_px": 16, "height_px": 16}
     client.watched = [
-        start_node("dp_ros.ros.metaworld_bridge", {**robot, "autostart": True}),
-        start_node("dp_ros.ros.teleop_node", {"use_sim_time": True, "autostart": True}),
+        start_node("dp_ros.ros.nodes.metaworld_bridge", {**robot, "autostart": True}),
+        start_node("dp_ros.ros.nodes.teleop_node", {"use_sim_time": True, "autostart": True}),
     ]
     clock, poses = client.listen(Clock, "/clock"), client.listen(PoseStamped, "ee_pose", best_effort=True)
     results = client.listen(String, "episode/result")
@@ -258,7 +258,9 @@ def test_a_wrong_speed_or_layout_ends_it_with_one_line(start_node):
             "layout": {"dead_man": 1}
         },
     }
-    nodes = [start_node("dp_ros.ros.teleop_node", {**wrong, "autostart": True}) for wrong in cases.values()]
+    nodes = [
+        start_node("dp_ros.ros.nodes.teleop_node", {**wrong, "autostart": True}) for wrong in cases.values()
+    ]
     for node, expected in zip(nodes, cases, strict=True):
         assert node.wait() == 1
         assert expected in node.log
@@ -287,7 +289,7 @@ class Typist:
                 "--ctty",
                 sys.executable,
                 "-m",
-                "dp_ros.ros.teleop_keyboard",
+                "dp_ros.ros.nodes.teleop_keyboard",
                 "--ros-args",
                 *arguments,
             ],
@@ -404,7 +406,7 @@ def test_a_terminal_that_goes_away_ends_it(typist, joys, client):
 
 
 def test_without_a_terminal_it_says_so_in_one_line(start_node):
-    node = start_node("dp_ros.ros.teleop_keyboard", {})
+    node = start_node("dp_ros.ros.nodes.teleop_keyboard", {})
     assert node.wait() == 1
     assert node.log.splitlines() == [
         "node: standard input is no terminal: run it in a terminal of its own, not from a launch file or a pipe"

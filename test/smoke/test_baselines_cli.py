@@ -16,9 +16,9 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 METHODS = ("diffusion", "regression", "mixture", "implicit")
 TINY = (
-    "--jobs", "1", "--set", "seeds=1", "--set", "detour.steps=4", "--set", "detour.evaluations=2",
-    "--set", "detour.demonstrations=16", "--set", "detour.batch_size=4", "--set", "detour.final_samples=4",
-    "--set", "detour.heads.implicit.candidates=8", "--set", "detour.heads.implicit.negatives=4",
+    "--jobs", "1", "--set", "seeds=1", "--set", "toy.steps=4", "--set", "toy.evaluations=2",
+    "--set", "toy.demonstrations=16", "--set", "toy.batch_size=4", "--set", "toy.final_samples=4",
+    "--set", "toy.heads.implicit.candidates=8", "--set", "toy.heads.implicit.negatives=4",
 )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def compared(dp_ros: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_report_shows_pictures_and_every_method(compared: Path) -> None:
     text = (compared / "report.md").read_text()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert sorted(pictures) == ["detour_curves.png", "detour_paths.png"]
+    assert sorted(pictures) == ["toy_curves.png", "toy_paths.png"]
     for picture in pictures:
         assert (compared / picture).stat().st_size > 10_000
     for name in ("Diffusion", "Regression (MSE)", "Mixture (MDN)", "Implicit (IBC)"):
@@ -46,16 +46,16 @@ def test_report_shows_pictures_and_every_method(compared: Path) -> None:
 def test_every_number_of_the_report_is_in_the_results(compared: Path) -> None:
     results = json.loads((compared / "results.json").read_text())
     text = (compared / "report.md").read_text()
-    assert [run["method"] for run in results["detour"]["runs"]] == list(METHODS)
-    for row in results["detour"]["summary"].values():
+    assert [run["method"] for run in results["toy"]["runs"]] == list(METHODS)
+    for row in results["toy"]["summary"].values():
         assert f"| {row['parameters']:,} |" in text
         assert f"| {row['collided']['mean']:.1%} [" in text
 
 
 def test_parts_that_exist_are_not_run_again(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parts = {path: path.stat().st_mtime_ns for path in (compared / "detour").iterdir()}
+    parts = {path: path.stat().st_mtime_ns for path in (compared / "toy").iterdir()}
     assert len(parts) == len(METHODS)
-    lost = compared / "detour" / "mixture-0.json"
+    lost = compared / "toy" / "mixture-0.json"
     before = json.loads(lost.read_text())
     lost.unlink()
     assert main(["baselines", "--out", str(compared), *TINY]) == 0
@@ -65,7 +65,7 @@ def test_parts_that_exist_are_not_run_again(compared: Path, capsys: pytest.Captu
 
 
 def test_parts_of_other_settings_are_refused(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["baselines", "--out", str(compared), *TINY, "--set", "detour.lr=0.5"]) == 2
+    assert main(["baselines", "--out", str(compared), *TINY, "--set", "toy.lr=0.5"]) == 2
     said = capsys.readouterr().err
     assert "was made with other settings" in said
     assert said.count("\n") == 1
@@ -74,7 +74,7 @@ def test_parts_of_other_settings_are_refused(compared: Path, capsys: pytest.Capt
 def test_wrong_setting_is_answered_with_the_right_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(["baselines", "--out", str(tmp_path), "--set", "detour.step=5"]) == 2
+    assert main(["baselines", "--out", str(tmp_path), "--set", "toy.step=5"]) == 2
     assert "did you mean 'steps'?" in capsys.readouterr().err
 
 

@@ -1,0 +1,168 @@
+"""The methods on a simulated arm: the same windows, steps and episodes, judged several times while they train."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dp_ros.baselines.config import ArmConfig, ComparisonConfig, Method
+from dp_ros.baselines.methods.mlp import count_parameters
+from dp_ros.baselines.methods.policy import camera_policy
+from dp_ros.control.planner import InferenceFn, PlanRequest
+from dp_ros.evaluation.rollout import run_episode
+from dp_ros.evaluation.seeds import check_unseen
+from dp_ros.evaluation.statistics import wilson_interval, write_json
+from dp_ros.inference.torch_engine import noise_generator, window_tensors
+from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, TrainConfig, override
+from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
+from dp_ros.train.run import make_trainer
+from dp_ros.train.trainer import STATE, Build, Progress
+
+RECORD = "run.json"
+
+
+def compare_on_arm(
+    config: ComparisonConfig,
+    training: TrainConfig,
+    data: Path,
+    out: Path,
+    on_step: Callable[[Method, int, Progress], None] | None = None,
+) -> list[dict[str, Any]]:
+    """All runs on the arm, one after another: each uses every core by itself. The errors are those of `run_arm`."""
+    if training.run_length > 1 and set(config.methods) != {"diffusion"}:
+        raise ConfigError(
+            f"run_length {training.run_length}: only diffusion encodes shared frames once: add --train run_length=1"
+        )
+    runs = []
+    for seed in range(config.arm.seeds):
+        for method in config.methods:
+
+            def report(progress: Progress, method: Method = method, seed: int = seed) -> None:
+                if on_step:
+                    on_step(method, seed, progress)
+
+            folder = out / "arm" / f"{method}-{seed}"
+            runs.append(run_arm(config.arm, training, method, seed, data, folder, report))
+    return runs
+
+
+def run_arm(
+    arm_config: ArmConfig,
+    training: TrainConfig,
+    method: Method,
+    seed: int,
+    data: Path,
+    folder: Path,
+    on_step: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Train `method` on the dataset `data` in `folder`; the same call goes on with a run that was stopped.
+
+    Returns, and keeps in folder/run.json, the losses and every evaluation's successes. Raises ConfigError,
+    DatasetError, TrainingError, TaskError, RenderingError.
+    """
+    steps = training.steps
+    if steps is None:
+        raise ConfigError("the training has epochs, the comparison needs steps: add --train steps=N")
+    interval = max(1, steps // arm_config.evaluations)
+    lengths = {
+        "seed": seed,
+        "checkpoint_every": interval,
+        "log_every": math.gcd(interval, max(1, interval // 10)),
+    }
+    training = override(training, lengths)
+    build: Build = (
+        DiffusionPolicy
+        if method == "diffusion"
+        else partial(camera_policy, method=method, heads=arm_config.heads)
+    )
+    record = _begin(folder / RECORD, arm_config, training, method)
+    if record["evaluations"] and record["evaluations"][-1]["step"] == steps:
+        return record
+    trainer = make_trainer(training, data, folder, resume=(folder / STATE).exists(), build=build)
+    policy = trainer.config.policy
+    task = check_task(policy.task)
+    if policy.rate_hz != RATE_HZ:
+        raise ConfigError(f"policy.rate_hz is {policy.rate_hz:g} Hz, the simulated arm's is {RATE_HZ:g} Hz")
+    seeds = range(arm_config.first_seed, arm_config.first_seed + arm_config.episodes)
+    check_unseen({"training": trainer.provenance}, task, seeds)
+    record |= {"task": task, "parameters": count_parameters(trainer.policy)}
+    plan = as_plan(trainer.ema, policy, trainer.device)
+    scene = trainer.scene
+    arm = MetaworldArm(
+        task,
+        policy.encoder.cameras,
+        scene.get("width_px", policy.encoder.width_px),
+        scene.get("height_px", policy.encoder.height_px),
+        scene.get("markers", False),
+    )
+
+    def judge() -> None:
+        """Run the episodes that are due at the trainer's step, unless a stopped run already has."""
+        step = trainer.step
+        due = step == steps or (step % interval == 0 and steps - step >= interval)
+        if not due or not all(evaluation["step"] < step for evaluation in record["evaluations"]):
+            return
+        runtime = RuntimeConfig(mode="lockstep")
+        results = [run_episode(arm, plan, policy, runtime, each, arm_config.max_steps)[0] for each in seeds]
+        won = [result.success for result in results]
+        record["evaluations"].append(
+            {
+                "step": step,
+                "successes": sum(won),
+                "episodes": len(won),
+                "success": sum(won) / len(won),
+                "wilson": wilson_interval(sum(won), len(won)),
+                "per_episode": [asdict(result) for result in results],
+            }
+        )
+        write_json(folder / RECORD, record)
+
+    def on_progress(progress: Progress) -> None:
+        if all(loss["step"] < progress.step for loss in record["losses"]):  # a resumed run repeats some steps
+            record["losses"].append({"step": progress.step, "loss": progress.loss})
+        judge()
+        if on_step:
+            on_step(progress)
+
+    try:
+        if trainer.step:
+            judge()  # Ctrl-C may have come between the step and its episodes
+        trainer.run(on_progress)
+    finally:
+        write_json(folder / RECORD, record)
+        arm.close()
+    return record
+
+
+def as_plan(policy: Any, config: PolicyConfig, device: torch.device) -> InferenceFn:
+    """A policy in memory as the controller's plan function: request -> (T_p, 4)."""
+
+    def plan(request: PlanRequest) -> np.ndarray:
+        images, state = window_tensors(request, config.encoder, device)
+        actions = policy.plan(images, state, noise_generator(request))
+        return np.asarray(actions[0].float().cpu().numpy(), dtype=np.float64)
+
+    return plan
+
+
+def _begin(path: Path, arm_config: ArmConfig, training: TrainConfig, method: Method) -> dict[str, Any]:
+    """What a stopped run had recorded, or an empty record; ConfigError where it had other settings."""
+    settings = {
+        "arm": arm_config.model_dump(mode="json", exclude={"seeds"}),
+        "training": training.model_dump(mode="json"),
+    }
+    if path.exists():
+        record: dict[str, Any] = json.loads(path.read_text())
+        if record["settings"] != settings:
+            raise ConfigError(f"{path}: was made with other settings: use the same, or another --out")
+        return record
+    return {"method": method, "seed": training.seed, "settings": settings, "losses": [], "evaluations": []}

@@ -1,0 +1,101 @@
+"""Every method and seed on the toy, each kept as a part; and results.json, which the report is drawn from.
+
+No simulator is imported here: the toy runs without one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from dp_ros import __version__
+from dp_ros.baselines.config import BimodalToyConfig, ComparisonConfig, Method
+from dp_ros.baselines.toy.evaluation import run_toy
+from dp_ros.evaluation.statistics import write_json
+from dp_ros.schema import ConfigError
+from dp_ros.train.run import git_commit
+
+RESULTS = "results.json"
+SHARES = ("left", "right", "neither", "minority", "collided", "success")
+
+
+def compare_on_toy(
+    config: ComparisonConfig, out: Path, jobs: int, on_part: Callable[[int, int], None] | None = None
+) -> list[dict[str, Any]]:
+    """All runs on the toy, in the order of methods and seeds; those already in `out` are not run again.
+
+    `on_part(done, total)` hears of each. Results do not depend on `jobs`.
+    """
+    wanted = [(method, seed) for method in config.methods for seed in range(config.seeds)]
+    parts = {key: out / "toy" / f"{key[0]}-{key[1]}.json" for key in wanted}
+    settings = config.toy.model_dump(mode="json")
+    for path in parts.values():
+        if path.exists() and json.loads(path.read_text())["settings"] != settings:
+            raise ConfigError(f"{path}: was made with other settings: use the same, or another --out")
+    missing = [key for key in wanted if not parts[key].exists()]
+    done = len(wanted) - len(missing)
+    if on_part:
+        on_part(done, len(wanted))
+    # The slowest first, so that no core waits for a long one at the end.
+    missing.sort(key=lambda key: key[0] not in ("implicit", "diffusion"))
+    with Parallel(n_jobs=jobs, return_as="generator_unordered") as pool:
+        for run in pool(delayed(_toy_part)(config.toy, *key) for key in missing):
+            write_json(parts[run["method"], run["seed"]], {**run, "settings": settings})
+            done += 1
+            if on_part:
+                on_part(done, len(wanted))
+    return [json.loads(path.read_text()) for path in parts.values()]
+
+
+def _toy_part(config: BimodalToyConfig, method: Method, seed: int) -> dict[str, Any]:
+    return run_toy(config, method, seed)
+
+
+def write_results(
+    out: Path, config: ComparisonConfig, toy: Sequence[dict[str, Any]], arm: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """results.json: settings, every run and the summaries that the report shows. Returns what it holds."""
+    results = {
+        "dp_ros": __version__,
+        "commit": git_commit(),
+        "settings": config.model_dump(mode="json"),
+        "toy": {
+            "summary": summarise_toy(toy),
+            "runs": [
+                {key: value for key, value in run.items() if key not in ("paths_m", "settings")}
+                for run in toy
+            ],
+        },
+        "arm": {"runs": list(arm)},
+    }
+    write_json(out / RESULTS, results)
+    return results
+
+
+def summarise_toy(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """For each method its shares at the end, mean and range over seeds, and how steady its success was."""
+    summary: dict[str, Any] = {}
+    for method in dict.fromkeys(run["method"] for run in runs):
+        own = [run for run in runs if run["method"] == method]
+        last = [run["evaluations"][-1] for run in own]
+        success = np.array([[point["success"] for point in run["evaluations"]] for run in own])
+        late = success[:, success.shape[1] // 2 :]
+        summary[method] = {
+            "parameters": own[0]["parameters"],
+            "seeds": len(own),
+            **{
+                share: {
+                    "mean": float(np.mean([end[share] for end in last])),
+                    "low": min(end[share] for end in last),
+                    "high": max(end[share] for end in last),
+                }
+                for share in SHARES
+            },
+            "late_success": {"low": float(late.min()), "high": float(late.max())},
+        }
+    return summary

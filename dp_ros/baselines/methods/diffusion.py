@@ -1,0 +1,48 @@
+"""Diffusion as a head among the others: the U-Net, schedule and sampler of DiffusionPolicy, without its encoder."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dp_ros.baselines.methods.head import ActionHead
+from dp_ros.policy.noise_schedule import NoiseSchedule
+from dp_ros.policy.sampler import sample
+from dp_ros.policy.unet import ConditionalUnet1D
+from dp_ros.schema import DiffusionConfig, UNetConfig
+
+
+class DiffusionHead(ActionHead):
+    """Draws its random numbers in the order of DiffusionPolicy, so the two can be compared bit by bit."""
+
+    def __init__(
+        self, T_p: int, action_dim: int, obs_dim: int, unet: UNetConfig, diffusion: DiffusionConfig
+    ) -> None:
+        super().__init__(T_p, action_dim)
+        self.config = diffusion
+        self.network = ConditionalUnet1D(action_dim, obs_dim, unet)
+        self.schedule = NoiseSchedule(diffusion)
+
+    def loss(
+        self, nactions: Tensor, obs: Tensor, generator: torch.Generator, noise_samples: int = 1
+    ) -> Tensor:
+        """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5)."""
+        obs = obs.repeat_interleave(noise_samples, dim=0)
+        nactions = nactions.repeat_interleave(noise_samples, dim=0)
+        noise = torch.randn(nactions.shape, generator=generator).to(obs.device)
+        k = torch.randint(0, self.schedule.iterations, (len(nactions),), generator=generator).to(obs.device)
+        noisy = self.schedule.add_noise(nactions, noise, k)
+        return F.mse_loss(self.network(noisy, k, obs).float(), noise)
+
+    def sample(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        x_K = torch.randn(len(obs), self.T_p, self.action_dim, generator=generator).to(obs.device)
+        return sample(
+            lambda x, k: self.network(x, k, obs),
+            x_K,
+            self.schedule,
+            sampler=self.config.sampler,
+            iterations=self.config.sampler_iterations,
+            clip=self.config.clip,
+            generator=generator,
+        )

@@ -1,0 +1,198 @@
+"""`dp_ros bench`: how fast, and how lossless, the parts are on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(help="Measure how fast, and how lossless, the parts are here.")
+
+Against = Literal["lerobot"]
+JsonPath = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers, with every sample.")
+]
+
+
+@app.command()
+def render(
+    task: Annotated[str, typer.Option(help="Metaworld task.")] = "drawer-open-v3",
+    camera: Annotated[str, typer.Option(help="Camera to draw.")] = "gripperPOV",
+    size: Annotated[int, typer.Option(min=16, max=480, help="Width and height in pixels.")] = 224,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 20.0,
+    json_path: JsonPath = None,
+) -> None:
+    """Our renderer against Metaworld's own, interleaved: milliseconds per frame."""
+    from dp_ros.cli.bench.render import compare_renderers
+    from dp_ros.sim.metaworld_arm import check_task
+
+    data = compare_renderers(check_task(task), camera, size, seconds)
+    print(
+        f"{data['task']} {camera} {size}x{size} px, {data['backend']}, median ms/frame: "
+        f"metaworld {data['metaworld']['median_ms']:.2f}, dp_ros {data['dp_ros']['median_ms']:.2f}, "
+        f"ratio {data['ratio']:.1f}"
+    )
+    _write(json_path, data)
+
+
+@app.command()
+def transport(
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each size.")] = 5.0,
+    json_path: JsonPath = None,
+) -> None:
+    """A picture out and its command back over DDS, without a policy in between: milliseconds."""
+    from dp_ros.ros.processes.environment import require_ros
+
+    require_ros()
+    from dp_ros.ros.bench.transport import bench_transport
+
+    data = bench_transport(seconds)
+    for size in data["transport"]:
+        trip = (
+            "no answer"
+            if size["p50_ms"] is None
+            else f"p50 {size['p50_ms']:.2f}, p99 {size['p99_ms']:.2f} ms"
+        )
+        print(
+            f"{size['width_px']}x{size['height_px']} px at {size['rate_hz']:g} Hz: {trip}, "
+            f"{size['answered']} of {size['sent']} answered"
+        )
+    _write(json_path, data)
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str | None,
+        typer.Option(
+            show_default="cpu; with --against, LeRobot's network of 17 M parameters at 96 px",
+            help="A preset of config/train, e.g. cpu, or a YAML file.",
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeat.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after 3 to warm up.")] = 20,
+    profile: Annotated[bool, typer.Option("--profile", help="Also print where the time goes.")] = False,
+    against: Annotated[
+        Against | None, typer.Option(help="Step by turns with that project's training, in f32 and in bf16.")
+    ] = None,
+    json_path: JsonPath = None,
+) -> None:
+    """One training step on made-up pictures of the preset's shapes: milliseconds, and what computes."""
+    from dp_ros.cli.train import find_preset
+    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignment
+
+    changes = dict(parse_assignment(text) for text in assignments or [])
+    if against:
+        from dp_ros.cli.bench.lerobot import LIKE_FOR_LIKE, compare_training
+
+        start = load_yaml(TrainConfig, find_preset(config)) if config else TrainConfig(**LIKE_FOR_LIKE)
+        rows = [compare_training(override(start, changes), precision, steps) for precision in ("f32", "bf16")]
+        for row in rows:
+            for clock in ("wall", "processor"):
+                of = row[clock]
+                shown = ", ".join(
+                    f"dp_ros with {side} {of['median_ms'][side]:.0f} ms = {ratio:.2f} times as fast"
+                    for side, ratio in of["ratio"].items()
+                )
+                print(
+                    f"batch {row['batch_size']}, {row['precision']}, {clock} time, median of {steps} steps: "
+                    f"lerobot {of['median_ms']['lerobot']:.0f} ms, {shown}"
+                )
+        _write(json_path, {"against": against, "rows": rows})
+        return
+    settings = load_yaml(TrainConfig, find_preset(config or "cpu"), changes)
+    from dp_ros.cli.bench.train import measure_training
+
+    data, table = measure_training(settings, steps, profile)
+    print(
+        f"batch {data['batch_size']}, {data['parameters'] / 1e6:.1f} M parameters, {data['precision']}, "
+        f"{data['device']}: {data['median_ms']:.0f} ms/step (median of {steps}), "
+        f"{data['compute_share']:.0%} of it forward and backward"
+    )
+    if table:
+        print(table)
+    _write(json_path, data)
+
+
+@app.command()
+def record(
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long to record each.")] = 60.0,
+    kills: Annotated[int, typer.Option(min=0, help="How often the recorder is killed.")] = 50,
+    json_path: JsonPath = None,
+) -> None:
+    """What the recorder loses: of the simulated robot in real time, of two VGA cameras, and when it is killed."""
+    from dp_ros.ros.processes.environment import require_ros
+
+    require_ros()
+    from dp_ros.ros.bench.record import bench_record
+
+    data = bench_record(seconds, kills)
+    for run in data["runs"]:
+        print(
+            f"{run['what']} for {run['seconds']:.1f} s: {run['recorded']} of {run['expected']} pictures recorded, "
+            f"{run['missing']} missing, {run['dropped']} dropped by the recorder; {run['rate_hz']:.1f} Hz, "
+            f"{run['mb_per_s']:.1f} MB/s"
+        )
+    if killed := data["kills"]:
+        lost_s = sorted(killed["lost_s"])
+        print(
+            f"killed {killed['kills']} times: {killed['reopened']} bags reopened; lost at most {lost_s[-1]:.2f} s, "
+            f"median {lost_s[len(lost_s) // 2]:.2f} s"
+        )
+    _write(json_path, data)
+
+
+@app.command()
+def convert(
+    seconds: Annotated[float, typer.Option(min=1.0, help="Recorded time, in all bags together.")] = 600.0,
+    size: Annotated[int, typer.Option(min=32, max=480, help="Width and height of the pictures.")] = 224,
+    bags: Annotated[int, typer.Option(min=1, help="In how many bags.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = -1,
+    json_path: JsonPath = None,
+) -> None:
+    """Conversion of bags with one camera at 80 Hz: times real time, and the peak of memory."""
+    from dp_ros.cli.bench.convert import measure_conversion
+
+    data = measure_conversion(seconds, size, bags, jobs)
+    print(
+        f"{data['bags']} bags, {data['seconds']:.0f} s of {size}x{size} px at 80 Hz, {data['bag_mb']:.0f} MB: "
+        f"{data['took_s']:.1f} s, {data['ratio']:.1f} times real time; peak memory {data['peak_mb']:.0f} MB in all "
+        f"processes, {data['peak_mb_of_one']:.0f} MB in the largest"
+    )
+    _write(json_path, data)
+
+
+@app.command("eval")
+def evaluation(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or run folder, or a name in models/.")],
+    jobs: Annotated[int, typer.Option(min=2, help="Processes to compare with one.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Blocks of each, by turns, after one to warm up.")] = 5,
+    max_steps: Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")] = 40,
+    json_path: JsonPath = None,
+) -> None:
+    """Episodes on several processes against one, interleaved: ticks a second."""
+    from dp_ros.cli.bench.eval import compare_jobs
+    from dp_ros.cli.console import find_checkpoint
+
+    data = compare_jobs(find_checkpoint(checkpoint), jobs, rounds, max_steps)
+
+    def speed(name: str) -> str:
+        side = data[name]
+        return f"threads {side['threads']}: {side['median_hz']:.1f} ticks/s"
+
+    print(
+        f"{data['task']}, median of {rounds} rounds: {jobs} processes, {speed('many')}; 1 process, {speed('alike')} "
+        f"(ratio {data['ratio']['alike']:.2f}), {speed('one')} (ratio {data['ratio']['one']:.2f}); "
+        f"{data['same_results']:.0%} of the episodes alike"
+    )
+    _write(json_path, data)
+
+
+def _write(path: Path | None, data: dict[str, Any]) -> None:
+    if path:
+        from dp_ros.evaluation.statistics import write_json
+
+        write_json(path, data)

@@ -1,0 +1,145 @@
+"""Our training step against LeRobot's `DiffusionModel.compute_loss`: same network sizes, batch and precision.
+
+Each side trains in a process of its own, a step by turns, so that whatever else the machine does meets all alike.
+Ours cuts its pictures out of a dataset, averages its weights (EMA) and logs; LeRobot is handed its batch as finished
+tensors. Needs LeRobot beside the venv (`make lerobot`).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from dp_ros.cli.bench.sides import Work, sides
+from dp_ros.cli.errors import CliError
+from dp_ros.schema import TrainConfig, override
+
+LIKE_FOR_LIKE = {
+    "policy": {
+        "encoder": {"height_px": 96, "width_px": 96, "crop_height_px": 84, "crop_width_px": 84, "stages": 4},
+        "unet": {"channels": [128, 256, 512], "step_embedding_dim": 128},
+    },
+    "batch_size": 64,
+    "run_length": 4,
+}
+WARM_UP = 2  # steps of each side
+Precision = Literal["f32", "bf16"]
+Step = tuple[
+    float, float
+]  # milliseconds by the clock, and of all threads on the processor, which others disturb less
+
+
+def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> dict[str, Any]:
+    """Milliseconds of every step of LeRobot, of ours, and of ours with shared frames; and the ratios of medians."""
+    overlay = Path(sys.prefix) / "lerobot"
+    if not overlay.exists():
+        raise CliError("LeRobot is not installed beside this venv: run `make lerobot`")
+    config = override(config, {"precision": precision})
+    ours = {f"run_length {n}": override(config, {"run_length": n}) for n in sorted({1, config.run_length})}
+    works: dict[str, Work] = {"lerobot": partial(_lerobot, overlay, config)}
+    works |= {name: partial(_ours, settings) for name, settings in ours.items()}
+    with sides("the training", works) as running:
+        for side in running.values():
+            for _ in range(WARM_UP):
+                side.turn()
+        samples: dict[str, list[Step]] = {name: [] for name in running}
+        order = list(running)
+        for _ in range(rounds):
+            for name in order:
+                samples[name].append(running[name].turn())
+            order.reverse()  # none always follows the same
+    data: dict[str, Any] = {"precision": precision, "batch_size": config.batch_size}
+    for i, clock in enumerate(("wall", "processor")):
+        medians = {side: median(step[i] for step in steps) for side, steps in samples.items()}
+        data[clock] = {
+            "samples_ms": {side: [step[i] for step in steps] for side, steps in samples.items()},
+            "median_ms": medians,
+            "ratio": {side: medians["lerobot"] / medians[side] for side in ours},
+        }
+    return data
+
+
+def _ours(config: TrainConfig, pipe: Connection) -> None:
+    from dp_ros.cli.bench.train import noise_windows
+    from dp_ros.train.trainer import Progress, Trainer
+
+    config = override(config, {"steps": 1_000_000, "log_every": 1, "checkpoint_every": 1_000_000})
+
+    began_s = 0.0
+
+    def on_step(progress: Progress) -> None:
+        nonlocal began_s
+        pipe.send((progress.step_s * 1e3, (time.process_time() - began_s) * 1e3))
+        pipe.recv()
+        began_s = time.process_time()
+
+    with tempfile.TemporaryDirectory(prefix="dp_ros-bench-") as folder:
+        trainer = Trainer(config, noise_windows(config), Path(folder) / "run")
+        pipe.recv()
+        began_s = time.process_time()
+        trainer.run(on_step)
+
+
+def _lerobot(overlay: Path, config: TrainConfig, pipe: Connection) -> None:
+    """As LeRobot's training does it: forward, backward, clip, Adam. Its crop is inside compute_loss."""
+    sys.path.insert(0, str(overlay))
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")  # the overlay's wheel is of another torch
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    try:
+        from lerobot.configs.types import FeatureType, PolicyFeature
+        from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+        from lerobot.policies.diffusion.modeling_diffusion import DiffusionModel
+    except ModuleNotFoundError as error:
+        raise CliError(f"{error}: run `make lerobot` again") from None
+
+    policy, encoder = config.policy, config.policy.encoder
+    horizons, action_dim, views = policy.horizons, policy.action.dim, len(encoder.cameras)
+    picture = (3, encoder.height_px, encoder.width_px)
+    inputs = {f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, picture) for c in encoder.cameras}
+    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (4,))
+    settings = DiffusionConfig(
+        n_obs_steps=horizons.T_o,
+        horizon=horizons.T_p,
+        n_action_steps=horizons.T_a,
+        drop_n_last_frames=0,
+        input_features=inputs,
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (action_dim,))},
+        crop_shape=(encoder.crop_height_px, encoder.crop_width_px),
+        spatial_softmax_num_keypoints=encoder.keypoints,
+        use_separate_rgb_encoder_per_camera=not encoder.share_weights,
+        down_dims=policy.unet.channels,
+        kernel_size=policy.unet.kernel_size,
+        n_groups=policy.unet.groups,
+        diffusion_step_embed_dim=policy.unet.step_embedding_dim,
+        device="cpu",
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu")
+    model = DiffusionModel(settings).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=config.betas)
+    size = config.batch_size
+    batch = {
+        "observation.state": torch.rand(size, horizons.T_o, 4, device=device),
+        "observation.images": torch.rand(size, horizons.T_o, views, *picture, device=device),
+        "action": torch.rand(size, horizons.T_p, action_dim, device=device) * 2 - 1,
+        "action_is_pad": torch.zeros(size, horizons.T_p, dtype=torch.bool, device=device),
+    }
+    while True:
+        pipe.recv()
+        began = time.perf_counter(), time.process_time()
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss = model.compute_loss(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        ended = time.perf_counter(), time.process_time()
+        pipe.send(tuple((b - a) * 1e3 for a, b in zip(began, ended, strict=True)))

@@ -1,0 +1,1 @@
+"""Teleoperation: input of a person (gamepad or keyboard) to commands."""

@@ -1,0 +1,166 @@
+"""A stream of Joy messages to what the person wants now. Whatever breaks the stream lets go of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp_ros.schema import TeleopConfig
+
+Array = NDArray[np.float64]
+_ODD_STAMPS = 10  # in a row are a wrong clock; fewer are what was under way when an episode put time forward
+
+
+class EpisodeEvent(StrEnum):
+    """What the person says of the episode."""
+
+    START = "start"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    DISCARD = "discard"
+
+
+class TeleopHold(StrEnum):
+    """Why the person asks nothing of the arm; published where else the gate's verdict is."""
+
+    RELEASED = "hold_released"  # the dead-man button is up
+    PRESS_AGAIN = "hold_press_again"  # it is down, but since before something was wrong
+    JOY_STALE = "hold_joy_stale"  # no message, or too old a one
+    JOY_REFUSED = "hold_joy_refused"  # a message that makes no sense
+    OUTSIDE = "hold_outside"  # the arm is measured where it may not begin
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether it is more than a hand that rests."""
+        return self is not TeleopHold.RELEASED
+
+
+@dataclass(frozen=True)
+class TeleopCommand:
+    """What the person asks for, without dead zone and signs: 1 is all that is allowed."""
+
+    direction: Array  # (3,) along x, y, z of the base frame, each in [-1, 1]
+    gripper: float  # [-1, 1], + closes
+
+
+class Joystick:
+    """Axes, buttons and their stamps to a wanted, and to what is said of the episode.
+
+    The dead-man button must be seen to go down while all is well: one that is already down in the first message,
+    after silence, or after a message that was refused, counts only after it was let go. So do the episode's buttons.
+    """
+
+    def __init__(self, config: TeleopConfig) -> None:
+        self._config, self._layout = config, config.layout
+        self._timeout_ns = round(config.joy_timeout_s * 1e9)
+        self.clear()
+
+    def clear(self) -> None:
+        """As before the first message."""
+        self._stamp_ns: int | None = None
+        self._axes: Array = np.zeros(0)
+        self._buttons: dict[str, bool] | None = None  # of the message before; None: nothing follows from it
+        self._changed_ns: dict[str, int] = {}
+        self._armed = False
+        self._refused = self._clock_problem = ""
+        self._odd_stamps = 0  # in a row
+
+    def disarm(self) -> None:
+        """Nothing is asked until the dead-man button is pressed anew."""
+        self._armed = False
+
+    def read(
+        self, stamp_ns: int, axes: Sequence[float], buttons: Sequence[int], now_ns: int
+    ) -> list[EpisodeEvent]:
+        """Take a message that arrives `now_ns`; what it says of the episode. Late ones are ignored."""
+        if not abs(now_ns - stamp_ns) <= self._timeout_ns:
+            self._note_clock(stamp_ns, now_ns)
+            return []
+        stamp_ns = min(stamp_ns, now_ns)  # a clock that is a little ahead must not make it count for longer
+        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+            return []
+        silent = self._stamp_ns is None or stamp_ns - self._stamp_ns > self._timeout_ns
+        self._stamp_ns, self._clock_problem, self._odd_stamps = stamp_ns, "", 0
+        self._refused = self._problem(axes, buttons)
+        if self._refused:
+            self._buttons, self._armed = None, False
+            return []
+        before = None if silent else self._buttons
+        now = {name: bool(buttons[index]) for name, index in self._layout.used_buttons.items()}
+        self._axes, self._buttons = np.asarray(axes, dtype=np.float64), now
+        if before is None or not now["deadman_button"]:
+            self._armed = False
+        elif not before["deadman_button"]:
+            self._armed = True
+        return [] if before is None else self._events(before, now, stamp_ns)
+
+    def command(self, now_ns: int) -> TeleopCommand | TeleopHold:
+        """What is asked for now, or why nothing is."""
+        if self._stamp_ns is None or not now_ns - self._stamp_ns <= self._timeout_ns:
+            return TeleopHold.JOY_STALE
+        if self._buttons is None:
+            return TeleopHold.JOY_REFUSED
+        if not self._armed:
+            return TeleopHold.PRESS_AGAIN if self._buttons["deadman_button"] else TeleopHold.RELEASED
+        layout = self._layout
+        direction = self._without_dead_zone(self._axes[list(layout.axes)]) * np.array(layout.directions)
+        gripper = float(self._buttons["close_button"]) - float(self._buttons["open_button"])
+        if layout.gripper_axis >= 0:
+            gripper += float(self._without_dead_zone(self._axes[layout.gripper_axis]))
+        return TeleopCommand(direction, min(max(gripper, -1.0), 1.0))
+
+    def why(self, pause: TeleopHold) -> str:
+        """What to do about it, for people; it does not change while the cause does not."""
+        if pause is TeleopHold.JOY_STALE:
+            return self._clock_problem or (
+                f"no Joy message within {self._config.joy_timeout_s:g} s: is the joystick's node running, and does "
+                "it repeat itself (autorepeat_rate of joy_node)?"
+            )
+        if pause is TeleopHold.JOY_REFUSED:
+            return self._refused
+        return "let go of the dead-man button and press it again" if pause is TeleopHold.PRESS_AGAIN else ""
+
+    def _without_dead_zone(self, values: Array) -> Array:
+        """[-1, 1] -> [-1, 1]: 0 inside the dead zone, and from there on without a step."""
+        size = np.clip(np.abs(values), 0.0, 1.0)
+        dead = self._config.dead_zone
+        return np.sign(values) * np.maximum(size - dead, 0.0) / (1.0 - dead)
+
+    def _events(self, before: dict[str, bool], now: dict[str, bool], stamp_ns: int) -> list[EpisodeEvent]:
+        """Buttons of the episode that went down, without those that bounce."""
+        events = []
+        for event in EpisodeEvent:
+            name = f"{event.value}_button"
+            if now[name] == before[name]:
+                continue
+            changed_ns = self._changed_ns.get(name)
+            self._changed_ns[name] = stamp_ns
+            bounces = changed_ns is not None and stamp_ns - changed_ns < self._config.debounce_s * 1e9
+            if now[name] and not bounces:
+                events.append(event)
+        return events
+
+    def _problem(self, axes: Sequence[float], buttons: Sequence[int]) -> str:
+        """Why a message is refused; empty when it is not."""
+        layout = self._layout
+        if len(axes) < layout.n_axes or len(buttons) < layout.n_buttons:
+            return (
+                f"joy has {len(axes)} axes and {len(buttons)} buttons, layout needs {layout.n_axes} and "
+                f"{layout.n_buttons}: another gamepad? Set layout to what it has"
+            )
+        if not np.isfinite(axes).all():
+            return f"axis {int(np.argmin(np.isfinite(axes)))} of joy is not a finite number: check its driver"
+        return ""
+
+    def _note_clock(self, stamp_ns: int, now_ns: int) -> None:
+        self._odd_stamps += 1
+        if self._odd_stamps == _ODD_STAMPS:  # once: its numbers would change with every message
+            side = "after" if stamp_ns > now_ns else "before"
+            self._clock_problem = (
+                f"joy is stamped {abs(stamp_ns - now_ns) / 1e9:.3g} s {side} this node's time: give use_sim_time "
+                "to both nodes or to none, or set the clocks of both machines"
+            )

@@ -1,0 +1,184 @@
+"""Bags that were not closed, or were cut: every whole chunk is kept, the index is made anew.
+
+The repaired file takes the damaged one's place only when it is complete on the disk. A file of which bytes
+could not be read stays beside it as `*.damaged`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mcap.records import Attachment, Channel, Chunk, McapRecord, Message, Metadata, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
+
+from dp_ros.data.bags.reader import METADATA_RECORD, BagError, BagReader, read_metadata, storage_files
+from dp_ros.data.bags.writer import BagWriter, Definition, write_metadata
+
+DAMAGED = ".damaged"
+_LARGEST_RECORD = 1 << 30  # a length beyond this is damage, not data
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair found."""
+
+    messages: int  # kept
+    chunks_lost: int  # whole in length, but with wrong contents
+    bytes_lost: int  # behind the last record that could be read
+    was_whole: bool  # nothing had to be done
+
+    def __str__(self) -> str:
+        if self.was_whole:
+            return f"was whole, {self.messages} messages"
+        lost = f", lost {self.chunks_lost} chunks and {self.bytes_lost} bytes at the end"
+        return f"repaired, {self.messages} messages kept{lost if self.chunks_lost or self.bytes_lost else ''}"
+
+
+def repair(bag: str | Path) -> Repair:
+    """Make a bag folder of ours, or a lone .mcap file's folder, readable again; BagError says why it cannot be."""
+    path = Path(bag)
+    if not path.is_dir():
+        what = "is a file: give the folder it is in" if path.is_file() else "does not exist"
+        raise BagError(f"{path}: {what}")
+    files = storage_files(path)
+    if not files:
+        raise BagError(f"{path}: holds no .mcap file, so there is nothing to repair")
+    if any(file.suffix != ".mcap" for file in files):
+        raise BagError(f"{path}: is an sqlite3 bag; try `ros2 bag reindex {path}`")
+    whole = _messages_if_whole(path)
+    if whole is not None:
+        return Repair(whole, 0, 0, was_whole=True)
+    if len(files) > 1:
+        raise BagError(
+            f"{path}: has {len(files)} files, of which one is damaged; try `ros2 bag reindex {path}`"
+        )
+    return _rewrite(path, files[0])
+
+
+def _messages_if_whole(path: Path) -> int | None:
+    """How many messages a bag has of which every one can be read; None for any other."""
+    try:
+        with BagReader(path) as bag:
+            read = sum(1 for _ in bag.messages(bag.info.topics))
+            return read if read == bag.info.messages else None
+    except BagError:
+        return None
+
+
+def _rewrite(path: Path, file: Path) -> Repair:
+    staging = path / ".repairing" / path.name
+    shutil.rmtree(staging.parent, ignore_errors=True)
+    scan = _Scan(file)
+    try:
+        writer: BagWriter | None = None
+        custom: dict[str, str] = {}
+        topics: dict[int, str] = {}
+        schemas: dict[int, Schema] = {}
+        others: list[Metadata] = []
+        for record in scan.records():
+            if isinstance(record, Metadata) and record.name == METADATA_RECORD:
+                custom |= record.metadata
+            elif isinstance(record, Metadata) and record.name != "rosbag2":
+                others.append(record)
+            elif isinstance(record, Schema):
+                schemas[record.id] = record
+            elif isinstance(record, Attachment) or (
+                isinstance(record, Channel)
+                and (record.schema_id not in schemas or record.message_encoding != "cdr")
+            ):
+                raise BagError(
+                    f"{path}: {file.name} holds more than ROS messages, and a repair here would lose it; try "
+                    f"`mcap recover {file}`"
+                )
+            elif isinstance(record, Channel) and record.id not in topics:
+                topics[record.id] = record.topic
+                writer = writer or BagWriter(staging, custom)
+                if record.topic not in writer.topics:
+                    schema = schemas[record.schema_id]
+                    digest = record.metadata.get("topic_type_hash", "")
+                    definition = Definition(schema.data, digest, schema.encoding)
+                    writer.add_topic(record.topic, schema.name, _qos(record), definition)
+            elif isinstance(record, Message) and writer is not None and record.channel_id in topics:
+                writer.write(
+                    topics[record.channel_id], bytes(record.data), record.log_time, record.publish_time
+                )
+        if writer is None or not writer.messages:
+            raise BagError(f"{path}: {file.name} holds not one whole chunk of messages; nothing can be saved")
+        custom.setdefault("outcome", "unknown")
+        writer.close({**custom, **_known_custom(path), "repaired": str(scan)})
+        kept = writer.messages
+        information = read_metadata(staging)
+        information["relative_file_paths"] = [file.name]
+        information["files"][0]["path"] = file.name
+        if scan.chunks_lost or scan.bytes_lost or others:
+            os.replace(file, file.with_name(file.name + DAMAGED))
+        os.replace(next(iter(storage_files(staging))), file)
+        write_metadata(path, information)
+    except OSError as error:
+        raise BagError(
+            f"{path}: cannot be repaired ({error.strerror or error}); it is left as it was"
+        ) from None
+    finally:
+        shutil.rmtree(staging.parent, ignore_errors=True)
+    return Repair(kept, scan.chunks_lost, scan.bytes_lost, was_whole=False)
+
+
+class _Scan:
+    """The records of a damaged file, as far as they can be read."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.chunks_lost = self.bytes_lost = 0
+
+    def __str__(self) -> str:
+        return f"{self.chunks_lost} chunks and {self.bytes_lost} bytes lost"
+
+    def records(self) -> Iterator[McapRecord]:
+        size = self._file.stat().st_size
+        good = 0
+        with self._file.open("rb") as stream:
+            source = StreamReader(stream, emit_chunks=True, record_size_limit=min(size, _LARGEST_RECORD))
+            reading = iter(source.records)
+            while True:
+                try:
+                    record = next(reading, None)
+                except Exception:  # damaged bytes raise many kinds: short reads, lengths, text that is none
+                    self.bytes_lost = size - good
+                    return
+                if record is None:
+                    return
+                good = stream.tell()
+                if isinstance(record, Chunk):
+                    yield from self._inside(record)
+                else:
+                    yield record
+
+    def _inside(self, chunk: Chunk) -> list[McapRecord]:
+        try:
+            return breakup_chunk(chunk, validate_crc=True)
+        except Exception:  # zstandard and lz4 have errors of their own
+            self.chunks_lost += 1
+            return []
+
+
+def _qos(channel: Channel) -> list[dict[str, Any]]:
+    try:
+        profiles = yaml.safe_load(channel.metadata.get("offered_qos_profiles", "") or "[]")
+    except yaml.YAMLError:
+        return []
+    return profiles if isinstance(profiles, list) else []
+
+
+def _known_custom(path: Path) -> dict[str, str]:
+    """What metadata.yaml says, where it can still be read: it may have been labelled since."""
+    try:
+        custom = read_metadata(path).get("custom_data") or {}
+    except BagError:
+        return {}
+    return {str(key): str(value) for key, value in custom.items()}

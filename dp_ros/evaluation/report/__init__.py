@@ -1,0 +1,1 @@
+"""HTML report of evaluations: page, plots, videos, and the JSON behind them."""

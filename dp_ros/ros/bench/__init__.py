@@ -1,0 +1,1 @@
+"""Benchmarks that need ROS: recording and transport."""

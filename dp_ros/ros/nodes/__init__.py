@@ -1,0 +1,1 @@
+"""Executables: one lifecycle node or terminal program per file. Behaviour lives in `dp_ros.control`."""

@@ -1,0 +1,284 @@
+"""The policy as a node: callbacks store, the controller decides, one worker infers. Wiring only."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float64, String
+from visualization_msgs.msg import MarkerArray
+
+from dp_ros.control.controller import Controller, PolicyDecision
+from dp_ros.control.planner import PlanWorker
+from dp_ros.control.safety import Command, Verdict
+from dp_ros.inference.torch_engine import TorchEngine
+from dp_ros.policy.checkpoint_config import policy_config
+from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages.commands import command_to_messages
+from dp_ros.ros.messages.markers import chunk_to_path, plan_markers
+from dp_ros.ros.node import qos
+from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
+from dp_ros.ros.node.managed_node import ManagedNode
+from dp_ros.ros.node.node_main import reported, run_process
+from dp_ros.ros.node.parameters import read_config
+from dp_ros.schema import ConfigError, RuntimeConfig
+from dp_ros.streams import FrameAssembler, ImageSizeError, Selection, to_frame
+
+
+class PolicyNode(ManagedNode):
+    """Cameras, `ee_pose` and `gripper/state` in; `command/ee_pose` and `command/gripper` out."""
+
+    def __init__(self) -> None:
+        super().__init__("policy_node")
+        described = ParameterDescriptor(description="folder of the checkpoint to serve", read_only=True)
+        self._checkpoint = str(self.declare_parameter("checkpoint", "", described).value)
+        self._runtime = read_config(self, RuntimeConfig)
+        self._worker: PlanWorker | None = None
+        self._active = False
+
+    # ---- lifecycle -------------------------------------------------------------------------------------
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if not self._checkpoint:
+            raise ConfigError("parameter checkpoint is empty: give the folder of a checkpoint")
+        self._policy = policy_config(self._checkpoint)
+        self._plan_arrived = self.add_guard_condition(self._on_plan)
+        self._worker = PlanWorker(
+            lambda: TorchEngine(self._checkpoint, self._runtime), self._plan_arrived.trigger
+        )
+        self._controller = Controller(self._policy, self._runtime, self._worker)
+        self._lockstep = self._runtime.mode == "lockstep"
+        max_age_ns = 0 if self._lockstep else round(self._runtime.gate.max_obs_age_s * 1e9)
+        self._streams = FrameAssembler(self._policy.encoder.cameras, max_age_ns)
+        self._create_interface()
+        self._frame_id = ""
+        self._bad_images: dict[str, str] = {}
+        self._decided_ns = -1
+        self._answer: Command | None = None
+        self._verdict: Verdict | None = None
+        self._detail = ""
+        self._plans_s: deque[float] = deque(maxlen=500)
+        self.get_logger().info(
+            f"{self._checkpoint}: {self._policy.network}, cameras {', '.join(self._policy.encoder.cameras)}, "
+            f"{self._runtime.mode}"
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._controller.reset()
+        self._streams.clear()
+        self._decided_ns, self._answer, self._verdict, self._active = -1, None, None, True
+        if not self._lockstep:
+            self._timer = self.create_timer(self._policy.dt_s, self._tick_realtime, clock=self.get_clock())
+        return super().on_activate(state)
+
+    def stop(self) -> None:
+        """No more commands but one: stay where you were last told to be."""
+        if not self._active:
+            return
+        self._active = False
+        if not self._lockstep:
+            self.destroy_timer(self._timer)
+        hold = self._controller.hold(self.get_clock().now().nanoseconds)
+        if hold is not None and not self._lockstep:  # in lockstep nothing moves without an answer
+            self._publish_command(hold)
+            self.wait_until_acked(self._pose_publisher, self._gripper_publisher)
+
+    def release(self) -> None:
+        if self._worker is not None:
+            self._worker.close(timeout_s=2.0)  # launch loses patience after 5 s
+            self._worker = None
+        super().release()
+
+    def _create_interface(self) -> None:
+        observation = qos.observations(self._runtime.mode)
+        suffix, kind = (
+            ("", Image) if self._runtime.image_transport == "raw" else ("/compressed", CompressedImage)
+        )
+        subscribe, publish = self.add_subscription, self.add_publisher
+        for camera in self._policy.encoder.cameras:
+            subscribe(kind, f"camera/{camera}/image_raw{suffix}", self._image_callback(camera), observation)
+        subscribe(PoseStamped, "ee_pose", self._on_pose, observation)
+        subscribe(JointState, "gripper/state", self._on_gripper, observation)
+        self._pose_publisher = publish(PoseStamped, "command/ee_pose", qos.RELIABLE)
+        self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
+        self._verdict_publisher = publish(String, "policy/verdict", qos.RELIABLE)
+        self._duration_publisher = publish(Float64, "policy/plan_duration", qos.RELIABLE_DEEP)
+        self._ages_publisher = publish(JointState, "policy/ages", qos.RELIABLE)
+        self._path_publisher = publish(Path, "policy/path", 10)
+        self._marker_publisher = publish(MarkerArray, "policy/markers", 10)
+        self._view_publisher = publish(Image, "policy/image", 10)
+        self.add_diagnostics(self._status)
+
+    # ---- what arrives ----------------------------------------------------------------------------------
+
+    def _image_callback(self, camera: str) -> Callable[[Any], None]:
+        encoder = self._policy.encoder
+
+        def store(msg: Any) -> None:
+            if not self._active:
+                return
+            try:
+                pixels = conversions.to_picture(msg, camera, encoder.height_px, encoder.width_px)
+            except (conversions.ConversionError, ImageSizeError) as error:
+                self._refuse_image(camera, str(error))
+                return
+            self._bad_images.pop(camera, None)
+            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+            self._streams.images[camera].put(stamp_ns, pixels)
+            if (
+                self._answer is not None
+                and self._answer.stamp_ns == stamp_ns
+                and camera == encoder.cameras[-1]
+            ):
+                self._publish_command(self._answer)  # the bridge asks again: it did not get the answer
+            else:
+                self._tick_lockstep(stamp_ns)
+
+        return store
+
+    def _refuse_image(self, camera: str, why: str) -> None:
+        if self._verdict is None:  # nothing has moved yet: a wrong set-up must not start at all
+            self.fatal = why
+        if camera not in self._bad_images:
+            self.get_logger().error(why)
+        self._bad_images[camera] = why
+
+    def _on_pose(self, msg: PoseStamped) -> None:
+        if self._active:
+            self._frame_id = msg.header.frame_id
+            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+            self._streams.ee_position_m.put(stamp_ns, conversions.pose_to_position(msg))
+            self._tick_lockstep(stamp_ns)
+
+    def _on_gripper(self, msg: JointState) -> None:
+        if not self._active:
+            return
+        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        try:
+            self._streams.gripper.put(stamp_ns, conversions.joint_state_to_position(msg))
+        except conversions.ConversionError as error:
+            self.get_logger().error(f"gripper/state: {error}", throttle_duration_sec=1.0)
+            return
+        self._tick_lockstep(stamp_ns)
+
+    # ---- what is decided -------------------------------------------------------------------------------
+
+    def _tick_lockstep(self, stamp_ns: int) -> None:
+        """Answer the observation stamped `stamp_ns` once all of it is there."""
+        if not self._lockstep or stamp_ns == self._decided_ns:
+            return
+        selection = self._streams.select(stamp_ns)
+        if selection is not None and self._observe(selection):
+            self._decided_ns = stamp_ns
+            self._decide(stamp_ns)
+
+    def _tick_realtime(self) -> None:
+        if not self._active:
+            return
+        now_ns = self.get_clock().now().nanoseconds
+        self._streams.refuse_future(now_ns)
+        selection = self._streams.select(now_ns)
+        if selection is not None:
+            self._observe(selection)
+        self._decide(now_ns)
+
+    def _observe(self, selection: Selection) -> bool:
+        refused_before = self._controller.refused
+        is_taken = self._controller.observe(to_frame(selection))
+        if is_taken:
+            self._ages_publisher.publish(
+                conversions.selection_to_ages(selection, tuple(self._streams.streams()))
+            )
+        if self._controller.refused and not refused_before:
+            self.get_logger().error(self._controller.refused)
+        return is_taken
+
+    def _on_plan(self) -> None:
+        if self._active and self._lockstep:
+            self._decide(self._decided_ns)
+
+    def _decide(self, now_ns: int) -> None:
+        decision = self._controller.tick(now_ns)
+        if decision is None:
+            return
+        self._publish_command(decision.command)
+        self._verdict_publisher.publish(String(data=decision.verdict.value))
+        if decision.verdict is not self._verdict:
+            self._log_verdict(decision)
+        self._verdict, self._detail = decision.verdict, decision.detail
+        if decision.plan_s is not None:
+            self._plans_s.append(decision.plan_s)
+            self._duration_publisher.publish(Float64(data=decision.plan_s))
+            self._draw(decision)
+
+    def _publish_command(self, command: Command) -> None:
+        self._answer = command if self._lockstep else None
+        pose, gripper = command_to_messages(command, self._frame_id)
+        self._pose_publisher.publish(pose)
+        self._gripper_publisher.publish(gripper)
+
+    def _draw(self, decision: PolicyDecision) -> None:
+        if decision.chunk is not None and np.isfinite(decision.chunk.actions).all():
+            if self._path_publisher.get_subscription_count():
+                self._path_publisher.publish(chunk_to_path(decision.chunk, self._frame_id))
+            if self._marker_publisher.get_subscription_count():
+                markers = plan_markers(decision.chunk, decision.command, decision.verdict, self._frame_id)
+                self._marker_publisher.publish(markers)
+        if self._view_publisher.get_subscription_count():
+            newest = [stream.at(decision.command.stamp_ns) for stream in self._streams.images.values()]
+            pictures = [sample.value for sample in newest if sample is not None]
+            if pictures:
+                view = conversions.rgb_to_image(
+                    np.hstack(pictures), decision.command.stamp_ns, self._frame_id
+                )
+                self._view_publisher.publish(view)
+
+    def _log_verdict(self, decision: PolicyDecision) -> None:
+        why = decision.detail
+        if decision.verdict is Verdict.HOLD_STALE:
+            why = "; ".join([why, *self._streams.missing(decision.command.stamp_ns)])
+        text = f"{decision.verdict.value}{': ' + why if why else ''}"
+        if decision.verdict.holds:
+            self.get_logger().warning(text)
+        elif self._verdict is not None and self._verdict.holds:
+            self.get_logger().info(f"moving again: {text}")
+
+    def _status(self) -> tuple[bytes, str, dict[str, str]]:
+        plans_ms = np.array(self._plans_s or [0.0]) * 1e3
+        values = {
+            "checkpoint": self._checkpoint,
+            "mode": self._runtime.mode,
+            "verdict": self._verdict.value if self._verdict else "none",
+            "plan_ms_p50": f"{np.percentile(plans_ms, 50):.1f}",
+            "plan_ms_p99": f"{np.percentile(plans_ms, 99):.1f}",
+        }
+        if self._bad_images:
+            return ERROR, "; ".join(self._bad_images.values()), values
+        if not self._active:
+            return OK, "inactive", values
+        if self._verdict is None:
+            now_ns = self.get_clock().now().nanoseconds
+            waiting = self._streams.missing(now_ns) if not self._lockstep else []
+            why = self._controller.refused or "waiting for the first observation: " + "; ".join(waiting)
+            return WARN, why, values
+        if self._verdict.holds:
+            return WARN, f"{self._verdict.value}: {self._detail}", values
+        return OK, self._verdict.value, values
+
+
+def main() -> None:
+    run_process(PolicyNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""The recorder: one bag per episode, begun and ended by service or by topic. Messages are never decoded.
+
+`record/start`, `record/success`, `record/failure`, `record/discard` (std_srvs/Trigger), or the same words on the
+topic `record/command`; each end is reported on `record/status`. A discarded episode keeps its bag, labelled so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import Int64, String
+from std_srvs.srv import Trigger
+
+from dp_ros.data.bags.reader import BagError
+from dp_ros.data.bags.recording import Recording
+from dp_ros.ros.bags.episode import json_object
+from dp_ros.ros.bags.recorder_topics import Sources, required_topics, wanted_topics
+from dp_ros.ros.node import qos
+from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
+from dp_ros.ros.node.managed_node import ManagedNode
+from dp_ros.ros.node.node_main import reported, run_process
+from dp_ros.ros.node.parameters import read_config
+from dp_ros.schema import RecorderConfig
+
+_ENDS = {"success": "success", "failure": "failure", "discard": "discarded"}
+_DISCOVER_S = 0.25
+_SAME_CLOCK_NS = 1_000_000_000
+_LATCHED = 50  # kept of a topic, however many publish it
+_SILENT_S = 1.0  # a topic that pauses for longer is not there
+_SLOW_DISK_S = 1.0  # a backlog that a power failure would cost
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """An episode that is over, of which messages may still be under way."""
+
+    outcome: str
+    said_ns: int  # what was sent later is not part of it
+    until_s: float
+    facts: dict[str, str]
+
+
+class RecorderNode(ManagedNode):
+    """Lifecycle node around one `Recording` at a time."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder_node")
+        self._config = read_config(self, RecorderConfig)
+        self._recording: Recording | None = None
+        self._active = False
+        self._sources: Sources | None = None
+
+    # ---- lifecycle -------------------------------------------------------------------------------------
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._folder = Path(self._config.folder).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._sources = Sources(self, wanted_topics(self._config), self._on_message)
+        self._latched: dict[str, dict[bytes, int]] = {}  # topic -> what still holds, and when it was sent
+        self._heard_s: dict[str, float] = {}  # topic -> when its last message came
+        self._known: dict[str, str] = {}  # what is said of the episode: task, seed
+        self._problem = ""
+        self._note = self._config.note
+        self._ending: _Ending | None = None
+        for word in ("start", *_ENDS):
+            self.add_service(Trigger, f"record/{word}", self._service(word))
+        self.add_subscription(String, "record/command", self._on_word, qos.RELIABLE)
+        self.add_subscription(String, "record/note", self._on_note, qos.RELIABLE)
+        self._status_publisher = self.add_publisher(String, "record/status", qos.LATCHED)
+        self.add_diagnostics(self._status)
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = True
+        self._discover()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulation may not tell the time
+        self._timer = self.create_timer(_DISCOVER_S, self._on_timer, clock=steady)
+        self._ending_timer = self.create_timer(0.02, self._end_when_settled, clock=steady)
+        self._say("idle")
+        return super().on_activate(state)
+
+    def stop(self) -> None:
+        if not self._active:
+            return
+        if self._recording is not None and self._sources is not None:
+            self._sources.drain()
+        self._finish("unknown")
+        self._active = False
+        self.destroy_timer(self._timer)
+        self.destroy_timer(self._ending_timer)
+
+    def release(self) -> None:
+        if self._sources is not None:
+            self._sources.close()
+            self._sources = None
+        super().release()
+
+    # ---- what is asked ---------------------------------------------------------------------------------
+
+    def _service(self, word: str) -> Callable[[Any, Any], Any]:
+        def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            response.success, response.message = self._obey(word)
+            return response
+
+        return answer
+
+    def _on_word(self, msg: String, info: Mapping[str, int]) -> None:
+        if msg.data != "start" and msg.data not in _ENDS:
+            self.get_logger().error(
+                f"record/command '{msg.data[:40]}': is none of start, {', '.join(_ENDS)}; ignored"
+            )
+            return
+        sent_ns, received_ns = info["source_timestamp"], info["received_timestamp"]
+        done, why = self._obey(msg.data, _by_our_clock(sent_ns, received_ns))
+        if not done:
+            self.get_logger().error(f"record/command {msg.data}: {why}")
+
+    def _on_note(self, msg: String) -> None:
+        self._note = msg.data
+
+    def _obey(self, word: str, said_ns: int | None = None) -> tuple[bool, str]:
+        """Do what one word asks, said now or then; whether it could be done, and the bag or the reason."""
+        if not self._active:
+            return False, "recorder_node is not active"
+        if word == "start":
+            return self._start()
+        if self._recording is None or self._ending is not None:
+            return False, "no episode is being recorded"
+        self._end(_ENDS[word], said_ns or time.time_ns())
+        return True, str(self._recording.path)
+
+    def _start(self) -> tuple[bool, str]:
+        if self._ending is not None:
+            self._finish("unknown")
+        if self._recording is not None:
+            return False, f"{self._recording.path} is still being recorded: end it first"
+        self._discover()
+        assert self._sources is not None
+        missing = self._sources.missing(required_topics(self._config))
+        if missing:
+            return False, f"nobody publishes {', '.join(missing)}: start the robot and its cameras first"
+        if silent := self._silent():
+            return (
+                False,
+                f"nothing arrives on {', '.join(silent)}: its publisher is there, its messages are not (yet)",
+            )
+        path = self._folder / f"{self._config.prefix}_{_next_index(self._folder, self._config.prefix):05}"
+        try:
+            self._recording = Recording(path, self._config, self._facts())
+        except BagError as error:
+            self._problem = str(error)
+            return False, self._problem
+        self._problem = ""
+        self._sources.lost.clear()
+        self._began_ns = now_ns = time.time_ns()
+        for source in self._sources.found.values():
+            self._recording.add_topic(source.topic, source.type_name, source.qos)
+            for data, sent_ns in self._latched.get(source.topic, {}).items():  # said before, and still true
+                self._recording.put(source.topic, data, now_ns, sent_ns)
+        self.get_logger().info(f"recording {path}")
+        self._say("recording", bag=str(path))
+        return True, str(path)
+
+    def _silent(self) -> list[str]:
+        """Required topics of a robot in real time that sent nothing just now: connecting takes a moment."""
+        if self._config.mode == "lockstep":  # there nothing is said before an episode begins
+            return []
+        names = map(self.resolve_topic_name, required_topics(self._config))
+        now_s = time.monotonic()
+        return [name for name in names if now_s - self._heard_s.get(name, -1e9) > _SILENT_S]
+
+    def _end(self, outcome: str, said_ns: int) -> None:
+        """Messages sent until then may still be under way; what is said of the episode is what was known then."""
+        until_s = time.monotonic() + self._config.settle_s
+        self._ending = self._ending or _Ending(outcome, said_ns, until_s, self._facts())
+
+    def _end_when_settled(self) -> None:
+        if self._ending is not None and time.monotonic() >= self._ending.until_s:
+            self._finish("unknown")
+
+    def _finish(self, outcome: str) -> None:
+        """End the bag as was asked; with `outcome` where nobody did."""
+        recording, ending = self._recording, self._ending
+        self._recording, self._ending = None, None
+        if recording is None or self._sources is None:
+            return
+        outcome, facts = (ending.outcome, ending.facts) if ending else (outcome, self._facts())
+        lost = dict(self._sources.lost)
+        try:
+            recording.close({**facts, "outcome": outcome, "lost": json.dumps(lost)})
+            self._problem = recording.problem
+        except BagError as error:
+            self._problem = str(error)
+        dropped = sum(recording.dropped.values()) + sum(lost.values())
+        text = f"{recording.path}: {outcome}, {recording.written} messages"
+        if dropped or self._problem:
+            self.get_logger().error(
+                f"{text}, {dropped} lost; {self._problem or 'this machine or its disk is too slow'}"
+            )
+        else:
+            self.get_logger().info(text)
+        self._note = self._config.note
+        self._say(
+            "idle",
+            bag=str(recording.path),
+            outcome=outcome,
+            messages=recording.written,
+            dropped=dict(recording.dropped),
+            lost=lost,
+            problem=self._problem,
+        )
+
+    def _facts(self) -> dict[str, str]:
+        """What the bag should say beside its messages."""
+        config = self._config
+        facts = {"task": config.task, **self._known, "operator": config.operator, "note": self._note}
+        facts |= {"mode": config.mode, "collect": config.collect}
+        return {key: value for key, value in facts.items() if value}
+
+    # ---- what arrives ----------------------------------------------------------------------------------
+
+    def _on_message(self, topic: str, data: bytes, received_ns: int, sent_ns: int) -> None:
+        self._heard_s[topic] = time.monotonic()
+        if self._sources is not None and self._sources.found[topic].is_latched:
+            self._keep_latched(topic, data, sent_ns)
+            if self._recording is not None:  # said before the episode, and still true
+                received_ns = max(received_ns, self._began_ns)
+        if self._recording is None or not self._belongs(received_ns, sent_ns):
+            return
+        self._recording.put(topic, data, received_ns, sent_ns)
+        if self._config.stop_with_episode and topic == self.resolve_topic_name("episode/result"):
+            result = json_object(deserialize_message(data, String).data)
+            if isinstance(result.get("success"), bool):
+                self._end("success" if result["success"] else "failure", _by_our_clock(sent_ns, received_ns))
+
+    def _keep_latched(self, topic: str, data: bytes, sent_ns: int) -> None:
+        """For the bags to come: of an episode topic the newest, of others (/tf_static) what several may have said."""
+        name = topic.removeprefix(self.resolve_topic_name("episode/task").removesuffix("task"))
+        for known, kind in (("task", String), ("seed", Int64)):
+            if name == known:
+                self._known[name] = str(deserialize_message(data, kind).data)
+        if name in ("success", "result"):  # of the episode before
+            return
+        kept = self._latched.setdefault(topic, {})
+        if name != topic:
+            kept.clear()
+        kept.pop(data, None)
+        kept[data] = sent_ns
+        while len(kept) > _LATCHED:
+            kept.pop(next(iter(kept)))
+
+    def _belongs(self, received_ns: int, sent_ns: int) -> bool:
+        """Whether a message is part of the episode, and not of the time before it or after it."""
+        sent_ns = _by_our_clock(sent_ns, received_ns)
+        return received_ns >= self._began_ns and (self._ending is None or sent_ns <= self._ending.said_ns)
+
+    def _discover(self) -> None:
+        assert self._sources is not None
+        for source in self._sources.discover():
+            if self._recording is not None:
+                self._recording.add_topic(source.topic, source.type_name, source.qos)
+
+    def _on_timer(self) -> None:
+        self._discover()
+        if self._recording is not None and self._recording.problem:
+            self._finish("unknown")
+
+    # ---- what is said ----------------------------------------------------------------------------------
+
+    def _say(self, state: str, **facts: Any) -> None:
+        self._status_publisher.publish(String(data=json.dumps({"state": state, **facts})))
+
+    def _status(self) -> tuple[bytes, str, dict[str, str]]:
+        recording, sources = self._recording, self._sources
+        values = {
+            "bag": str(recording.path) if recording else "",
+            "messages": str(recording.written if recording else 0),
+            "dropped": str(sum(recording.dropped.values()) if recording else 0),
+            "lost": str(sum(sources.lost.values()) if sources else 0),
+            "backlog_s": f"{recording.backlog_s if recording else 0.0:.2f}",
+        }
+        if self._problem:
+            return ERROR, self._problem, values
+        if sources and sources.refused:
+            return ERROR, "; ".join(f"{topic}: {why}" for topic, why in sources.refused.items()), values
+        if recording and (recording.dropped or sum(sources.lost.values() if sources else ())):
+            return ERROR, f"messages are lost: {dict(recording.dropped)} dropped", values
+        if recording and recording.backlog_s > _SLOW_DISK_S:
+            return WARN, f"the disk is {recording.backlog_s:.1f} s behind", values
+        missing = sources.missing(required_topics(self._config)) if sources and self._active else []
+        if missing:
+            return WARN, f"nobody publishes {', '.join(missing)}", values
+        return OK, "recording" if recording else "idle", values
+
+
+def _by_our_clock(sent_ns: int, received_ns: int) -> int:
+    """When a message was sent; the sender's clock may be another machine's."""
+    return sent_ns if abs(received_ns - sent_ns) < _SAME_CLOCK_NS else received_ns
+
+
+def _next_index(folder: Path, prefix: str) -> int:
+    """One after the highest number in use, whatever was deleted between."""
+    pattern = re.compile(rf"{re.escape(prefix)}_(\d+)")
+    used = [int(match[1]) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
+    return max(used, default=-1) + 1
+
+
+def main() -> None:
+    run_process(RecorderNode)
+
+
+if __name__ == "__main__":
+    main()

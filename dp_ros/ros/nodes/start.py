@@ -1,0 +1,33 @@
+"""The executables: Ctrl-C is quiet from the first moment on, also during the slow imports."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+
+
+def _start(module: str) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):  # until the node takes over there is nothing to clean up
+        signal.signal(signum, lambda *_: os._exit(0))
+    importlib.import_module(module).main()
+
+
+def policy_node() -> None:
+    _start("dp_ros.ros.nodes.policy_node")
+
+
+def metaworld_bridge() -> None:
+    _start("dp_ros.ros.nodes.metaworld_bridge")
+
+
+def recorder_node() -> None:
+    _start("dp_ros.ros.nodes.recorder_node")
+
+
+def teleop_node() -> None:
+    _start("dp_ros.ros.nodes.teleop_node")
+
+
+def teleop_keyboard() -> None:
+    _start("dp_ros.ros.nodes.teleop_keyboard")

@@ -1,0 +1,149 @@
+"""A person drives the arm: Joy in, commands out, on the same topics as a policy's. Wiring only."""
+
+from __future__ import annotations
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import String
+
+from dp_ros.control.safety import Command
+from dp_ros.control.teleop.teleoperation import TeleopDecision, Teleoperation
+from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages.commands import command_to_messages
+from dp_ros.ros.node import qos
+from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
+from dp_ros.ros.node.managed_node import ManagedNode
+from dp_ros.ros.node.node_main import reported, run_process
+from dp_ros.ros.node.parameters import read_config
+from dp_ros.schema import TeleopConfig
+
+OTHER_COMMANDER = "hold_other_commander"  # the verdict while somebody else may command the arm
+
+
+class TeleopNode(ManagedNode):
+    """`joy` and `ee_pose` in; `command/ee_pose`, `command/gripper` and `record/command` out."""
+
+    def __init__(self) -> None:
+        super().__init__("teleop_node")
+        self._teleop = Teleoperation(read_config(self, TeleopConfig))
+        self._active = False
+
+    # ---- lifecycle -------------------------------------------------------------------------------------
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        publish = self.add_publisher
+        self._pose_publisher = publish(PoseStamped, "command/ee_pose", qos.RELIABLE)
+        self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
+        self._verdict_publisher = publish(String, "teleop/verdict", qos.RELIABLE)
+        self._event_publisher = publish(String, "record/command", qos.RELIABLE)
+        self.add_subscription(Joy, "joy", self._on_joy, qos.RELIABLE)
+        self.add_subscription(PoseStamped, "ee_pose", self._on_pose, qos.observations("realtime"))
+        self.add_diagnostics(self._status)
+        self._frame_id = self._rival = self._said = ""
+        self._decision: TeleopDecision | None = None
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._teleop.reset()
+        self._decision, self._rival, self._said, self._active = None, "", "", True
+        self._timer = self.create_timer(self._teleop.config.dt_s, self._tick, clock=self.get_clock())
+        return super().on_activate(state)
+
+    def stop(self) -> None:
+        """No more commands but one: stay where you were last told to be."""
+        if not self._active:
+            return
+        self._active = False
+        self.destroy_timer(self._timer)
+        hold = self._teleop.hold(self._now_ns())
+        if hold is not None and not self._find_rival():
+            self._publish_command(hold)
+            self.wait_until_acked(self._pose_publisher, self._gripper_publisher)
+
+    # ---- what arrives ----------------------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _on_joy(self, msg: Joy) -> None:
+        if not self._active:
+            return
+        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        for event in self._teleop.joy(stamp_ns, msg.axes, msg.buttons, self._now_ns()):
+            self.get_logger().info(f"episode: {event.value}")
+            self._event_publisher.publish(String(data=event.value))
+
+    def _on_pose(self, msg: PoseStamped) -> None:
+        if self._active:
+            self._frame_id = msg.header.frame_id
+            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+            self._teleop.observe(stamp_ns, conversions.pose_to_position(msg), self._now_ns())
+
+    # ---- what is decided -------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if not self._active:
+            return
+        self._rival = self._find_rival()
+        if self._rival:
+            self._teleop.forget()  # the arm goes where the other one sends it
+        self._decision = self._teleop.tick(self._now_ns())
+        if self._decision.command is not None:
+            self._publish_command(self._decision.command)
+        self._log(self._decision)
+        verdict = OTHER_COMMANDER if self._rival else self._decision.verdict.value
+        self._verdict_publisher.publish(String(data=verdict))
+
+    def _find_rival(self) -> str:
+        """Who else can command the arm; a person and a policy must not both. Empty when nobody."""
+        for publisher in (self._pose_publisher, self._gripper_publisher):
+            topic = publisher.topic_name  # with its remapping, which the graph's own functions do not know
+            if self.count_publishers(topic) > 1:
+                names = [info.node_name for info in self.get_publishers_info_by_topic(topic)]
+                if self.get_name() in names:
+                    names.remove(self.get_name())
+                return (
+                    f"{', '.join(sorted(set(names))) or 'another node'} publishes {topic} too: end it, or clean it up, "
+                    "before a person drives"
+                )
+        return ""
+
+    def _publish_command(self, command: Command) -> None:
+        pose, gripper = command_to_messages(command, self._frame_id)
+        self._pose_publisher.publish(pose)
+        self._gripper_publisher.publish(gripper)
+
+    def _log(self, decision: TeleopDecision) -> None:
+        """Each trouble once, until the arm moves again."""
+        trouble = f"{decision.verdict.value}: {decision.detail}" if decision.is_trouble else ""
+        if self._rival and self._rival != self._said:
+            self.get_logger().error(self._rival)
+        elif trouble and not self._rival and trouble != self._said:
+            self.get_logger().warning(trouble)
+        elif decision.moves and self._said:
+            self.get_logger().info(f"moving again: {decision.verdict.value}")
+        self._said = "" if decision.moves else self._rival or trouble or self._said
+
+    def _status(self) -> tuple[bytes, str, dict[str, str]]:
+        decision = self._decision
+        values = {"verdict": decision.verdict.value if decision else "none"}
+        if not self._active:
+            return OK, "inactive", values
+        if self._rival:
+            return ERROR, self._rival, values | {"verdict": OTHER_COMMANDER}
+        if decision is None:
+            return WARN, "waiting for time to pass on /clock", values
+        if decision.is_trouble:
+            return WARN, f"{decision.verdict.value}: {decision.detail}", values
+        return OK, decision.verdict.value, values
+
+
+def main() -> None:
+    run_process(TeleopNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What our launch files share: a node that is checked before it starts, and one end for all.
+
+What is raised here, `ros2 launch` prints as one line, ends every node, and exits with 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch import LaunchContext
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown, TimerAction
+from launch.events.process import ProcessExited
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
+
+from dp_ros.ros.processes.environment import PROFILE_VARIABLES, node_environment
+from dp_ros.schema import RecorderConfig
+
+
+class LaunchError(ValueError):
+    """A launch that cannot go on; one line: what, and what to do."""
+
+
+def values(context: LaunchContext, declared: Iterable[DeclareLaunchArgument]) -> dict[str, str]:
+    """What the arguments of a launch file were given, by name."""
+    return {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in declared}
+
+
+def our_node(
+    context: LaunchContext,
+    name: str,
+    namespace: str,
+    params_file: str,
+    parameters: Mapping[str, Any],
+    remappings: Iterable[tuple[str, str]] = (),
+) -> Node:
+    """The node `name`, with `parameters` on top of `params_file`; when it ends, the launch does."""
+    outer = context.launch_configurations.get("ros_namespace")  # of who includes our launch file
+    absolute = make_namespace_absolute(prefix_namespace(outer, namespace)) or "/"
+    _check_params_file(params_file, f"{absolute.rstrip('/')}/{name}")
+    environment = node_environment()
+    return Node(
+        package="dp_ros",
+        executable=name,
+        name=name,
+        namespace=namespace,
+        output="screen",
+        parameters=[params_file, dict(parameters)],
+        remappings=list(remappings),
+        additional_env={k: environment[k] for k in PROFILE_VARIABLES if k in environment},
+        on_exit=_end,
+    )
+
+
+def rosbag2_record(
+    context: LaunchContext, topics: Iterable[str], config: RecorderConfig, namespace: str
+) -> ExecuteProcess:
+    """`ros2 bag record` of the topics to a new MCAP bag in the recorder's folder; LaunchError where it is missing."""
+    try:
+        get_package_prefix("ros2bag")
+    except PackageNotFoundError:
+        raise LaunchError(
+            "backend rosbag2: `ros2 bag` is not installed; apt install ros-$ROS_DISTRO-ros2bag "
+            "ros-$ROS_DISTRO-rosbag2-storage-mcap, or leave backend at dp_ros"
+        ) from None
+    Path(config.folder).mkdir(parents=True, exist_ok=True)
+    name = f"{config.prefix}_{datetime.now():%Y%m%d_%H%M%S}"
+    said = {"task": config.task, "operator": config.operator, "note": config.note, "mode": config.mode}
+    custom = [f"{key}={value}" for key, value in said.items() if value]
+    outer = context.launch_configurations.get("ros_namespace")  # of who includes our launch file
+    prefix = (make_namespace_absolute(prefix_namespace(outer, namespace)) or "/").rstrip("/")
+    return ExecuteProcess(
+        cmd=[
+            *("ros2", "bag", "record", "--storage", "mcap", "--output", f"{config.folder}/{name}"),
+            *(("--storage-preset-profile", "zstd_fast") if config.compression == "zstd" else ()),
+            *(("--custom-data", *custom) if custom else ()),
+            *("--topics", *(topic if topic.startswith("/") else f"{prefix}/{topic}" for topic in topics)),
+        ],
+        output="screen",
+        on_exit=_end,
+    )
+
+
+def _end(event: ProcessExited, context: LaunchContext) -> Action | None:
+    if context.is_shutdown:
+        return None
+    if event.returncode == 0:
+        return Shutdown(reason=f"{event.process_name} ended")
+    # Later, because raised here it would keep other handlers from seeing this exit.
+    return TimerAction(period=0.0, actions=[OpaqueFunction(function=_fail, args=[event])])
+
+
+def _fail(context: LaunchContext, event: ProcessExited) -> None:
+    raise LaunchError(f"{event.process_name} ended with code {event.returncode}")
+
+
+def _check_params_file(path: str, node: str) -> None:
+    """Refuse a file that says nothing to `node` ("/arm/policy_node"): ROS would go on without it, silently."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise LaunchError(f"params_file {path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LaunchError(f"params_file {path}: is not YAML ({' '.join(str(error).split())})") from None
+    names = list(_node_names(content, ""))
+    if not any(_matches(name, node) for name in names):
+        others = f", only for {', '.join(names)}" if names else ""
+        raise LaunchError(
+            f"params_file {path}: has no parameters for {node}{others}: "
+            f"begin it with '/**/{node.rpartition('/')[2]}:' and 'ros__parameters:'"
+        )
+
+
+def _node_names(content: Any, prefix: str) -> Iterable[str]:
+    """Whom the file speaks to; names may be nested by namespace."""
+    if isinstance(content, Mapping):
+        for key, child in content.items():
+            if key == "ros__parameters":
+                yield prefix
+            else:
+                yield from _node_names(child, f"{prefix}/{str(key).strip('/')}")
+
+
+def _matches(pattern: str, node: str) -> bool:
+    """Whether a name in a parameter file, in which ** is any number of tokens and * is one, is `node`'s."""
+    tokens = {"**": "(/[^/]+)*", "*": "/[^/]+"}
+    parts = pattern.removeprefix("/").split("/")
+    return re.fullmatch("".join(tokens.get(part, "/" + re.escape(part)) for part in parts), node) is not None

@@ -1,0 +1,141 @@
+"""Episodes over real topics: starts the bridge and the policy node as processes, runs episodes, ends both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float64, String
+from std_srvs.srv import Trigger
+
+from dp_ros.evaluation.frames import Picture, beside
+from dp_ros.evaluation.statistics import EpisodeResult, Report
+from dp_ros.policy.checkpoint_config import bridge_for, check_weights
+from dp_ros.ros.messages import conversions
+from dp_ros.ros.node import qos
+from dp_ros.ros.processes.node_process import START_TIMEOUT_S, NodeGroup, SessionError, parameters_yaml
+from dp_ros.schema import BridgeConfig, RuntimeConfig
+
+SPECTATOR = "spectator"
+
+
+class Session(NodeGroup):
+    """Bridge and policy node as processes, and a client node here that runs episodes."""
+
+    def __init__(
+        self, checkpoint: Path, bridge: BridgeConfig, runtime: RuntimeConfig, domain_id: int | None = None
+    ) -> None:
+        self.plans_s: list[float] = []
+        self._pictures: dict[int, dict[str, Picture]] = {}  # stamp -> camera -> picture
+        self._results: list[EpisodeResult] = []
+        self._cameras = (SPECTATOR, *bridge.cameras) if bridge.spectator else ()
+        nodes = {
+            "metaworld_bridge": parameters_yaml("/**/metaworld_bridge", bridge, autostart=True),
+            "policy_node": parameters_yaml(
+                "/**/policy_node", runtime, autostart=True, checkpoint=str(checkpoint.resolve())
+            ),
+        }
+        super().__init__(nodes, domain_id)
+
+    def create_interface(self) -> None:
+        node = self.node
+        node.create_subscription(String, "episode/result", self._on_result, qos.RELIABLE_DEEP)
+        node.create_subscription(
+            Float64, "policy/plan_duration", lambda msg: self.plans_s.append(msg.data), qos.RELIABLE_DEEP
+        )
+        for camera in self._cameras:
+            node.create_subscription(
+                Image, f"camera/{camera}/image_raw", self._picture_callback(camera), qos.RELIABLE_DEEP
+            )
+        self._reset = node.create_client(Trigger, "episode/reset")
+
+    def wait_until_active(self) -> None:
+        super().wait_until_active()
+        self.spin_until(self._reset.service_is_ready, START_TIMEOUT_S, "episode/reset is not offered")
+
+    def _picture_callback(self, camera: str) -> Callable[[Image], None]:
+        def store(msg: Image) -> None:
+            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+            self._pictures.setdefault(stamp_ns, {})[camera] = conversions.image_to_rgb(msg)
+
+        return store
+
+    def film(self) -> list[Picture]:
+        """The last episode: the spectator's pictures beside what the policy saw, in order."""
+        return [
+            beside(
+                seen[SPECTATOR], [picture for camera, picture in sorted(seen.items()) if camera != SPECTATOR]
+            )
+            for _, seen in sorted(self._pictures.items())
+            if len(seen) == len(self._cameras)
+        ]
+
+    def _on_result(self, msg: String) -> None:
+        self._results.append(EpisodeResult(**json.loads(msg.data)))
+
+    def run_episode(self, seed: int, timeout_s: float) -> EpisodeResult:
+        """Begin the bridge's next episode, which must be `seed`, and wait for its result."""
+        self.refuse_others(("command/ee_pose", "ee_pose"))
+        self._pictures.clear()
+        count = len(self._results)
+        answer = self._reset.call_async(Trigger.Request())
+        # A response may be lost on a busy machine; the result is what counts.
+        self.spin_until(
+            lambda: len(self._results) > count or (answer.done() and not answer.result().success),
+            timeout_s,
+            f"episode {seed} gave no result",
+        )
+        if len(self._results) == count:
+            raise SessionError(f"episode/reset was refused: {answer.result().message}")
+        result = self._results[-1]
+        if result.seed != seed:
+            raise SessionError(
+                f"the bridge ran seed {result.seed} where {seed} was meant: is another session running?"
+            )
+        return result
+
+
+def evaluate(
+    checkpoint: Path,
+    task: str,
+    seeds: Sequence[int],
+    *,
+    max_steps: int,
+    runtime: RuntimeConfig,
+    on_episode: Callable[[EpisodeResult], None],
+    on_video: Callable[[EpisodeResult, list[Picture]], None] | None = None,
+    spectator: str = "corner2",
+    domain_id: int | None = None,
+    weights_sha256: str = "",
+) -> Report:
+    """Lockstep episodes over DDS, one per seed (consecutive numbers); the same outcomes as in-process.
+
+    `on_video` gets each episode's pictures, one every second tick: uint8 (480, 720, 3), the camera `spectator`
+    beside what the policy sees. CheckpointError where the node has loaded other weights than `weights_sha256`.
+    """
+    bridge = bridge_for(
+        checkpoint,
+        task=task,
+        mode="lockstep",
+        first_seed=seeds[0],
+        max_steps=max_steps,
+        spectator=spectator if on_video else "",
+        command_timeout_s=20.0,
+    )
+    if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
+        raise SessionError("seeds must be consecutive: the bridge counts them up")
+    report = Report(task, str(checkpoint), "ros", runtime.policy_seed)
+    lockstep = runtime.model_copy(update={"mode": "lockstep"})
+    with Session(checkpoint, bridge, lockstep, domain_id) as session:
+        if weights_sha256:
+            check_weights(checkpoint, weights_sha256)  # after the node has loaded them
+        for seed in seeds:
+            result = session.run_episode(seed, timeout_s=max_steps * bridge.command_timeout_s)
+            report.results.append(result)
+            on_episode(result)
+            if on_video:
+                on_video(result, session.film())
+        report.plan_s = list(session.plans_s)
+    return report

@@ -1,0 +1,314 @@
+"""What goes wrong on purpose: nothing at strength 0, the same for the same seed, and where it says it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("metaworld")
+
+from dp_ros.control.planner import PlanRequest
+from dp_ros.control.safety import Verdict
+from dp_ros.evaluation.disturbances import KINDS, NONE, ONSET, Disturbance, check_possible, possible, sweep
+from dp_ros.evaluation.episode import replay, run_episode
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, override
+from dp_ros.sim.metaworld_arm import MOVABLE_TASKS, MetaworldArm, Observation, TaskError
+from dp_ros.sim.rendering import RenderingError
+
+TICKS = 48  # beyond the last onset
+STRONG = {kind.kind: kind(max(kind.defaults)) for kind in KINDS.values()}
+OTHER_PICTURES = ("occlusion", "patch", "brightness")
+
+
+@pytest.fixture(scope="module")
+def arm() -> Iterator[MetaworldArm]:
+    """A task whose object lies free, and that no made-up policy solves."""
+    arm = MetaworldArm("push-v3", ("gripperPOV", "behindGripper"), 40, 36)
+    try:
+        arm.reset(0)
+        arm.observe()
+    except RenderingError as error:
+        pytest.skip(str(error))
+    yield arm
+    arm.close()
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_policy: PolicyConfig) -> PolicyConfig:
+    return override(tiny_policy, {"encoder.cameras": ["gripperPOV", "behindGripper"]})
+
+
+def plan(request: PlanRequest) -> NDArray[np.float64]:
+    """Relative moves that depend on every pixel seen and on the plan's seed."""
+    rng = np.random.default_rng([int(request.images.sum()), *request.seed])
+    return np.append(rng.uniform(-0.004, 0.004, (8, 3)), rng.uniform(-1, 1, (8, 1)), axis=1)
+
+
+def observation(seed: int = 0) -> Observation:
+    rng = np.random.default_rng(seed)
+    pictures = {name: rng.integers(1, 256, (12, 16, 3), dtype=np.uint8) for name in ("left", "right")}
+    return Observation(pictures, rng.normal(size=3), 0.5)
+
+
+def ticks_at_work(disturbance: Disturbance, seed: int) -> list[int]:
+    clear = observation()
+    seen = [disturbance.perturb_observation(clear, seed, t) for t in range(200)]
+    return [t for t, o in enumerate(seen) if o is None or (o.images["left"] != clear.images["left"]).any()]
+
+
+@pytest.mark.parametrize("kind", ["occlusion", "patch"])
+def test_cameras_are_covered_for_so_many_frames_from_an_onset_that_the_seed_decides(kind: str) -> None:
+    onsets = set()
+    for seed in range(8):
+        short, long = (ticks_at_work(KINDS[kind](frames), seed) for frames in (5, 20))
+        assert short == long[:5] == list(range(short[0], short[0] + 5))
+        assert len(long) == 20
+        assert ONSET[0] * 50 - 1 < short[0] < ONSET[1] * 50
+        onsets.add(short[0])
+    assert len(onsets) > 2
+
+
+def test_a_patch_covers_a_square_of_half_the_height_and_nothing_else() -> None:
+    patch, clear = KINDS["patch"](80), observation()
+    seen = patch.perturb_observation(clear, 3, patch.onset(3))
+    assert seen is not None
+    for name, picture in seen.images.items():
+        changed = (picture != clear.images[name]).any(axis=-1)
+        assert 30 <= changed.sum() <= 36  # of 6x6; some pixels were grey before
+        assert (picture[changed] == 128).all()
+    np.testing.assert_array_equal(seen.ee_position_m, clear.ee_position_m)
+
+
+@pytest.mark.parametrize(
+    ("stops", "before", "after"),
+    [
+        (-1, [0, 10, 117, 255], [0, 5, 84, 188]),
+        (1, [0, 10, 117, 188], [0, 18, 161, 255]),
+        (0, [0, 10, 117, 255], [0, 10, 117, 255]),
+    ],
+)
+def test_a_stop_is_twice_the_light_and_not_twice_the_byte(
+    stops: float, before: list[int], after: list[int]
+) -> None:
+    """Bytes are sRGB: 188 stands for half of the light of 255, and 117 for 18 % of it, a grey card."""
+    picture = np.array([before], dtype=np.uint8)[..., None].repeat(3, axis=2)
+    seen = KINDS["brightness"](stops).perturb_observation(
+        Observation({"left": picture}, np.zeros(3), 0.0), 0, 0
+    )
+    assert seen is not None
+    assert seen.images["left"][0, :, 0].tolist() == after
+
+
+def test_frames_lost_at_one_strength_are_lost_at_every_greater_one() -> None:
+    few, many = (set(ticks_at_work(KINDS["dropped-frames"](share), 4)) for share in (0.1, 0.5))
+    assert few < many
+    assert 5 < len(few) < 40 < 70 < len(many) < 130
+    assert 0 not in ticks_at_work(KINDS["dropped-frames"](1.0), 4)  # without a first frame nothing begins
+
+
+def test_late_commands_come_in_order_after_as_much_rest() -> None:
+    commands = [np.full(4, float(i)) for i in range(6)]
+    rest = np.full(4, -1.0)
+    acted = [KINDS["action-delay"](2).perturb_command(commands[: i + 1], rest)[0] for i in range(6)]
+    assert acted == [-1.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.sim
+def test_strength_zero_is_the_undisturbed_episode_to_the_bit(arm: MetaworldArm, policy: PolicyConfig) -> None:
+    expected = run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS)
+    for kind in KINDS.values():
+        result, trace = run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS, None, kind(0))
+        assert result == expected[0]
+        assert trace.verdict == expected[1].verdict
+        np.testing.assert_array_equal(trace.command, expected[1].command, err_msg=kind.kind)
+        np.testing.assert_array_equal(trace.ee_position_m, expected[1].ee_position_m, err_msg=kind.kind)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("disturbance", STRONG.values(), ids=str)
+def test_each_changes_the_episode_the_same_way_for_the_same_seed_and_leaves_no_trace_behind(
+    arm: MetaworldArm, policy: PolicyConfig, disturbance: Disturbance
+) -> None:
+    """And replaying the commands leads to the same states, so that videos show what was counted."""
+    calm = run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS)[1]
+    shaken, again = (
+        run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS, None, disturbance)[1] for _ in range(2)
+    )
+    assert (shaken.ee_position_m != calm.ee_position_m).any()
+    np.testing.assert_array_equal(again.ee_position_m, shaken.ee_position_m)
+    shown: list[Observation] = []
+    replayed = replay(arm, 5, shaken, disturbance, shown.append)
+    np.testing.assert_array_equal(replayed.ee_position_m, shaken.ee_position_m)
+    assert len(shown) == TICKS + 1
+    after = run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS)[1]
+    np.testing.assert_array_equal(after.ee_position_m, calm.ee_position_m)
+
+
+@pytest.mark.sim
+def test_lost_frames_make_the_gate_hold(arm: MetaworldArm, policy: PolicyConfig) -> None:
+    disturbance = KINDS["dropped-frames"](1.0)
+    result, trace = run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS, None, disturbance)
+    assert not result.success
+    assert trace.verdict[-1] is Verdict.HOLD_STALE
+    assert "old" in result.reason
+    np.testing.assert_array_equal(trace.command[-1], trace.command[-2])
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(
+    ("failing", "reason"), [({0}, "time limit"), ({2}, "the plan failed: OSError: gone")]
+)
+def test_a_hold_is_why_an_episode_failed_only_where_it_ended_in_it(
+    arm: MetaworldArm, policy: PolicyConfig, failing: set[int], reason: str
+) -> None:
+    """A tick held early was given as the reason of every episode that later ran into the time limit."""
+    asked: list[PlanRequest] = []
+
+    def fragile(request: PlanRequest) -> NDArray[np.float64]:
+        asked.append(request)
+        if len(asked) - 1 in failing:
+            raise OSError("gone")
+        return plan(request)
+
+    result, trace = run_episode(arm, fragile, policy, RuntimeConfig(), 5, 9)
+    assert [verdict.holds for verdict in trace.verdict].count(True) == 1
+    assert (result.success, result.reason) == (False, reason)
+
+
+@pytest.mark.parametrize("kind", ["occlusion", "patch", "object-shift"])
+@pytest.mark.parametrize("nominal_steps", [12, 33, 200])
+def test_what_happens_once_happens_before_the_episode_is_over(kind: str, nominal_steps: int) -> None:
+    """Onsets up to tick 39 came after the end of episodes that take 33, which then counted as withstood."""
+    for seed in range(30):
+        weak, strong = (KINDS[kind](strength, nominal_steps=nominal_steps) for strength in (10, 80))
+        onset = weak.onset(seed)
+        assert strong.onset(seed) == onset
+        assert 0.2 * nominal_steps - 1 < onset < 0.6 * nominal_steps
+        assert weak.touches(seed, onset + 1)
+        assert not weak.touches(seed, onset)
+        assert not replace(weak, strength=0).touches(seed, 500)
+
+
+def test_an_episode_that_lost_no_frame_was_not_disturbed() -> None:
+    dropped = KINDS["dropped-frames"](0.1)
+    first = ticks_at_work(dropped, 4)[0]
+    assert not dropped.touches(4, first)
+    assert dropped.touches(4, first + 1)
+    assert KINDS["action-delay"](1).touches(4, 1)
+    assert not KINDS["brightness"](0).touches(4, 200)
+
+
+@pytest.mark.sim
+def test_object_moves_by_so_many_millimetres_at_its_onset(arm: MetaworldArm) -> None:
+    disturbance = KINDS["object-shift"](40)
+    arm.reset(2)
+    for t in range(50):
+        before = arm.simulator_state()
+        disturbance.perturb_scene(arm, 2, t)
+        moved = arm.simulator_state() - before
+        expected = 0.04 if t == disturbance.onset(2) else 0.0
+        assert np.linalg.norm(moved) == pytest.approx(expected)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("task", MOVABLE_TASKS)
+def test_pushing_the_object_does_not_solve_the_task(task: str) -> None:
+    """An arm that holds still solved peg-unplug-side: the shift unplugged the peg."""
+    arm = MetaworldArm(task)
+    try:
+        for strength in KINDS["object-shift"].defaults:
+            disturbance = KINDS["object-shift"](strength, nominal_steps=2)
+            arm.reset(0)
+            rest = np.append(arm.target_m, 0.0)
+            for t in range(6):
+                disturbance.perturb_scene(arm, 0, t)
+                arm.advance(rest)
+            assert not arm.success, strength
+    finally:
+        arm.close()
+
+
+@pytest.mark.parametrize("task", ["peg-unplug-side-v3", "disassemble-v3"])
+def test_what_sits_in_the_scene_cannot_be_shifted(task: str) -> None:
+    assert "object-shift" not in possible(task)
+
+
+class Displaced:
+    """Cameras that keep how far they were moved."""
+
+    cameras = ("left", "right")
+
+    def __init__(self) -> None:
+        self.offsets_m: dict[str, NDArray[np.float64]] = {}
+
+    def move_camera(self, camera: str, offset_m: NDArray[np.float64]) -> None:
+        self.offsets_m[camera] = offset_m
+
+
+def test_cameras_are_displaced_by_millimetres_each_in_a_direction_that_only_the_seed_decides() -> None:
+    far, near = Displaced(), Displaced()
+    assert KINDS["camera-shift"](40).perturb_scene(far, 3, 0)  # type: ignore[arg-type]
+    assert KINDS["camera-shift"](10).perturb_scene(near, 3, 0)  # type: ignore[arg-type]
+    assert not KINDS["camera-shift"](10).perturb_scene(Displaced(), 3, 1)  # type: ignore[arg-type]
+    for camera, offset_m in far.offsets_m.items():
+        assert np.linalg.norm(offset_m) == pytest.approx(0.040)
+        np.testing.assert_allclose(near.offsets_m[camera] * 4, offset_m)
+    assert np.abs(far.offsets_m["left"] - far.offsets_m["right"]).max() > 1e-3
+
+
+@pytest.mark.sim
+def test_moved_camera_is_back_after_a_reset(arm: MetaworldArm) -> None:
+    arm.reset(1)
+    clear = arm.render("gripperPOV")
+    arm.move_camera("gripperPOV", np.array([0.02, 0.0, 0.0]))
+    assert (arm.render("gripperPOV") != clear).mean() > 0.05
+    arm.reset(1)
+    np.testing.assert_array_equal(arm.render("gripperPOV"), clear)
+
+
+def test_what_a_task_does_not_allow_is_refused_with_the_tasks_that_do() -> None:
+    assert "object-shift" not in possible("drawer-open-v3")
+    check_possible("object-shift", "push-v3")
+    check_possible("action-delay", "drawer-open-v3")
+    with pytest.raises(ConfigError, match=r"object of drawer-open-v3 is fixed .* it can in .*pick-place"):
+        check_possible("object-shift", "drawer-open-v3")
+
+
+@pytest.mark.sim
+def test_object_that_is_fixed_is_not_moved() -> None:
+    arm = MetaworldArm("drawer-open-v3")
+    try:
+        with pytest.raises(TaskError, match="is fixed to the scene"):
+            arm.move_object(np.array([0.01, 0.0, 0.0]))
+    finally:
+        arm.close()
+
+
+def test_sweeps_are_sorted_and_hold_zero() -> None:
+    assert [d.strength for d in sweep("action-delay=4,1")] == [0.0, 1.0, 4.0]
+    assert [d.strength for d in sweep("brightness=-1,1")] == [-1.0, 0.0, 1.0]
+    assert [d.strength for d in sweep("occlusion")] == [0, 5, 10, 20, 40, 80]
+    assert sweep("action-delay=0")[0] != NONE
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("action-dely", "did you mean 'action-delay'?"),
+        ("xyz", "there are occlusion, patch"),
+        ("action-delay=much", "e.g. action-delay=0,1,2"),
+        ("action-delay=", "e.g. action-delay=0,1,2"),
+        ("action-delay=1.5", "give a whole number of ticks"),
+        ("action-delay=-1", "give 0 to 100 ticks"),
+        ("dropped-frames=nan", "give 0 to 1"),
+    ],
+)
+def test_wrong_sweep_is_refused_in_one_line(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sweep(text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

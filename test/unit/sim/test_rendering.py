@@ -1,0 +1,150 @@
+"""The renderer on a scene small enough to know every pixel of, and the choice of its backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mujoco")
+
+import mujoco
+
+from dp_ros.sim.rendering import Renderer, RenderingError
+
+pytestmark = pytest.mark.sim
+
+ROOT = Path(__file__).parents[3]
+# Cameras at the origin that look along -z. One red ball to the left and above, 1 m away; a green marker below.
+SCENE = """
+<mujoco>
+  <visual><headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/></visual>
+  <worldbody>
+    <camera name="eye" pos="0 0 0" fovy="60"/>
+    <camera name="tele" pos="0 0 0" fovy="30"/>
+    <geom type="sphere" size="0.02" pos="-0.2 0.1 -1" rgba="1 0 0 1"/>
+    <site name="goal" type="sphere" size="0.02" pos="0 -0.1 -1" rgba="0 1 0 1"/>
+  </worldbody>
+</mujoco>
+"""
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[mujoco.MjModel, mujoco.MjData]:
+    model = mujoco.MjModel.from_xml_string(SCENE)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    try:
+        Renderer(model).render(data, "eye", 8, 8)
+    except RenderingError as error:
+        pytest.skip(str(error))
+    return model, data
+
+
+def centre(mask: np.ndarray) -> tuple[float, float]:
+    """Mean (column, row) of what is set, from the picture's centre, in pixels."""
+    rows, columns = np.nonzero(mask)
+    return columns.mean() + 0.5 - mask.shape[1] / 2, rows.mean() + 0.5 - mask.shape[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("camera", "width", "height"), [("eye", 320, 240), ("tele", 480, 240), ("eye", 100, 400)]
+)
+def test_point_is_drawn_where_a_pinhole_would_see_it(
+    scene: tuple[mujoco.MjModel, mujoco.MjData], camera: str, width: int, height: int
+) -> None:
+    """Red before blue, first row on top, and the focal length that camera_info will publish."""
+    model, data = scene
+    renderer = Renderer(model)
+    pixels = renderer.render(data, camera, width, height)
+    assert (pixels.shape, pixels.dtype) == ((height, width, 3), np.uint8)
+    red = (pixels[..., 0] > 100) & (pixels[..., 2] < 50)
+    focal_px = renderer.focal_length_px(camera, height)
+    expected = (-0.2 * focal_px, -0.1 * focal_px)
+    if abs(expected[0]) < width / 2:
+        assert centre(red) == pytest.approx(expected, abs=1.0)
+    else:
+        assert not red.any()
+
+
+def test_markers_are_drawn_only_when_asked_for(scene: tuple[mujoco.MjModel, mujoco.MjData]) -> None:
+    model, data = scene
+    for markers in (True, False):
+        pixels = Renderer(model, markers).render(data, "eye", 320, 240)
+        green = (pixels[..., 1] > 100) & (pixels[..., 0] < 50)
+        assert green.any() == markers
+        if markers:
+            assert centre(green)[1] > 0  # below the centre
+
+
+def test_unknown_camera_is_named(scene: tuple[mujoco.MjModel, mujoco.MjData]) -> None:
+    model, data = scene
+    assert Renderer(model).camera_names() == ["eye", "tele"]
+    with pytest.raises(KeyError, match="ear"):
+        Renderer(model).render(data, "ear", 8, 8)
+
+
+@pytest.mark.parametrize("size", [(0, 8), (8, 0), (-1, 8)])
+def test_size_of_nothing_is_refused(
+    scene: tuple[mujoco.MjModel, mujoco.MjData], size: tuple[int, int]
+) -> None:
+    with pytest.raises(RenderingError, match="is outside 1x1 to 640x480"):
+        Renderer(scene[0]).render(scene[1], "eye", *size)
+
+
+# In a process of its own: which libraries there are is decided once per process.
+BACKENDS = """
+import ctypes, json, os
+from dp_ros.sim import rendering
+load = ctypes.CDLL
+
+def without(*missing):
+    def loader(name, *args, **options):
+        if name and any(part in name for part in missing):
+            raise OSError(name)
+        return load(name, *args, **options)
+    ctypes.CDLL = loader
+
+def choose(setting, *missing):
+    without(*missing)
+    os.environ["MUJOCO_GL"] = setting
+    try:
+        return rendering.choose_backend()
+    except rendering.RenderingError as error:
+        return f"RenderingError: {error}"
+
+print(json.dumps({
+    "egl": choose("egl"), "OSMesa": choose("OSMesa"), "glfw": choose("glfw"),
+    "neither": choose("", "EGL", "OSMesa"), "no EGL": choose("", "EGL"), "any": choose(""),
+}))
+"""
+
+
+def test_backend_is_the_one_asked_for_or_the_first_that_works() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    done = subprocess.run(
+        [sys.executable, "-c", BACKENDS],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    chosen = json.loads(done.stdout)
+    assert chosen["egl"] == "egl"
+    assert chosen["OSMesa"] == "osmesa"
+    assert chosen["glfw"] == (
+        "RenderingError: MUJOCO_GL=glfw cannot draw without a screen: unset it, or set egl or osmesa"
+    )
+    assert chosen["neither"].startswith("RenderingError: neither EGL nor OSMesa works here: install libegl1")
+    # What this machine has decides the rest, but not what may be said.
+    assert chosen["no EGL"] == "osmesa" or chosen["no EGL"].startswith("RenderingError: neither")
+    assert chosen["any"] in ("egl", chosen["no EGL"])
+    if chosen["no EGL"] == "osmesa":
+        assert "no working EGL device; drawing with OSMesa" in done.stderr
