@@ -1,19 +1,74 @@
-"""Action kinds: absolute command positions to what the network predicts, and back.
+"""Layout of an action, and the kinds in which a network may predict it.
 
-Training encodes and the controller decodes with the functions here, so the two cannot drift apart. A
-position chunk is a path: the sum of its steps. With demonstrations whose executed command was perturbed,
-each step is the expert's clean answer measured from the command that really came before it, so the noise
-moves the arm but never enters a label (DART, Laskey et al. 2017).
+This module is the only place that knows which numbers of an action vector mean what. The tool's orientation is not
+part of the vector: it is kept as measured when the episode begins (`ActionConfig.orientation`).
+
+Training encodes labels and the controller decodes chunks with the functions here, so the two cannot differ. A
+position chunk is a path: the sum of its steps. In demonstrations with injected noise, each step leads from the command
+that was really executed to the expert's clean command (DART, Laskey et al. 2017): the noise moves the arm, but no
+label contains it.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from dp_ros.schema import Horizons, PositionKind
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from dp_ros.schema import Horizons
 
 Array = NDArray[np.float64]
+Vectors = TypeVar("Vectors", NDArray[Any], Any)  # numpy arrays and torch tensors index in the same way
+
+PositionKind = Literal["absolute", "relative", "delta"]
+GripperKind = Literal["absolute"]
+OrientationKind = Literal["hold"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Named numbers of a vector: `size` of them from index `start` on."""
+
+    name: str
+    start: int
+    size: int
+    unit: str
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.start + self.size)
+
+    def of(self, vectors: Vectors) -> Vectors:
+        """This part of vectors (..., D): a view (..., size)."""
+        return vectors[..., self.slice]
+
+
+POSITION = Part("position", 0, 3, "m")  # x, y, z in the base frame
+GRIPPER = Part("gripper", 3, 1, "-1 open to 1 closed")
+PARTS = (POSITION, GRIPPER)
+ACTION_DIM = sum(part.size for part in PARTS)
+
+# The measured state has the same layout; its gripper is an opening, 0 closed to 1 open.
+STATE_DIM = ACTION_DIM
+
+
+def join(position: ArrayLike, gripper: ArrayLike) -> Array:
+    """position (..., 3) and gripper (...) -> one vector (..., 4), of an action or of a state."""
+    position, gripper = np.asarray(position, dtype=np.float64), np.asarray(gripper, dtype=np.float64)
+    return np.concatenate([position, gripper[..., None]], axis=-1)
+
+
+def gripper_of(vectors: Vectors) -> Vectors:
+    """The gripper's number of vectors (..., 4): (...)."""
+    return vectors[..., GRIPPER.start]
+
+
+def opening_to_command(opening: float) -> float:
+    """Measured opening (0 closed to 1 open) -> the gripper command that asks for it (1 closed to -1 open)."""
+    return float(np.clip(1.0 - 2.0 * opening, -1.0, 1.0))
 
 
 def encode_positions(

@@ -22,7 +22,6 @@ from dp_ros.schema.policy import (
     Horizons,
     Network,
     PolicyConfig,
-    PositionKind,
     TransformerConfig,
     UNetConfig,
 )
@@ -52,7 +51,6 @@ __all__ = [
     "Model",
     "Network",
     "PolicyConfig",
-    "PositionKind",
     "RecorderConfig",
     "RuntimeConfig",
     "TeleopConfig",

@@ -6,11 +6,11 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from dp_ros.actions import ACTION_DIM, GripperKind, OrientationKind, PositionKind
 from dp_ros.schema.base import CameraName, Config
 
 SCHEMA_VERSION = 1
 
-PositionKind = Literal["absolute", "relative", "delta"]
 Network = Literal["unet", "transformer"]  # each has a section of its name in PolicyConfig
 
 
@@ -78,11 +78,14 @@ class ActionConfig(Config):
         "relative",
         description="absolute; relative to the last command before the newest frame; delta to the previous action",
     )
-    gripper: Literal["absolute"] = "absolute"
+    gripper: GripperKind = "absolute"
+    orientation: OrientationKind = Field(
+        "hold", description="hold: the tool keeps the orientation measured when the episode began"
+    )
 
     @property
     def dim(self) -> int:
-        return 4
+        return ACTION_DIM
 
 
 class UNetConfig(Config):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dp_ros.actions import decode_positions, encode_positions
-from dp_ros.schema import Horizons, PositionKind
+from dp_ros.actions import PositionKind, decode_positions, encode_positions
+from dp_ros.schema import Horizons
 
 KINDS: tuple[PositionKind, ...] = ("absolute", "relative", "delta")
 metres = st.floats(-2, 2)

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dp_ros.quaternions import is_unit
 from dp_ros.streams import Selection, fit_image
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def position_to_pose(
         raise ConversionError(
             f"position {position} in '{frame_id}' is not 3 finite numbers: do not publish it"
         )
-    if quat.shape != (4,) or not abs(np.linalg.norm(quat) - 1.0) < 1e-3:  # also catches NaN
+    if not is_unit(quat):
         raise ConversionError(
             f"quaternion {quat} in '{frame_id}' is not x, y, z, w of length 1: normalise it"
         )
@@ -254,6 +255,18 @@ def pose_to_position(msg: Any) -> NDArray[np.float64]:
     """PoseStamped -> (3,) in metres, as sent: whether it is finite and in reach, control decides."""
     position = msg.pose.position
     return np.array([position.x, position.y, position.z], np.float64)
+
+
+def pose_to_orientation(msg: Any) -> NDArray[np.float64]:
+    """PoseStamped -> quaternion (4,); ConversionError unless it is finite and of length 1 (within 1e-3)."""
+    q = msg.pose.orientation
+    quat = np.array([q.x, q.y, q.z, q.w], np.float64)
+    if not is_unit(quat):
+        raise ConversionError(
+            f"quaternion {quat.tolist()} in '{msg.header.frame_id}' is not x, y, z, w of length 1: the publisher must "
+            "send the measured orientation"
+        )
+    return quat
 
 
 def effort_to_joint_state(effort: float, stamp_ns: int, name: str = "gripper") -> JointState:
