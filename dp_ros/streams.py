@@ -15,6 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.actions import join
+from dp_ros.poses import orientation_of, position_of
+
 Value = TypeVar("Value")
 _ASPECT_TOLERANCE = 0.02
 
@@ -29,14 +32,24 @@ class Frame:
 
     stamp_ns: int  # the tick it is for
     images: NDArray[np.uint8]  # (V, H, W, 3) RGB, cameras in the policy's order, at the policy's size
-    ee_position_m: NDArray[np.float64]  # (3,) measured, base frame
+    ee_pose: NDArray[np.float64]  # (7,) measured, base frame: x, y, z [m] and quaternion x, y, z, w
     gripper: float  # measured opening, 0 closed to 1 open
     sampled_ns: int  # stamp of its oldest sample, at most stamp_ns
 
     @property
     def state(self) -> NDArray[np.float64]:
         """(4,): ee_x, ee_y, ee_z [m], gripper: the proprioception some policies observe."""
-        return np.append(self.ee_position_m, self.gripper)
+        return join(self.ee_position_m, self.gripper)
+
+    @property
+    def ee_position_m(self) -> NDArray[np.float64]:
+        """(3,) measured, base frame."""
+        return position_of(self.ee_pose)
+
+    @property
+    def ee_orientation(self) -> NDArray[np.float64]:
+        """(4,) measured quaternion x, y, z, w, base frame."""
+        return orientation_of(self.ee_pose)
 
 
 class Sample(NamedTuple, Generic[Value]):
@@ -52,12 +65,12 @@ class Selection:
 
     stamp_ns: int
     pictures: tuple[Sample[Any], ...]  # cameras in the policy's order
-    ee_position_m: Sample[NDArray[np.float64]]
+    ee_pose: Sample[NDArray[np.float64]]  # (7,)
     gripper: Sample[float]
 
     @property
     def samples(self) -> tuple[Sample[Any], ...]:
-        return (*self.pictures, self.ee_position_m, self.gripper)
+        return (*self.pictures, self.ee_pose, self.gripper)
 
     @property
     def sampled_ns(self) -> int:
@@ -119,7 +132,7 @@ class FrameAssembler:
         """
         self.cameras, self.max_age_ns = cameras, max_age_ns
         self.images: dict[str, Stream[Any]] = {camera: Stream(capacity) for camera in cameras}
-        self.ee_position_m: Stream[NDArray[np.float64]] = Stream(capacity)
+        self.ee_pose: Stream[NDArray[np.float64]] = Stream(capacity)
         self.gripper: Stream[float] = Stream(capacity)
         self._ahead_ns: dict[str, int] = {}  # of streams that sent nothing better since
         self._now_ns = -(2**63)
@@ -127,7 +140,7 @@ class FrameAssembler:
     def streams(self) -> dict[str, Stream[Any]]:
         return {
             **{f"camera {name}": stream for name, stream in self.images.items()},
-            "ee_pose": self.ee_position_m,
+            "ee_pose": self.ee_pose,
             "gripper": self.gripper,
         }
 
@@ -170,7 +183,7 @@ class FrameAssembler:
         if self.missing(stamp_ns):
             return None
         pictures = [self.images[camera].at(stamp_ns) for camera in self.cameras]
-        pose, gripper = self.ee_position_m.at(stamp_ns), self.gripper.at(stamp_ns)
+        pose, gripper = self.ee_pose.at(stamp_ns), self.gripper.at(stamp_ns)
         assert pose is not None
         assert gripper is not None
         return Selection(stamp_ns, tuple(p for p in pictures if p is not None), pose, gripper)
@@ -191,7 +204,7 @@ def to_frame(selection: Selection) -> Frame:
     return Frame(
         selection.stamp_ns,
         np.stack([picture.value for picture in selection.pictures]),
-        selection.ee_position_m.value,
+        selection.ee_pose.value,
         selection.gripper.value,
         selection.sampled_ns,
     )

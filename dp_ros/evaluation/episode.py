@@ -114,9 +114,7 @@ def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) ->
         fit_image(observation.images[camera], encoder.height_px, encoder.width_px, camera)
         for camera in encoder.cameras
     ]
-    return Frame(
-        stamp_ns, np.stack(images), observation.ee_position_m, observation.gripper, sampled_ns=stamp_ns
-    )
+    return Frame(stamp_ns, np.stack(images), observation.ee_pose, observation.gripper, sampled_ns=stamp_ns)
 
 
 def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> OnTick:

@@ -19,6 +19,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
+from dp_ros.poses import make_pose, position_of
 from dp_ros.sim.rendering import Renderer
 
 # The experts ask for more than the arm can do and rely on being clipped.
@@ -27,6 +28,7 @@ warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")
 Array = NDArray[np.float64]
 RATE_HZ = 80.0  # 5 substeps of 2.5 ms
 METRES_PER_ACTION = 0.01
+_TOOL_IN_HAND = np.array([0.5**0.5, 0.0, 0.5**0.5, 0.0])  # w, x, y, z: a quarter turn about y
 _ARM_JOINTS = {*(f"right_j{i}" for i in range(7)), "r_close", "l_close"}
 TASKS: tuple[str, ...] = tuple(sorted(ALL_V3_ENVIRONMENTS))
 # Their object lies free. In the others it is a part of the scene or sits in one (the nut of disassemble on its peg; the
@@ -61,8 +63,12 @@ class Observation:
     """What the arm senses at one tick."""
 
     images: dict[str, NDArray[np.uint8]]  # camera -> (H, W, 3) RGB
-    ee_position_m: Array  # (3,) measured, base frame
+    ee_pose: Array  # (7,) measured, base frame: x, y, z [m] and quaternion x, y, z, w
     gripper: float  # measured opening, 0 closed to 1 open
+
+    @property
+    def ee_position_m(self) -> Array:
+        return position_of(self.ee_pose)
 
 
 class MetaworldArm:
@@ -121,9 +127,16 @@ class MetaworldArm:
     def observe(self) -> Observation:
         return Observation(
             {camera: self.render(camera) for camera in self.cameras},
-            np.array(self._state[:3], dtype=np.float64),
+            make_pose(self._state[:3], self._tool_orientation()),
             float(self._state[3]),
         )
+
+    def _tool_orientation(self) -> Array:
+        """(4,) x, y, z, w: z points out of the hand, so that (0, 1, 0, 0) is a tool that points straight down."""
+        tool = np.empty(4)
+        mujoco.mju_mulQuat(tool, self._env.data.body("hand").xquat, _TOOL_IN_HAND)
+        w, x, y, z = tool
+        return np.array([x, y, z, w])
 
     def render(
         self, camera: str, width_px: int | None = None, height_px: int | None = None

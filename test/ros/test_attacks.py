@@ -9,6 +9,7 @@ import pytest
 from dp_ros.control.controller import Controller
 from dp_ros.control.planner import InlinePlanner, PlanRequest, PlanWorker
 from dp_ros.control.safety import Verdict
+from dp_ros.poses import make_pose
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 from dp_ros.streams import FrameAssembler
 
@@ -50,7 +51,7 @@ class Loop:
             if camera not in skip:
                 stream.put(stamp_ns, PICTURE)
         if "pose" not in skip:
-            self.streams.ee_position_m.put(stamp_ns, np.array(position_m, dtype=np.float64))
+            self.streams.ee_pose.put(stamp_ns, make_pose(position_m, [0.0, 1.0, 0.0, 0.0]))
         if "gripper" not in skip:
             self.streams.gripper.put(stamp_ns, gripper)
 

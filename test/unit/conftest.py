@@ -12,6 +12,7 @@ from hypothesis import Phase, settings
 from numpy.typing import NDArray
 
 from dp_ros.data.episodes import Dataset
+from dp_ros.poses import make_pose
 from dp_ros.schema import Network, PolicyConfig, TrainConfig, override
 from dp_ros.streams import Frame
 
@@ -172,13 +173,18 @@ def make_frame() -> Callable[..., Frame]:
     """A frame of which only the stamp, and where asked the pose, matter."""
 
     def make(
-        stamp_ns: int, position_m: tuple[float, ...] = (0.0, 0.6, 0.2), gripper: float = 1.0, **more: Any
+        stamp_ns: int,
+        position_m: tuple[float, ...] = (0.0, 0.6, 0.2),
+        gripper: float = 1.0,
+        *,
+        orientation: tuple[float, ...] = (0.0, 1.0, 0.0, 0.0),
+        **more: Any,
     ) -> Frame:
         picture = np.full((2, 2, 3), stamp_ns % 251, dtype=np.uint8)
         picture[1] ^= 128  # of one colour it would be a covered camera's
         values = {
             "images": picture[None],
-            "ee_position_m": np.array(position_m, dtype=np.float64),
+            "ee_pose": make_pose(position_m, orientation),
             "gripper": gripper,
             "sampled_ns": stamp_ns,
         }

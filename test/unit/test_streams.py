@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dp_ros.poses import make_pose
 from dp_ros.streams import FrameAssembler, ImageSizeError, Stream, fit_image
 
 MS = 1_000_000
@@ -64,6 +65,10 @@ def test_empty_stream_has_nothing() -> None:
     assert stream.newest_ns is None
 
 
+def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
+    return make_pose([x, y, z], [0.0, 1.0, 0.0, 0.0])
+
+
 def picture(value: int) -> np.ndarray:
     return np.full((2, 3, 3), value, dtype=np.uint8)
 
@@ -73,7 +78,7 @@ def assembler() -> FrameAssembler:
     frames = FrameAssembler(("left", "right"), max_age_ns=100 * MS)
     frames.images["left"].put(100 * MS, picture(1))
     frames.images["right"].put(90 * MS, picture(2))
-    frames.ee_position_m.put(110 * MS, np.array([0.1, 0.2, 0.3]))
+    frames.ee_pose.put(110 * MS, pose(0.1, 0.2, 0.3))
     frames.gripper.put(20 * MS, 0.5)
     return frames
 
@@ -91,7 +96,7 @@ def test_frame_never_holds_a_sample_from_its_future() -> None:
     frames = assembler()
     assert frames.missing(109 * MS) == ["ee_pose: nothing received"]
     assert frames.frame(109 * MS) is None
-    frames.ee_position_m.put(105 * MS, np.zeros(3))
+    frames.ee_pose.put(105 * MS, pose())
     frame = frames.frame(109 * MS)
     assert frame is not None
     np.testing.assert_array_equal(frame.ee_position_m, np.zeros(3))
@@ -153,7 +158,7 @@ def test_rounding_of_the_aspect_ratio_is_no_distortion() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_measurement_that_is_not_finite_is_missing(value: float) -> None:
     frames = assembler()
-    frames.ee_position_m.put(115 * MS, np.array([0.1, value, 0.3]))
+    frames.ee_pose.put(115 * MS, pose(0.1, value, 0.3))
     assert frames.missing(120 * MS) == ["ee_pose: not a finite number"]
     assert frames.frame(120 * MS) is None
     frames.gripper.put(116 * MS, value)
@@ -169,7 +174,7 @@ def test_sample_from_far_in_the_future_never_becomes_new() -> None:
     assert frame is not None  # what came before is still there
     np.testing.assert_array_equal(frame.images[0], picture(1))
     frames.images["right"].put(1110 * MS, picture(2))
-    frames.ee_position_m.put(1110 * MS, np.zeros(3))
+    frames.ee_pose.put(1110 * MS, pose())
     frames.gripper.put(1110 * MS, 0.5)
     assert frames.missing(1120 * MS) == ["camera left: stamped 1000 ms in the future"]
     frames.images["left"].put(1125 * MS, picture(3))  # the clock was set

@@ -264,6 +264,8 @@ class _Indexer:
             raise BagError(f"{self._bag.path}: {topic} {what}: map another topic with --map")
 
     def _translation(self, role: str) -> Callable[[Any], Any]:
+        if role == "ee_pose":
+            return conversions.pose_to_vector
         if role.endswith("pose"):
             return conversions.pose_to_position
         if role == "gripper":

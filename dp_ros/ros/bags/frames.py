@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.actions import join
 from dp_ros.data.bags.audit import OTHER_CLOCK_S
 from dp_ros.data.bags.reader import BagError
+from dp_ros.poses import position_of
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode, Track
 from dp_ros.schema import ConvertConfig
 from dp_ros.streams import FrameAssembler, Selection, Stream
@@ -66,7 +68,7 @@ def frames_of(episode: BagEpisode, config: ConvertConfig) -> Ticks:
                 camera: np.array([s.pictures[view].value for s in selections], dtype=np.int64)
                 for view, camera in enumerate(episode.cameras)
             },
-            np.stack([s.ee_position_m.value for s in selections]),
+            np.stack([position_of(s.ee_pose.value) for s in selections]),
             np.array([s.gripper.value for s in selections]),
             np.stack([action for _, action, _ in rows]),
             np.stack([command for _, _, command in rows]),
@@ -148,7 +150,7 @@ class _Assembler:
             return None
         oldest_ns = min(position.stamp_ns, effort.stamp_ns)
         holds = self._config.hold_commands or stamp_ns - oldest_ns <= self._max_age_ns
-        action = np.append(position.value, effort.value)
+        action = join(position.value, effort.value)
         return action if holds and np.isfinite(action).all() else None
 
     def _come_in_pairs(self, names: tuple[str, str]) -> bool:

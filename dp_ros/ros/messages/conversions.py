@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dp_ros.quaternions import is_unit
+from dp_ros.poses import is_unit, make_pose
 from dp_ros.streams import Selection, fit_image
 
 if TYPE_CHECKING:
@@ -257,8 +257,12 @@ def pose_to_position(msg: Any) -> NDArray[np.float64]:
     return np.array([position.x, position.y, position.z], np.float64)
 
 
-def pose_to_orientation(msg: Any) -> NDArray[np.float64]:
-    """PoseStamped -> quaternion (4,); ConversionError unless it is finite and of length 1 (within 1e-3)."""
+def pose_to_vector(msg: Any) -> NDArray[np.float64]:
+    """PoseStamped -> (7,), position [m] as sent and a valid quaternion x, y, z, w.
+
+    ConversionError unless the quaternion is finite and of length 1 (within 1e-3): it is a measurement that commands
+    will repeat.
+    """
     q = msg.pose.orientation
     quat = np.array([q.x, q.y, q.z, q.w], np.float64)
     if not is_unit(quat):
@@ -266,7 +270,7 @@ def pose_to_orientation(msg: Any) -> NDArray[np.float64]:
             f"quaternion {quat.tolist()} in '{msg.header.frame_id}' is not x, y, z, w of length 1: the publisher must "
             "send the measured orientation"
         )
-    return quat
+    return make_pose(pose_to_position(msg), quat)
 
 
 def effort_to_joint_state(effort: float, stamp_ns: int, name: str = "gripper") -> JointState:

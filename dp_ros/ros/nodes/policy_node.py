@@ -157,7 +157,7 @@ class PolicyNode(ManagedNode):
         if self._active:
             self._frame_id = msg.header.frame_id
             stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-            self._streams.ee_position_m.put(stamp_ns, conversions.pose_to_position(msg))
+            self._streams.ee_pose.put(stamp_ns, conversions.pose_to_vector(msg))
             self._tick_lockstep(stamp_ns)
 
     def _on_gripper(self, msg: JointState) -> None:

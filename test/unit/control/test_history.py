@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dp_ros.control.history import FrameHistory
+from dp_ros.poses import make_pose
 from dp_ros.schema import Horizons
 from dp_ros.streams import Frame
 
@@ -70,7 +71,13 @@ def test_jitter_below_half_a_period_is_no_hole(jitter: list[float]) -> None:
 
 def frame_at(tick: float) -> Frame:
     stamp_ns = START + round(tick * DT)
-    return Frame(stamp_ns, np.zeros((1, 1, 1, 3), np.uint8), np.zeros(3), 1.0, sampled_ns=stamp_ns)
+    return Frame(
+        stamp_ns,
+        np.zeros((1, 1, 1, 3), np.uint8),
+        make_pose([0, 0, 0], [0, 0, 0, 1]),
+        1.0,
+        sampled_ns=stamp_ns,
+    )
 
 
 def test_a_hole_gives_no_window_until_it_has_passed(push: Callable[..., list[bool]]) -> None:

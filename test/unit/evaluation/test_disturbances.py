@@ -15,6 +15,7 @@ from dp_ros.control.planner import PlanRequest
 from dp_ros.control.safety import Verdict
 from dp_ros.evaluation.disturbances import KINDS, NONE, ONSET, Disturbance, check_possible, possible, sweep
 from dp_ros.evaluation.episode import replay, run_episode
+from dp_ros.poses import make_pose
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, override
 from dp_ros.sim.metaworld_arm import MOVABLE_TASKS, MetaworldArm, Observation, TaskError
 from dp_ros.sim.rendering import RenderingError
@@ -51,7 +52,7 @@ def plan(request: PlanRequest) -> NDArray[np.float64]:
 def observation(seed: int = 0) -> Observation:
     rng = np.random.default_rng(seed)
     pictures = {name: rng.integers(1, 256, (12, 16, 3), dtype=np.uint8) for name in ("left", "right")}
-    return Observation(pictures, rng.normal(size=3), 0.5)
+    return Observation(pictures, make_pose(rng.normal(size=3), [0, 1, 0, 0]), 0.5)
 
 
 def ticks_at_work(disturbance: Disturbance, seed: int) -> list[int]:
@@ -97,7 +98,7 @@ def test_a_stop_is_twice_the_light_and_not_twice_the_byte(
     """Bytes are sRGB: 188 stands for half of the light of 255, and 117 for 18 % of it, a grey card."""
     picture = np.array([before], dtype=np.uint8)[..., None].repeat(3, axis=2)
     seen = KINDS["brightness"](stops).perturb_observation(
-        Observation({"left": picture}, np.zeros(3), 0.0), 0, 0
+        Observation({"left": picture}, make_pose(np.zeros(3), [0, 1, 0, 0]), 0.0), 0, 0
     )
     assert seen is not None
     assert seen.images["left"][0, :, 0].tolist() == after

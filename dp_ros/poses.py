@@ -1,11 +1,30 @@
-"""Unit quaternions (x, y, z, w): validity and the angle between two orientations."""
+"""Pose vectors (7,): position x, y, z in metres and orientation as a unit quaternion x, y, z, w."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+Array = NDArray[np.float64]
+
+POSE_DIM = 7
+_POSITION, _ORIENTATION = slice(0, 3), slice(3, 7)
 UNIT_TOLERANCE = 1e-3  # of the length, for rounding in other programs
+
+
+def make_pose(position_m: ArrayLike, quat_xyzw: ArrayLike) -> Array:
+    """position (..., 3) and orientation (..., 4) -> (..., 7)."""
+    return np.concatenate([np.asarray(position_m, np.float64), np.asarray(quat_xyzw, np.float64)], axis=-1)
+
+
+def position_of(pose: Array) -> Array:
+    """(..., 7) -> (..., 3) in metres."""
+    return pose[..., _POSITION]
+
+
+def orientation_of(pose: Array) -> Array:
+    """(..., 7) -> (..., 4), x, y, z, w."""
+    return pose[..., _ORIENTATION]
 
 
 def is_unit(quat_xyzw: ArrayLike) -> bool:

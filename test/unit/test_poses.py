@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dp_ros.quaternions import angle_rad, is_unit
+from dp_ros.poses import angle_rad, is_unit
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 0.5, np.pi / 2, np.pi - 1e-6, np.pi])
