@@ -1,4 +1,4 @@
-"""A plan in time: T_p actions, each with the moment it is for."""
+"""Action chunk aligned to control ticks: T_p actions, each with the time it is for."""
 
 from __future__ import annotations
 
@@ -12,53 +12,55 @@ from dp_ros.schema import Horizons
 
 @dataclass(frozen=True)
 class Chunk:
-    """Absolute actions (T_p, 4) for t0, t0 + dt, ...; t0 is the time of the oldest observed frame, or later, where the
-    arm held while the plan was made."""
+    """Absolute actions (T_p, D) for t0, t0 + dt, ...
+
+    t0 is the time of the oldest observed frame, or later where the arm held while the plan was computed.
+    """
 
     t0_ns: int
     dt_ns: int
     actions: NDArray[np.float64]
     horizons: Horizons
-    in_flight: int = 0  # actions from T_o - 1 on that stand for commands given before the newest frame
+    in_flight: int = 0  # actions from T_o - 1 on that repeat commands sent before the newest frame
 
     @classmethod
     def after(
         cls, newest_frame_ns: int, dt_ns: int, actions: NDArray[np.float64], horizons: Horizons
     ) -> Chunk:
-        """The chunk whose action T_o - 1 answers the frame stamped `newest_frame_ns`."""
+        """The chunk whose action T_o - 1 belongs to the frame stamped `newest_frame_ns`."""
         return cls(newest_frame_ns - (horizons.T_o - 1) * dt_ns, dt_ns, actions, horizons)
 
-    def realigned(self, now_ns: int, done: int, in_flight: int = 0) -> Chunk:
-        """The same plan, where `done` commands have moved the arm since what its newest frame shows: the action for now
-        is the one behind as many.
+    def realigned(self, now_ns: int, executed: int, in_flight: int = 0) -> Chunk:
+        """The same chunk, shifted in time so that the action for now follows the last executed one.
 
-        By the clock more of it is past. But where the arm held meanwhile, because there was no plan yet, to leave out
-        more would be a leap. Of those commands, `in_flight` were given before that frame, and show late. A plan that
-        comes when it is over by the clock is over; else it ends later by as long as the arm held.
+        executed: commands that have moved the arm since the state shown in the newest frame. in_flight: those of them
+        that were sent before that frame.
+
+        By the clock, more actions may be past. But where the arm held because there was no plan yet, skipping them
+        would be a leap. A chunk that is over by the clock stays over.
         """
         if self.index(now_ns) >= len(self.actions):
             return self
-        late = self.index(now_ns) - (self.horizons.executed.start + done)
+        late = self.index(now_ns) - (self.horizons.executed.start + executed)
         return replace(self, t0_ns=self.t0_ns + late * self.dt_ns, in_flight=in_flight)
 
     @property
     def executed(self) -> slice:
-        """The T_a actions meant for execution, or as many as there are behind what is under way."""
+        """The T_a actions to execute, or as many as follow those in flight."""
         executed = self.horizons.executed
         return slice(executed.start + self.in_flight, min(executed.stop + self.in_flight, len(self.actions)))
 
     def index(self, now_ns: int) -> int:
-        """Which action is for now; may lie outside the chunk."""
+        """Index of the action for now; it may lie outside the chunk."""
         return round((now_ns - self.t0_ns) / self.dt_ns)
 
     def at(self, now_ns: int) -> NDArray[np.float64] | None:
-        """The action (4,) for now; None before the newest frame's own and after the last: an exhausted chunk gives
-        nothing."""
+        """The action (D,) for now; None before the newest frame's own action and after the last one."""
         i = self.index(now_ns)
         return self.actions[i] if self.horizons.executed.start <= i < len(self.actions) else None
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether the T_a actions meant for execution are used up, so that a new plan is wanted."""
+        """Whether the actions to execute are used up, so that a new plan is due."""
         return not self.index(now_ns) < self.executed.stop
 
     def times_ns(self) -> list[int]:

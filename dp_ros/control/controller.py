@@ -1,49 +1,56 @@
-"""One tick of the control loop: frames in, command and verdict out. The node and the in-process rollout
-both call it, so what is measured is what runs."""
+"""One tick of the control loop: frames in, command and verdict out.
+
+The policy node and the in-process rollout both call it, so an evaluation measures the code that runs on a robot.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dp_ros.actions import decode_positions
+from dp_ros.actions import POSITION, decode_positions
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.history import FrameHistory
 from dp_ros.control.planner import Planner, PlanRequest
-from dp_ros.control.safety import Command, Gate, Verdict
+from dp_ros.control.safety import Array, Command, Gate, Verdict
+from dp_ros.poses import angle_rad, is_unit
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
 
 @dataclass(frozen=True)
 class PolicyDecision:
-    """What one tick came to."""
+    """Result of one tick."""
 
     command: Command
     verdict: Verdict
-    detail: str  # why, for people; empty when all is well
+    detail: str  # the reason, for people; empty when all is well
     plan_s: float | None  # duration of the plan that arrived in this tick
-    chunk: Chunk | None  # the plan in use
+    chunk: Chunk | None  # the chunk in use
     obs_age_s: float
 
 
 class Controller:
     """History, planner, chunk and gate of one arm.
 
-    lockstep: `observe(frame)` then `tick(frame.stamp_ns)`; None means that the plan for this frame is still
-    being computed: tick again when it is there. realtime: `observe` whatever arrives, `tick(now)` every
-    control period; while no plan reaches now, the arm holds. A plan is entered behind what is done of it.
+    lockstep: `observe(frame)`, then `tick(frame.stamp_ns)`. None means that the plan for this frame is still being
+    computed: tick again when it is there.
+    realtime: `observe` every frame, and `tick(now)` every control period. While no chunk has an action for now, the arm
+    holds.
 
-    A robot that obeys `command_delay_s` later than in the demonstrations shows, at any time, what it was told that much
-    earlier. Plans begin there, and what is under way already is not commanded again. Of the T_p - T_o + 1 actions from
-    the newest frame's own on, a plan gives what delay and inference leave.
+    The tool keeps the orientation measured in the frame that began the episode. The gripper is not commanded until a
+    plan commands it.
+
+    `command_delay_s` is the extra latency of the robot, compared with the demonstrations: a frame shows the commands
+    sent that much earlier. A plan then starts at what its frame shows, and the actions in flight are not sent again.
+    Of the T_p - T_o + 1 actions from the newest frame's own on, delay and inference time use up the first ones.
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig, planner: Planner) -> None:
-        """ConfigError where the plans do not reach beyond `command_delay_s`."""
+        """ConfigError where the chunks do not reach beyond `command_delay_s`."""
         check_delay(policy, runtime)
         self.policy, self.runtime = policy, runtime
         self.planner = planner
@@ -52,12 +59,12 @@ class Controller:
         self._history = FrameHistory(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
         self._gate = Gate(runtime.gate)
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
-        self._covered = ""  # what is said of a camera that shows nothing; empty when all see
+        self._covered = ""  # message about the covered camera; empty when none is
         self._may_begin_ns: int | None = None  # stamp of the first frame that might begin the next episode
         self._begin_episode()
 
     def reset(self) -> None:
-        """Forget the episode: frames, plan and commands. A plan still being computed will be ignored."""
+        """Forget the episode: frames, chunk and commands. A plan that is still being computed will be ignored."""
         self._history.clear()
         self.refused = self._covered = ""
         self._may_begin_ns = None
@@ -66,27 +73,32 @@ class Controller:
     def _begin_episode(self) -> None:
         self._chunk: Chunk | None = None
         self._last: Command | None = None
+        self._orientation: Array = np.full(4, np.nan)  # kept in every command of the episode
+        self._measured: Array = self._orientation  # orientation of the newest frame
         self._sent: deque[Command] = deque(maxlen=64 + self.policy.horizons.T_p)
-        # When each action was done that moved the arm.
-        self._moves_ns: deque[int] = deque(maxlen=self._sent.maxlen)
-        self._index: int | None = None  # of the last action done of the chunk in use
+        self._moves_ns: deque[int] = deque(maxlen=self._sent.maxlen)  # time of each action that moved the arm
+        self._index: int | None = None  # of the last executed action of the chunk in use
         self._begun_ns = 0
-        self._asked_ns: int | None = None
+        self._requested_ns: int | None = None
         self._pending: PlanRequest | None = None
         self._plans = 0
         self._plan_s = 0.0
         self._problem = "no plan yet"
 
     def observe(self, frame: Frame) -> bool:
-        """Take the newest frame; one that begins an episode starts everything anew from where the arm is.
+        """Take the newest frame. A frame that begins an episode forgets the last one and starts at the measured pose.
 
-        False when it is not taken: not newer than the newest, without a finite pose, or the first of an episode
-        that may not begin there (`refused` says why) or not yet (commands of before are under way). The arm could not
-        even be told to stay where it is. A frame with a covered camera is a lost one, because on black pictures a
-        policy acts with as much confidence as on any: no plan is made from it, and once the newest other frame is older
-        than max_obs_age_s, the arm holds. The first episode does not begin with one.
+        False when the frame is not taken:
+        - It is not newer than the newest one.
+        - Its pose is not finite, or has no valid quaternion: the arm could not even be told to stay there.
+        - It would begin an episode that may not begin there (`refused` says why).
+        - It would begin an episode while commands of the last one are in flight.
+
+        A frame with a covered camera is a lost frame, because a policy acts on black pictures with as much confidence
+        as on any others. No plan is made from it. Once the newest other frame is older than `max_obs_age_s`, the arm
+        holds. The first episode does not begin with such a frame.
         """
-        if not np.isfinite(frame.state).all():
+        if not (np.isfinite(frame.state).all() and is_unit(frame.ee_orientation)):
             return False
         begins, newest = self._history.would_begin(frame), self._history.newest
         if not begins and frame.stamp_ns <= (newest.stamp_ns if newest else self._begun_ns):
@@ -105,60 +117,80 @@ class Controller:
         if not self._covered:
             self._history.push(frame)
         if begins:
-            # A pause of the cameras must not open the hand; lockstep episodes have nothing in common.
-            gripper = self._last.gripper if self._last and self.runtime.mode == "realtime" else 0.0
+            # A pause of the cameras must not change the gripper; lockstep episodes have nothing in common.
+            gripper = self._last.gripper if self._last and self.runtime.mode == "realtime" else None
             self._begin_episode()
             self._begun_ns, self._may_begin_ns = frame.stamp_ns, None
-            self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper)
+            self._orientation = np.array(frame.ee_orientation)
+            self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper, self._orientation)
             self._sent.append(self._last)
+        if is_newer:
+            self._measured = np.array(frame.ee_orientation)
         return is_newer
 
     def tick(self, now_ns: int) -> PolicyDecision | None:
-        """The command for now. None before the first frame, while the arm settles before the next episode, and in
-        lockstep while its plan is computed."""
+        """The command for now.
+
+        None before the first frame, while the arm settles before the next episode, and in lockstep while the plan is
+        being computed.
+        """
         newest, last = self._history.newest, self._last
         if last is None or self._is_settling(now_ns):
             return None
         newest_ns = self._history.newest_ns
         if newest_ns is not None and newest_ns > now_ns and self.runtime.mode == "realtime":
-            # Time went back. When it comes here again, what was seen before must not be taken for new.
+            # Time went back. Old frames must not count as new when the clock reaches their stamps again.
             self._history.clear()
             self._chunk = self._pending = newest = None
-        busy = self.planner.busy  # before polling: a plan that is finished in between must not be overlooked
+        busy = self.planner.busy  # before polling, so that a plan which finishes in between is not overlooked
         plan_s = self._take_plan(now_ns)
-        is_new = newest is not None and newest.stamp_ns != self._asked_ns
+        is_new = newest is not None and newest.stamp_ns != self._requested_ns
         if self._is_plan_due(now_ns) and is_new and not busy:
-            self._ask()
+            self._request_plan()
             plan_s = self._take_plan(now_ns) or plan_s  # an inline planner has answered already
         waits = busy or self._pending is not None
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and waits:
             return None
         obs_age_s = math.inf if newest is None else (now_ns - newest.sampled_ns) / 1e9
         action = self._chunk.at(now_ns) if self._chunk else None
-        command, verdict = self._gate.check(action, last, obs_age_s, now_ns)
+        command, verdict = self._gate.check(
+            action, self._orientation, last, self._measured, obs_age_s, now_ns
+        )
         chunk, self._last = self._chunk, command
         self._sent.append(command)
         if verdict is Verdict.HOLD_STALE:
-            self._chunk = None  # to go on with it later would be a leap
+            self._chunk = None  # the arm would leap if it resumed the chunk later
         if chunk is not None and not verdict.holds:
-            index = chunk.index(now_ns)
-            # More than one where ticks were missed: the chunk goes by the clock.
-            passed = 1 if self._index is None else index - self._index
-            self._moves_ns.extend(now_ns - i * self.dt_ns for i in reversed(range(passed)))
-            self._index = index
-        detail = ""
-        if verdict is Verdict.HOLD_NO_PLAN:
-            detail = self._covered or self._problem or "the plan is used up, and the next is not there yet"
-        if verdict is Verdict.HOLD_STALE:
-            age = f"is {obs_age_s * 1e3:.0f} ms old" if newest else "was before time went back"
-            detail = self.refused or self._covered or f"the newest observation {age}"
-        if verdict is Verdict.HOLD_NOT_FINITE:
-            detail = f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
+            self._note_move(chunk.index(now_ns), now_ns)
+        detail = self._detail(verdict, action, newest, obs_age_s)
         return PolicyDecision(command, verdict, detail, plan_s, chunk, obs_age_s)
 
     def hold(self, now_ns: int) -> Command | None:
-        """The command that stops the arm where it was last told to be; None before the first frame."""
-        return None if self._last is None else Command(now_ns, self._last.position_m, self._last.gripper)
+        """The command that stops the arm at its last command; None before the first frame."""
+        return None if self._last is None else replace(self._last, stamp_ns=now_ns)
+
+    def _note_move(self, index: int, now_ns: int) -> None:
+        """Count the executed actions: more than one where ticks were missed, as a chunk follows the clock."""
+        passed = 1 if self._index is None else index - self._index
+        self._moves_ns.extend(now_ns - i * self.dt_ns for i in reversed(range(passed)))
+        self._index = index
+
+    def _detail(self, verdict: Verdict, action: Array | None, newest: Frame | None, obs_age_s: float) -> str:
+        """The reason of a hold, for people; empty for other verdicts."""
+        if verdict is Verdict.HOLD_NO_PLAN:
+            return self._covered or self._problem or "the chunk is used up, and the next plan has not arrived"
+        if verdict is Verdict.HOLD_STALE:
+            age = f"is {obs_age_s * 1e3:.0f} ms old" if newest else "is from before time went back"
+            return self.refused or self._covered or f"the newest observation {age}"
+        if verdict is Verdict.HOLD_NOT_FINITE:
+            return f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
+        if verdict is Verdict.HOLD_TURNED:
+            turn_rad = angle_rad(self._orientation, self._measured)
+            return (
+                f"the tool is {turn_rad:.2f} rad from its orientation at the start of the episode, more than "
+                f"gate.max_turn_rad {self.runtime.gate.max_turn_rad:g}: turn it back, or deactivate and activate"
+            )
+        return ""
 
     def _why_not(self, frame: Frame) -> str:
         """Why no episode may begin with this frame; empty when it may."""
@@ -167,17 +199,19 @@ class Controller:
         return self._covered if self._last is None else ""
 
     def _is_settling(self, now_ns: int) -> bool:
-        """Whether the arm may still be on its way to where it was told to be before: an episode that began then would
-        take it back to where it is measured."""
+        """Whether commands of the last episode may still move the arm.
+
+        An episode that began then would pull the arm back to where it is measured now.
+        """
         if self.runtime.mode == "lockstep" or self._may_begin_ns is None:
             return False
         return 0 <= now_ns - self._may_begin_ns < self._delay_ns
 
     def _covered_camera(self, frame: Frame) -> str:
-        """What is said of the first camera whose picture is all of one colour; empty where all show something."""
+        """Message about the first camera whose picture is of one colour; empty where there is none."""
         least = self.runtime.min_contrast
         for camera, picture in zip(self.policy.encoder.cameras, frame.images, strict=True):
-            every = max(1, min(picture.shape[:2]) // 32)  # a quick look will do
+            every = max(1, min(picture.shape[:2]) // 32)  # about 32 x 32 pixels are enough
             contrast = float(picture[::every, ::every].std(axis=(0, 1)).max())
             if contrast < least:
                 measured = f"contrast {contrast:.1f}, min_contrast {least:g}"
@@ -189,44 +223,43 @@ class Controller:
         x, y, z = frame.ee_position_m
         return (
             f"the arm is measured at ({x:g}, {y:g}, {z:g}) m, outside the workspace {gate.workspace_low_m} to "
-            f"{gate.workspace_high_m}: drive it inside, or measure gate.workspace_low_m and _high_m anew"
+            f"{gate.workspace_high_m}: drive it inside, or correct gate.workspace_low_m and _high_m"
         )
 
     def _is_plan_due(self, now_ns: int) -> bool:
-        """Whether the executed part is used up; realtime asks earlier by what the last plan took."""
+        """Whether the executed part is used up. In realtime it is due earlier, by the duration of the last plan."""
         if self._chunk is None:
             return True
         lead_ns = 0 if self.runtime.mode == "lockstep" else round(self._plan_s * 1e9)
         return self._chunk.is_due(now_ns + lead_ns)
 
-    def _ask(self) -> None:
+    def _request_plan(self) -> None:
         window = self._history.window()
         if window is None:
-            self._problem = (
-                f"fewer than {self.policy.horizons.T_o} frames, one control period apart, are there"
-            )
+            T_o = self.policy.horizons.T_o
+            self._problem = f"fewer than {T_o} frames, one control period apart, are there"
             return
-        self._asked_ns = window[-1].stamp_ns
-        shown_ns = self._shown_ns(self._asked_ns)
+        self._requested_ns = window[-1].stamp_ns
+        shown_ns = self._shown_ns(self._requested_ns)
         before = [command for command in self._sent if command.stamp_ns < shown_ns]
         self._pending = PlanRequest(
             images=np.stack([frame.images for frame in window]),
             state=np.stack([frame.state for frame in window]),
             reference_m=(before[-1] if before else self._sent[0]).position_m,
-            stamp_ns=self._asked_ns,
+            stamp_ns=self._requested_ns,
             seed=(self.runtime.policy_seed, self._plans),
         )
         self.planner.request(self._pending)
         self._plans += 1
 
     def _shown_ns(self, frame_ns: int) -> int:
-        """A frame shows what was commanded before this; half a tick early, because stamps of ticks jitter."""
+        """A frame shows the commands before this time; half a tick early, because stamps of ticks jitter."""
         return frame_ns - self._delay_ns - self.dt_ns // 2
 
     def _take_plan(self, now_ns: int) -> float | None:
         """Turn a finished plan into the chunk in use; its duration in seconds, None when none finished."""
         plan = self.planner.poll()
-        if plan is None or plan.request is not self._pending:  # asked in an episode that is over
+        if plan is None or plan.request is not self._pending:  # requested in an episode that is over
             return None
         self._pending, self._plan_s = None, plan.duration_s
         horizons, kind = self.policy.horizons, self.policy.action.position
@@ -235,24 +268,26 @@ class Controller:
             why = plan.error if plan.chunk is None else f"its shape is {plan.chunk.shape}, not {shape}"
             self._chunk, self._problem = None, f"the plan failed: {why}"
             return plan.duration_s
-        positions = decode_positions(plan.chunk[:, :3], plan.request.reference_m, horizons, kind)
-        actions = np.concatenate([positions, plan.chunk[:, 3:]], axis=1)
+        actions = np.array(plan.chunk)
+        actions[:, POSITION.slice] = decode_positions(
+            POSITION.of(plan.chunk), plan.request.reference_m, horizons, kind
+        )
         chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
         done = [move_ns for move_ns in self._moves_ns if move_ns >= self._shown_ns(plan.request.stamp_ns)]
         before = sum(move_ns < plan.request.stamp_ns - self.dt_ns // 2 for move_ns in done)
         self._chunk, self._index, self._problem = chunk.realigned(now_ns, len(done), before), None, ""
         if self._chunk.at(now_ns) is None:
-            came_ms, delay_ms = (now_ns - plan.request.stamp_ns) / 1e6, self._delay_ns / 1e6
+            late_ms, delay_ms = (now_ns - plan.request.stamp_ns) / 1e6, self._delay_ns / 1e6
             reach_ms = (horizons.T_p - horizons.T_o) * self.dt_ns / 1e6
             spent = f", of which command_delay_s takes {delay_ms:.0f} ms" if delay_ms else ""
             self._problem = (
-                f"the plan came {came_ms:.0f} ms after its frame and reaches {reach_ms:.0f} ms{spent}"
+                f"the plan came {late_ms:.0f} ms after its frame and reaches {reach_ms:.0f} ms{spent}"
             )
         return plan.duration_s
 
 
 def check_delay(policy: PolicyConfig, runtime: RuntimeConfig) -> None:
-    """ConfigError where the plans of `policy` do not reach beyond `command_delay_s`."""
+    """ConfigError where the chunks of `policy` do not reach beyond `command_delay_s`."""
     ahead = policy.horizons.T_p - policy.horizons.T_o
     ticks = runtime.command_delay_s * policy.rate_hz
     if round(ticks) > ahead:

@@ -1,4 +1,4 @@
-"""The last T_o frames, spaced by their stamps: complete, or none."""
+"""History of the last T_o frames, spaced by their stamps: complete, or none."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from dp_ros.streams import Frame
 
 
 class FrameHistory:
-    """Frames of the current episode. A frame that is far from the one before it begins a new episode."""
+    """Frames of the current episode. A frame that is far in time from the one before it begins a new episode."""
 
     def __init__(self, horizons: Horizons, dt_ns: int, episode_gap_ns: int) -> None:
         self._T_o, self._dt_ns, self._gap_ns = horizons.T_o, dt_ns, episode_gap_ns
         self._frames: deque[Frame] = deque(maxlen=4 * horizons.T_o + 4)
         self._first: Frame | None = None
-        self.newest_ns: int | None = None  # the newest stamp, also of frames that were lost
+        self.newest_ns: int | None = None  # the newest stamp, also of lost frames
 
     def would_begin(self, frame: Frame) -> bool:
-        """Whether a frame begins an episode: the first ever, after a long gap, or after time went backwards by
-        more than the gap."""
+        """Whether a frame begins an episode: the first one, or one further than the gap from the newest stamp."""
         return self.newest_ns is None or abs(frame.stamp_ns - self.newest_ns) > self._gap_ns
 
     def lose(self, frame: Frame) -> bool:
-        """A frame that is not to be used: it leaves a hole, but its episode goes on, or begins. Whether it is newer."""
+        """Count a frame as lost: it leaves a hole, but its episode continues or begins. Whether it is newer."""
         if self.would_begin(frame):
             self.clear()
         if self.newest_ns is not None and frame.stamp_ns <= self.newest_ns:
@@ -48,18 +47,20 @@ class FrameHistory:
         return self._frames[-1] if self._frames else None
 
     def window(self) -> list[Frame] | None:
-        """T_o frames, oldest first, one per control period before the newest, each within half a period of
-        its place. Places before the episode began repeat its first frame, as in training. None where a
-        frame in between is missing: a window with a hole is not what the policy was trained on."""
+        """T_o frames, oldest first, one control period apart, each within half a period of its due time.
+
+        Frames due before the episode began repeat its first frame, as in training. None where a frame is missing: the
+        policy was not trained on windows with holes.
+        """
         if self.newest is None or self._first is None:
             return None
         window = []
         for back in reversed(range(self._T_o)):
-            place_ns = self.newest.stamp_ns - back * self._dt_ns
-            nearest = min(self._frames, key=lambda frame: abs(frame.stamp_ns - place_ns))
-            if place_ns < self._first.stamp_ns:
+            due_ns = self.newest.stamp_ns - back * self._dt_ns
+            nearest = min(self._frames, key=lambda frame: abs(frame.stamp_ns - due_ns))
+            if due_ns < self._first.stamp_ns:
                 nearest = self._first
-            elif not abs(nearest.stamp_ns - place_ns) <= self._dt_ns // 2:
+            elif not abs(nearest.stamp_ns - due_ns) <= self._dt_ns // 2:
                 return None
             window.append(nearest)
         return window

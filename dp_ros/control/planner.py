@@ -1,4 +1,4 @@
-"""Who computes plans: the caller itself, or one thread that always takes the newest request."""
+"""Planners: the caller's own thread, or one worker thread that always takes the newest request."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """A window of frames to plan from."""
+    """Window of frames to plan from."""
 
     images: NDArray[np.uint8]  # (T_o, V, H, W, 3)
-    state: Array  # (T_o, 4): ee_x, ee_y, ee_z [m], gripper
-    reference_m: Array  # (3,): the last command whose effect the newest frame shows
+    state: Array  # (T_o, STATE_DIM): position [m] and gripper opening, see dp_ros.actions
+    reference_m: Array  # (3,): the last commanded position whose effect the newest frame shows
     stamp_ns: int  # of the newest frame
     seed: tuple[int, ...]  # of the sampler's noise
 
 
 @dataclass(frozen=True)
 class PlanResult:
-    """An answer: the network's chunk (T_p, 4), of the declared kinds, or why there is none."""
+    """Predicted chunk (T_p, ACTION_DIM) of the declared kinds, or the reason why there is none."""
 
     request: PlanRequest
     chunk: Array | None
@@ -39,21 +39,21 @@ InferenceFn = Callable[[PlanRequest], Array]
 
 
 class Planner(Protocol):
-    """What the controller needs of whoever computes plans."""
+    """Interface between the controller and the computation of plans."""
 
     def request(self, request: PlanRequest) -> None:
-        """Ask for a plan; a request still waiting is replaced."""
+        """Request a plan; it replaces a request that still waits."""
 
     def poll(self) -> PlanResult | None:
         """A finished plan, once."""
 
     @property
     def busy(self) -> bool:
-        """Whether a request is waiting or being worked on."""
+        """Whether a request waits or is being computed."""
 
 
 def run_plan(plan: InferenceFn, request: PlanRequest, caught: type[BaseException] = Exception) -> PlanResult:
-    """One inference, timed; an exception of the kind `caught` becomes a plan without a chunk, and so a hold."""
+    """One timed inference. An exception of the kind `caught` becomes a result without a chunk, and so a hold."""
     began = time.perf_counter()
     try:
         chunk, error = np.asarray(plan(request), dtype=np.float64), None
@@ -63,7 +63,7 @@ def run_plan(plan: InferenceFn, request: PlanRequest, caught: type[BaseException
 
 
 class InlinePlanner:
-    """Plans when asked, in the caller's thread: in-process rollouts. Ctrl-C while it plans reaches the caller."""
+    """Planner in the caller's thread, for in-process rollouts. Ctrl-C during a plan reaches the caller."""
 
     def __init__(self, plan: InferenceFn) -> None:
         self._plan = plan
@@ -82,15 +82,15 @@ class InlinePlanner:
 
 
 class PlanWorker:
-    """One thread that loads the engine, then answers the newest request; `on_finished` is called from it.
+    """One thread that loads the engine, then answers the newest request and calls `on_finished`.
 
-    The engine is loaded and called on the same thread: compiled GPU models misbehave otherwise.
+    The engine is loaded and called on the same thread, because compiled GPU models fail on others.
     """
 
     def __init__(
         self, load: Callable[[], InferenceFn], on_finished: Callable[[], None] | None = None
     ) -> None:
-        """Returns when the engine is loaded, and raises what loading raised."""
+        """Return when the engine is loaded; raise the error of loading."""
         self._on_finished = on_finished
         self._wake = threading.Condition()
         self._waiting: PlanRequest | None = None
@@ -143,11 +143,11 @@ class PlanWorker:
                     return
                 request, self._waiting, self._working = self._waiting, None, True
             assert request is not None
-            # Whatever the engine raises must end in a hold, not in a dead thread.
+            # Every exception of the engine must end in a hold, not in a dead thread.
             finished = run_plan(plan, request, BaseException)
             with self._wake:
                 self._finished, self._working = finished, False
-                if self._stop:  # nobody is left to tell
+                if self._stop:  # the node no longer listens
                     return
             if self._on_finished:
                 self._on_finished()

@@ -1,4 +1,4 @@
-"""The gate: no command leaves without passing it. Comparisons are written so that NaN fails them."""
+"""Safety gate: limits that every command passes before it is published. Comparisons are written so that NaN fails."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.actions import POSITION, gripper_of, join
+from dp_ros.poses import angle_rad, is_unit
 from dp_ros.schema import GateConfig, as_vector
 
 Array = NDArray[np.float64]
 
 
 class Verdict(StrEnum):
-    """What became of a command; published with it."""
+    """Result of the gate for one command; published with it."""
 
     PASS = "pass"
     LIMITED_WORKSPACE = "limited_workspace"  # moved to the nearest point of the box
     LIMITED_STEP = "limited_step"  # shortened to the longest allowed step
     HOLD_STALE = "hold_stale"  # the observation is missing, too old, or from the future
     HOLD_NO_PLAN = "hold_no_plan"  # no action is planned for now
-    HOLD_NOT_FINITE = "hold_not_finite"  # NaN or infinity, of the policy or in the last command
+    HOLD_NOT_FINITE = "hold_not_finite"  # a number or quaternion of the plan or the last command is invalid
+    HOLD_TURNED = "hold_turned"  # the commanded orientation is too far from the measured one
 
     @property
     def holds(self) -> bool:
@@ -30,19 +33,20 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Command:
-    """What the robot is told: absolute, in the base frame. `stamp_ns` is the time it is for."""
+    """Absolute command for the arm, in the base frame; `stamp_ns` is the time it is for."""
 
     stamp_ns: int
     position_m: Array  # (3,)
-    gripper: float  # [-1, 1]
+    gripper: float | None  # [-1 open, 1 closed]; None: not commanded, the gripper keeps what it does
+    orientation: Array  # (4,) of the tool: unit quaternion x, y, z, w
 
     def as_array(self) -> Array:
-        """(4,): x, y, z [m], gripper."""
-        return np.append(self.position_m, self.gripper)
+        """Action vector (4,); its gripper is NaN where none is commanded."""
+        return join(self.position_m, np.nan if self.gripper is None else self.gripper)
 
 
 class Gate:
-    """Checks one command after another against the limits; knows only the limits."""
+    """Check of one command after another against the limits. It keeps no state."""
 
     def __init__(self, config: GateConfig) -> None:
         self.config = config
@@ -51,35 +55,52 @@ class Gate:
     def may_begin(self, position_m: Array) -> bool:
         """Whether an episode may begin with the arm measured here: at most one step outside the box.
 
-        The first command repeats that position. Further out is an arm to be driven in by hand, or a
-        measurement in other units or another frame, which must not become a command.
+        The first command repeats that position. An arm further outside must be driven in by hand. Such a measurement
+        may also be in other units or in another frame, and must not become a command.
         """
         outside_m = position_m - np.clip(position_m, self._low, self._high)
         return bool(np.linalg.norm(outside_m) <= self.config.max_step_m)
 
     def check(
-        self, action: Array | None, last: Command, obs_age_s: float, now_ns: int
+        self,
+        action: Array | None,
+        orientation: Array,
+        last: Command,
+        measured_orientation: Array,
+        obs_age_s: float,
+        now_ns: int,
     ) -> tuple[Command, Verdict]:
-        """`action` (4,) absolute or None; `last` the command before it (or where the arm was measured).
+        """The command for now and the verdict on it.
 
-        A hold repeats the last position and gripper. A limited command is the nearest allowed one: first
-        inside the box, then no further from `last` than one step. The last position is never moved by the
-        box, so an arm that starts outside it is not dragged in faster than the step limit allows.
+        action (4,): absolute, or None where nothing is planned. orientation (4,): the tool's, of a move and of a hold.
+        last: the command before it, or the measured position. measured_orientation (4,): of the newest observation.
+
+        A hold repeats the last position and gripper. A limited command is the nearest allowed one: first inside the
+        box, then at most one step from `last`. The box never moves the last position, so that an arm which starts
+        outside comes in at the step limit. Where `orientation` is further than `max_turn_rad` from the measured one,
+        the arm holds, and the command repeats the measured orientation: no wrist is ever told to turn further.
         """
-        hold = Command(now_ns, last.position_m, last.gripper)
+        is_valid = is_unit(orientation) and is_unit(measured_orientation)
+        may_turn = is_valid and angle_rad(orientation, measured_orientation) <= self.config.max_turn_rad
+        turned = is_valid and not may_turn
+        hold = Command(now_ns, last.position_m, last.gripper, measured_orientation if turned else orientation)
         if not 0.0 <= obs_age_s <= self.config.max_obs_age_s:  # also catches NaN
             return hold, Verdict.HOLD_STALE
         if action is None:
             return hold, Verdict.HOLD_NO_PLAN
-        if not (np.isfinite(action).all() and np.isfinite(last.position_m).all()):
+        if not (np.isfinite(action).all() and np.isfinite(last.position_m).all() and is_valid):
             return hold, Verdict.HOLD_NOT_FINITE
+        if turned:
+            return hold, Verdict.HOLD_TURNED
         verdict = Verdict.PASS
-        position = np.clip(action[:3], self._low, self._high)
-        if not np.array_equal(position, action[:3]):
+        wanted_m = POSITION.of(action)
+        position = np.clip(wanted_m, self._low, self._high)
+        if not np.array_equal(position, wanted_m):
             verdict = Verdict.LIMITED_WORKSPACE
         step = position - last.position_m
         length = float(np.linalg.norm(step))
         if not length <= self.config.max_step_m:
             position = last.position_m + step * (self.config.max_step_m / length)
             verdict = Verdict.LIMITED_STEP
-        return Command(now_ns, position, float(np.clip(action[3], -1.0, 1.0))), verdict
+        gripper = float(np.clip(gripper_of(action), -1.0, 1.0))
+        return Command(now_ns, position, gripper, orientation), verdict

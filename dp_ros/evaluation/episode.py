@@ -92,6 +92,8 @@ class _World:
         self._disturb(observation)
 
     def step(self, command: Array) -> None:
+        last = self._commands[-1] if self._commands else self._rest
+        command = np.where(np.isnan(command), last, command)  # a gripper that is not commanded stays
         self._commands.append(command)
         self._disturb(self.arm.step(self.disturbance.perturb_command(self._commands, self._rest)))
 

@@ -19,6 +19,9 @@ class GateConfig(Config):
         (0.5, 1.0, 0.6), description="highest commanded position, base frame [m]"
     )
     max_step_m: float = Field(0.02, gt=0, description="longest move of the command in one tick [m]")
+    max_turn_rad: float = Field(
+        0.5, gt=0, le=3.2, description="largest angle from the measured to the commanded orientation [rad]"
+    )
     max_obs_age_s: float = Field(0.1, gt=0, description="oldest observation a command may answer [s]")
 
     @model_validator(mode="after")

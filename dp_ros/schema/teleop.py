@@ -87,9 +87,6 @@ class TeleopConfig(Config):
     gripper_speed_per_s: float = Field(
         4.0, gt=0, description="change of the gripper command in a second, of its range of 2 [1/s]"
     )
-    gripper_at_start: float = Field(
-        0.0, ge=-1, le=1, description="gripper command of the first press; 1 keeps a closed hand closed"
-    )
     joy_timeout_s: float = Field(
         0.25, gt=0, description="hold when the newest Joy message is older, by its stamp [s]"
     )

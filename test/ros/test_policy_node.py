@@ -23,7 +23,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
-from dp_ros.ros.messages.commands import GRIPPER_DOWN
+from dp_ros.poses import angle_rad
 from dp_ros.ros.messages.conversions import (
     gripper_state,
     ns_to_stamp,
@@ -37,6 +37,7 @@ RATE_HZ, ROBOT_RATE_HZ = 20.0, 40.0
 MAX_OBS_AGE_S = 0.4
 LOW_M, HIGH_M = (-0.5, 0.3, 0.0), (0.5, 1.0, 0.6)
 HOME_M = (0.0, 0.6, 0.2)
+DOWN = (0.0, 1.0, 0.0, 0.0)  # quaternion x, y, z, w
 HOLD_TICKS = 6
 S = 1_000_000_000
 WARN, ERROR = b"\x01", b"\x02"
@@ -66,6 +67,7 @@ class Robot:
         self.silent: set[str] = set()  # of "left", "right", "pose", "gripper"
         self.stamp_of = dict.fromkeys((*CAMERAS, "pose", "gripper"), lambda now_ns: now_ns)
         self.position_m, self.opening = HOME_M, 1.0
+        self.orientation, self.frame_id = DOWN, "arm_base"
         self.edit = lambda camera, msg: msg
 
     def clear(self) -> None:
@@ -81,9 +83,10 @@ class Robot:
             now_ns = time.time_ns()
         stamps = {source: of(now_ns) for source, of in self.stamp_of.items()}
         if "pose" not in self.silent:
-            pose = position_to_pose(np.zeros(3), GRIPPER_DOWN, stamps["pose"], "arm_base")
-            position = pose.pose.position
+            pose = position_to_pose(np.zeros(3), DOWN, stamps["pose"], self.frame_id)
+            position, turn = pose.pose.position, pose.pose.orientation
             position.x, position.y, position.z = map(float, self.position_m)
+            turn.x, turn.y, turn.z, turn.w = map(float, self.orientation)
             self._pose.publish(pose)
         if "gripper" not in self.silent:
             state = gripper_state(0.0, stamps["gripper"])
@@ -115,21 +118,31 @@ class Robot:
     def said(self, since: int = 0) -> list[str]:
         return [msg.data for msg in self.verdicts[since:]]
 
+    def is_paired(self) -> bool:
+        """Whether every command has its gripper command, from the first one that has any."""
+        stamps = [msg.header.stamp for msg in self.commands]
+        first = [msg.header.stamp for msg in self.grippers[:1]]
+        uncommanded = stamps.index(first[0]) if first and first[0] in stamps else len(stamps)
+        return len(self.grippers) == len(stamps) - uncommanded
+
+    def arrays(self) -> list[np.ndarray]:
+        """Every command (4,); its gripper is NaN where none was published."""
+        efforts = {stamp_to_ns(msg.header.stamp): msg.effort[0] for msg in self.grippers}
+        return [as_array(msg, efforts.get(stamp_to_ns(msg.header.stamp), math.nan)) for msg in self.commands]
+
     def is_told_to_hold(self) -> bool:
         """Whether the last command repeats the one before; while the arm moves, none does."""
-        last = [list(map(as_array, self.commands, self.grippers))[-2:]]
-        return len(self.commands) == len(self.grippers) and bool(np.array_equal(*last[0]))
+        return self.is_paired() and bool(np.array_equal(*self.arrays()[-2:], equal_nan=True))
 
     def decisions(self) -> list[tuple[int, str, np.ndarray]]:
         """(stamp, verdict, command (4,)) of every tick since `clear`, oldest first."""
         stamps = [stamp_to_ns(msg.header.stamp) for msg in self.commands]
-        return list(zip(stamps, self.said(), map(as_array, self.commands, self.grippers), strict=False))
+        return list(zip(stamps, self.said(), self.arrays(), strict=False))
 
 
-def as_array(pose: PoseStamped, gripper: JointState) -> np.ndarray:
-    assert pose.header.stamp == gripper.header.stamp
+def as_array(pose: PoseStamped, gripper: float) -> np.ndarray:
     position = pose.pose.position
-    return np.array([position.x, position.y, position.z, gripper.effort[0]])
+    return np.array([position.x, position.y, position.z, gripper])
 
 
 def compressed(rgb: np.ndarray) -> CompressedImage:
@@ -211,8 +224,8 @@ def test_lifecycle_transitions_start_and_stop_the_motion(node, shared_robot):
         robot.wait_until_moving()
         assert change("deactivate", robot.publish)
         robot.wait_for(lambda: len(robot.commands) == len(robot.verdicts) + 1, "the hold that comes last")
-        robot.wait_for(lambda: len(robot.grippers) == len(robot.commands), "both halves of it")
-        *_, moving, hold = map(as_array, robot.commands, robot.grippers)
+        robot.wait_for(robot.is_paired, "both halves of it")
+        *_, moving, hold = robot.arrays()
         np.testing.assert_array_equal(hold, moving)
         commands = len(robot.commands)
         robot.diagnostics.clear()
@@ -250,6 +263,79 @@ def test_plans_are_drawn_for_whoever_looks(robot):
     assert (len(chunk.points), len(executed.points)) == (8, 4)
     assert {marker.header.frame_id for marker in (chunk, executed, ball)} == {"arm_base"}
     assert (views[-1].width, views[-1].height) == (128, 64)
+
+
+@pytest.mark.parametrize("tilt_deg", [30, 180])
+def test_tilted_tool_is_never_told_to_turn_from_activation_to_the_end(robot, tilt_deg):
+    client, half_rad = robot.client, math.radians(tilt_deg) / 2
+    client.change("policy_node", "deactivate", robot.publish)
+    robot.clear()
+    robot.orientation = (math.sin(half_rad), 0.0, 0.0, math.cos(half_rad))
+    assert client.change("policy_node", "activate", robot.publish)
+    robot.wait_until_moving()
+    robot.silent = {"left"}
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stale"] * HOLD_TICKS, "it holds")
+    robot.silent = set()
+    robot.wait_until_moving()
+    assert client.change("policy_node", "deactivate", robot.publish)
+    robot.wait_for(lambda: len(robot.commands) == len(robot.verdicts) + 1, "the hold that comes last")
+    turns = [msg.pose.orientation for msg in robot.commands]
+    assert max(angle_rad((q.x, q.y, q.z, q.w), robot.orientation) for q in turns) == 0.0
+    robot.healthy()
+    assert client.change("policy_node", "activate", robot.publish)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"orientation": (0.0, 0.0, 0.0, 0.0)},
+            "ee_pose: quaternion [0.0, 0.0, 0.0, 0.0] in 'arm_base' is not",
+        ),
+        (
+            {"orientation": (0.0, 1.1, 0.0, 0.0)},
+            "ee_pose: quaternion [0.0, 1.1, 0.0, 0.0] in 'arm_base' is not",
+        ),
+        (
+            {"orientation": (math.nan, 1.0, 0.0, 0.0)},
+            "ee_pose: quaternion [nan, 1.0, 0.0, 0.0] in 'arm_base' is",
+        ),
+        ({"frame_id": "world"}, "ee_pose: is in frame 'world', but the first pose was in 'arm_base'"),
+    ],
+)
+def test_pose_without_orientation_or_in_another_frame_is_refused(robot, node, change, says):
+    robot.wait_until_moving()
+    lines = node.log.count(says)
+    vars(robot).update(change)
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stale"] * HOLD_TICKS, "it holds")
+    assert robot.status(says).level == ERROR
+    assert node.log.count(says) == lines + 1
+    robot.healthy()
+    robot.wait_until_moving()
+    assert {msg.header.frame_id for msg in robot.commands} == {"arm_base"}
+
+
+def test_tool_turned_by_hand_stops_the_arm_and_is_not_pulled_back(robot):
+    robot.wait_until_moving()
+    robot.orientation = (0.0, 0.0, 0.0, 1.0)
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_turned"] * HOLD_TICKS, "it holds")
+    turn = robot.commands[-1].pose.orientation
+    assert (turn.x, turn.y, turn.z, turn.w) == robot.orientation
+    assert robot.status("hold_turned: the tool is 3.14 rad from its orientation").level == WARN
+    robot.healthy()
+    robot.wait_until_moving()
+
+
+def test_gripper_is_not_commanded_before_a_plan_commands_it(robot):
+    """While the first plan is computed the arm holds, and the hand keeps what it does."""
+    robot.wait_until_moving()
+    robot.wait_for(robot.is_paired, "all halves")
+    for _, verdict, command in robot.decisions():
+        if not verdict.startswith("hold"):
+            break
+        assert math.isnan(command[3])
+    first = next(i for i, verdict in enumerate(robot.said()) if not verdict.startswith("hold"))
+    assert robot.grippers[0].header.stamp == robot.commands[first].header.stamp
 
 
 def test_diagnostics_come_once_a_second(robot):
@@ -337,7 +423,7 @@ def test_it_holds_while_what_it_needs_is_missing_and_goes_on_after(robot, fault)
     fault_ns, count = time.time_ns(), len(robot.verdicts)
     held = ["hold_stale"] * HOLD_TICKS
     robot.wait_for(lambda: robot.said(count)[-HOLD_TICKS:] == held, "it holds")
-    robot.wait_for(lambda: len(robot.grippers) >= len(robot.verdicts), "all halves")
+    robot.wait_for(robot.is_paired, "all halves")
     decisions = robot.decisions()
     for _, _, command in decisions[-HOLD_TICKS:]:
         np.testing.assert_array_equal(command, decisions[-HOLD_TICKS - 1][2])
@@ -523,7 +609,8 @@ def test_a_policy_that_answers_nan_holds_and_drawing_it_does_no_harm(start_node,
     expected = ["hold_not_finite"] * HOLD_TICKS
     robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == expected, "it holds", 60.0)
     for *_, command in robot.decisions():
-        np.testing.assert_array_equal(command, [*HOME_M, 0.0])
+        np.testing.assert_array_equal(command, [*HOME_M, math.nan])
+    assert robot.grippers == []
     assert drawn == ([], [])
 
 
@@ -613,7 +700,7 @@ class LockstepRobot:
         )
 
     def publish(self, stamp_ns: int, position_m=HOME_M, skip=(), backwards=False) -> None:
-        pose = position_to_pose(np.zeros(3), GRIPPER_DOWN, stamp_ns, "arm_base")
+        pose = position_to_pose(np.zeros(3), DOWN, stamp_ns, "arm_base")
         pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = map(float, position_m)
         sends = [lambda: self._pose.publish(pose)]
         if "gripper" not in skip:
@@ -636,7 +723,8 @@ class LockstepRobot:
             lambda: len(self.commands) == len(self.grippers) and stamp_ns in self.stamps()[-1:],
             f"the answer to {stamp_ns}",
         )
-        return as_array(self.commands[-1], self.grippers[-1])
+        assert self.commands[-1].header.stamp == self.grippers[-1].header.stamp
+        return as_array(self.commands[-1], self.grippers[-1].effort[0])
 
     def clear(self) -> None:
         self.commands.clear()
@@ -658,10 +746,10 @@ def test_jumps_of_simulated_time_never_make_old_observations_new(start_node, cli
         nonlocal due_s
         robot.clear()
         due_s = time.monotonic() + (1.0 / RATE_HZ if sensing else 0.0)  # a plan must have time to be made
-        heard = (robot.commands, robot.grippers, robot.verdicts)
+        heard = (robot.commands, robot.verdicts)
         client.wait_for(lambda: all(heard), "a tick", meanwhile=lambda: pass_time(sensing))
-        client.wait_for(lambda: len({len(messages) for messages in heard}) == 1, "all of it")
-        return robot.said()[-1], as_array(robot.commands[-1], robot.grippers[-1])
+        client.wait_for(lambda: len(robot.commands) == len(robot.verdicts) and robot.is_paired(), "all of it")
+        return robot.said()[-1], robot.arrays()[-1]
 
     def pass_time(sensing: bool) -> None:
         nonlocal now_ns, due_s

@@ -13,7 +13,6 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from dp_ros.ros.messages.commands import GRIPPER_DOWN
 from dp_ros.ros.messages.conversions import effort_to_joint_state, image_to_rgb, position_to_pose, stamp_to_ns
 from dp_ros.ros.node import qos
 from dp_ros.sim.experts import demonstrate
@@ -51,7 +50,7 @@ class Operator:
         return self.next_seed - 1
 
     def send_pose(self, stamp_ns: int, position_m, **fields) -> None:
-        msg = position_to_pose(np.zeros(3), GRIPPER_DOWN, stamp_ns, "base_link")
+        msg = position_to_pose(np.zeros(3), (0.0, 1.0, 0.0, 0.0), stamp_ns, "base_link")
         position = msg.pose.position
         position.x, position.y, position.z = (float(value) for value in position_m)
         self._pose.publish(msg)

@@ -15,18 +15,20 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from rclpy.duration import Duration
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from dp_ros.ros.messages.commands import GRIPPER_DOWN
-from dp_ros.ros.messages.conversions import ns_to_stamp, position_to_pose, stamp_to_ns
+from dp_ros.poses import angle_rad
+from dp_ros.ros.messages.conversions import gripper_state, ns_to_stamp, position_to_pose, stamp_to_ns
 from dp_ros.schema import JoyLayout
 
 LAYOUT = JoyLayout()
 HOME_M = (0.0, 0.6, 0.2)
+DOWN = (0.0, 1.0, 0.0, 0.0)  # quaternion x, y, z, w
 STILL_TICKS = 20
 WARN, ERROR = b"\x01", b"\x02"
 SLOW = {"rate_hz": 40.0, "gate": {"max_obs_age_s": 0.4}, "joy_timeout_s": 0.5}  # for a busy machine
@@ -102,18 +104,23 @@ class Person:
 
 
 class Robot(Person):
-    """A person in front of a robot that does not move and publishes its pose."""
+    """A person in front of a robot that does not move and publishes its pose and a half open gripper."""
 
     def __init__(self, client):
         super().__init__(client)
         self._pose = client.node.create_publisher(PoseStamped, "ee_pose", qos_profile_sensor_data)
+        self._gripper = client.node.create_publisher(JointState, "gripper/state", qos_profile_sensor_data)
         self._pose_due_s = 0.0
+        self.orientation, self.frame_id, self.opening = DOWN, "arm_base", 0.5
 
     def publish(self) -> None:
         super().publish()
         if time.monotonic() >= self._pose_due_s:
             self._pose_due_s = time.monotonic() + PERIOD_S
-            self._pose.publish(position_to_pose(HOME_M, GRIPPER_DOWN, time.time_ns(), "arm_base"))
+            now_ns = time.time_ns()
+            self._pose.publish(position_to_pose(HOME_M, self.orientation, now_ns, self.frame_id))
+            if self.opening is not None:
+                self._gripper.publish(gripper_state(self.opening, now_ns))
 
 
 def positions(poses) -> np.ndarray:
@@ -200,6 +207,43 @@ def test_nobody_drives_while_somebody_else_may_command_the_arm(robot, client):
     assert len(robot.commands) == commands
     robot.drive(0.0, 0.0, 0.0)
     np.testing.assert_array_equal(robot.path()[commands:][-1], [*HOME_M, 0.0])  # where the arm is
+
+
+@pytest.mark.parametrize("tilt_deg", [30, 180])
+def test_tilted_tool_is_never_told_to_turn_from_the_first_press_to_the_end(robot, client, tilt_deg):
+    half_rad = math.radians(tilt_deg) / 2
+    robot.orientation = (math.sin(half_rad), 0.0, 0.0, math.cos(half_rad))
+    robot.drive(0.1, 0.1, 0.0)
+    robot.down.clear()
+    robot.hear("hold_released", STILL_TICKS)
+    robot.drive(0.0, 0.0, 0.1)
+    assert client.change("teleop_node", "deactivate", robot.publish)
+    robot.status("inactive")
+    turns = [msg.pose.orientation for msg in robot.commands]
+    assert max(angle_rad((q.x, q.y, q.z, q.w), robot.orientation) for q in turns) == 0.0
+
+
+def test_pose_in_another_frame_is_refused_and_named_once(robot, teleop):
+    robot.drive(0.0, 0.1, 0.0)
+    robot.frame_id = "world"
+    robot.hear("hold_stale", STILL_TICKS)
+    says = "ee_pose: is in frame 'world', but the first pose was in 'arm_base'"
+    assert robot.status(says).level == ERROR
+    assert teleop.log.count(says) == 1
+    assert {msg.header.frame_id for msg in robot.commands} == {"arm_base"}
+
+
+def test_first_press_repeats_the_gripper_command_of_another_node(robot, client):
+    """A policy that held an object hands over to a person: nothing is dropped."""
+    policy = client.node.create_publisher(JointState, "command/gripper", 10)
+    robot.wait_for(lambda: policy.get_subscription_count() == 2, "the node listens")
+    policy.publish(JointState(name=["gripper"], effort=[0.8]))
+    assert policy.wait_for_all_acked(Duration(seconds=20.0))
+    robot.wait_for(lambda: robot.grippers, "the command")
+    client.node.destroy_publisher(policy)
+    robot.grippers.clear()
+    robot.drive(0.0, 0.1, 0.0)
+    assert {effort for *_, effort in robot.path()} == {0.8}
 
 
 def test_axes_that_are_not_numbers_hold_and_are_named_once(robot, teleop):

@@ -39,9 +39,9 @@ def echo() -> None:
 
     def answer(msg: Image) -> None:
         pixels = conversions.image_to_rgb(msg)
-        command = Command(
-            conversions.stamp_to_ns(msg.header.stamp), np.zeros(3), float(pixels[0, 0, 0] > 255)
-        )
+        gripper_command = float(pixels[0, 0, 0] > 255)
+        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        command = Command(stamp_ns, np.zeros(3), gripper_command, np.array([0.0, 0.0, 0.0, 1.0]))
         for publisher, message in zip(
             (pose, gripper), command_to_messages(command, "base_link"), strict=True
         ):

@@ -1,4 +1,4 @@
-"""A command is two messages, pose and gripper, that bear one stamp."""
+"""Commands as messages: a pose and a gripper command with one stamp."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import JointState
 
+from dp_ros.actions import join
 from dp_ros.control.safety import Command
 from dp_ros.ros.messages.conversions import (
     effort_to_joint_state,
@@ -19,26 +20,32 @@ from dp_ros.ros.messages.conversions import (
     stamp_to_ns,
 )
 
-GRIPPER_DOWN = np.array([0.0, 1.0, 0.0, 0.0])  # x, y, z, w: tool axis along -z
 _WAITING = 32
 
 
 def command_to_messages(command: Command, frame_id: str) -> tuple[PoseStamped, JointState]:
-    """The two messages of `command`, stamped alike."""
-    pose = position_to_pose(command.position_m, GRIPPER_DOWN, command.stamp_ns, frame_id)
+    """The two messages of `command`, with one stamp. Where no gripper is commanded, the second has no effort.
+
+    Publish a message without effort only in lockstep, where the simulated robot waits for both: a real gripper's driver
+    may read the first effort without looking.
+    """
+    pose = position_to_pose(command.position_m, command.orientation, command.stamp_ns, frame_id)
     return pose, effort_to_joint_state(command.gripper, command.stamp_ns)
 
 
 class CommandPairing:
-    """Pairs the two messages by stamp, in whatever order they arrive; calls back once per pair."""
+    """Pairing of the two messages by stamp, in any order of arrival; calls back once per pair."""
 
     def __init__(
         self,
         on_command: Callable[[int, NDArray[np.float64]], None],
         is_wanted: Callable[[int], bool] = lambda stamp_ns: True,
     ) -> None:
-        """`on_command(stamp_ns, (x, y, z [m], gripper))`. Messages whose stamp is not wanted when they arrive are
-        dropped: what lost its other half must not wait for that of a later command."""
+        """`on_command(stamp_ns, action (4,))`; the action's gripper is NaN where none is commanded.
+
+        Messages whose stamp is not wanted when they arrive are dropped. Otherwise half of a lost command could be
+        paired with half of a later one.
+        """
         self._on_command, self._is_wanted = on_command, is_wanted
         self._positions: OrderedDict[int, NDArray[np.float64]] = OrderedDict()
         self._efforts: OrderedDict[int, float] = OrderedDict()
@@ -52,13 +59,12 @@ class CommandPairing:
     def gripper(self, msg: JointState) -> None:
         stamp_ns = stamp_to_ns(msg.header.stamp)
         if self._is_wanted(stamp_ns):
-            self._efforts[stamp_ns] = joint_state_to_effort(msg)
+            self._efforts[stamp_ns] = joint_state_to_effort(msg) if msg.effort else np.nan
             self._match(stamp_ns)
 
     def _match(self, stamp_ns: int) -> None:
         if stamp_ns in self._positions and stamp_ns in self._efforts:
-            command = np.append(self._positions.pop(stamp_ns), self._efforts.pop(stamp_ns))
-            self._on_command(stamp_ns, command)
+            self._on_command(stamp_ns, join(self._positions.pop(stamp_ns), self._efforts.pop(stamp_ns)))
         for waiting in (self._positions, self._efforts):
             while len(waiting) > _WAITING:
                 waiting.popitem(last=False)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dp_ros.poses import is_unit, make_pose
+from dp_ros.poses import is_unit, make_pose, orientation_of, position_of
 from dp_ros.streams import Selection, fit_image
 
 if TYPE_CHECKING:
@@ -251,6 +251,12 @@ def position_to_pose(
     return PoseStamped(header=_header(stamp_ns, frame_id), pose=pose)
 
 
+def vector_to_pose(pose: ArrayLike, stamp_ns: int, frame_id: str) -> PoseStamped:
+    """(7,), position [m] and quaternion -> PoseStamped; ConversionError as in `position_to_pose`."""
+    vector = np.asarray(pose, np.float64)
+    return position_to_pose(position_of(vector), orientation_of(vector), stamp_ns, frame_id)
+
+
 def pose_to_position(msg: Any) -> NDArray[np.float64]:
     """PoseStamped -> (3,) in metres, as sent: whether it is finite and in reach, control decides."""
     position = msg.pose.position
@@ -273,8 +279,10 @@ def pose_to_vector(msg: Any) -> NDArray[np.float64]:
     return make_pose(pose_to_position(msg), quat)
 
 
-def effort_to_joint_state(effort: float, stamp_ns: int, name: str = "gripper") -> JointState:
-    """Gripper effort in [-1, 1] -> JointState; ConversionError outside, and for NaN."""
+def effort_to_joint_state(effort: float | None, stamp_ns: int, name: str = "gripper") -> JointState:
+    """Gripper command in [-1 open, 1 closed] -> JointState; without effort for None. ConversionError outside of it."""
+    if effort is None:
+        return _joint_state(stamp_ns, name)
     if not -1.0 <= effort <= 1.0:
         raise ConversionError(f"effort {effort} of '{name}' is outside [-1, 1]: clip it before publishing")
     return _joint_state(stamp_ns, name, effort=[float(effort)])

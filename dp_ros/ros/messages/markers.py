@@ -1,4 +1,4 @@
-"""What RViz draws of a plan: the path of the chunk, its executed part, and the pictures it was made from."""
+"""Messages that RViz draws of a plan: the path of the chunk, its executed part and the command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
+from dp_ros.actions import POSITION
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.safety import Command, Verdict
-from dp_ros.ros.messages.commands import GRIPPER_DOWN
 from dp_ros.ros.messages.conversions import ns_to_stamp, position_to_pose
 
 _PLANNED = ColorRGBA(r=0.6, g=0.6, b=0.6, a=0.8)
@@ -20,12 +20,12 @@ _EXECUTED = ColorRGBA(r=0.1, g=0.7, b=0.2, a=1.0)
 _HELD = ColorRGBA(r=0.9, g=0.2, b=0.1, a=1.0)
 
 
-def chunk_to_path(chunk: Chunk, frame_id: str) -> Path:
-    """Every action of the chunk, each stamped with the time it is for."""
+def chunk_to_path(chunk: Chunk, orientation: NDArray[np.float64], frame_id: str) -> Path:
+    """Every action of the chunk, with the orientation (4,) of the command, stamped with the time it is for."""
     path = Path()
     path.header.frame_id, path.header.stamp = frame_id, ns_to_stamp(chunk.t0_ns)
     path.poses = [
-        position_to_pose(action[:3], GRIPPER_DOWN, stamp_ns, frame_id)
+        position_to_pose(POSITION.of(action), orientation, stamp_ns, frame_id)
         for action, stamp_ns in zip(chunk.actions, chunk.times_ns(), strict=True)
     ]
     return path
@@ -50,7 +50,7 @@ def plan_markers(chunk: Chunk, command: Command, verdict: Verdict, frame_id: str
             result.points = points
         return result
 
-    positions = chunk.actions[:, :3]
+    positions = POSITION.of(chunk.actions)
     return MarkerArray(
         markers=[
             marker(0, Marker.LINE_STRIP, 0.003, _PLANNED, positions),

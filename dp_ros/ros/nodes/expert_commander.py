@@ -12,6 +12,7 @@ from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import JointState
 
+from dp_ros.actions import POSITION, gripper_of
 from dp_ros.control.safety import Command
 from dp_ros.ros.messages.commands import command_to_messages
 from dp_ros.ros.node import qos
@@ -39,10 +40,10 @@ class ExpertCommander:
     def publishers(self) -> list[Any]:
         return [publisher for pair in self._publishers for publisher in pair]
 
-    def begin(self, arm: MetaworldArm, seed: int) -> None:
+    def begin(self, arm: MetaworldArm, seed: int, orientation: NDArray[Any]) -> None:
         """Start the episode that `seed` stands for; the arm has been reset to it."""
         noise = self._config.noise[(seed - self._config.first_seed) % len(self._config.noise)]
-        self._arm, self._expert = arm, NoisyExpert(arm, seed, noise)
+        self._arm, self._expert, self._orientation = arm, NoisyExpert(arm, seed, noise), orientation
         self._answered = -1
         self._answer: tuple[NDArray[Any], ...] = ()
 
@@ -53,6 +54,8 @@ class ExpertCommander:
         if self._answered != self._arm.steps:
             self._answered, self._answer = self._arm.steps, self._expert.answer()
         for publishers, action in zip(self._publishers, self._answer, strict=True):
-            messages = command_to_messages(Command(stamp_ns, action[:3], float(action[3])), self._frame_id)
+            gripper = float(gripper_of(action))
+            command = Command(stamp_ns, POSITION.of(action), gripper, self._orientation)
+            messages = command_to_messages(command, self._frame_id)
             for publisher, message in zip(publishers, messages, strict=True):
                 publisher.publish(message)

@@ -22,8 +22,9 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Bool, Int64, String
 from std_srvs.srv import Trigger
 
+from dp_ros.poses import orientation_of
 from dp_ros.ros.messages import conversions
-from dp_ros.ros.messages.commands import GRIPPER_DOWN, CommandPairing
+from dp_ros.ros.messages.commands import CommandPairing
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import OK, WARN
 from dp_ros.ros.node.managed_node import ManagedNode
@@ -175,7 +176,7 @@ class MetaworldBridge(ManagedNode):
         observation = self._arm.reset(seed)
         self._time_ns += _EPISODE_GAP_NS
         if self._expert:
-            self._expert.begin(self._arm, seed)
+            self._expert.begin(self._arm, seed, orientation_of(observation.ee_pose))
         self._after_success = 0
         self._newest = None
         self._hold = np.append(self._arm.target_m, 0.0)
@@ -208,6 +209,7 @@ class MetaworldBridge(ManagedNode):
             self.get_logger().error(f"command/gripper: {error}", throttle_duration_sec=1.0)
 
     def _on_command(self, stamp_ns: int, command: NDArray[np.float64]) -> None:
+        command = np.where(np.isnan(command), self._hold, command)  # a gripper that is not commanded stays
         if not np.isfinite(command).all():
             self.get_logger().error("a command that is not finite was refused", throttle_duration_sec=1.0)
             return
@@ -221,6 +223,7 @@ class MetaworldBridge(ManagedNode):
     def _step(self, command: NDArray[np.float64]) -> None:
         assert self._arm is not None
         self._time_ns += self._dt_ns
+        self._hold = command
         observation = self._arm.step(command)
         self._after_success += self._arm.success
         if self._after_success > self._config.keep_steps or self._arm.steps >= self._config.max_steps:
@@ -282,9 +285,7 @@ class MetaworldBridge(ManagedNode):
         joints = JointState(name=names, position=positions)
         joints.header.stamp = stamp
         self._joint_publisher.publish(joints)
-        self._pose_publisher.publish(
-            conversions.position_to_pose(observation.ee_position_m, GRIPPER_DOWN, stamp_ns, BASE_FRAME)
-        )
+        self._pose_publisher.publish(conversions.vector_to_pose(observation.ee_pose, stamp_ns, BASE_FRAME))
         self._gripper_publisher.publish(conversions.gripper_state(observation.gripper, stamp_ns))
         if self._config.spectator and arm.steps % 2 == 0 and self._running:
             picture = arm.render(self._config.spectator, SPECTATOR_PX, SPECTATOR_PX)

@@ -1,4 +1,4 @@
-"""The policy as a node: callbacks store, the controller decides, one worker infers. Wiring only."""
+"""Policy node: callbacks store, the controller decides, one worker infers. Wiring only."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.messages.commands import command_to_messages
 from dp_ros.ros.messages.markers import chunk_to_path, plan_markers
+from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
 from dp_ros.ros.node.managed_node import ManagedNode
@@ -59,8 +60,8 @@ class PolicyNode(ManagedNode):
         max_age_ns = 0 if self._lockstep else round(self._runtime.gate.max_obs_age_s * 1e9)
         self._streams = FrameAssembler(self._policy.encoder.cameras, max_age_ns)
         self._create_interface()
-        self._frame_id = ""
-        self._bad_images: dict[str, str] = {}
+        self._poses = PoseReader()
+        self._bad_inputs: dict[str, str] = {}  # source -> why its newest message was refused
         self._decided_ns = -1
         self._answer: Command | None = None
         self._verdict: Verdict | None = None
@@ -76,13 +77,15 @@ class PolicyNode(ManagedNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._controller.reset()
         self._streams.clear()
+        self._poses.clear()
+        self._bad_inputs.clear()
         self._decided_ns, self._answer, self._verdict, self._active = -1, None, None, True
         if not self._lockstep:
             self._timer = self.create_timer(self._policy.dt_s, self._tick_realtime, clock=self.get_clock())
         return super().on_activate(state)
 
     def stop(self) -> None:
-        """No more commands but one: stay where you were last told to be."""
+        """End the commands with a hold."""
         if not self._active:
             return
         self._active = False
@@ -130,9 +133,11 @@ class PolicyNode(ManagedNode):
             try:
                 pixels = conversions.to_picture(msg, camera, encoder.height_px, encoder.width_px)
             except (conversions.ConversionError, ImageSizeError) as error:
-                self._refuse_image(camera, str(error))
+                if self._verdict is None:  # nothing has moved yet: a wrong set-up must not start at all
+                    self.fatal = str(error)
+                self._refuse(camera, str(error))
                 return
-            self._bad_images.pop(camera, None)
+            self._bad_inputs.pop(camera, None)
             stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
             self._streams.images[camera].put(stamp_ns, pixels)
             if (
@@ -146,19 +151,23 @@ class PolicyNode(ManagedNode):
 
         return store
 
-    def _refuse_image(self, camera: str, why: str) -> None:
-        if self._verdict is None:  # nothing has moved yet: a wrong set-up must not start at all
-            self.fatal = why
-        if camera not in self._bad_images:
+    def _refuse(self, source: str, why: str) -> None:
+        """Note a message that cannot be used; logged once, until the source sends a good one."""
+        if source not in self._bad_inputs:
             self.get_logger().error(why)
-        self._bad_images[camera] = why
+        self._bad_inputs[source] = why
 
     def _on_pose(self, msg: PoseStamped) -> None:
-        if self._active:
-            self._frame_id = msg.header.frame_id
-            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-            self._streams.ee_pose.put(stamp_ns, conversions.pose_to_vector(msg))
-            self._tick_lockstep(stamp_ns)
+        if not self._active:
+            return
+        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        try:
+            self._streams.ee_pose.put(stamp_ns, self._poses.read(msg))
+        except conversions.ConversionError as error:
+            self._refuse("ee_pose", str(error))
+            return
+        self._bad_inputs.pop("ee_pose", None)
+        self._tick_lockstep(stamp_ns)
 
     def _on_gripper(self, msg: JointState) -> None:
         if not self._active:
@@ -167,8 +176,9 @@ class PolicyNode(ManagedNode):
         try:
             self._streams.gripper.put(stamp_ns, conversions.joint_state_to_position(msg))
         except conversions.ConversionError as error:
-            self.get_logger().error(f"gripper/state: {error}", throttle_duration_sec=1.0)
+            self._refuse("gripper/state", f"gripper/state: {error}")
             return
+        self._bad_inputs.pop("gripper/state", None)
         self._tick_lockstep(stamp_ns)
 
     # ---- what is decided -------------------------------------------------------------------------------
@@ -223,24 +233,27 @@ class PolicyNode(ManagedNode):
 
     def _publish_command(self, command: Command) -> None:
         self._answer = command if self._lockstep else None
-        pose, gripper = command_to_messages(command, self._frame_id)
+        pose, gripper = command_to_messages(command, self._poses.frame_id)
         self._pose_publisher.publish(pose)
-        self._gripper_publisher.publish(gripper)
+        if (
+            command.gripper is not None or self._lockstep
+        ):  # in lockstep the simulated arm waits for both messages
+            self._gripper_publisher.publish(gripper)
 
     def _draw(self, decision: PolicyDecision) -> None:
+        frame_id = self._poses.frame_id
         if decision.chunk is not None and np.isfinite(decision.chunk.actions).all():
             if self._path_publisher.get_subscription_count():
-                self._path_publisher.publish(chunk_to_path(decision.chunk, self._frame_id))
+                path = chunk_to_path(decision.chunk, decision.command.orientation, frame_id)
+                self._path_publisher.publish(path)
             if self._marker_publisher.get_subscription_count():
-                markers = plan_markers(decision.chunk, decision.command, decision.verdict, self._frame_id)
+                markers = plan_markers(decision.chunk, decision.command, decision.verdict, frame_id)
                 self._marker_publisher.publish(markers)
         if self._view_publisher.get_subscription_count():
             newest = [stream.at(decision.command.stamp_ns) for stream in self._streams.images.values()]
             pictures = [sample.value for sample in newest if sample is not None]
             if pictures:
-                view = conversions.rgb_to_image(
-                    np.hstack(pictures), decision.command.stamp_ns, self._frame_id
-                )
+                view = conversions.rgb_to_image(np.hstack(pictures), decision.command.stamp_ns, frame_id)
                 self._view_publisher.publish(view)
 
     def _log_verdict(self, decision: PolicyDecision) -> None:
@@ -262,8 +275,8 @@ class PolicyNode(ManagedNode):
             "plan_ms_p50": f"{np.percentile(plans_ms, 50):.1f}",
             "plan_ms_p99": f"{np.percentile(plans_ms, 99):.1f}",
         }
-        if self._bad_images:
-            return ERROR, "; ".join(self._bad_images.values()), values
+        if self._bad_inputs:
+            return ERROR, "; ".join(self._bad_inputs.values()), values
         if not self._active:
             return OK, "inactive", values
         if self._verdict is None:

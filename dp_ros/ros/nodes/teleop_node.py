@@ -1,4 +1,4 @@
-"""A person drives the arm: Joy in, commands out, on the same topics as a policy's. Wiring only."""
+"""Teleoperation node: Joy in, commands out, on the topics of a policy. Wiring only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dp_ros.control.safety import Command
 from dp_ros.control.teleop.teleoperation import TeleopDecision, Teleoperation
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.messages.commands import command_to_messages
+from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
 from dp_ros.ros.node.managed_node import ManagedNode
@@ -18,11 +19,11 @@ from dp_ros.ros.node.node_main import reported, run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.schema import TeleopConfig
 
-OTHER_COMMANDER = "hold_other_commander"  # the verdict while somebody else may command the arm
+OTHER_COMMANDER = "hold_other_commander"  # the verdict while another node may command the arm
 
 
 class TeleopNode(ManagedNode):
-    """`joy` and `ee_pose` in; `command/ee_pose`, `command/gripper` and `record/command` out."""
+    """`joy`, `ee_pose` and `gripper/state` in; `command/ee_pose`, `command/gripper` and `record/command` out."""
 
     def __init__(self) -> None:
         super().__init__("teleop_node")
@@ -40,20 +41,24 @@ class TeleopNode(ManagedNode):
         self._event_publisher = publish(String, "record/command", qos.RELIABLE)
         self.add_subscription(Joy, "joy", self._on_joy, qos.RELIABLE)
         self.add_subscription(PoseStamped, "ee_pose", self._on_pose, qos.observations("realtime"))
+        self.add_subscription(JointState, "gripper/state", self._on_gripper, qos.observations("realtime"))
+        self.add_subscription(JointState, "command/gripper", self._on_gripper_command, qos.RELIABLE)
         self.add_diagnostics(self._status)
-        self._frame_id = self._rival = self._said = ""
+        self._poses = PoseReader()
+        self._bad_pose = self._rival = self._said = ""
         self._decision: TeleopDecision | None = None
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._teleop.reset()
-        self._decision, self._rival, self._said, self._active = None, "", "", True
+        self._poses.clear()
+        self._decision, self._bad_pose, self._rival, self._said, self._active = None, "", "", "", True
         self._timer = self.create_timer(self._teleop.config.dt_s, self._tick, clock=self.get_clock())
         return super().on_activate(state)
 
     def stop(self) -> None:
-        """No more commands but one: stay where you were last told to be."""
+        """End the commands with a hold."""
         if not self._active:
             return
         self._active = False
@@ -77,10 +82,28 @@ class TeleopNode(ManagedNode):
             self._event_publisher.publish(String(data=event.value))
 
     def _on_pose(self, msg: PoseStamped) -> None:
-        if self._active:
-            self._frame_id = msg.header.frame_id
-            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-            self._teleop.observe(stamp_ns, conversions.pose_to_position(msg), self._now_ns())
+        if not self._active:
+            return
+        try:
+            pose = self._poses.read(msg)
+        except conversions.ConversionError as error:
+            if not self._bad_pose:
+                self.get_logger().error(str(error))
+            self._bad_pose = str(error)
+            return
+        self._bad_pose = ""
+        self._teleop.observe(conversions.stamp_to_ns(msg.header.stamp), pose, self._now_ns())
+
+    def _on_gripper(self, msg: JointState) -> None:
+        try:
+            self._teleop.observe_opening(conversions.joint_state_to_position(msg))
+        except conversions.ConversionError as error:
+            self.get_logger().warning(f"gripper/state: {error}", once=True)
+
+    def _on_gripper_command(self, msg: JointState) -> None:
+        """Of any publisher, also while inactive: the first press repeats it."""
+        if msg.effort:
+            self._teleop.hear_gripper(msg.effort[0])
 
     # ---- what is decided -------------------------------------------------------------------------------
 
@@ -89,7 +112,7 @@ class TeleopNode(ManagedNode):
             return
         self._rival = self._find_rival()
         if self._rival:
-            self._teleop.forget()  # the arm goes where the other one sends it
+            self._teleop.forget()  # the arm follows the other node
         self._decision = self._teleop.tick(self._now_ns())
         if self._decision.command is not None:
             self._publish_command(self._decision.command)
@@ -98,7 +121,7 @@ class TeleopNode(ManagedNode):
         self._verdict_publisher.publish(String(data=verdict))
 
     def _find_rival(self) -> str:
-        """Who else can command the arm; a person and a policy must not both. Empty when nobody."""
+        """Message about other publishers of commands; empty when there are none."""
         for publisher in (self._pose_publisher, self._gripper_publisher):
             topic = publisher.topic_name  # with its remapping, which the graph's own functions do not know
             if self.count_publishers(topic) > 1:
@@ -112,12 +135,13 @@ class TeleopNode(ManagedNode):
         return ""
 
     def _publish_command(self, command: Command) -> None:
-        pose, gripper = command_to_messages(command, self._frame_id)
+        pose, gripper = command_to_messages(command, self._poses.frame_id)
         self._pose_publisher.publish(pose)
-        self._gripper_publisher.publish(gripper)
+        if command.gripper is not None:
+            self._gripper_publisher.publish(gripper)
 
     def _log(self, decision: TeleopDecision) -> None:
-        """Each trouble once, until the arm moves again."""
+        """Log each trouble once, until the arm moves again."""
         trouble = f"{decision.verdict.value}: {decision.detail}" if decision.is_trouble else ""
         if self._rival and self._rival != self._said:
             self.get_logger().error(self._rival)
@@ -134,6 +158,8 @@ class TeleopNode(ManagedNode):
             return OK, "inactive", values
         if self._rival:
             return ERROR, self._rival, values | {"verdict": OTHER_COMMANDER}
+        if self._bad_pose:
+            return ERROR, self._bad_pose, values
         if decision is None:
             return WARN, "waiting for time to pass on /clock", values
         if decision.is_trouble:

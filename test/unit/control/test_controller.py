@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dp_ros.control.controller import Controller, PolicyDecision
 from dp_ros.control.planner import InferenceFn, InlinePlanner, Planner, PlanRequest, PlanResult, run_plan
 from dp_ros.control.safety import Verdict
+from dp_ros.poses import angle_rad
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
@@ -675,6 +676,92 @@ def test_frame_without_a_finite_pose_moves_nothing(
     np.testing.assert_array_equal(decision.command.position_m, last.command.position_m)
 
 
+@pytest.mark.parametrize("quat", [(0.0, 0.0, 0.0, 0.0), (0.0, 1.1, 0.0, 0.0), (np.nan, 1.0, 0.0, 0.0)])
+def test_frame_without_a_valid_orientation_is_not_taken(
+    make_frame: Callable, quat: tuple[float, ...]
+) -> None:
+    c = controller(InlinePlanner(Recorder()), "realtime")
+    assert not c.observe(make_frame(at(0), orientation=quat))
+    assert c.tick(at(0)) is None
+
+
+def tilted(degrees: float) -> tuple[float, ...]:
+    """A tool turned about x."""
+    half_rad = np.radians(degrees) / 2
+    return (float(np.sin(half_rad)), 0.0, 0.0, float(np.cos(half_rad)))
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+@pytest.mark.parametrize("tilt_deg", [0, 30, 180])
+def test_tilted_tool_keeps_its_orientation_from_activation_to_the_end(
+    make_frame: Callable, mode: str, tilt_deg: float
+) -> None:
+    """The largest turn ever commanded is 0, in moves, in holds and in the last command."""
+    c = controller(InlinePlanner(Recorder()), mode)
+    commands = []
+    for tick in (*range(20), *range(120, 140)):  # the second part is an episode of its own
+        c.observe(make_frame(at(tick), orientation=tilted(tilt_deg)))
+        commands.append(c.tick(at(tick)))
+    if mode == "realtime":
+        commands += [c.tick(at(tick)) for tick in range(140, 160)]  # the cameras are silent
+    turns = [angle_rad(decision.command.orientation, tilted(tilt_deg)) for decision in commands if decision]
+    last = c.hold(at(160))
+    assert last is not None
+    assert len(turns) == len(commands)
+    assert max([*turns, angle_rad(last.orientation, tilted(tilt_deg))]) == 0.0
+
+
+def test_each_episode_keeps_the_orientation_of_the_frame_that_began_it(make_frame: Callable) -> None:
+    c = controller(InlinePlanner(Steady()), "realtime")
+    turns = []
+    for tick, tilt_deg in ((0, 10), (1, 12), (2, 8), (100, 200), (101, 195)):
+        c.observe(make_frame(at(tick), orientation=tilted(tilt_deg)))
+        decision = c.tick(at(tick))
+        assert decision is not None
+        assert not decision.verdict.holds
+        turns.append(angle_rad(decision.command.orientation, tilted(10 if tick < 100 else 200)))
+    assert max(turns) == 0.0
+
+
+def test_tool_that_leaves_its_orientation_stops_the_arm_and_is_not_pulled_back(make_frame: Callable) -> None:
+    c = controller(InlinePlanner(Steady()), "realtime")
+    for tick in range(3):
+        c.observe(make_frame(at(tick)))
+        moving = c.tick(at(tick))
+    turned = tilted(90)
+    c.observe(make_frame(at(3), orientation=turned))
+    held = c.tick(at(3))
+    assert moving is not None
+    assert held is not None
+    assert held.verdict is Verdict.HOLD_TURNED
+    assert "gate.max_turn_rad 0.5" in held.detail
+    np.testing.assert_array_equal(held.command.position_m, moving.command.position_m)
+    last = c.hold(at(4))
+    assert last is not None
+    assert angle_rad(held.command.orientation, turned) == angle_rad(last.orientation, turned) == 0.0
+    c.observe(make_frame(at(5)))  # turned back by hand
+    again = c.tick(at(5))
+    assert again is not None
+    assert not again.verdict.holds
+
+
+def test_gripper_is_not_commanded_until_a_plan_commands_it(make_frame: Callable) -> None:
+    """Neither half closed nor dropped: what the hand does is left to it while the first plan is computed."""
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    for tick in range(3):
+        c.observe(make_frame(at(tick)))
+        decision = c.tick(at(tick))
+        assert decision is not None
+        assert (decision.verdict, decision.command.gripper) == (Verdict.HOLD_NO_PLAN, None)
+    planner.finish()
+    c.observe(make_frame(at(3)))
+    decision = c.tick(at(3))
+    assert decision is not None
+    assert not decision.verdict.holds
+    assert decision.command.gripper == pytest.approx(0.1)
+
+
 def test_frame_says_whether_it_was_taken(make_frame: Callable[..., Frame]) -> None:
     c = controller(InlinePlanner(Recorder()))
     ticks = [0, 1, 1, 0.5, 2]
@@ -709,9 +796,9 @@ def test_episode_that_cannot_begin_after_a_pause_leaves_the_arm_where_it_is(
     np.testing.assert_array_equal(decision.command.as_array(), last.command.as_array())
 
 
-@pytest.mark.parametrize(("mode", "gripper"), [("realtime", 0.2), ("lockstep", 0.0)])
-def test_pause_of_the_cameras_does_not_open_the_hand_but_a_new_simulated_episode_does(
-    drive: Callable[..., Any], mode: str, gripper: float
+@pytest.mark.parametrize(("mode", "gripper"), [("realtime", 0.2), ("lockstep", None)])
+def test_pause_of_the_cameras_keeps_the_gripper_and_a_new_simulated_episode_leaves_it_uncommanded(
+    drive: Callable[..., Any], mode: str, gripper: float | None
 ) -> None:
     def fails_later(request: PlanRequest) -> NDArray[np.float64]:
         if request.stamp_ns > at(50):
@@ -723,7 +810,7 @@ def test_pause_of_the_cameras_does_not_open_the_hand_but_a_new_simulated_episode
     assert last.command.gripper == pytest.approx(0.2)
     (held,) = drive(c, 100)
     assert held.verdict is Verdict.HOLD_NO_PLAN
-    assert held.command.gripper == pytest.approx(gripper)
+    assert held.command.gripper == (None if gripper is None else pytest.approx(gripper))
 
 
 def test_time_that_goes_back_holds_until_frames_of_the_new_time_begin_an_episode(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from dp_ros.control.safety import Verdict
 from dp_ros.control.teleop.joystick import EpisodeEvent, TeleopHold
 from dp_ros.control.teleop.teleoperation import TeleopDecision, Teleoperation
+from dp_ros.poses import angle_rad, make_pose
 from dp_ros.schema import Config, JoyLayout, KeyboardConfig, TeleopConfig, override
 
 HOME = (0.0, 0.6, 0.2)
@@ -37,6 +39,8 @@ class Person:
         self.teleop = Teleoperation(override(config, changes))
         self.now_ns = 10**9
         self.position_m: tuple[float, ...] = HOME
+        self.orientation: Sequence[float] = (0.0, 1.0, 0.0, 0.0)
+        self.opening: float | None = 0.5  # measured; half open is the gripper command 0
         self.sticks = [0.0, 0.0, 0.0]  # along x, y, z
         self.down: set[str] = set()
         self.silent: set[str] = set()  # of "joy", "pose"
@@ -60,7 +64,9 @@ class Person:
         for _ in range(n):
             self.now_ns += dt_ns
             if "pose" not in self.silent:
-                self.teleop.observe(self.now_ns, np.array(self.position_m), self.now_ns)
+                self.teleop.observe(self.now_ns, make_pose(self.position_m, self.orientation), self.now_ns)
+            if self.opening is not None:
+                self.teleop.observe_opening(self.opening)
             if "joy" not in self.silent:
                 self.send()
             self.decisions.append(self.teleop.tick(self.now_ns))
@@ -218,9 +224,47 @@ def test_an_axis_may_move_the_gripper_too() -> None:
     assert command.gripper == pytest.approx(0.5 * 4.0 * 0.125)
 
 
-def test_the_gripper_starts_as_set_and_a_gap_of_the_pose_does_not_open_the_hand() -> None:
-    person = driven(0.0, 0.0, 0.0, gripper_at_start=0.5)
-    assert person.decisions[-1].command.gripper == 0.5  # type: ignore[union-attr]
+def gripper(person: Person) -> float | None:
+    command = person.tick().command
+    assert command is not None
+    return command.gripper
+
+
+@pytest.mark.parametrize(("opening", "command"), [(0.0, 1.0), (0.25, 0.5), (1.0, -1.0), (1.3, -1.0)])
+def test_first_gripper_command_repeats_the_measured_opening(opening: float, command: float) -> None:
+    person = Person()
+    person.opening = opening
+    person.press(1.0, 0.0, 0.0)
+    assert gripper(person) == pytest.approx(command)
+    person.opening = 0.5  # what is measured later changes nothing
+    assert gripper(person) == pytest.approx(command)
+
+
+def test_first_gripper_command_repeats_what_another_node_commanded_last() -> None:
+    """A hand that holds an object is measured half open; what holds it is the last command."""
+    person = Person()
+    person.opening = 0.4
+    for heard in (1.0, math.nan, 40.0):  # the last two are no commands
+        person.teleop.hear_gripper(heard)
+    person.press(0.0, 0.0, 0.0)
+    assert gripper(person) == 1.0
+    person.teleop.reset()
+    person.press(0.0, 0.0, 0.0)
+    assert gripper(person) == 1.0
+
+
+def test_unknown_gripper_is_not_commanded_until_the_person_moves_it() -> None:
+    person = Person()
+    person.opening = None
+    person.press(1.0, 0.0, 0.0)
+    assert [gripper(person) for _ in range(5)] == [None] * 5
+    assert person.decisions[-1].moves
+    person.down.add("close")
+    assert gripper(person) == pytest.approx(4.0 * 0.0125)
+
+
+def test_a_gap_of_the_pose_does_not_open_the_hand() -> None:
+    person = driven(0.0, 0.0, 0.0)
     person.down.add("close")
     person.tick(80)
     person.silent = {"pose"}
@@ -283,7 +327,7 @@ def test_a_pose_that_stops_holds_and_one_that_comes_back_soon_goes_on_from_stand
     last = position(person.decisions[-1])
     decision = person.tick(10)
     assert decision.verdict is Verdict.HOLD_STALE
-    assert "ee_pose: nothing finite within 0.1 s" in decision.detail
+    assert "ee_pose: nothing valid within 0.1 s" in decision.detail
     np.testing.assert_array_equal(position(decision), last)
     person.silent = set()
     assert np.linalg.norm(position(person.tick()) - last) <= 1.0 * 0.0125**2 + 1e-12
@@ -454,3 +498,63 @@ def test_messages_that_come_late_are_ignored() -> None:
     person.down = {"deadman"}
     assert person.tick().moves
     assert person.events == []
+
+
+# ---- the tool's orientation ------------------------------------------------------------------------------
+
+
+def tilted(angle_rad: float) -> list[float]:
+    return [math.sin(angle_rad / 2), 0.0, 0.0, math.cos(angle_rad / 2)]
+
+
+@pytest.mark.parametrize("tilt_deg", [0, 30, 180])
+def test_tilted_tool_keeps_its_orientation_from_the_first_press_to_the_end(tilt_deg: float) -> None:
+    """The largest turn ever commanded is 0, while it moves, when it is released and when something is wrong."""
+    person = Person()
+    person.orientation = tilted(math.radians(tilt_deg))
+    person.press(1.0, 1.0, 0.0)
+    person.tick(40)
+    person.silent = {"pose"}
+    person.tick(20)
+    person.silent = set()
+    person.down = set()
+    person.tick(20)
+    person.press(-1.0, 0.0, 1.0)
+    person.tick(40)
+    commands = [decision.command for decision in person.decisions if decision.command]
+    assert len(commands) > 100
+    last = person.teleop.hold(person.now_ns)
+    assert last is not None
+    assert max(angle_rad(command.orientation, person.orientation) for command in [*commands, last]) == 0.0
+
+
+def test_tool_that_was_turned_by_hand_is_left_there_and_the_arm_holds() -> None:
+    person = Person()
+    person.orientation = tilted(0.0)
+    person.press(0.0, 1.0, 0.0)
+    person.tick(20)
+    person.orientation = tilted(0.3)
+    person.down = set()
+    person.tick(5)
+    place = position(person.decisions[-1])
+    person.orientation = tilted(math.pi)  # half of a turn
+    released = person.tick()
+    assert (released.verdict, released.command is not None) == (TeleopHold.RELEASED, True)
+    person.press(0.0, 1.0, 0.0)
+    held = person.tick()
+    assert held.verdict is Verdict.HOLD_TURNED
+    assert held.is_trouble
+    assert "max_turn_rad" in held.detail
+    hold = person.teleop.hold(person.now_ns)
+    for command in (released.command, held.command, hold):
+        assert command is not None
+        assert angle_rad(command.orientation, person.orientation) == 0.0
+        np.testing.assert_array_equal(command.position_m, place)
+
+
+def test_pose_without_a_valid_orientation_is_no_pose() -> None:
+    person = Person()
+    person.orientation = (0.0, 0.0, 0.0, 0.0)
+    person.press(1.0, 0.0, 0.0)
+    assert person.tick().verdict is Verdict.HOLD_STALE
+    assert person.tick().command is None
