@@ -110,7 +110,7 @@ class NodeGroup:
         try:
             for name, parameters in nodes.items():
                 self.processes.append(
-                    NodeProcess(f"dp_ros.ros.{name}", name, parameters, folder, environment)
+                    NodeProcess(f"dp_ros.ros.nodes.{name}", name, parameters, folder, environment)
                 )
             rclpy.init(context=self._context, domain_id=domain_id)
             self.node = Node(client, context=self._context)
