@@ -1,4 +1,4 @@
-"""A stream of Joy messages to what the person wants now. Whatever breaks the stream lets go of everything."""
+"""Stream of Joy messages to the motion that a person asks for now. A broken stream releases everything."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from dp_ros.schema import TeleopConfig
 
 Array = NDArray[np.float64]
-_ODD_STAMPS = 10  # in a row are a wrong clock; fewer are what was under way when an episode put time forward
+_ODD_STAMPS = 10  # in a row mean a wrong clock; fewer were in flight when an episode put time forward
 
 
 class EpisodeEvent(StrEnum):
-    """What the person says of the episode."""
+    """Event of an episode, by a button."""
 
     START = "start"
     SUCCESS = "success"
@@ -25,33 +25,34 @@ class EpisodeEvent(StrEnum):
 
 
 class TeleopHold(StrEnum):
-    """Why the person asks nothing of the arm; published where else the gate's verdict is."""
+    """Reason why no motion is asked for; published in place of the gate's verdict."""
 
-    RELEASED = "hold_released"  # the dead-man button is up
-    PRESS_AGAIN = "hold_press_again"  # it is down, but since before something was wrong
+    RELEASED = "hold_released"  # the deadman button is up
+    PRESS_AGAIN = "hold_press_again"  # it has been down since before a fault: release it first
     JOY_STALE = "hold_joy_stale"  # no message, or too old a one
-    JOY_REFUSED = "hold_joy_refused"  # a message that makes no sense
+    JOY_REFUSED = "hold_joy_refused"  # the newest message is invalid
     OUTSIDE = "hold_outside"  # the arm is measured where it may not begin
 
     @property
     def is_trouble(self) -> bool:
-        """Whether it is more than a hand that rests."""
+        """Whether the person should be told; a released button is normal."""
         return self is not TeleopHold.RELEASED
 
 
 @dataclass(frozen=True)
 class TeleopCommand:
-    """What the person asks for, without dead zone and signs: 1 is all that is allowed."""
+    """Motion that the person asks for, after dead zone and signs; 1 is the largest allowed speed."""
 
     direction: Array  # (3,) along x, y, z of the base frame, each in [-1, 1]
     gripper: float  # [-1, 1], + closes
 
 
 class Joystick:
-    """Axes, buttons and their stamps to a wanted, and to what is said of the episode.
+    """Axes, buttons and their stamps to a TeleopCommand and to the events of the episode.
 
-    The dead-man button must be seen to go down while all is well: one that is already down in the first message,
-    after silence, or after a message that was refused, counts only after it was let go. So do the episode's buttons.
+    The deadman button must be seen to go down while all is well. A button that is already down in the first message,
+    after silence, or after a refused message, counts only after it was released. The same holds for the buttons of the
+    episode.
     """
 
     def __init__(self, config: TeleopConfig) -> None:
@@ -60,23 +61,23 @@ class Joystick:
         self.clear()
 
     def clear(self) -> None:
-        """As before the first message."""
+        """Return to the state before the first message."""
         self._stamp_ns: int | None = None
         self._axes: Array = np.zeros(0)
-        self._buttons: dict[str, bool] | None = None  # of the message before; None: nothing follows from it
+        self._buttons: dict[str, bool] | None = None  # of the last message; None where it was invalid
         self._changed_ns: dict[str, int] = {}
         self._armed = False
         self._refused = self._clock_problem = ""
         self._odd_stamps = 0  # in a row
 
     def disarm(self) -> None:
-        """Nothing is asked until the dead-man button is pressed anew."""
+        """Ask for nothing until the deadman button is pressed again."""
         self._armed = False
 
     def read(
         self, stamp_ns: int, axes: Sequence[float], buttons: Sequence[int], now_ns: int
     ) -> list[EpisodeEvent]:
-        """Take a message that arrives `now_ns`; what it says of the episode. Late ones are ignored."""
+        """Take a message that arrives `now_ns`; its events of the episode. Late messages are ignored."""
         if not abs(now_ns - stamp_ns) <= self._timeout_ns:
             self._note_clock(stamp_ns, now_ns)
             return []
@@ -99,7 +100,7 @@ class Joystick:
         return [] if before is None else self._events(before, now, stamp_ns)
 
     def command(self, now_ns: int) -> TeleopCommand | TeleopHold:
-        """What is asked for now, or why nothing is."""
+        """The motion asked for now, or the reason why there is none."""
         if self._stamp_ns is None or not now_ns - self._stamp_ns <= self._timeout_ns:
             return TeleopHold.JOY_STALE
         if self._buttons is None:
@@ -114,7 +115,7 @@ class Joystick:
         return TeleopCommand(direction, min(max(gripper, -1.0), 1.0))
 
     def why(self, pause: TeleopHold) -> str:
-        """What to do about it, for people; it does not change while the cause does not."""
+        """Advice for people; constant while the cause is."""
         if pause is TeleopHold.JOY_STALE:
             return self._clock_problem or (
                 f"no Joy message within {self._config.joy_timeout_s:g} s: is the joystick's node running, and does "
@@ -122,16 +123,16 @@ class Joystick:
             )
         if pause is TeleopHold.JOY_REFUSED:
             return self._refused
-        return "let go of the dead-man button and press it again" if pause is TeleopHold.PRESS_AGAIN else ""
+        return "release the deadman button and press it again" if pause is TeleopHold.PRESS_AGAIN else ""
 
     def _without_dead_zone(self, values: Array) -> Array:
-        """[-1, 1] -> [-1, 1]: 0 inside the dead zone, and from there on without a step."""
+        """[-1, 1] -> [-1, 1]: 0 inside the dead zone, continuous at its border."""
         size = np.clip(np.abs(values), 0.0, 1.0)
         dead = self._config.dead_zone
         return np.sign(values) * np.maximum(size - dead, 0.0) / (1.0 - dead)
 
     def _events(self, before: dict[str, bool], now: dict[str, bool], stamp_ns: int) -> list[EpisodeEvent]:
-        """Buttons of the episode that went down, without those that bounce."""
+        """Events of the buttons that went down, without bounces."""
         events = []
         for event in EpisodeEvent:
             name = f"{event.value}_button"
@@ -145,12 +146,12 @@ class Joystick:
         return events
 
     def _problem(self, axes: Sequence[float], buttons: Sequence[int]) -> str:
-        """Why a message is refused; empty when it is not."""
+        """Why a message is invalid; empty when it is valid."""
         layout = self._layout
         if len(axes) < layout.n_axes or len(buttons) < layout.n_buttons:
             return (
                 f"joy has {len(axes)} axes and {len(buttons)} buttons, layout needs {layout.n_axes} and "
-                f"{layout.n_buttons}: another gamepad? Set layout to what it has"
+                f"{layout.n_buttons}: set layout for this gamepad"
             )
         if not np.isfinite(axes).all():
             return f"axis {int(np.argmin(np.isfinite(axes)))} of joy is not a finite number: check its driver"
@@ -158,7 +159,7 @@ class Joystick:
 
     def _note_clock(self, stamp_ns: int, now_ns: int) -> None:
         self._odd_stamps += 1
-        if self._odd_stamps == _ODD_STAMPS:  # once: its numbers would change with every message
+        if self._odd_stamps == _ODD_STAMPS:  # only once, because its numbers change with every message
             side = "after" if stamp_ns > now_ns else "before"
             self._clock_problem = (
                 f"joy is stamped {abs(stamp_ns - now_ns) / 1e9:.3g} s {side} this node's time: give use_sim_time "

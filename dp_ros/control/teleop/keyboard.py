@@ -1,7 +1,7 @@
-"""A terminal as a gamepad: a stream of keys to axes and buttons.
+"""Keyboard of a terminal as a gamepad: stream of keys to axes and buttons.
 
-Terminals send no key-up. A key counts as held for `first_hold_s` after it came, which must reach to the
-terminal's first repetition, and for `repeat_hold_s` after each repetition.
+Terminals send no key-up. A key counts as held for `first_hold_s` after it came, which must be longer than the
+terminal's delay before the first repetition, and for `repeat_hold_s` after each repetition.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KEY_MAP = """\
   space                      stop at once
   enter                      an episode starts
   y n                        it ends with success, with failure
-  backspace                  it is thrown away
+  backspace                  it is discarded
   ctrl-c                     end"""
 
 _GRIPPER, _EPISODE = 3, 4  # groups beside the axes 0, 1, 2; of each group one key is held at a time
@@ -38,9 +38,9 @@ _KEYS: dict[str, tuple[int, int | str]] = {
     "n": (_EPISODE, "failure"),
     **dict.fromkeys(("\x7f", "\x08"), (_EPISODE, "discard")),
 }
-_STEPS = (0.2, 0.4, 0.7, 1.0)  # how far a key pushes the stick
-_FIRST_STEP = 1  # slow: a tap counts as held for first_hold_s, which at full speed is a long way
-# One key of a terminal: a control sequence as a whole, so that its letters are no keys of their own.
+_STEPS = (0.2, 0.4, 0.7, 1.0)  # deflections of the stick by a key
+_FIRST_STEP = 1  # slow, because a tap counts as held for first_hold_s
+# One key of a terminal. A control sequence is one key, so that its letters do not count as keys.
 _KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 _UNFINISHED = re.compile(r"\x1b(?:[\[O][0-9;]*)?\Z")
 
@@ -52,7 +52,7 @@ class _Held:
 
 
 class Keyboard:
-    """Keys as they come, with the time of their coming; what a gamepad would say at any time after."""
+    """State of the keys: takes keys with the time of their arrival, gives the axes and buttons of a gamepad."""
 
     def __init__(self, config: KeyboardConfig) -> None:
         self._config = config
@@ -61,7 +61,7 @@ class Keyboard:
         self._step = _FIRST_STEP
 
     def read(self, text: str, now_s: float) -> None:
-        """Take what the terminal sent since the last call; keys without a meaning are ignored."""
+        """Take the text that the terminal sent since the last call; keys without a meaning are ignored."""
         text = self._unfinished + text
         tail = _UNFINISHED.search(text)
         self._unfinished = tail.group() if tail else ""
@@ -82,13 +82,13 @@ class Keyboard:
             self._held[group] = _Held(value, now_s + hold_s)
 
     def _value(self, group: int, now_s: float) -> int | str | None:
-        """What of the group is held now."""
+        """Value of the group's key that is held now; None where none is."""
         held = self._held.get(group)
         return held.value if held is not None and now_s < held.until_s else None
 
     @property
     def stick(self) -> float:
-        """How far a key pushes the stick, (0, 1]."""
+        """Deflection of the stick by a key, (0, 1]."""
         return _STEPS[self._step]
 
     def joy(self, now_s: float) -> tuple[list[float], list[int]]:
@@ -108,7 +108,7 @@ class Keyboard:
         return axes, buttons
 
     def describe(self, now_s: float) -> str:
-        """What is held, in a line of constant length."""
+        """Keys that are held, in a line of constant length."""
         signs = {1: "+", -1: "-", None: " "}
         motion = " ".join(f"{signs[self._sign(group, now_s)]}{axis}" for group, axis in enumerate("xyz"))
         gripper, episode = (self._value(group, now_s) or "" for group in (_GRIPPER, _EPISODE))
