@@ -11,6 +11,7 @@ from dp_ros.schema.serving import GateConfig
 
 AxisIndex = Annotated[int, Field(ge=0, le=63)]
 Direction = Annotated[int, Field(ge=-1, le=1)]
+RestValue = Annotated[float, Field(ge=-1, le=1)]
 
 
 class JoyLayout(Config):
@@ -26,8 +27,18 @@ class JoyLayout(Config):
         (-1, 1, 1),
         description="1 where the axis moves x, y, z along, -1 against, 0 not at all; sticks: left is +",
     )
+    axes_rest: tuple[RestValue, RestValue, RestValue] = Field(
+        (0.0, 0.0, 0.0),
+        description="values of the axes that move x, y and z at rest: 0 sticks, 1 or -1 triggers",
+    )
     gripper_axis: int = Field(
         -1, ge=-1, le=63, description="index of an axis that closes (+) and opens (-) the gripper; -1: none"
+    )
+    gripper_direction: Direction = Field(
+        1, description="1 where the axis closes with +, -1 where it closes with -"
+    )
+    gripper_rest: RestValue = Field(
+        0.0, description="value of the gripper's axis at rest: 0 stick, 1 or -1 trigger"
     )
     deadman_button: int = Field(5, ge=0, le=63, description="nothing moves unless it is held: right bumper")
     close_button: int = Field(0, ge=0, le=63, description="closes the gripper while it is held: A")
@@ -40,6 +51,16 @@ class JoyLayout(Config):
     @property
     def used_axes(self) -> tuple[int, ...]:
         return self.axes if self.gripper_axis < 0 else (*self.axes, self.gripper_axis)
+
+    @property
+    def rest(self) -> tuple[float, ...]:
+        """Rest value of each of `used_axes`."""
+        return self.axes_rest if self.gripper_axis < 0 else (*self.axes_rest, self.gripper_rest)
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """Direction of each of `used_axes`."""
+        return self.directions if self.gripper_axis < 0 else (*self.directions, self.gripper_direction)
 
     @property
     def used_buttons(self) -> dict[str, int]:
@@ -89,6 +110,12 @@ class TeleopConfig(Config):
     )
     joy_timeout_s: float = Field(
         0.25, gt=0, description="hold when the newest Joy message is older, by its stamp [s]"
+    )
+    joy_frozen_s: float = Field(
+        5.0,
+        gt=0,
+        description="hold when Joy asks for motion and has not changed for this time [s]: a gamepad that lost its "
+        "connection may repeat its last state for ever",
     )
     debounce_s: float = Field(
         0.1, ge=0, description="a button of the episode that changes again within this time bounces [s]"

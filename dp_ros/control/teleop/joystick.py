@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ class TeleopHold(StrEnum):
     RELEASED = "hold_released"  # the deadman button is up
     PRESS_AGAIN = "hold_press_again"  # it has been down since before a fault: release it first
     JOY_STALE = "hold_joy_stale"  # no message, or too old a one
+    JOY_FROZEN = "hold_joy_frozen"  # motion is asked for, and nothing has changed for too long
+    NOT_AT_REST = "hold_not_at_rest"  # an axis has not been seen at rest: its value may be wrong
     JOY_REFUSED = "hold_joy_refused"  # the newest message is invalid
     OUTSIDE = "hold_outside"  # the arm is measured where it may not begin
 
@@ -63,7 +66,11 @@ class Joystick:
     def clear(self) -> None:
         """Return to the state before the first message."""
         self._stamp_ns: int | None = None
-        self._axes: Array = np.zeros(0)
+        self._axes: Array = np.zeros(0)  # values of the used axes
+        self._unrested = set(self._layout.used_axes)  # axes that have not been seen at rest
+        self._seen: tuple[Any, ...] = ()  # axes and buttons of the newest message
+        self._seen_ns = 0  # when they last changed
+        self._frozen = False
         self._buttons: dict[str, bool] | None = None  # of the last message; None where it was invalid
         self._changed_ns: dict[str, int] = {}
         self._armed = False
@@ -92,7 +99,9 @@ class Joystick:
             return []
         before = None if silent else self._buttons
         now = {name: bool(buttons[index]) for name, index in self._layout.used_buttons.items()}
-        self._axes, self._buttons = np.asarray(axes, dtype=np.float64), now
+        self._axes, self._buttons = np.array([axes[index] for index in self._layout.used_axes]), now
+        self._note_change((*self._axes.tolist(), *now.values()), stamp_ns)
+        self._note_rest(begins=before is None)
         if before is None or not now["deadman_button"]:
             self._armed = False
         elif not before["deadman_button"]:
@@ -107,23 +116,56 @@ class Joystick:
             return TeleopHold.JOY_REFUSED
         if not self._armed:
             return TeleopHold.PRESS_AGAIN if self._buttons["deadman_button"] else TeleopHold.RELEASED
-        layout = self._layout
-        direction = self._without_dead_zone(self._axes[list(layout.axes)]) * np.array(layout.directions)
+        if self._unrested:
+            return TeleopHold.NOT_AT_REST
+        moves = self._without_dead_zone(self._deflections()) * np.array(self._layout.signs)
         gripper = float(self._buttons["close_button"]) - float(self._buttons["open_button"])
-        if layout.gripper_axis >= 0:
-            gripper += float(self._without_dead_zone(self._axes[layout.gripper_axis]))
-        return TeleopCommand(direction, min(max(gripper, -1.0), 1.0))
+        gripper = min(max(gripper + float(moves[3:].sum()), -1.0), 1.0)
+        asks = bool(moves.any()) or gripper != 0.0
+        self._frozen |= asks and now_ns - self._seen_ns > self._config.joy_frozen_s * 1e9
+        return TeleopHold.JOY_FROZEN if self._frozen else TeleopCommand(moves[:3], gripper)
 
     def why(self, pause: TeleopHold) -> str:
         """Advice for people; constant while the cause is."""
         if pause is TeleopHold.JOY_STALE:
             return self._clock_problem or (
-                f"no Joy message within {self._config.joy_timeout_s:g} s: is the joystick's node running, and does "
-                "it repeat itself (autorepeat_rate of joy_node)?"
+                f"no Joy message within {self._config.joy_timeout_s:g} s: start the joystick's node, and check the "
+                "gamepad's connection"
             )
         if pause is TeleopHold.JOY_REFUSED:
             return self._refused
+        if pause is TeleopHold.JOY_FROZEN:
+            return (
+                f"Joy has not changed for {self._config.joy_frozen_s:g} s while it asks for motion: move a stick or "
+                "release the deadman button; if that does not help, the gamepad lost its connection"
+            )
+        if pause is TeleopHold.NOT_AT_REST:
+            axis = min(self._unrested)
+            rest = self._layout.rest[self._layout.used_axes.index(axis)]
+            return (
+                f"axis {axis} of joy has not been seen at rest ({rest:g}), so its value may be wrong: move it and "
+                "release it; for a trigger, set its rest value in layout"
+            )
         return "release the deadman button and press it again" if pause is TeleopHold.PRESS_AGAIN else ""
+
+    def _deflections(self) -> Array:
+        """Used axes, from rest 0 to the end of their range: [-1, 1]."""
+        rest: Array = np.array(self._layout.rest)
+        deflections: Array = (self._axes - rest) / (1.0 + np.abs(rest))
+        return deflections
+
+    def _note_change(self, seen: tuple[Any, ...], stamp_ns: int) -> None:
+        if seen != self._seen:
+            self._seen, self._seen_ns, self._frozen = seen, stamp_ns, False
+
+    def _note_rest(self, begins: bool) -> None:
+        """Note the axes at rest. Until it was touched, a driver may report any value for an axis."""
+        if begins:
+            self._unrested = {
+                axis for axis, sign in zip(self._layout.used_axes, self._layout.signs, strict=True) if sign
+            }
+        at_rest = np.abs(self._deflections()) <= self._config.dead_zone
+        self._unrested -= {axis for axis, rests in zip(self._layout.used_axes, at_rest, strict=True) if rests}
 
     def _without_dead_zone(self, values: Array) -> Array:
         """[-1, 1] -> [-1, 1]: 0 inside the dead zone, continuous at its border."""

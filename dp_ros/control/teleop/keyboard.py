@@ -95,10 +95,13 @@ class Keyboard:
         """Axes and buttons of a Joy message for now."""
         layout = self._config.layout
         axes, buttons = [0.0] * layout.n_axes, [0] * layout.n_buttons
+        for index, rest in zip(layout.used_axes, layout.rest, strict=True):
+            axes[index] = rest
         for group, (index, direction) in enumerate(zip(layout.axes, layout.directions, strict=True)):
             value = self._value(group, now_s)
             if isinstance(value, int):
-                axes[index] = value * direction * self.stick
+                deflected = axes[index] + value * direction * self.stick * (1.0 + abs(axes[index]))
+                axes[index] = min(max(deflected, -1.0), 1.0)
         for group in (_GRIPPER, _EPISODE):
             value = self._value(group, now_s)
             if value is not None:

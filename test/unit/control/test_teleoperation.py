@@ -138,6 +138,7 @@ def test_nothing_is_commanded_before_the_first_press_which_starts_where_the_arm_
     assert {(d.command, d.verdict) for d in [person.tick(), person.tick()]} == {(None, TeleopHold.RELEASED)}
     assert person.teleop.hold(person.now_ns) is None
     person.position_m = (0.1, 0.5, 0.3)  # moved by hand meanwhile
+    person.sticks = [0.0, 0.0, 0.0]
     person.press(1.0, 1.0, 1.0)
     assert np.linalg.norm(position(person.tick()) - person.position_m) <= 1.0 * 0.0125**2 + 1e-12
 
@@ -292,6 +293,9 @@ def test_joy_that_falls_silent_stops_the_arm_until_the_button_is_pressed_anew() 
     assert person.tick(20).verdict is TeleopHold.PRESS_AGAIN
     np.testing.assert_array_equal(position(person.decisions[-1]), last)
     person.press(0.0, 1.0, 0.0)
+    assert person.tick().verdict is TeleopHold.NOT_AT_REST  # after silence it may be another driver
+    person.sticks = [0.0, 0.0, 0.0]
+    person.press(0.0, 1.0, 0.0)
     assert person.tick().moves
 
 
@@ -357,6 +361,86 @@ def test_after_forget_nothing_is_commanded_until_a_press() -> None:
     assert (person.tick().command, person.decisions[-1].verdict) == (None, TeleopHold.PRESS_AGAIN)
     person.press(0.0, 0.0, 0.0)
     np.testing.assert_array_equal(position(person.tick()), HOME)
+
+
+@pytest.mark.parametrize("sticks", [(0.99, 0.0, 0.0), (0.0, 0.0, -1.0), (0.99, 0.99, 0.99)])
+def test_axis_moves_nothing_until_it_was_seen_at_rest(sticks: tuple[float, ...]) -> None:
+    """Some drivers report an axis at its end until it is touched for the first time."""
+    person = Person()
+    person.sticks = list(sticks)
+    person.press(*sticks)
+    decision = person.tick(20)
+    assert (decision.verdict, decision.command) == (TeleopHold.NOT_AT_REST, None)
+    first = next(axis for axis, value in zip(LAYOUT.axes, sticks, strict=True) if value)
+    assert f"axis {first} of joy has not been seen at rest (0)" in decision.detail
+    person.sticks = [0.0, 0.05, 0.0]  # inside the dead zone
+    assert person.tick().moves
+    person.sticks = list(sticks)
+    assert person.tick(20).moves
+    np.testing.assert_array_equal(np.sign(position(person.decisions[-1]) - HOME), np.sign(sticks))
+
+
+def test_axis_that_moves_nothing_need_not_rest() -> None:
+    person = Person(**{"layout.directions": (0, 1, 1)})
+    person.sticks = [1.0, 0.0, 0.0]
+    own = person.message()[0]
+    own[LAYOUT.axes[0]] = 0.99
+    person.silent = {"joy"}
+    for down in (set(), {"deadman"}):
+        person.down = down
+        person.now_ns += DT_NS
+        person.send(own)
+        person.now_ns -= DT_NS
+        decision = person.tick()
+    assert decision.moves
+
+
+@pytest.mark.parametrize(("direction", "towards"), [(1, -1.0), (-1, 1.0)])
+def test_trigger_rests_at_the_end_of_its_range(direction: int, towards: float) -> None:
+    """A trigger reads 1 when released and -1 when pulled: released, it must not close the hand."""
+    layout = {"layout.gripper_axis": 2, "layout.gripper_rest": 1.0, "layout.gripper_direction": direction}
+    person = Person(**layout)
+    person.silent = {"joy"}
+
+    def tick(trigger: float, *down: str) -> TeleopDecision:
+        person.down = set(down)
+        axes = person.message()[0]
+        axes[2] = trigger
+        person.now_ns += DT_NS
+        person.send(axes)
+        person.now_ns -= DT_NS
+        return person.tick()
+
+    tick(0.0)  # a driver that reports 0 until it is touched
+    assert tick(0.0, "deadman").verdict is TeleopHold.NOT_AT_REST
+    for _ in range(20):
+        decision = tick(1.0, "deadman")
+    assert decision.command is not None
+    assert (decision.moves, decision.command.gripper) == (True, 0.0)
+    for _ in range(40):
+        decision = tick(-1.0, "deadman")
+    assert decision.command is not None
+    assert decision.command.gripper == towards
+
+
+def test_joy_that_repeats_its_last_state_for_ever_stops_the_arm() -> None:
+    """A gamepad without its receiver: the driver repeats the pushed stick with fresh stamps."""
+    person = driven(0.0, 0.3, 0.0, joy_frozen_s=2.0)
+    person.tick(round(2.0 / 0.0125))
+    decision = person.tick(20)
+    assert decision.verdict is TeleopHold.JOY_FROZEN
+    assert decision.is_trouble
+    assert "has not changed for 2 s" in decision.detail
+    last = position(decision)
+    person.tick(800)
+    np.testing.assert_array_equal(position(person.decisions[-1]), last)
+    person.sticks = [0.0, 0.29, 0.0]  # the person is there
+    assert person.tick().moves
+
+
+def test_hand_that_rests_with_the_deadman_button_held_is_not_frozen() -> None:
+    person = driven(0.0, 0.0, 0.0, joy_frozen_s=2.0)
+    assert person.tick(800).moves
 
 
 def test_a_button_held_from_the_beginning_does_not_count_as_pressed() -> None:
