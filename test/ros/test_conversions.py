@@ -20,6 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.messages.conversions import (
     ConversionError,
+    DamagedImageError,
     compressed_to_rgb,
     effort_to_joint_state,
     gripper_state,
@@ -212,6 +213,30 @@ def test_jpeg_gives_the_colours_that_pillow_sees(format):
 def test_png_is_lossless(format, channels):
     pixels = RNG.integers(0, 256, (HEIGHT, WIDTH, channels), np.uint8)
     assert np.array_equal(compressed_to_rgb(compressed(encoded(pixels, "PNG"), format)), pixels[..., :3])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2, "optimize": True}])
+@pytest.mark.parametrize("padding", [b"", b"\x00" * 63, b"\x00" * 5000, b"\xff" * 100, RNG.bytes(3000)])
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(options, padding):
+    """Some cameras send their whole buffer."""
+    data = encoded(SMOOTH, "JPEG", quality=95, **options)
+    whole = compressed_to_rgb(compressed(data, "jpeg"))
+    np.testing.assert_array_equal(compressed_to_rgb(compressed(data + padding, "jpeg")), whole)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": True}])
+def test_jpeg_without_its_end_is_damaged_wherever_it_is_cut(options):
+    """Also one that holds a whole JPEG: the thumbnail of its EXIF data."""
+    if options.pop("exif", False):
+        thumbnail = encoded(SMOOTH[:16, :16], "JPEG")
+        segment = b"Exif\x00\x00" + thumbnail
+        data = encoded(SMOOTH, "JPEG", exif=segment)
+        assert data.count(b"\xff\xd9") == 2
+    else:
+        data = encoded(SMOOTH, "JPEG", quality=95, **options)
+    for length in {*range(2, len(data) - 1, 37), len(data) - 1, len(data) - 2}:
+        with pytest.raises(DamagedImageError, match="not one whole JPEG"):
+            compressed_to_rgb(compressed(data[:length], "jpeg"))
 
 
 def test_a_publisher_that_compressed_rgb_as_bgr_is_put_right():

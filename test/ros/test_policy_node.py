@@ -502,10 +502,6 @@ def test_a_camera_that_is_wrong_before_anything_moved_ends_it_with_one_line(star
         msg.encoding = "32FC1"
         return msg
 
-    def cut(camera, msg):
-        msg.data = msg.data[: len(msg.data) // 2]
-        return msg
-
     cases = (
         (
             "wide",
@@ -513,14 +509,12 @@ def test_a_camera_that_is_wrong_before_anything_moved_ends_it_with_one_line(star
             "sends 128x64 px, the policy takes 64x64, another aspect ratio: set the camera's size",
         ),
         ("depth", depth, "image '32FC1' of frame '"),
-        ("cut", cut, "not one whole JPEG or PNG; check publisher and link"),
     )
     nodes, robots = [], []
     for name, edit, _ in cases:
-        transport = "compressed" if name == "cut" else "raw"
-        values = parameters(checkpoint, image_transport=transport)
+        values = parameters(checkpoint)
         nodes.append(start_node("dp_ros.ros.nodes.policy_node", values, "-r", f"__ns:=/{name}"))
-        robots.append(Robot(client, name, compressed=transport == "compressed"))
+        robots.append(Robot(client, name))
         robots[-1].edit = edit
     publish = functools.partial(map_publish, robots)
     for node, (_, _, expected) in zip(nodes, cases, strict=True):
@@ -529,6 +523,27 @@ def test_a_camera_that_is_wrong_before_anything_moved_ends_it_with_one_line(star
         assert expected in line
         assert line.startswith(("policy_node: camera left: ", "policy_node: camera right: "))
     assert not [robot for robot in robots if robot.commands]
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_damaged_first_pictures_are_lost_frames(start_node, client, checkpoint, transport):
+    """A link that is just coming up cuts the first JPEG, or sends a short Image: the next one may be whole."""
+    node = start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint, image_transport=transport))
+    client.watched.append(node)
+    robot = Robot(client, compressed=transport == "compressed")
+
+    def cut(camera, msg):
+        msg.data = msg.data[: len(msg.data) // 2]
+        return msg
+
+    robot.edit = cut
+    says = {"raw": "the publisher must send whole images", "compressed": "not one whole JPEG or PNG"}[
+        transport
+    ]
+    robot.wait_for(lambda: says in node.log, "the damage is named", 60.0)
+    assert robot.commands == []
+    robot.healthy()
+    robot.wait_until_moving()
 
 
 def map_publish(robots) -> None:

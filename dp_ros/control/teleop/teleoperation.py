@@ -67,6 +67,7 @@ class Teleoperation:
         self._poses: Stream[Array] = Stream()
         self._observed_ns: int | None = None
         self._ticked_ns: int | None = None
+        self._clock_problem = ""
         self.forget()
 
     def forget(self) -> None:
@@ -100,7 +101,11 @@ class Teleoperation:
     def tick(self, now_ns: int) -> TeleopDecision:
         """The command for now."""
         if self._ticked_ns is not None and now_ns < self._ticked_ns:
-            self.reset()  # time went back: old messages must not count as new
+            back_s = (self._ticked_ns - now_ns) / 1e9
+            self.reset()  # old messages must not count as new
+            self._clock_problem = (
+                f"time went back by {back_s:.3g} s: release the deadman button and press it again"
+            )
         # A tick after a gap must not be a leap.
         dt_s = 0.0 if self._ticked_ns is None else min((now_ns - self._ticked_ns) / 1e9, self.config.dt_s)
         self._ticked_ns = now_ns
@@ -128,6 +133,7 @@ class Teleoperation:
 
     def _begin(self, pose: Sample[Array], now_ns: int) -> None:
         """Start from the measured pose."""
+        self._clock_problem = ""
         gripper = self._gripper
         if gripper is None and self._opening is not None:
             gripper = opening_to_command(self._opening)
@@ -149,7 +155,7 @@ class Teleoperation:
     def _hold(self, verdict: Verdict | TeleopHold, detail: str, now_ns: int) -> TeleopDecision:
         self._velocity_m_s = np.zeros(3)
         self._last = self.hold(now_ns)
-        return TeleopDecision(self._last, verdict, detail)
+        return TeleopDecision(self._last, verdict, self._clock_problem or detail)
 
     def _move(self, asked: TeleopCommand, dt_s: float, obs_age_s: float, now_ns: int) -> TeleopDecision:
         last = self._last

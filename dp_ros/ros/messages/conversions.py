@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ NS_PER_S = 1_000_000_000
 
 class ConversionError(ValueError):
     """A message that cannot be translated: one line that says what, where and what to do."""
+
+
+class DamagedImageError(ConversionError):
+    """An image of which a part is missing or unreadable. The next one may be whole: it is a lost frame."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ _LAYOUTS["yuv422_yuy2"] = _LAYOUTS["yuyv"] = _Layout(2, cv2.COLOR_YUV2RGB_YUY2)
 # Newer names cv_bridge may not know, and types that name no colours: there OpenCV's habit holds, blue first.
 _SAME_AS = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2", "8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
 _SAME_AS |= {"16UC1": "mono16", "16UC3": "bgr16", "16UC4": "bgra16"}
+_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xfe])", re.DOTALL)
+_AFTER_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)  # not a stuffed byte, not a restart marker
+_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
 _PLAIN = {"rgb8", "rgba8", "bgr8", "bgra8", "mono8"}  # the rest goes through cv_bridge where it is installed
 
 
@@ -94,7 +102,7 @@ def to_picture(msg: Any, camera: str, height_px: int, width_px: int) -> NDArray[
     try:
         rgb = to_rgb(msg)
     except ConversionError as error:
-        raise ConversionError(f"camera {camera}: {error}") from None
+        raise type(error)(f"camera {camera}: {error}") from None
     return fit_image(rgb, height_px, width_px, f"camera {camera}")
 
 
@@ -118,19 +126,20 @@ def compressed_to_rgb(msg: Any) -> NDArray[np.uint8]:
 
     The format is image_transport's "<encoding>; <codec> compressed <encoding in the file>", or a bare codec.
     Files hold true colours unless it says "compressed rgb" (red and blue swapped by the publisher).
-    16-bit PNGs follow `image_to_rgb`. ConversionError: data truncated or of another kind, or compressedDepth.
+    16-bit PNGs follow `image_to_rgb`. Bytes after the end of a JPEG are ignored, because some cameras pad it.
+    DamagedImageError: data truncated or of another kind. ConversionError: compressedDepth.
     """
     if "compressedDepth" in msg.format:
         raise _unusable(msg, "this is depth, not colour; subscribe to the camera's compressed colour topic")
     data = np.frombuffer(bytes(msg.data), np.uint8)
     # Some OpenCV versions decode a truncated JPEG and leave the rest grey.
-    is_cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes()
+    is_cut = data[:2].tobytes() == b"\xff\xd8" and not _jpeg_has_its_end(data.tobytes())
     try:
         pixels = None if is_cut else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error:  # no data, or a header that promises more pixels than OpenCV accepts
         pixels = None
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise _unusable(msg, f"{data.size} bytes, not one whole JPEG or PNG; check publisher and link")
+        raise _damaged(msg, f"{data.size} bytes, not one whole JPEG or PNG; check publisher and link")
     declared, _, stored = msg.format.partition(";")
     bits = 8 * pixels.itemsize
     if pixels.ndim == 3:
@@ -161,14 +170,14 @@ def _pixels(msg: Any, layout: _Layout) -> NDArray[Any]:
     """The message's pixels (H, W, channels): a view in its own byte order that skips the row padding."""
     row_bytes = msg.width * layout.pixel_bytes
     if not (msg.height > 0 and msg.width > 0):
-        raise _unusable(msg, f"{msg.width}x{msg.height} pixels; check the camera driver")
+        raise _damaged(msg, f"{msg.width}x{msg.height} pixels; check the camera driver")
     if layout.channels == 2 and msg.width % 2:
         raise _unusable(msg, f"{msg.width} pixels wide, but 4:2:2 pixels come in pairs; crop it")
     if msg.step < row_bytes:
         raise _unusable(msg, f"step {msg.step} but {row_bytes} bytes a row; the publisher must set step")
     if len(msg.data) < msg.height * msg.step:
         size = f"{len(msg.data)} bytes but height * step is {msg.height * msg.step}"
-        raise _unusable(msg, f"{size}; the publisher must send whole images")
+        raise _damaged(msg, f"{size}; the publisher must send whole images")
     dtype = np.dtype(layout.dtype).newbyteorder(">" if msg.is_bigendian else "<")
     shape = (msg.height, msg.width, layout.channels)
     return np.ndarray(shape, dtype, msg.data, strides=(msg.step, layout.pixel_bytes, dtype.itemsize))
@@ -210,9 +219,35 @@ def _packed(pixels: NDArray[Any], name: str) -> Image:
     return msg
 
 
+def _jpeg_has_its_end(data: bytes) -> bool:
+    """Whether the end-of-image marker follows the segments and scans of a JPEG (ITU-T T.81, annex B).
+
+    A search for its two bytes would also find the end of an embedded thumbnail.
+    """
+    at = 2
+    while marker := _JPEG_MARKER.match(data, at):
+        code = marker[1]
+        if code == _END_OF_IMAGE:
+            return True
+        at = marker.end()
+        at += int.from_bytes(data[at : at + 2], "big")  # the segment's length counts its own two bytes
+        if code == _START_OF_SCAN:
+            following = _AFTER_SCAN.search(data, at)
+            at = following.start() if following else len(data)
+    return False
+
+
 def _unusable(msg: Any, why: str) -> ConversionError:
+    return ConversionError(_described(msg, why))
+
+
+def _damaged(msg: Any, why: str) -> DamagedImageError:
+    return DamagedImageError(_described(msg, why))
+
+
+def _described(msg: Any, why: str) -> str:
     kind = msg.encoding if hasattr(msg, "encoding") else msg.format
-    return ConversionError(f"image '{kind}' of frame '{msg.header.frame_id}': {why}")
+    return f"image '{kind}' of frame '{msg.header.frame_id}': {why}"
 
 
 def stamp_to_ns(stamp: Any) -> int:

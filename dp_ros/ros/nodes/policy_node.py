@@ -133,7 +133,8 @@ class PolicyNode(ManagedNode):
             try:
                 pixels = conversions.to_picture(msg, camera, encoder.height_px, encoder.width_px)
             except (conversions.ConversionError, ImageSizeError) as error:
-                if self._verdict is None:  # nothing has moved yet: a wrong set-up must not start at all
+                is_damaged = isinstance(error, conversions.DamagedImageError)
+                if self._verdict is None and not is_damaged:  # a wrong set-up must not start at all
                     self.fatal = str(error)
                 self._refuse(camera, str(error))
                 return

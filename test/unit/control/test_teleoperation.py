@@ -350,9 +350,12 @@ def test_after_a_jump_in_time_nothing_is_commanded_until_a_press_at_the_new_plac
     person.now_ns += jump_ns
     person.position_m = (0.1, 0.5, 0.1)
     for _ in range(5):
-        assert person.tick().command is None
+        decision = person.tick()
+        assert decision.command is None
+        assert ("time went back by" in decision.detail) is (jump_ns < 0)
     person.press(0.0, 0.0, 0.0)
     np.testing.assert_array_equal(position(person.tick()), person.position_m)
+    assert person.decisions[-1].detail == ""
 
 
 def test_after_forget_nothing_is_commanded_until_a_press() -> None:
