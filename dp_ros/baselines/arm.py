@@ -24,8 +24,10 @@ from dp_ros.inference.torch_engine import noise_generator, window_tensors
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, TrainConfig, override
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
+from dp_ros.train.progress import Progress
 from dp_ros.train.run import make_trainer
-from dp_ros.train.trainer import STATE, Build, Progress
+from dp_ros.train.run_folder import STATE
+from dp_ros.train.trainer import Build
 
 RECORD = "run.json"
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from dp_ros.schema.base import Config
 from dp_ros.schema.policy import DiffusionConfig, UNetConfig
+from dp_ros.schema.training import OptimizerConfig
 
 Method = Literal["diffusion", "regression", "mixture", "implicit"]
 METHODS: tuple[Method, ...] = ("diffusion", "regression", "mixture", "implicit")
@@ -53,7 +54,7 @@ class HeadsConfig(Config):
     implicit: ImplicitConfig = ImplicitConfig()
 
 
-class BimodalToyConfig(Config):
+class BimodalToyConfig(OptimizerConfig):
     """A toy with two right answers: round a disc to a goal, to the left or to the right."""
 
     T_p: int = Field(8, ge=4, le=64, description="points of a path; a chunk is the whole path")
@@ -72,11 +73,7 @@ class BimodalToyConfig(Config):
     batch_size: int = Field(32, ge=1)
     noise_samples: int = Field(4, ge=1, description="diffusion targets drawn per window")
     lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-6, ge=0)
-    betas: tuple[float, float] = (0.95, 0.999)
     warmup_steps: int = Field(100, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
-    ema_power: float = Field(0.75, gt=0, le=1)
     ema_max: float = Field(0.999, gt=0, lt=1)
     evaluations: int = Field(10, ge=1, description="points of training at which samples are judged")
     observations: int = Field(16, ge=1, description="start and goal pairs that were not trained on")

@@ -14,7 +14,7 @@ from dp_ros.cli.train import find_preset
 if TYPE_CHECKING:
     from dp_ros.baselines.config import ComparisonConfig
     from dp_ros.schema import TrainConfig
-    from dp_ros.train.trainer import Progress
+    from dp_ros.train.progress import Progress
 
 
 def baselines(

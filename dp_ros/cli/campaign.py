@@ -20,7 +20,7 @@ from dp_ros.cli.train import find_preset
 
 if TYPE_CHECKING:
     from dp_ros.schema import CollectConfig, RuntimeConfig, TrainConfig
-    from dp_ros.train.trainer import Progress
+    from dp_ros.train.progress import Progress
 
 SETTINGS = "settings.json"
 JOBS_ON_GPU = 4
@@ -169,7 +169,7 @@ def _plan(
 def _one(job: Job, episodes: int, max_steps: int, jobs: int, time_is_over: Callable[[], bool]) -> str:
     """Bring one model as far as time allows; what became of it."""
     from dp_ros.evaluation.statistics import write_json
-    from dp_ros.train.errors import TrainingPaused
+    from dp_ros.train.stopping import TrainingPaused
 
     report = job.results / "report.json"
     settings = _settings(job, episodes, max_steps)
@@ -225,7 +225,7 @@ def _done_before(job: Job, settings: dict[str, Any]) -> str:
 
 def _collect(job: Job, jobs: int, time_is_over: Callable[[], bool]) -> None:
     from dp_ros.train.collect import collect
-    from dp_ros.train.errors import TrainingPaused
+    from dp_ros.train.stopping import TrainingPaused
 
     with ProgressLine(f"{job.collect.task}: collecting", job.collect.episodes) as progress:
 
@@ -241,7 +241,7 @@ def _collect(job: Job, jobs: int, time_is_over: Callable[[], bool]) -> None:
 
 def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
     from dp_ros.train.run import train
-    from dp_ros.train.trainer import STATE
+    from dp_ros.train.run_folder import STATE
 
     _free_gpu()  # of a job before that failed: an error on its way still holds what it was raised in
     with ProgressLine(f"{job.name}: training") as progress:

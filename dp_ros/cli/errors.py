@@ -18,7 +18,7 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.data.lerobot", "LeRobotError", FAILED),
     ("dp_ros.policy.checkpoint_config", "CheckpointError", FAILED),
     ("dp_ros.policy.normalizer", "StatsError", FAILED),
-    ("dp_ros.train.errors", "TrainingError", FAILED),
+    ("dp_ros.train.stopping", "TrainingError", FAILED),
     ("dp_ros.train.workers", "ClusterError", FAILED),
     ("dp_ros.sim.rendering", "RenderingError", FAILED),
     ("dp_ros.evaluation.archive", "ArchiveError", FAILED),

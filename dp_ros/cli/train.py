@@ -12,7 +12,7 @@ from dp_ros.cli.console import ProgressLine, duration
 from dp_ros.cli.errors import USAGE, CliError, Interrupted
 
 if TYPE_CHECKING:
-    from dp_ros.train.trainer import Progress
+    from dp_ros.train.progress import Progress
 
 
 def train(

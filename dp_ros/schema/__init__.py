@@ -27,7 +27,7 @@ from dp_ros.schema.policy import (
 )
 from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
 from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
-from dp_ros.schema.training import AugmentationConfig, CollectConfig, TrainConfig
+from dp_ros.schema.training import AugmentationConfig, CollectConfig, OptimizerConfig, TrainConfig
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -50,6 +50,7 @@ __all__ = [
     "KeyboardConfig",
     "Model",
     "Network",
+    "OptimizerConfig",
     "PolicyConfig",
     "RecorderConfig",
     "RuntimeConfig",

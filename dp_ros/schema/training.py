@@ -1,4 +1,4 @@
-"""How demonstrations are made and a policy is trained on them."""
+"""Settings of demonstrations by the scripted expert, and of training."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ Strength = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AugmentationConfig(Config):
-    """How pictures vary in training beyond their random crop, for each window, or run of windows, and camera apart.
+    """Changes of the training pictures besides their random crop.
 
-    The first three are factors drawn from 1 +- strength.
+    They are drawn for each camera and each window, or run of windows. brightness, contrast and saturation are factors
+    from 1 - strength to 1 + strength.
     """
 
     brightness: Strength = 0.0
     contrast: Strength = Field(0.0, description="about mid-grey")
     saturation: Strength = 0.0
     cover: Strength = Field(
-        0.0,
-        description="share of the pictures with a plain rectangle before them, after random erasing and cutout",
+        0.0, description="share of the pictures that a rectangle of one colour partly covers (random erasing)"
     )
 
     @property
@@ -63,7 +63,23 @@ class AugmentationConfig(Config):
         return max(self.brightness, self.contrast, self.saturation) > 0
 
 
-class TrainConfig(Config):
+class OptimizerConfig(Config):
+    """AdamW, its learning rate, and the average (EMA) of the weights. The defaults are the paper's."""
+
+    lr: float = Field(
+        1e-4, gt=0, description="learning rate after the warm-up; then it falls to 0 as a cosine"
+    )
+    weight_decay: float = Field(
+        1e-6, ge=0, description="of all weights of the U-Net, of the Transformer's matrices only"
+    )
+    betas: tuple[Share, Share] = Field((0.95, 0.999), description="decay of AdamW's two moments")
+    warmup_steps: int = Field(500, ge=0, description="steps in which the learning rate rises to lr")
+    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    ema_power: float = Field(0.75, gt=0, le=1, description="EMA decay at step n is 1 - (1 + n)^-power")
+    ema_max: float = Field(0.9999, gt=0, lt=1, description="largest EMA decay")
+
+
+class TrainConfig(OptimizerConfig):
     """One training run. The defaults are the paper's."""
 
     policy: PolicyConfig = PolicyConfig()
@@ -78,31 +94,25 @@ class TrainConfig(Config):
     run_length: int = Field(
         1,
         ge=1,
-        description="a batch is made of runs of so many windows one after another, whose frames are encoded once",
+        description="consecutive windows in a run; a batch is made of whole runs, and each frame of a run is encoded "
+        "once",
     )
     augmentation: AugmentationConfig = AugmentationConfig()
     validation: Share = Field(
-        0.0, description="share of the episodes that are held out (at least one) to measure on; 0: none"
+        0.0, description="share of the episodes held out for validation (at least one); 0: none"
     )
-    validate_every: int = Field(500, ge=1, description="steps between measurements on them")
-    validation_windows: int = Field(256, ge=1, description="how many of their windows, evenly spread")
-    lr: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(
-        1e-6, ge=0, description="of the U-Net's every weight, of the Transformer's matrices alone"
+    validate_every: int = Field(500, ge=1, description="steps between validations")
+    validation_windows: int = Field(
+        256, ge=1, description="held-out windows used by a validation, evenly spread"
     )
     encoder_weight_decay: float | None = Field(None, ge=0, description="of the encoder; null: weight_decay")
-    betas: tuple[Share, Share] = Field((0.95, 0.999), description="AdamW's decay of its two moments")
-    warmup_steps: int = Field(500, ge=0)
-    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    ema_power: float = Field(0.75, gt=0, le=1, description="EMA decay at step n is 1 - (1 + n)^-power")
-    ema_max: float = Field(0.9999, gt=0, lt=1)
     precision: Literal["f32", "tf32", "bf16"] = Field(
         "f32", description="tf32: f32 with products of shorter mantissas on a GPU; on a CPU it is f32"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(0, ge=0)
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints to resume from")
-    log_every: int = Field(20, ge=1)
+    log_every: int = Field(20, ge=1, description="steps between reports of the loss")
 
     @model_validator(mode="after")
     def _has_a_length(self) -> TrainConfig:

@@ -7,7 +7,7 @@ import ctypes
 import torch
 
 from dp_ros.schema import TrainConfig
-from dp_ros.train.errors import TrainingError
+from dp_ros.train.stopping import TrainingError
 
 
 def find_device(name: str) -> torch.device:

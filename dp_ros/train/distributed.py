@@ -18,7 +18,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from dp_ros.train.device import find_device
-from dp_ros.train.errors import TrainingError
+from dp_ros.train.stopping import TrainingError
 
 TIMEOUT_S = 600.0  # the first process may validate and save meanwhile
 
@@ -77,7 +77,7 @@ class Ranks:
             torch.distributed.all_reduce(means)
             torch.distributed.all_reduce(message)
         message /= self.count
-        parts = message.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(message, [gradient.numel() for gradient in gradients])
         for gradient, mean in zip(gradients, parts, strict=True):
             gradient.copy_(mean.view(gradient.shape))
         return (means / self.count).tolist()

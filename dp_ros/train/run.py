@@ -18,7 +18,8 @@ from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.resources import share_dir
 from dp_ros.schema import ConfigError, TrainConfig, override
 from dp_ros.train.distributed import Ranks
-from dp_ros.train.trainer import Build, Progress, Trainer
+from dp_ros.train.progress import Progress
+from dp_ros.train.trainer import Build, Trainer
 from dp_ros.train.validation import Validation
 
 _SCENE = ("width_px", "height_px", "markers")

@@ -1,4 +1,7 @@
-"""How a run is stopped: at the end of a step, so that what is saved is always a whole step."""
+"""Ends of a training run before its last step: an error, a signal, or time that is over.
+
+A signal stops the run at the end of a step, so that a saved state is always of a whole step.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from dp_ros.errors import UserError
+
+
+class TrainingError(UserError):
+    """A run that cannot begin or continue."""
+
+
+class TrainingPaused(Exception):
+    """The time allowed for a run is over; its state is saved."""
+
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, so that whoever sends it gets what Ctrl-C gives."""
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does. No effect off the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -25,7 +38,7 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 class StopSignals:
     """`with StopSignals() as stop:` Ctrl-C or SIGTERM sets `stop.requested`; a second Ctrl-C interrupts at once.
 
-    Off the main thread, where Python delivers no signals, it never is.
+    Off the main thread `requested` stays False: Python delivers signals to the main thread only.
     """
 
     def __init__(self) -> None:

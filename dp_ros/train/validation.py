@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import TrainConfig
-from dp_ros.train.errors import TrainingError
+from dp_ros.train.stopping import TrainingError
 
 
 def split_by_episode(

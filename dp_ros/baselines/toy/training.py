@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -13,12 +12,12 @@ from dp_ros.baselines.config import BimodalToyConfig, Method
 from dp_ros.baselines.methods.mlp import count_parameters
 from dp_ros.baselines.methods.policy import ChunkPolicy, StateEncoder, make_head
 from dp_ros.baselines.toy.paths import ACTION_DIM, STATE_DIM, demonstrations
-from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
-from dp_ros.train.trainer import TrainingError
+from dp_ros.train.optimizer import Optimizer
+from dp_ros.train.stopping import TrainingError
 
 
 class ToyTraining:
-    """A run in memory: it takes seconds, so a stopped one begins anew."""
+    """A run in memory. It takes seconds, so it cannot be resumed."""
 
     def __init__(self, config: BimodalToyConfig, method: Method, seed: int) -> None:
         self.config, self.method, self.seed = config, method, seed
@@ -39,45 +38,33 @@ class ToyTraining:
             diffusion=config.diffusion,
             heads=config.heads,
         )
-        self.policy = ChunkPolicy(StateEncoder(), head, STATE_DIM, stats)
-        self.ema = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.parameters = count_parameters(head)
-        self._optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        policy = ChunkPolicy(StateEncoder(), head, STATE_DIM, stats)
+        self._optimizer = Optimizer(policy, config, config.steps)
 
     def run(self, on_evaluation: Callable[[int, float, ChunkPolicy], None]) -> None:
-        """Train; at each evaluation hear (step, mean loss since the last, EMA policy)."""
+        """Train; `on_evaluation` gets (step, mean loss since the last call, EMA policy)."""
         config = self.config
         losses: list[float] = []
         for step in range(config.steps):
             losses.append(self._train_step(step))
             if (step + 1) in config.evaluation_steps:
-                on_evaluation(step + 1, float(np.mean(losses)), self.ema)
+                on_evaluation(step + 1, float(np.mean(losses)), self._optimizer.ema)
                 losses.clear()
 
     def _train_step(self, step: int) -> float:
-        config, parameters = self.config, list(self.policy.parameters())
+        config, optimizer = self.config, self._optimizer
         rng = np.random.default_rng([self.seed, 1, step])
         rows = torch.from_numpy(rng.choice(len(self._state), config.batch_size, replace=False))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.lr * cosine_with_warmup(step, config.steps, config.warmup_steps)
-        loss = self.policy.loss(None, self._state[rows], self._paths[rows], generator, config.noise_samples)
+        state, paths = self._state[rows], self._paths[rows]
+        loss = optimizer.policy.loss(None, state, paths, generator, config.noise_samples)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip, foreach=True).item()
-        value = loss.item()
+        norm, value = optimizer.clip_gradient(), loss.item()
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise TrainingError(
                 f"{self.method}, seed {self.seed}: the loss became {value}, its gradient {norm}, at step {step}: "
                 "lower lr"
             )
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        decay = ema_decay(step, config.ema_power, config.ema_max)
-        update_ema(self.ema.parameters(), parameters, decay)
+        optimizer.update()
         return value

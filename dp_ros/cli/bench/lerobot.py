@@ -67,7 +67,8 @@ def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> 
 
 def _ours(config: TrainConfig, pipe: Connection) -> None:
     from dp_ros.cli.bench.train import noise_windows
-    from dp_ros.train.trainer import Progress, Trainer
+    from dp_ros.train.progress import Progress
+    from dp_ros.train.trainer import Trainer
 
     config = override(config, {"steps": 1_000_000, "log_every": 1, "checkpoint_every": 1_000_000})
 

@@ -14,7 +14,8 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from dp_ros.data.episodes import Dataset
 from dp_ros.data.windows import Windows
 from dp_ros.schema import EncoderConfig, TrainConfig, override
-from dp_ros.train.trainer import Progress, Trainer
+from dp_ros.train.progress import Progress
+from dp_ros.train.trainer import Trainer
 
 WARM_UP = 3
 TICKS_PER_EPISODE = 80

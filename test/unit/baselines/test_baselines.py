@@ -21,7 +21,10 @@ from dp_ros.baselines.methods.regression import RegressionHead
 from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import DiffusionConfig, PolicyConfig, UNetConfig
-from dp_ros.train.trainer import BEST, CHECKPOINT, Trainer, TrainingPaused, Validation
+from dp_ros.train.run_folder import BEST, CHECKPOINT
+from dp_ros.train.stopping import TrainingPaused
+from dp_ros.train.trainer import Trainer
+from dp_ros.train.validation import Validation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,7 +13,7 @@ from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.sampler import sample
 from dp_ros.policy.transformer import ConditionalTransformer
 from dp_ros.schema import DiffusionConfig, Horizons, TransformerConfig
-from dp_ros.train.schedules import cosine_with_warmup
+from dp_ros.train.optimizer import cosine_with_warmup
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed
 
 from dp_ros.train.distributed import Ranks
-from dp_ros.train.errors import TrainingError
+from dp_ros.train.stopping import TrainingError
 
 
 def test_gpu_that_was_asked_for_and_is_not_there_is_refused_before_the_processes_meet(

@@ -1,8 +1,9 @@
-"""Training: it learns, it resumes as the same run, and it stops before it does damage."""
+"""Training: it learns, it resumes as the same run, and it stops before it damages what is saved."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import threading
@@ -13,8 +14,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -25,8 +24,9 @@ from dp_ros.data.episodes import Dataset
 from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint import load_checkpoint, read_config
 from dp_ros.schema import Network, TrainConfig
-from dp_ros.train.schedules import cosine_with_warmup, ema_decay, update_ema
-from dp_ros.train.trainer import Progress, Trainer, TrainingError
+from dp_ros.train.progress import Progress
+from dp_ros.train.stopping import TrainingError
+from dp_ros.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 each_network = pytest.mark.parametrize("network", get_args(Network))
@@ -210,7 +210,7 @@ def test_checkpoint_that_cannot_be_written_is_named_and_the_run_goes_on_later(
 def test_log_of_a_resumed_run_has_every_step_once(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
 ) -> None:
-    """Those behind the last state are hidden, for they come again; that state's own step is not."""
+    """Steps after the last state are hidden, because they are logged again; the state's own step is not."""
     config = tiny_train(steps=7, checkpoint_every=3, log_every=1)
     stopped = trainer(config)
     with pytest.raises(Stop):
@@ -231,6 +231,19 @@ def test_run_begun_before_its_history_was_kept_is_resumed(
     path = trainer(config).run().parent / "state.safetensors"
     with safe_open(str(path), framework="pt") as file:
         metadata = {key: value for key, value in file.metadata().items() if key != "history"}
+    save_file(load_file(path), path, metadata=metadata)
+    assert trainer(config, resume=True).step == 2
+
+
+def test_run_begun_when_the_config_had_another_order_is_resumed(
+    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
+) -> None:
+    config = tiny_train(steps=2)
+    path = trainer(config).run().parent / "state.safetensors"
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+    kept = json.loads(metadata["config"])
+    metadata["config"] = json.dumps({**kept, "config": dict(reversed(kept["config"].items()))})
     save_file(load_file(path), path, metadata=metadata)
     assert trainer(config, resume=True).step == 2
 
@@ -392,7 +405,7 @@ def test_every_epoch_sees_each_window_once(
 def test_dropout_differs_from_step_to_step_and_not_from_run_to_run(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
 ) -> None:
-    """It draws from torch's own generator, which therefore begins each step where (seed, step) says."""
+    """It draws from torch's own generator, which is therefore seeded with (seed, step) at each step."""
     draws: dict[str, list[Tensor]] = {"a": [], "b": []}
     for name, drawn in draws.items():
         run = trainer(tiny_train("transformer", steps=3), name)
@@ -404,35 +417,3 @@ def test_dropout_differs_from_step_to_step_and_not_from_run_to_run(
     assert all(torch.equal(a, b) for a, b in zip(draws["a"], draws["b"], strict=True))
     assert not any(torch.equal(a, b) for a, b in pairwise(draws["a"][::2]))
     assert not any(torch.equal(a, b) for a, b in pairwise(draws["a"][1::2]))
-
-
-# ---- schedules -----------------------------------------------------------------------------------------
-
-
-def test_learning_rate_rises_linearly_then_falls_by_half_a_cosine() -> None:
-    factors = [cosine_with_warmup(step, steps=110, warmup_steps=10) for step in range(111)]
-    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    assert factors[10] == pytest.approx(1.0)
-    assert factors[60] == pytest.approx(0.5)
-    assert factors[110] == pytest.approx(0.0)
-    assert all(a > b for a, b in pairwise(factors[10:]))
-
-
-@given(st.integers(0, 300), st.integers(1, 200), st.integers(0, 250))
-def test_learning_rate_is_never_negative_nor_above_its_setting(step: int, steps: int, warmup: int) -> None:
-    assert 0 <= cosine_with_warmup(step, steps, warmup) <= 1
-
-
-def test_early_weights_are_soon_forgotten_and_late_ones_averaged_long() -> None:
-    decays = [ema_decay(step, power=0.75, largest=0.9999) for step in range(300_000)]
-    assert decays[0] == 0.0
-    assert decays[15] == pytest.approx(1 - 16**-0.75)
-    assert all(a <= b for a, b in pairwise(decays))
-    assert decays[-1] == 0.9999
-
-
-def test_ema_is_the_weighted_mean_in_place() -> None:
-    ema, current = [torch.tensor([0.0, 8.0])], [torch.tensor([4.0, 0.0])]
-    update_ema(ema, current, decay=0.75)
-    assert ema[0].tolist() == [1.0, 6.0]
-    assert current[0].tolist() == [4.0, 0.0]

@@ -19,7 +19,8 @@ from dp_ros.data.episodes import Dataset
 from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint import load_checkpoint, read_config
 from dp_ros.schema import TrainConfig
-from dp_ros.train.trainer import Trainer, TrainingError
+from dp_ros.train.stopping import TrainingError
+from dp_ros.train.trainer import Trainer
 from dp_ros.train.validation import Validation, Validator, split_by_episode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
