@@ -1,1 +1,1 @@
-"""Makes datasets from experts and policies from datasets."""
+"""Training: datasets from the scripted expert, policies from datasets."""

@@ -1,4 +1,7 @@
-"""Other light (brightness, contrast, saturation) and things before the lens: one for all frames of a window or run."""
+"""Augmentation of training pictures: brightness, contrast, saturation, and covered rectangles.
+
+All frames of a window, or of a run of windows, get the same change.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,29 @@ from torch import Tensor
 
 from dp_ros.schema import AugmentationConfig
 
-COVER_SIDES = (0.2, 0.7)  # of the picture's, between which those of what covers it are drawn
+COVER_SIDES = (0.2, 0.7)  # range of a cover's sides, as shares of the picture's
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def draw_colours(
     config: AugmentationConfig, n: int, views: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """n changes of colour for each camera, (n, V, 4, 3): the rows are what R, G, B and 1 add to (R, G, B).
+    """n random colour changes for each of V cameras: (n, V, 4, 3), affine maps (R, G, B, 1) -> (R, G, B).
 
-    A pixel p becomes brightness * (0.5 + contrast * (mixed - 0.5)), mixed = grey + saturation * (p - grey). All of
-    it is affine, so a picture is gone through once.
+    A pixel p becomes brightness * (0.5 + contrast * (mixed - 0.5)), mixed = grey + saturation * (p - grey). The three
+    changes are one affine map, so that a picture is passed over once.
     """
     strength = [config.brightness, config.contrast, config.saturation]
     factors = 1.0 + np.array(strength) * rng.uniform(-1.0, 1.0, (n, views, 3))
     brightness, contrast, saturation = (factors[..., i, None, None] for i in range(3))
-    grey = np.repeat(_LUMA[:, None], 3, axis=1)  # (r, g, b) @ grey is the luma, three times
+    grey = np.repeat(_LUMA[:, None], 3, axis=1)  # (r, g, b) @ grey is (luma, luma, luma)
     mix = brightness * contrast * (saturation * np.eye(3) + (1.0 - saturation) * grey)
     offset = np.broadcast_to(brightness * 0.5 * (1.0 - contrast), (n, views, 1, 3))
     return np.concatenate([mix, offset], axis=-2).astype(np.float32)
 
 
 def recolour(images: Tensor, colours: Tensor) -> Tensor:
-    """images (..., V, H, W, 3) in [0, 1], colours (N, V, 4, 3) with N the first dimension of images -> same shape."""
+    """images (N, ..., V, H, W, 3) in [0, 1] and colours (N, V, 4, 3) of `draw_colours` -> recoloured images."""
     shape = images.shape
     per_image = colours.reshape(len(colours), *[1] * (images.ndim - 5), *colours.shape[1:])
     change = per_image.expand(*shape[:-3], 4, 3).reshape(-1, 4, 3)
@@ -42,13 +45,13 @@ def recolour(images: Tensor, colours: Tensor) -> Tensor:
 def draw_covers(
     share: float, n: int, views: int, height: int, width: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """What is before each camera in n windows, (n, V, 7): top, bottom, left, right and the colour of a rectangle.
+    """Random covers of n windows and V cameras, (n, V, 7): top, bottom, left, right [px], R, G, B of a rectangle.
 
-    It is empty in all but `share` of them. In the manner of random erasing (Zhong et al. 2020) and cutout (DeVries and
-    Taylor 2017), of one colour.
+    `share` of the rectangles are not empty. One colour each, as in random erasing (Zhong et al. 2020) and cutout
+    (DeVries and Taylor 2017).
     """
-    there = rng.random((n, views)) < share
-    sides = rng.uniform(*COVER_SIDES, (n, views, 2)) * there[..., None]
+    covered = rng.random((n, views)) < share
+    sides = rng.uniform(*COVER_SIDES, (n, views, 2)) * covered[..., None]
     size = np.round(sides * (height, width)).astype(np.int64)
     corner = (rng.random((n, views, 2)) * ((height, width) - size + 1)).astype(np.int64)
     colour = rng.integers(0, 256, (n, views, 3))
@@ -57,7 +60,7 @@ def draw_covers(
 
 
 def cover(images: NDArray[np.uint8], covers: NDArray[np.int64]) -> None:
-    """In place: images (N, ..., V, H, W, 3), covers (N, V, 7)."""
+    """Draw covers (N, V, 7) of `draw_covers` into images (N, ..., V, H, W, 3), in place."""
     for image, of_views in zip(images, covers, strict=True):
         for view, (top, bottom, left, right, *colour) in enumerate(of_views):
             image[..., view, top:bottom, left:right, :] = colour

@@ -1,4 +1,4 @@
-"""What a step learns from: which windows, how their pictures are cut and coloured. All drawn from (seed, step)."""
+"""Batch of a training step: its windows, their crops and their augmentation, all drawn from (seed, step)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dp_ros.train.augmentation import cover, draw_colours, draw_covers, recolour
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """A batch on its device, as `DiffusionPolicy.loss` takes it."""
+    """A batch on its device: arguments of `DiffusionPolicy.loss`."""
 
     images: Tensor  # (B, T_o, V, 3, H, W) or (F, V, 3, H, W), in [0, 1], channels-last in memory
     state: Tensor
@@ -27,7 +27,7 @@ class TensorBatch:
 
 
 class Batches:
-    """The batch of any step, or the `part` (i, n) of it that one of n processes trains on."""
+    """Batch of any step."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Batches:
         rows: NDArray[np.int64],
         part: tuple[int, int] = (0, 1),
     ) -> None:
+        """`rows`: the windows to train on. `part` (i, n): the i-th of n equal parts of each batch, for n processes."""
         self._config, self._windows, self._rows = config, windows, rows
         self.per_epoch = (len(rows) // config.run_length) // config.runs_per_batch
         i, n = part
@@ -44,23 +45,23 @@ class Batches:
         self._epoch: tuple[int, NDArray[np.int64]] | None = None
 
     def runs(self, step: int) -> NDArray[np.int64]:
-        """(R, run_length) windows of this step.
+        """Windows of this step: (R, run_length).
 
-        Each epoch cuts the windows into runs, from another one on each time, and is a permutation of the runs.
+        An epoch is a permutation of all runs. Each epoch starts the first run at another window.
         """
         epoch, batch = divmod(step, self.per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             rng = np.random.default_rng([self._config.seed, 0, epoch])
             length = self._config.run_length
             order = rng.permutation(len(self._rows) // length)
-            # A run may end in one episode and go on in the next: its windows still see only their own.
+            # A run may cross from one episode into the next; each window still has frames of its own episode only.
             rows = np.roll(self._rows, -rng.integers(length))
             self._epoch = (epoch, rows[: len(order) * length].reshape(-1, length)[order])
         size = self._config.runs_per_batch
         return self._epoch[1][batch * size : (batch + 1) * size]
 
     def arrays(self, step: int) -> tuple[Batch, NDArray[np.float32] | None]:
-        """The batch as arrays of bytes, and how each of its runs is recoloured."""
+        """The batch as uint8 arrays, and the colour change of each image (None without augmentation)."""
         config, runs = self._config, self.runs(step)
         rng = np.random.default_rng([config.seed, 1, step])
         if config.run_length > 1:
@@ -81,6 +82,7 @@ class Batches:
         return batch, colours[self._part][batch.run]
 
     def tensors(self, step: int, device: torch.device) -> TensorBatch:
+        """The batch on `device`, recoloured there."""
         batch, colours = self.arrays(step)
 
         def put(array: NDArray[np.generic]) -> Tensor:
@@ -101,7 +103,7 @@ class Batches:
 
 
 class Prefetch:
-    """`make(step)`, made on a thread one step ahead, so that a GPU does not wait for its pictures."""
+    """`make(step)`, computed by a thread one step ahead, so that a GPU does not wait for its batch."""
 
     def __init__(self, make: Callable[[int], TensorBatch], steps: int) -> None:
         self._make, self._steps = make, steps

@@ -1,4 +1,4 @@
-"""What a run computes on: chosen, made fast, and named."""
+"""Device of a run: choice, settings for speed, and name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dp_ros.train.stopping import TrainingError
 
 
 def find_device(name: str) -> torch.device:
-    """What "auto", "cpu" or "cuda" is here; TrainingError where a GPU is asked for and there is none."""
+    """Device for "auto", "cpu" or "cuda"; TrainingError for "cuda" without a GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -20,18 +20,20 @@ def find_device(name: str) -> torch.device:
 
 
 def set_up(device: torch.device, config: TrainConfig) -> None:
-    """What the process as a whole needs to train fast there."""
+    """Process-wide settings of memory and of torch for fast training on `device`."""
     if device.type == "cpu":
         _keep_freed_memory()
         return
     short = config.precision == "tf32"
     torch.set_float32_matmul_precision("high" if short else "highest")
     torch.backends.cudnn.allow_tf32 = short
-    torch.backends.cudnn.benchmark = config.run_length == 1  # runs differ in their number of frames
+    torch.backends.cudnn.benchmark = (
+        config.run_length == 1
+    )  # batches of runs differ in their number of frames
 
 
 def name_hardware(device: torch.device, processes: int) -> str:
-    """As a table would say it."""
+    """For tables: "NVIDIA H100", "2 CPU threads"."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return name if processes == 1 else f"{processes} x {name}"
@@ -40,11 +42,11 @@ def name_hardware(device: torch.device, processes: int) -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep large blocks: giving each activation back to the kernel costs page faults at every step."""
+    """Let glibc keep freed blocks: returning each activation to the kernel costs page faults in every step."""
     M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
-    except (OSError, AttributeError):  # another libc: slower, not wrong
+    except (OSError, AttributeError):  # another libc: training is only slower
         pass

@@ -1,8 +1,8 @@
-"""Several processes that train one policy: `accelerate launch --multi_gpu -m dp_ros.cli train ...`, or torchrun.
+"""Training of one policy by several processes: `accelerate launch --multi_gpu -m dp_ros.cli train ...`, or torchrun.
 
-Each has the whole policy and learns from its part of every batch; gradients are averaged, so that the weights stay
-the same in all. Up to rounding they are those that one process learns; with dropout, the same in distribution.
-The first process alone writes. Without a launcher nothing here is used, nor accelerate imported.
+Each process has the whole policy and trains on its part of every batch. Gradients are averaged, so that all processes
+keep the same weights. Up to rounding these are the weights that one process would learn; with dropout, they are the
+same in distribution. Only the first process writes. Without a launcher accelerate is not imported.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from torch import Tensor, nn
 from dp_ros.train.device import find_device
 from dp_ros.train.stopping import TrainingError
 
-TIMEOUT_S = 600.0  # the first process may validate and save meanwhile
+TIMEOUT_S = 600.0  # the others wait while the first process validates and saves
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that reports and writes, as the launcher's environment says."""
+    """Whether this process reports and writes, by the launcher's environment."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class Ranks:
-    """This process among those that train together: the `index`-th of `count`."""
+    """The processes that train together; this one is number `index` of `count`."""
 
     def __init__(self, index: int = 0, count: int = 1, device: torch.device | None = None) -> None:
         self.index, self.count, self.device = index, count, device
 
     @classmethod
     def join(cls, device: str, timeout_s: float = TIMEOUT_S) -> Ranks:
-        """Meet the other processes that the launcher started; alone where it started none.
+        """Connect to the other processes of the launcher; one process without a launcher.
 
-        TrainingError where they cannot be met, or `device` is "cuda" and there is no GPU.
+        TrainingError where they do not answer, or `device` is "cuda" and there is no GPU.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
@@ -46,7 +46,7 @@ class Ranks:
 
         on_cpu = find_device(device).type == "cpu"
         with _one_line():
-            # On GPUs too, what the hosts say to each other goes over gloo: see `average`.
+            # On GPUs too, tensors on the CPU are exchanged by gloo: see `average`.
             backend = {} if on_cpu else {"backend": "cpu:gloo,cuda:nccl"}
             state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout_s), **backend)
         return cls(state.process_index, state.num_processes, state.device)
@@ -64,9 +64,9 @@ class Ranks:
         return self.index, self.count
 
     def average(self, parameters: Iterable[nn.Parameter], values: Sequence[float]) -> list[float]:
-        """Average the gradients, in place, and the values, which the return value holds.
+        """Average over the processes: the parameters' gradients in place, `values` as the return value.
 
-        The values go first, from CPU to CPU: gloo notices at once that a process is gone, where NCCL waits for it.
+        The values are exchanged first, by gloo on the CPU: it notices at once when a process has ended, NCCL does not.
         """
         if self.count == 1:
             return list(values)
@@ -83,7 +83,7 @@ class Ranks:
         return (means / self.count).tolist()
 
     def check_agreed(self, facts: str, parameters: Iterable[Tensor]) -> None:
-        """TrainingError unless every process begins from the same facts and the same weights."""
+        """TrainingError unless `facts` and the weights are the same in every process."""
         if self.count == 1:
             return
         digest = hashlib.sha256(facts.encode())
@@ -94,12 +94,12 @@ class Ranks:
             torch.distributed.all_gather_object(digests, digest.hexdigest())
         if len(set(digests)) > 1:
             raise TrainingError(
-                "the processes of this run do not begin alike: give each the same dataset and config, and let all see "
-                "the same --out"
+                "the processes of this run start from different states: give all the same dataset, config and --out "
+                "(a shared folder)"
             )
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait for every process to reach this call."""
         if self.count > 1:
             with _one_line():
                 torch.distributed.barrier()
@@ -107,15 +107,15 @@ class Ranks:
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """What gloo and NCCL say of a process that is gone as a TrainingError."""
+    """Errors of gloo and NCCL about an ended process become a TrainingError."""
     try:
         yield
     except RuntimeError as error:
         text = str(error).lower()
-        # gloo's own have no class of their own; any other RuntimeError is not of another process.
+        # gloo's errors have no class of their own. Any other RuntimeError is this process's own.
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in text or "pair closure" in text):
             raise
         raise TrainingError(
-            f"another process of this run ended or does not answer ({' '.join(str(error).split())[:120]}): see what it "
-            "said, then run the same command with --resume"
+            f"another process of this run ended or does not answer ({' '.join(str(error).split())[:120]}): read its "
+            "error, then run the same command with --resume"
         ) from None

@@ -1,4 +1,4 @@
-"""From a config and a dataset to a trained checkpoint that says where it came from."""
+"""A training run from config and dataset to a checkpoint, which records its provenance."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def train(
 ) -> Path | None:
     """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
 
-    `on_start` hears of the hardware it runs on. `command` is what the user asked for, kept in the checkpoint.
-    Where a launcher started several processes, each calls this, and only the first reports; the others return None.
+    `on_start` gets the name of the hardware. `command`: the user's options, kept in the checkpoint.
+    Of several processes of a launcher, each calls this; only the first reports, the others return None.
     Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
     `time_is_over`.
     """
@@ -64,17 +64,17 @@ def make_trainer(
     build: Build = DiffusionPolicy,
     ranks: Ranks | None = None,
 ) -> Trainer:
-    """The training that `train` runs, of the policy that `build` makes. The same errors."""
+    """Trainer of `train`, for the policy that `build` makes. Raises as `train`, before the first step."""
     dataset = episodes.load(data, config.policy.encoder.cameras)
     config = fit_to_dataset(config, dataset.attributes, where=str(data))
     policy = config.policy
     windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
-    made = dataset.attributes.get("collect", {})
+    collected = dataset.attributes.get("collect", {})
     return Trainer(
         config,
         windows,
         out,
-        scene={key: made[key] for key in _SCENE if key in made},
+        scene={key: collected[key] for key in _SCENE if key in collected},
         provenance=provenance(dataset, command or {}),
         resume=resume,
         build=build,
@@ -83,12 +83,12 @@ def make_trainer(
 
 
 def fit_to_dataset(config: TrainConfig, attributes: Mapping[str, Any], where: str) -> TrainConfig:
-    """The config with the dataset's task where it names none; ConfigError where the two contradict."""
+    """The config with the dataset's task filled in; ConfigError where task or rate differ."""
     policy = config.policy
     rate_hz = attributes.get("rate_hz", policy.rate_hz)
     if rate_hz != policy.rate_hz:
         raise ConfigError(
-            f"{where}: was recorded at {rate_hz:g} Hz, policy.rate_hz is {policy.rate_hz:g}: make them agree"
+            f"{where}: was recorded at {rate_hz:g} Hz, not at {policy.rate_hz:g} Hz: set policy.rate_hz={rate_hz:g}"
         )
     task = attributes.get("collect", {}).get("task", policy.task)
     if policy.task and policy.task != task:
@@ -97,7 +97,7 @@ def fit_to_dataset(config: TrainConfig, attributes: Mapping[str, Any], where: st
 
 
 def provenance(dataset: episodes.Dataset, command: Mapping[str, Any]) -> dict[str, Any]:
-    """Which software, which command, which data; nothing about the machine."""
+    """Software, command and data of a run; nothing about the machine."""
     commit = git_commit()
     attributes = dataset.attributes
     return {
@@ -116,7 +116,7 @@ def provenance(dataset: episodes.Dataset, command: Mapping[str, Any]) -> dict[st
 
 
 def _seeds(seeds: NDArray[np.int64]) -> dict[str, Any]:
-    """The episodes' seeds as runs of (first, last), and of how many episodes there is none."""
+    """Seeds of the episodes as ranges [first, last], and the number of episodes whose seed is unknown."""
     known = np.unique(seeds[seeds >= 0])
     runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1) if len(known) else []
     unknown = int((seeds < 0).sum())
@@ -127,7 +127,7 @@ def _seeds(seeds: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout this runs from, "-dirty" with local changes; None when installed."""
+    """Commit of the source checkout, with "-dirty" for local changes; None for an installed package."""
     try:
         root = share_dir()
         if not (root / ".git").exists():

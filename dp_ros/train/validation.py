@@ -1,6 +1,6 @@
-"""Episodes that are held out, and how far the averaged policy is from what the expert did in them.
+"""Validation: error of the averaged policy on held-out episodes.
 
-Nothing of a held-out episode reaches training, not even through the statistics of the normaliser.
+Nothing of a held-out episode enters training, not even the statistics of the normaliser.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dp_ros.actions import POSITION, gripper_of
 from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import TrainConfig
@@ -22,9 +23,10 @@ from dp_ros.train.stopping import TrainingError
 def split_by_episode(
     ends: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Windows to train on and windows held out, in the order of the dataset; drawn from the seed.
+    """(windows to train on, windows held out), both in the order of the dataset; the episodes are drawn from `seed`.
 
-    ends (E,): where each episode ends. At least one episode is held out when `share` > 0.
+    ends (E,): index after the last window of each episode. At least one episode is held out when `share` > 0.
+    TrainingError where none would be left.
     """
     count = max(1, round(share * len(ends))) if share > 0 else 0
     if count and count >= len(ends):
@@ -40,14 +42,14 @@ def split_by_episode(
 
 @dataclass(frozen=True)
 class Validation:
-    """One measurement on held-out windows: means over them."""
+    """Means over the held-out windows at one step."""
 
     step: int
-    loss: float  # of predicted noise, at noise that is the same at every measurement
-    position_m: tuple[float, ...]  # (T_p,) distance between planned and shown position
-    gripper: tuple[float, ...]  # (T_p,) difference of the gripper command, which is in [-1, 1]
+    loss: float  # of the predicted noise; every validation uses the same noise
+    position_m: tuple[float, ...]  # (T_p,) distance between planned and demonstrated position
+    gripper: tuple[float, ...]  # (T_p,) absolute difference of the gripper command, which is in [-1, 1]
     executed: slice
-    score: float  # executed part, all dimensions, in the normaliser's units: lower is better
+    score: float  # error of the executed actions, normalised: lower is better
 
     @property
     def executed_position_m(self) -> float:
@@ -89,7 +91,7 @@ class Validation:
 
 
 class Validator:
-    """Measures on the same windows with the same noise each time, pictures cropped in the middle as when served."""
+    """Validates on the same windows with the same noise each time; pictures are cropped at the centre."""
 
     def __init__(self, config: TrainConfig, windows: Windows, rows: NDArray[np.int64]) -> None:
         self._config, self._windows = config, windows
@@ -98,7 +100,7 @@ class Validator:
 
     @torch.no_grad()
     def measure(self, policy: DiffusionPolicy, step: int, device: torch.device) -> Validation:
-        """`policy`, in eval mode, on the held-out windows, in f32 whatever it is trained in."""
+        """Errors of `policy`, in eval mode, on the held-out windows; in f32 for every `precision`."""
         losses, errors, nerrors, weights = [], [], [], []
         loss_noise, plan_noise = (torch.Generator().manual_seed(seed) for seed in (1, 2))
         for rows in self._chunks():
@@ -114,8 +116,8 @@ class Validator:
         return Validation(
             step=step,
             loss=float(np.average(losses, weights=weights)),
-            position_m=tuple(np.linalg.norm(error[..., :3], axis=-1).mean(0).tolist()),
-            gripper=tuple(np.abs(error[..., 3]).mean(0).tolist()),
+            position_m=tuple(np.linalg.norm(POSITION.of(error), axis=-1).mean(0).tolist()),
+            gripper=tuple(np.abs(gripper_of(error)).mean(0).tolist()),
             executed=executed,
             score=float(np.abs(np.concatenate(nerrors)[:, executed]).mean()),
         )

@@ -47,7 +47,7 @@ def _dask(address: str) -> Iterator[None]:
     except ImportError as error:
         raise ClusterError(f"dask.distributed is missing ({error}): pip install 'dp_ros[dask]'") from None
     try:
-        client = Client(address, timeout="5s", set_as_default=True)
+        client = Client(address, timeout="5s", set_as_default=True)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at '{address}' ({' '.join(str(error).split())[:120]}): start `dask scheduler`"

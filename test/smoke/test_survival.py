@@ -117,7 +117,7 @@ def test_loss_that_explodes_is_one_line_and_what_was_saved_can_be_loaded(
         *training, out, "--set", "lr=1.0e+30", "--set", "checkpoint_every=1", "--set", "validation=0"
     )
     assert done.returncode == errors.FAILED
-    assert "begin anew in another --out with an lr below 1e+30" in the_line(done.stderr)
+    assert "train in another --out with an lr below 1e+30" in the_line(done.stderr)
     load_checkpoint(out / "checkpoint")
 
 
