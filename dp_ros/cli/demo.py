@@ -12,8 +12,8 @@ from dp_ros.cli.console import find_checkpoint
 from dp_ros.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from dp_ros.evaluation.frames import Picture
-    from dp_ros.evaluation.statistics import EpisodeResult
+    from dp_ros.evaluation.results import EpisodeResult
+    from dp_ros.evaluation.video_frames import Picture
 
 DEFAULT_CHECKPOINT = "models/drawer-open-v3-unet"
 DEFAULT_FOLDER = Path("runs/demo")
@@ -47,9 +47,9 @@ def demo(
 
     require_ros()
     from dp_ros.data.video import VideoWriter
-    from dp_ros.evaluation.frames import write_filmstrip
     from dp_ros.evaluation.rollout import VIDEO_FPS
     from dp_ros.evaluation.statistics import write_json
+    from dp_ros.evaluation.video_frames import write_filmstrip
     from dp_ros.policy.checkpoint_config import policy_config
     from dp_ros.resources import share_file
     from dp_ros.schema import RuntimeConfig

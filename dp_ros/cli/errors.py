@@ -22,7 +22,7 @@ EXPECTED: tuple[tuple[str, str, int], ...] = (
     ("dp_ros.train.workers", "ClusterError", FAILED),
     ("dp_ros.sim.rendering", "RenderingError", FAILED),
     ("dp_ros.evaluation.archive", "ArchiveError", FAILED),
-    ("dp_ros.evaluation.results", "ResultError", FAILED),
+    ("dp_ros.evaluation.model_results", "ResultError", FAILED),
     ("dp_ros.ros.messages.conversions", "ConversionError", FAILED),
     ("dp_ros.ros.processes.environment", "RosMissingError", FAILED),
     ("dp_ros.ros.processes.node_process", "SessionError", FAILED),

@@ -13,8 +13,8 @@ from dp_ros.cli.errors import USAGE, CliError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dp_ros.evaluation.frames import Picture
-    from dp_ros.evaluation.statistics import EpisodeResult, Report
+    from dp_ros.evaluation.results import EpisodeResult, Report
+    from dp_ros.evaluation.video_frames import Picture
     from dp_ros.schema import RuntimeConfig
 
 Transport = Literal["in-process", "ros"]
@@ -101,7 +101,13 @@ def _publish(
     json_path: Path | None,
 ) -> Path:
     """Run the evaluations, each written as it ends; then their videos and the page."""
-    from dp_ros.evaluation.report.write_report import add_videos, publish, save, section_of, unique_names
+    from dp_ros.evaluation.report.write_report import (
+        add_videos,
+        section_of,
+        unique_names,
+        write_report,
+        write_section,
+    )
     from dp_ros.evaluation.rollout import EvalConfig
 
     sections, settings = [], []
@@ -110,10 +116,10 @@ def _publish(
         _write(json_path, report)
         sections.append(section_of(report, name))
         settings.append(EvalConfig(report.checkpoint, report.task, runtime, max_steps))
-        save(report_path, sections[-1])
+        write_section(report_path, sections[-1])
     for section, setting in zip(sections, settings, strict=True):
         add_videos(section, setting)
-    return publish(report_path, f"Evaluation of {', '.join(s.name for s in sections)}", sections)
+    return write_report(report_path, f"Evaluation of {', '.join(s.name for s in sections)}", sections)
 
 
 def _write(json_path: Path | None, report: Report) -> None:

@@ -44,7 +44,7 @@ def models(
 def rows_of(folder: Path) -> list[tuple[str, ...]]:
     """A row for each evaluation of the checkpoint in `folder`; one for a checkpoint that was never evaluated."""
     from dp_ros.evaluation.card import duration
-    from dp_ros.evaluation.results import read_results
+    from dp_ros.evaluation.model_results import read_results
     from dp_ros.policy.checkpoint_config import policy_config, read_config
 
     training = read_config(folder)["training"]

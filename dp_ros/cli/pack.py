@@ -42,8 +42,8 @@ def card(
 ) -> None:
     """Write what was measured beside the weights (results.json), and the card that shows it (card.md)."""
     from dp_ros.evaluation.card import write_card
+    from dp_ros.evaluation.model_results import result_of, write_results
     from dp_ros.evaluation.report.write_report import name_of
-    from dp_ros.evaluation.results import result_of, write_results
 
     folder = find_checkpoint(checkpoint)
     if report:

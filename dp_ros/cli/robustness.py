@@ -22,8 +22,8 @@ from dp_ros.cli.evaluate import (
 )
 
 if TYPE_CHECKING:
+    from dp_ros.evaluation.results import Report
     from dp_ros.evaluation.robustness import Curve
-    from dp_ros.evaluation.statistics import Report
 
 
 def robustness(
@@ -57,10 +57,10 @@ def robustness(
     from dp_ros.evaluation.report.write_report import (
         add_videos,
         examples_of,
-        publish,
-        save,
         section_of,
         unique_names,
+        write_report,
+        write_section,
     )
     from dp_ros.evaluation.robustness import check_sweeps, default_sweeps, largest_part, measure
     from dp_ros.evaluation.rollout import EvalConfig
@@ -94,9 +94,9 @@ def robustness(
         print(curve.line())
     (name,) = unique_names([folder])
     section = section_of(report, name)
-    save(report_path, section)
+    write_section(report_path, section)
     add_videos(section, setting)
     title = f"Robustness of {section.name}"
     examples = list(examples_of(setting, curves))
-    page = publish(report_path, title, [section], [curve.as_dict() for curve in curves], examples)
+    page = write_report(report_path, title, [section], [curve.as_dict() for curve in curves], examples)
     print(f"report: {page}")

@@ -1,1 +1,1 @@
-"""How good a policy is: episodes on unseen seeds, and what their outcomes prove."""
+"""Evaluation: episodes on unseen seeds, disturbances, statistics, and reports."""

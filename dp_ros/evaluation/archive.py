@@ -1,7 +1,7 @@
-"""A folder of results as files small enough to be handed on, and the folder again from them.
+"""A folder split into small files for a slow or limited connection, and joined again.
 
-The files of the folder, one behind the other, are cut into parts of at most `part_bytes`. `manifest.json` names each
-file and each part with its length and SHA-256, so that what comes together is what was sent.
+The folder's files are concatenated and cut into parts of at most `part_bytes`. `manifest.json` lists every file and
+every part with its length and SHA-256, so that the joined folder is verified.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dp_ros.errors import UserError
 from dp_ros.evaluation.statistics import write_json
 
-FORMATS = ("dp_ros-archive", "dp_ros-parcels")  # the present name first, then older ones
+FORMATS = ("dp_ros-archive", "dp_ros-parcels")  # the present name first, then older names
 MANIFEST = "manifest.json"
 PART_BYTES = 16_000_000
 _BLOCK = 1 << 20
 
 
-class ArchiveError(ValueError):
-    """Parts that do not make the folder they came from; one line that says what to do."""
+class ArchiveError(UserError):
+    """Parts that cannot be joined."""
 
 
 def split(folder: Path, parts: Path, part_bytes: int = PART_BYTES) -> list[Path]:
-    """Write `folder` into the folder `parts`, in place of parts that were there; returns the parts.
+    """Write the parts of `folder` to the folder `parts`, which is replaced as a whole; returns the parts' paths.
 
-    The folder is swapped whole: where this fails, the parts that were there still are.
+    Where writing fails, older parts stay as they were. Files of `parts` that are not of an archive are kept.
     """
     parts.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{parts.name}-", dir=parts.parent))
@@ -47,14 +48,14 @@ def split(folder: Path, parts: Path, part_bytes: int = PART_BYTES) -> list[Path]
         shutil.rmtree(staging, ignore_errors=True)
     if retired.exists():
         for path in retired.iterdir():
-            if path.name != MANIFEST and not path.name.startswith("part-"):  # not ours to throw away
+            if path.name != MANIFEST and not path.name.startswith("part-"):  # not a file of an archive
                 os.replace(path, parts / path.name)
         shutil.rmtree(retired)
     return [parts / name for name in names]
 
 
 def _write(folder: Path, parts: Path, part_bytes: int) -> list[str]:
-    """The parts of `folder` and their manifest; the parts' names."""
+    """Write parts and manifest; returns the parts' names."""
     files: list[dict[str, Any]] = []
     written: list[dict[str, Any]] = []
     for i, block in enumerate(_cut(_stream(folder, files), part_bytes)):
@@ -66,16 +67,19 @@ def _write(folder: Path, parts: Path, part_bytes: int) -> list[str]:
 
 
 def join(parts: Path, out: Path) -> list[Path]:
-    """Put the folder together at `out`, which must not exist: whole and verified, or not at all."""
+    """Join the folder at `out`, which must not exist; returns its files.
+
+    `out` appears whole and verified. ArchiveError where a part is missing or damaged.
+    """
     if out.exists():
         raise ArchiveError(f"{out}: exists already: choose another --out")
     manifest = _manifest(parts)
     for part in manifest["parts"]:
         path = parts / part["name"]
         if not path.is_file():
-            raise ArchiveError(f"{path}: is missing: copy it anew")
+            raise ArchiveError(f"{path}: is missing: copy it again")
         if path.stat().st_size != part["bytes"] or _sha256(path) != part["sha256"]:
-            raise ArchiveError(f"{path}: is not the file that {MANIFEST} names: copy it anew")
+            raise ArchiveError(f"{path}: is not the file that {MANIFEST} lists: copy it again")
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -86,9 +90,7 @@ def join(parts: Path, out: Path) -> list[Path]:
             with path.open("wb") as target:
                 digest = stream.copy(file["bytes"], target)
             if digest != file["sha256"]:
-                raise ArchiveError(
-                    f"{parts}: {file['path']} does not come out as it went in: copy the parts anew"
-                )
+                raise ArchiveError(f"{parts}: {file['path']} is damaged after joining: copy the parts again")
         staging.chmod(0o755)
         os.replace(staging, out)
     finally:
@@ -110,22 +112,22 @@ def _manifest(parts: Path) -> dict[str, Any]:
     except OSError as error:
         raise ArchiveError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):
-        raise ArchiveError(f"{path}: is not a manifest of `dp_ros campaign run`: copy it anew") from None
+        raise ArchiveError(f"{path}: is not a manifest of `dp_ros campaign run`: copy it again") from None
     return manifest
 
 
 def _inside(name: str) -> PurePosixPath:
-    """A path that stays in the folder it is joined to."""
+    """`name` as a relative path; ArchiveError where it leads out of the folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ArchiveError(
-            f"{MANIFEST}: '{name}' would be written outside of --out: it was not made by dp_ros"
+            f"{MANIFEST}: '{name}' would be written outside of --out: dp_ros does not write such a manifest"
         )
     return path
 
 
 def _stream(folder: Path, files: list[dict[str, Any]]) -> Iterator[bytes]:
-    """The bytes of every file, in the order of their names; `files` is filled on the way."""
+    """Bytes of all files in the order of their names; adds each file's entry of the manifest to `files`."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest, count = hashlib.sha256(), 0
         for block in _blocks([path]):
@@ -138,7 +140,7 @@ def _stream(folder: Path, files: list[dict[str, Any]]) -> Iterator[bytes]:
 
 
 def _cut(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of `size`, the last one shorter."""
+    """The same bytes in pieces of `size`; the last may be shorter."""
     held = bytearray()
     for block in blocks:
         held += block
@@ -164,13 +166,13 @@ def _sha256(path: Path) -> str:
 
 
 class _Reader:
-    """Blocks read as a file."""
+    """A stream of blocks, read by length."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks, self._rest = blocks, b""
 
     def copy(self, count: int, target: Any) -> str:
-        """Write the next `count` bytes to `target`; their SHA-256."""
+        """Write the next `count` bytes to `target`; returns their SHA-256."""
         digest = hashlib.sha256()
         while count:
             block = self._rest or next(self._blocks, b"")

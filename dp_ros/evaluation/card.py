@@ -1,4 +1,7 @@
-"""The card of a checkpoint: what it is, how it was made, what was measured. Written from files, never by hand."""
+"""Model card of a checkpoint: its interface, data, training and measured results.
+
+All of it is read from the checkpoint's files; no figure is typed by hand.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dp_ros.evaluation.model_results import Result, read_results
 from dp_ros.evaluation.report.plots import learning_curve
-from dp_ros.evaluation.results import Result, read_results
 from dp_ros.policy.checkpoint import CARD
 from dp_ros.policy.checkpoint_config import policy_config, read_config
 
@@ -17,15 +20,13 @@ CURVE = "curve.png"
 
 
 def card_text(folder: str | Path, name: str) -> str:
-    """The card of the checkpoint in `folder`, Markdown: from its config.json and results.json."""
+    """Card of the checkpoint in `folder`, as Markdown, from its config.json and results.json."""
     config, policy = read_config(folder), policy_config(folder)
     training, data = config["training"], config["training"].get("data", {})
     settings = training.get("config", {})
     encoder, horizons, diffusion = policy.encoder, policy.horizons, policy.diffusion
     size_mb = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e6
-    eyes = ", ".join(encoder.cameras) + (
-        " and proprioception" if encoder.proprioception else ", nothing else"
-    )
+    proprioception = "proprioception" if encoder.proprioception else "no proprioception"
     task = f" for Metaworld's {policy.task}" if policy.task else ""
     results = read_results(folder)
     lines = [
@@ -33,11 +34,12 @@ def card_text(folder: str | Path, name: str) -> str:
         "",
         f"Diffusion Policy ({policy.network}){task}. {size_mb:.0f} MB, weights in {config['weights_dtype']}.",
         "",
-        f"- **Sees** {eyes}: {encoder.width_px}x{encoder.height_px} px, T_o = {horizons.T_o} frames "
-        f"at {policy.rate_hz:g} Hz; goal markers {'drawn' if config['scene'].get('markers') else 'hidden'}.",
-        f"- **Does** {policy.action.position} end-effector positions and gripper: "
-        f"T_p = {horizons.T_p} predicted, T_a = {horizons.T_a} executed.",
-        f"- **Samples** by {diffusion.sampler.upper()}, "
+        f"- **Observes** {', '.join(encoder.cameras)}, {encoder.width_px}x{encoder.height_px} px, {proprioception}: "
+        f"T_o = {horizons.T_o} frames at {policy.rate_hz:g} Hz; "
+        f"goal markers {'drawn' if config['scene'].get('markers') else 'hidden'}.",
+        f"- **Predicts** {policy.action.position} end-effector positions and gripper: "
+        f"T_p = {horizons.T_p} actions, of which T_a = {horizons.T_a} are executed.",
+        f"- **Samples** with {diffusion.sampler.upper()}, "
         f"{diffusion.sampler_iterations} of {diffusion.iterations} iterations.",
         "",
         "## Data",
@@ -63,7 +65,9 @@ def card_text(folder: str | Path, name: str) -> str:
             *(_row(name, result, diffusion.model_dump()) for result in results),
         ]
     else:
-        lines += [f"Nothing yet: `dp_ros eval models/{name} --episodes 100 --json FILE`, then `dp_ros card`."]
+        lines += [
+            f"Not measured: `dp_ros eval models/{name} --episodes 100 --json FILE`, then `dp_ros card`."
+        ]
     lines += [
         "",
         "## Limits",
@@ -75,7 +79,7 @@ def card_text(folder: str | Path, name: str) -> str:
 
 
 def write_card(folder: str | Path, name: str) -> None:
-    """Replace card.md, and the picture of the loss that it shows; a reader sees the old ones or the new ones."""
+    """Write card.md, and the plot of the loss that it shows, into `folder`; each appears whole."""
     folder = Path(folder)
     curve = _curve(read_config(folder)["training"])
     if curve:
@@ -90,13 +94,13 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _curve(training: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The history of a run that kept one and came as far as a first loss."""
+    """The run's history; None where it has no loss."""
     history = training.get("history") or {}
     return history if history.get("loss") else None
 
 
 def _effort(training: Mapping[str, Any]) -> str:
-    """How long it took, on what; "" where the run did not keep it."""
+    """Duration, hardware and last loss as a sentence; "" where the run kept no history."""
     curve = _curve(training)
     if not curve:
         return ""
@@ -104,18 +108,19 @@ def _effort(training: Mapping[str, Any]) -> str:
 
 
 def duration(training: Mapping[str, Any]) -> str:
-    """How long the run took; "-" where it did not keep it."""
+    """Duration of the training; "-" where the run kept no history."""
     curve = _curve(training)
     return f"{curve['seconds'] / 60:.0f} min" if curve else "-"
 
 
 def _data(data: Mapping[str, Any]) -> list[str]:
-    what = f"{data.get('episodes')} episodes, {data.get('ticks')} ticks"
-    if "first_seed" not in data or "noise" not in data:  # a person's, or another robot's
-        return [f"{what}.", ""]
+    size = f"{data.get('episodes')} episodes, {data.get('ticks')} ticks"
+    if "first_seed" not in data or "noise" not in data:  # of a person or another robot
+        return [f"{size}.", ""]
     return [
-        f"{what}: successful ones of the scripted expert, seeds from {data['first_seed']}; noise injected into the "
-        f"executed action by turns {data['noise']}, labels clean.",
+        f"{size}: successful episodes of the scripted expert, seeds from {data['first_seed']}. Noise is injected "
+        f"into the executed action; its standard deviation cycles through {data['noise']} from episode to episode. "
+        "Labels are clean.",
         "",
         f"    {collect_command(data)}",
         "",
@@ -123,7 +128,7 @@ def _data(data: Mapping[str, Any]) -> list[str]:
 
 
 def collect_command(data: Mapping[str, Any]) -> str:
-    """The `dp_ros collect` call that makes this data."""
+    """The `dp_ros collect` command that makes this data."""
     cameras = " ".join(f"--camera {camera}" for camera in data.get("cameras", ()))
     noise = ",".join(f"{value:g}" for value in data.get("noise", ()))
     size = f"{data.get('width_px')}x{data.get('height_px')}"
@@ -135,7 +140,7 @@ def collect_command(data: Mapping[str, Any]) -> str:
 
 
 def train_command(training: Mapping[str, Any]) -> str:
-    """The `dp_ros train` call that makes these weights from that data."""
+    """The `dp_ros train` command that makes these weights from the data."""
     command = training.get("command", {})
     config = Path(command.get("config", "cpu.yaml")).stem
     settings = "".join(f" --set {shlex.quote(text)}" for text in command.get("set", ()))

@@ -1,8 +1,7 @@
-"""Whether one policy does better than another, judged on the same seeds."""
+"""Paired comparison of two policies on the same seeds."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -10,19 +9,17 @@ from typing import Any
 
 from scipy.stats import binomtest, wilcoxon
 
-from dp_ros.evaluation.statistics import wilson_interval
+from dp_ros.evaluation.statistics import paired_interval
 from dp_ros.schema import ConfigError
 
 SIGNIFICANT = 0.05
-_FEWEST = 6  # seeds that disagree: five tosses that fall alike are still chance, p = 0.0625
-_OF_THE_TEST = (
-    "max_steps",
-)  # settings that must agree; sampler, seed of the noise and others are the policy's own
+_FEWEST = 6  # disagreeing seeds that can show a difference: with five the smallest p is 0.0625
+_SHARED_SETTINGS = ("max_steps",)  # must agree; sampler, policy seed and others belong to each policy
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """B against A, paired by seed."""
+    """Policy B compared with policy A, seed by seed."""
 
     task: str
     a: str
@@ -31,8 +28,8 @@ class Comparison:
     only_a: int
     only_b: int
     neither: int
-    steps_pairs: int  # seeds that both solve with different numbers of steps: what Wilcoxon's test sees
-    steps_median: float | None  # of B's steps minus A's, on the seeds that both solve
+    steps_pairs: int  # of these, seeds with different numbers of steps: the sample of Wilcoxon's test
+    steps_median: float | None  # of B's steps minus A's, on the seeds that both solve; None for no such seed
     steps_p: float | None  # Wilcoxon's signed-rank test of those differences
 
     @property
@@ -41,11 +38,12 @@ class Comparison:
 
     @property
     def disagree(self) -> int:
+        """Number of seeds that only one of the two solves."""
         return self.only_a + self.only_b
 
     @property
     def p(self) -> float:
-        """Exact McNemar: were the two alike, each seed that disagrees would be a toss of a coin."""
+        """Exact McNemar test: for equally good policies, each disagreeing seed is a fair coin toss."""
         return float(binomtest(self.only_b, self.disagree).pvalue) if self.disagree else 1.0
 
     @property
@@ -54,11 +52,12 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """B's share of successes minus A's."""
+        """Success rate of B minus that of A."""
         return (self.only_b - self.only_a) / self.seeds
 
     @property
     def interval(self) -> tuple[float, float]:
+        """95 % interval of `difference`."""
         return paired_interval(self.both, self.only_b, self.only_a, self.neither)
 
     def as_dict(self) -> dict[str, Any]:
@@ -75,11 +74,11 @@ class Comparison:
         }
 
     def lines(self) -> list[str]:
-        """The verdict, then what it rests on."""
+        """Text for a terminal: the verdict, then the figures behind it."""
         low, high = self.interval
         better = self.b if self.difference > 0 else self.a
         verdict = f"they differ at 5 %: {better} is better" if self.differs else "no difference shown at 5 %"
-        hint = "" if self.disagree >= _FEWEST else f"; at least {_FEWEST} must, to show one"
+        hint = "" if self.disagree >= _FEWEST else f"; at least {_FEWEST} must, to show a difference"
         lines = [
             f"{self.task}: {verdict}; {self.disagree} of {self.seeds} seeds disagree "
             f"(exact McNemar p = {self.p:.2g}){hint}",
@@ -95,27 +94,8 @@ class Comparison:
         return lines
 
 
-def paired_interval(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
-    """95 % interval of the difference of two shares measured on the same trials, `first` - `second`.
-
-    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired
-    data", Statistics in Medicine 17:2635, method 10: Wilson's intervals of both shares, combined by their correlation.
-    """
-    n = both + first + second + neither
-    p1, p2 = (both + first) / n, (both + second) / n
-    (l1, u1), (l2, u2) = wilson_interval(both + first, n), wilson_interval(both + second, n)
-    product = both * neither - first * second
-    if product > 0:
-        product = max(product - n / 2, 0)  # his correction for continuity
-    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
-    phi = product / math.sqrt(margins) if margins else 0.0
-    below = (p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2
-    above = (u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2
-    return p1 - p2 - math.sqrt(max(below, 0.0)), p1 - p2 + math.sqrt(max(above, 0.0))
-
-
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
-    """Two reports of `dp_ros eval --json`; ConfigError where they are not of the same test."""
+    """Comparison of two reports of `dp_ros eval --json`; ConfigError where `check_comparable` fails."""
     check_comparable(a, b)
     of_a, of_b = ({episode["seed"]: episode for episode in report["per_episode"]} for report in (a, b))
     outcomes = [(of_a[seed]["success"], of_b[seed]["success"]) for seed in sorted(of_a)]
@@ -140,20 +120,20 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
 
 
 def check_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    """ConfigError, in one line, where the two reports do not answer the same question."""
+    """ConfigError where the two reports differ in task, time limit or seeds."""
     if a["task"] != b["task"]:
         raise ConfigError(f"A is of {a['task']}, B of {b['task']}: compare two policies on one task")
-    for key in _OF_THE_TEST:
+    for key in _SHARED_SETTINGS:
         values = [report.get("settings", {}).get(key) for report in (a, b)]
         if None in values:
             side = "A" if values[0] is None else "B"
-            raise ConfigError(f"{side} does not say its {key}: evaluate it anew with this dp_ros")
+            raise ConfigError(f"{side} does not say its {key}: evaluate it again with this dp_ros")
         if values[0] != values[1]:
             raise ConfigError(f"A has {key} {values[0]}, B {values[1]}: evaluate both with the same")
     seeds = [[episode["seed"] for episode in report["per_episode"]] for report in (a, b)]
     for side, of_side in zip("AB", seeds, strict=True):
         if len(set(of_side)) != len(of_side) or not of_side:
-            raise ConfigError(f"{side} has {'a seed twice' if of_side else 'no episode'}: evaluate it anew")
+            raise ConfigError(f"{side} has {'a seed twice' if of_side else 'no episode'}: evaluate it again")
     unpaired = sorted(set(seeds[0]) ^ set(seeds[1]))
     if unpaired:
         raise ConfigError(

@@ -184,7 +184,8 @@ class ActionDelay(Disturbance):
     """Every command reaches the arm ticks later; until the first does, the arm stays where it is."""
 
     kind, unit, says = "action-delay", "ticks", "every command that many ticks late"
-    defaults, high, whole = (0, 1, 2, 3, 4, 6, 8), 100, True
+    defaults: ClassVar[tuple[float, ...]] = (0, 1, 2, 3, 4, 6, 8)
+    high, whole = 100, True
 
     def perturb_command(self, commands: Sequence[Array], rest: Array) -> Array:
         delay = int(self.strength)
@@ -195,7 +196,7 @@ class KnownDelay(ActionDelay):
     """The same, at a robot whose delay was measured: `command_delay_s` says it."""
 
     kind, says = "known-delay", "every command that many ticks late, and command_delay_s set to that"
-    defaults = (0, 1, 2, 3, 4, 6)  # as far as plans of T_p = 8 reach
+    defaults: ClassVar[tuple[float, ...]] = (0, 1, 2, 3, 4, 6)  # as far as plans of T_p = 8 reach
 
     def perturb_runtime(self, runtime: RuntimeConfig) -> RuntimeConfig:
         return runtime.model_copy(update={"command_delay_s": self.strength / RATE_HZ})
@@ -259,7 +260,7 @@ def _exposed(stops: float) -> NDArray[np.uint8]:
     shown = np.arange(256) / 255
     light = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4) * 2.0**stops
     shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.clip(np.round(shown * 255), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.round(shown * 255), 0, 255), dtype=np.uint8)
 
 
 def _unit(vector: Array) -> Array:

@@ -10,9 +10,9 @@ from dp_ros.control.controller import Controller
 from dp_ros.control.planner import InferenceFn, InlinePlanner
 from dp_ros.control.safety import Verdict
 from dp_ros.evaluation.disturbances import NONE, Array, Disturbance
-from dp_ros.evaluation.frames import Picture, beside
-from dp_ros.evaluation.statistics import EpisodeResult
+from dp_ros.evaluation.results import EpisodeResult
 from dp_ros.evaluation.trace import Trace
+from dp_ros.evaluation.video_frames import Picture, with_policy_view
 from dp_ros.schema import EncoderConfig, PolicyConfig, RuntimeConfig
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, Observation
 from dp_ros.streams import Frame, fit_image
@@ -125,6 +125,6 @@ def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> OnTick:
     def draw(observation: Observation) -> None:
         if arm.steps % DRAW_EVERY == 0:
             spectator = arm.render(camera, SPECTATOR_PX, SPECTATOR_PX)
-            pictures.append(beside(spectator, list(observation.images.values())))
+            pictures.append(with_policy_view(spectator, list(observation.images.values())))
 
     return draw

@@ -1,4 +1,4 @@
-"""What a report must say to be believed: which weights, which settings, which software, how it was asked for."""
+"""Provenance of a report: weights, settings, software and command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLICY = ("network", "rate_hz", "horizons", "encoder", "action", "diffusion")
 def settings(
     checkpoint: str | Path, runtime: RuntimeConfig, max_steps: int, jobs: int, episodes: int
 ) -> dict[str, Any]:
-    """Of the episodes: the same settings and seeds give the same results, to the bit, whatever the jobs."""
+    """Settings of the episodes. Same settings and seeds give the same results, to the bit, for any `jobs`."""
     sampler, iterations = sampler_settings(policy_config(checkpoint).diffusion, runtime)
     jobs = worker_count(jobs, episodes)
     return {
@@ -36,7 +36,7 @@ def settings(
 
 
 def provenance(checkpoint: str | Path, command: str = "") -> dict[str, Any]:
-    """Of the weights, the software and the machine's shape; of absolute paths in `command` only their last part."""
+    """Weights, software and kind of machine. Absolute paths in `command` are shortened to their last part."""
     config = read_config(checkpoint)
     left_out = ("config", "history")
     training = {key: value for key, value in config.get("training", {}).items() if key not in left_out}
@@ -54,6 +54,6 @@ def provenance(checkpoint: str | Path, command: str = "") -> dict[str, Any]:
 
 
 def _shortened(word: str) -> str:
-    """The word of a command line with the last part of an absolute path, alone or after "--option=", for the path."""
+    """A word of a command line: an absolute path, alone or after "--option=", becomes its last part."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     return f"{option}{equals}{Path(value).name}" if value.startswith("/") else word

@@ -1,112 +1,78 @@
-"""What was measured of a checkpoint, kept beside its weights (results.json): taken from reports, never typed."""
+"""Results of an evaluation: the outcome of each episode, and all of them as JSON."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from dp_ros.evaluation.statistics import wilson_interval, write_json
-from dp_ros.policy.checkpoint_config import policy_config, read_config
+import numpy as np
 
-RESULTS = "results.json"
-_DEFAULT_MAX_STEPS = 200
+from dp_ros.evaluation.statistics import wilson_interval
 
-
-class ResultError(ValueError):
-    """A report that says nothing of this checkpoint."""
+if TYPE_CHECKING:
+    from dp_ros.evaluation.trace import Trace
 
 
 @dataclass(frozen=True)
-class Result:
-    """One evaluation, in the words of a table."""
+class EpisodeResult:
+    """Outcome of one episode."""
 
+    seed: int
+    success: bool
+    steps: int
+    reason: str = ""  # why it ended without success: "time limit", "no command", ...
+
+
+@dataclass
+class Report:
+    """Results of one checkpoint over several episodes."""
+
+    task: str
+    checkpoint: str
     transport: str
-    first_seed: int
-    episodes: int
-    successes: int
-    plan_p50_ms: float | None
-    plan_p99_ms: float | None
-    max_steps: int
-    sampler: str
-    sampler_iterations: int
-    policy_seed: int
+    policy_seed: int = 0
+    results: list[EpisodeResult] = field(default_factory=list)
+    plan_s: list[float] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)  # one for each result, or none
+    settings: dict[str, Any] = field(default_factory=dict)  # see provenance.settings
+    provenance: dict[str, Any] = field(default_factory=dict)  # see provenance.provenance
 
     @property
-    def success(self) -> str:
-        return f"{self.successes}/{self.episodes} = {self.successes / self.episodes:.0%}"
+    def successes(self) -> int:
+        return sum(result.success for result in self.results)
 
-    @property
-    def interval(self) -> str:
-        """Wilson's, 95 %."""
-        low, high = wilson_interval(self.successes, self.episodes)
-        return f"[{low:.0%}, {high:.0%}]"
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON, without traces."""
+        low, high = wilson_interval(self.successes, len(self.results))
+        plan_ms = np.array(self.plan_s or [math.nan]) * 1e3
+        return {
+            "task": self.task,
+            "checkpoint": self.checkpoint,
+            "transport": self.transport,
+            "policy_seed": self.policy_seed,
+            "episodes": len(self.results),
+            "success_rate": self.successes / len(self.results) if self.results else None,
+            "wilson_low": low,
+            "wilson_high": high,
+            "per_episode": [asdict(result) for result in self.results],
+            "plan_ms": {
+                "p50": float(np.percentile(plan_ms, 50)) if self.plan_s else None,
+                "p99": float(np.percentile(plan_ms, 99)) if self.plan_s else None,
+            },
+            **({"settings": self.settings} if self.settings else {}),
+            **({"provenance": self.provenance} if self.provenance else {}),
+        }
 
-    @property
-    def plan(self) -> str:
-        if self.plan_p50_ms is None or self.plan_p99_ms is None:
-            return "-"
-        return f"{self.plan_p50_ms:.0f} / {self.plan_p99_ms:.0f}"
-
-    def command(self, name: str, diffusion: Mapping[str, Any]) -> str:
-        """The call that measures it, of a model whose config says `diffusion`; defaults are left out."""
-        options = [
-            ("--seed", self.first_seed, 0),
-            ("--transport", self.transport, "in-process"),
-            ("--max-steps", self.max_steps, _DEFAULT_MAX_STEPS),
-            ("--sampler", self.sampler, diffusion["sampler"]),
-            ("--iterations", self.sampler_iterations, diffusion["sampler_iterations"]),
-            ("--policy-seed", self.policy_seed, 0),
-        ]
-        words = [f"{option} {value}" for option, value, default in options if value != default]
-        return " ".join([f"dp_ros eval models/{name} --episodes {self.episodes}", *words])
-
-
-def result_of(report: str | Path, folder: str | Path) -> Result:
-    """What the file that `dp_ros eval --json` wrote says of the checkpoint in `folder`.
-
-    Raises ResultError where the file is no such report or is of other weights or of another task.
-    """
-    try:
-        data = json.loads(Path(report).read_text())
-        episodes, settings, plan = data["per_episode"], data["settings"], data["plan_ms"]
-        seeds = [episode["seed"] for episode in episodes]
-        result = Result(
-            transport=data["transport"],
-            first_seed=seeds[0],
-            episodes=len(episodes),
-            successes=sum(episode["success"] for episode in episodes),
-            plan_p50_ms=plan["p50"],
-            plan_p99_ms=plan["p99"],
-            max_steps=settings["max_steps"],
-            sampler=settings["sampler"],
-            sampler_iterations=settings["sampler_iterations"],
-            policy_seed=data["policy_seed"],
+    def summary(self) -> str:
+        """One line for a terminal."""
+        data = self.as_dict()
+        if not self.results:
+            return f"{self.task}: no episode was run"
+        line = (
+            f"{self.task} [{self.transport}]: {self.successes}/{len(self.results)} = "
+            f"{data['success_rate']:.0%}, 95 % interval [{data['wilson_low']:.0%}, {data['wilson_high']:.0%}]"
         )
-        task, weights = data["task"], data["provenance"]["weights_sha256"]
-    except (ValueError, KeyError, TypeError, IndexError):
-        raise ResultError(f"{report}: is not a report of `dp_ros eval --json`") from None
-    if weights != read_config(folder)["sha256"]["policy.safetensors"]:
-        raise ResultError(f"{report}: is of other weights than {folder}: evaluate these, then write the card")
-    if task != policy_config(folder).task:
-        raise ResultError(f"{report}: is of {task}, which is not the task of {folder}")
-    if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
-        raise ResultError(f"{report}: its seeds have gaps; evaluate a whole range of them")
-    return result
-
-
-def read_results(folder: str | Path) -> list[Result]:
-    """What `write_results` left in `folder`; nothing where nothing was measured."""
-    path = Path(folder) / RESULTS
-    if not path.is_file():
-        return []
-    try:
-        return [Result(**row) for row in json.loads(path.read_text())]
-    except (ValueError, TypeError):
-        raise ResultError(f"{path}: cannot be read; write it anew with `dp_ros card --report`") from None
-
-
-def write_results(folder: str | Path, results: Sequence[Result]) -> None:
-    write_json(Path(folder) / RESULTS, [asdict(result) for result in results])
+        if self.plan_s:
+            line += f", plan p50 {data['plan_ms']['p50']:.0f} ms, p99 {data['plan_ms']['p99']:.0f} ms"
+        return line

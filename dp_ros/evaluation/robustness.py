@@ -10,8 +10,9 @@ from typing import Any
 
 from dp_ros.control.controller import check_delay
 from dp_ros.evaluation.disturbances import NONE, Disturbance, check_possible, possible, sweep
+from dp_ros.evaluation.results import Report
 from dp_ros.evaluation.rollout import Episode, EvalConfig, run_episodes, worker_count, worker_threads
-from dp_ros.evaluation.statistics import Report, wilson_interval
+from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.policy.checkpoint_config import policy_config, weights_sha256
 from dp_ros.schema import ConfigError, RuntimeConfig
 

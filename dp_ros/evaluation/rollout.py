@@ -12,9 +12,9 @@ import joblib
 
 from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.episode import VIDEO_FPS, frame_of, record, replay, run_episode
-from dp_ros.evaluation.frames import Picture
-from dp_ros.evaluation.statistics import EpisodeResult, Report
+from dp_ros.evaluation.results import EpisodeResult, Report
 from dp_ros.evaluation.trace import Trace
+from dp_ros.evaluation.video_frames import Picture
 from dp_ros.inference.torch_engine import TorchEngine
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, weights_sha256
 from dp_ros.schema import ConfigError, RuntimeConfig
@@ -62,7 +62,8 @@ class EpisodeRunner:
         self.arm = simulator(setting.checkpoint, setting.task)
 
     def run(self, seed: int, disturbance: Disturbance = NONE) -> Episode:
-        setting, pictures = self.setting, []
+        setting = self.setting
+        pictures: list[Picture] = []
         draw = record(pictures, self.arm, setting.spectator) if setting.spectator else None
         result, trace = run_episode(
             self.arm,

@@ -1,4 +1,4 @@
-"""What happened in an episode, tick by tick: enough to draw it, and to replay it to the same states."""
+"""Trace of an episode, tick by tick: enough to plot it, and to replay it to the same states."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.actions import ACTION_DIM, POSITION
 from dp_ros.control.safety import Verdict
 
 Array = NDArray[np.float64]
@@ -20,14 +22,14 @@ _VERDICTS = tuple(Verdict)
 class Trace:
     """One episode of T ticks."""
 
-    command: Array  # (T, 4) what left the gate: x, y, z [m, base frame], gripper [-1, 1]
+    command: Array  # (T, 4) after the gate: x, y, z [m, base frame], gripper [-1, 1]
     ee_position_m: Array  # (T + 1, 3) measured before each command, and at the end
-    verdict: tuple[Verdict, ...]  # T
-    plan_s: Array  # (P,) the duration of each plan
+    verdict: tuple[Verdict, ...]  # (T,) of the gate
+    plan_s: Array  # (P,) duration of each plan
 
     @property
     def changes(self) -> list[tuple[int, Verdict]]:
-        """(tick, verdict) wherever the gate's verdict becomes another one, the first tick included."""
+        """(tick, verdict) of the first tick and of every tick at which the verdict changes."""
         before = (None, *self.verdict)
         return [
             (t, new) for t, (old, new) in enumerate(zip(before, self.verdict, strict=False)) if new != old
@@ -35,12 +37,12 @@ class Trace:
 
 
 def save_traces(path: str | Path, traces: Sequence[Trace]) -> None:
-    """Flat arrays of all episodes and where each ends, one compressed .npz; it appears whole or not at all."""
+    """Write flat arrays of all episodes, and the end of each, as one compressed .npz; it appears whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        "command": _flat([trace.command for trace in traces], 4),
-        "ee_position_m": _flat([trace.ee_position_m for trace in traces], 3),
+    arrays: dict[str, Any] = {
+        "command": _flat([trace.command for trace in traces], ACTION_DIM),
+        "ee_position_m": _flat([trace.ee_position_m for trace in traces], POSITION.size),
         "verdict": np.array([_VERDICTS.index(v) for trace in traces for v in trace.verdict], dtype=np.uint8),
         "plan_s": np.concatenate([np.zeros(0), *(trace.plan_s for trace in traces)]),
         "episode_ends": np.cumsum([len(trace.command) for trace in traces]),
@@ -56,7 +58,7 @@ def save_traces(path: str | Path, traces: Sequence[Trace]) -> None:
 
 
 def load_traces(path: str | Path) -> list[Trace]:
-    """What `save_traces` wrote."""
+    """Traces that `save_traces` wrote."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     traces = []

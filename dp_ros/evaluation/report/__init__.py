@@ -1,1 +1,1 @@
-"""HTML report of evaluations: page, plots, videos, and the JSON behind them."""
+"""HTML report of evaluations: page, plots, videos, and their data as JSON."""

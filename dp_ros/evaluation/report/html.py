@@ -1,8 +1,7 @@
-"""The report as one HTML file with everything in it: it can be mailed, kept and printed, and asks nobody for more.
+"""The report as one self-contained HTML file: no network access, no scripts.
 
-Each result on the page is looked up in the data that is also written as page.json, by the path that its <data> element
-carries: the page cannot say anything else than the files. What is drawn, and the ticks at which the gate's verdict
-changed, are of the traces in NAME.npz.
+Each number on the page is read from the data that is also written as page.json, by the path in its <data> element, so
+page and files agree. Plots, and the ticks at which the gate's verdict changed, are of the traces in NAME.npz.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ from dp_ros.evaluation.seeds import seeds_known
 from dp_ros.evaluation.trace import Trace
 from dp_ros.schema import ConfigError
 
-SHOWN = 3  # episodes of each outcome that are filmed and drawn
+SHOWN = 3  # episodes of each outcome that are shown with video and plot
 
 
 @dataclass
 class Section:
-    """One evaluation on the page."""
+    """One evaluation of the report."""
 
     name: str
-    report: dict[str, Any]  # what its JSON file holds, "details" included
-    traces: Sequence[Trace] = ()  # one for each episode, or none
+    report: dict[str, Any]  # content of NAME.json: Report.as_dict() and "details"
+    traces: Sequence[Trace] = ()  # one per episode, or none
     videos: dict[int, bytes] = field(default_factory=dict)  # seed -> mp4
 
 
 @dataclass
 class Example:
-    """A video of a disturbed episode."""
+    """Video of a disturbed episode."""
 
     kind: str
     caption: str
     video: bytes
 
 
-def chosen(per_episode: Sequence[Mapping[str, Any]], count: int = SHOWN) -> list[int]:
-    """The indices of the episodes to show: the first `count` successes and the first `count` failures."""
+def episodes_to_show(per_episode: Sequence[Mapping[str, Any]], count: int = SHOWN) -> list[int]:
+    """Indices of the first `count` successes, then of the first `count` failures."""
     return [
         i
         for outcome in (True, False)
@@ -57,13 +56,13 @@ def chosen(per_episode: Sequence[Mapping[str, Any]], count: int = SHOWN) -> list
     ]
 
 
-def page_data(sections: Sequence[Section], curves: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Every number of the page: reports, their comparisons in pairs, robustness."""
+def report_data(sections: Sequence[Section], curves: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Content of page.json: reports, their comparisons in pairs, robustness."""
     comparisons = []
     for (i, a), (j, b) in combinations(enumerate(sections), 2):
         try:
             comparison = compare(a.report, b.report)
-        except ConfigError:  # of other tasks or seeds: nothing to compare
+        except ConfigError:  # different tasks or seeds
             continue
         names = {"a": a.name, "b": b.name}
         comparisons.append({**comparison.as_dict(), **names, "a_report": i, "b_report": j})
@@ -74,28 +73,28 @@ def page_data(sections: Sequence[Section], curves: Sequence[Mapping[str, Any]] =
     }
 
 
-def render(
+def render_html(
     title: str,
     sections: Sequence[Section],
     curves: Sequence[Mapping[str, Any]] = (),
     examples: Sequence[Example] = (),
 ) -> str:
-    """The page as text."""
-    data = page_data(sections, curves)
+    """The page as text. `curves`: Curve.as_dict() of each."""
+    data = report_data(sections, curves)
     return _template().render(
         title=title,
         data=data,
         shown_count=SHOWN,
         number=lambda path, form="": number(data, path, form),
-        sections=[_drawn(i, section) for i, section in enumerate(sections)],
+        sections=[_section_values(i, section) for i, section in enumerate(sections)],
         intervals=Markup(plots.intervals("all", [(s.name, s.report) for s in sections])),
         curves=[Markup(plots.curve(f"curve{i}", curve)) for i, curve in enumerate(curves)],
         examples=[(example, _source(example.video)) for example in examples],
     )
 
 
-def write_page(path: str | Path, text: str) -> None:
-    """A reader sees the old page or the whole new one."""
+def write_html(path: str | Path, text: str) -> None:
+    """The file appears whole or stays as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.{os.getpid()}")
@@ -107,7 +106,7 @@ def write_page(path: str | Path, text: str) -> None:
 
 
 def number(data: Mapping[str, Any], path: str, form: str = "") -> Markup:
-    """The value at a path such as "reports.0.wilson_low", shown by a format specification; a dash for none."""
+    """A <data> element: the value at `path`, such as "reports.0.wilson_low", formatted by `form`; a dash for None."""
     value: Any = data
     for key in path.split("."):
         value = value[int(key)] if isinstance(value, list) else value[key]
@@ -117,19 +116,19 @@ def number(data: Mapping[str, Any], path: str, form: str = "") -> Markup:
     return Markup('<data value="{}" data-path="{}">{}</data>').format(value, path, shown.replace("%", " %"))
 
 
-def _drawn(i: int, section: Section) -> dict[str, Any]:
-    """A section with its pictures and videos."""
+def _section_values(i: int, section: Section) -> dict[str, Any]:
+    """Values of section `i` for the template: plots, videos, facts."""
     report, traces = section.report, section.traces
     episodes = report["per_episode"]
     rate_hz = report["provenance"]["policy"]["rate_hz"]
-    drawn: dict[str, Any] = {"name": section.name, "report": report, "shown": []}
-    drawn["seeds_known"] = seeds_known(report["provenance"].get("training", {}), report["task"])
-    for index in chosen(episodes):
+    values: dict[str, Any] = {"name": section.name, "report": report, "shown": []}
+    values["seeds_known"] = seeds_known(report["provenance"].get("training", {}), report["task"])
+    for index in episodes_to_show(episodes):
         episode = episodes[index]
         seed, outcome = episode["seed"], "success" if episode["success"] else "failure"
         trace = traces[index] if traces else None
         video = section.videos.get(seed)
-        drawn["shown"].append(
+        values["shown"].append(
             {
                 "index": index,
                 "episode": episode,
@@ -142,26 +141,26 @@ def _drawn(i: int, section: Section) -> dict[str, Any]:
         )
     success = [episode["success"] for episode in episodes]
     ticks = {outcome: [e["steps"] for e in episodes if e["success"] is outcome] for outcome in (True, False)}
-    drawn["steps"] = Markup(
+    values["steps"] = Markup(
         plots.steps(f"r{i}steps", ticks[True], ticks[False], report["settings"]["max_steps"])
     )
     if traces:
-        drawn["ends"] = Markup(plots.ends(f"r{i}ends", traces, success))
+        values["ends"] = Markup(plots.ends(f"r{i}ends", traces, success))
         plan_ms = [plan_s * 1e3 for trace in traces for plan_s in trace.plan_s]
         if plan_ms:
             spread = report["details"]["plan_ms"]
             marks = {key: spread[key] for key in ("p50", "p90", "p99")}
-            drawn["latency"] = Markup(plots.latency(f"r{i}plans", plan_ms, marks))
-    drawn["facts"] = list(_flat(report["provenance"]))
-    return drawn
+            values["latency"] = Markup(plots.latency(f"r{i}plans", plan_ms, marks))
+    values["facts"] = list(_facts(report["provenance"]))
+    return values
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values as dotted names and text."""
+def _facts(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as (dotted name, text), without empty ones."""
     rows: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
+            rows += _facts(value, f"{prefix}{key}.")
         elif value not in ("", None, []):
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             rows.append((f"{prefix}{key}", text))

@@ -1,5 +1,6 @@
-"""The report's pictures as inline SVG: no ids in common, no addresses of others, words that a screen reader reads.
-And the one of a model's card, a PNG: where cards are shown, not every reader draws SVG.
+"""Plots of the report as inline SVG, with unique ids, no external references and text for screen readers.
+
+The plot of a model card is a PNG, because not every Markdown viewer shows SVG.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from dp_ros.actions import POSITION, gripper_of
 from dp_ros.control.safety import Verdict
 from dp_ros.evaluation.trace import Trace
 
-WIDTH_IN = 5.2  # drawn at the width of a phone, so that the words stay readable there
-# Okabe and Ito's colours: told apart by the colour-blind, and with the shapes in black and white too.
+WIDTH_IN = 5.2  # the width of a phone, so that text stays readable there
+# Okabe and Ito's colours, which colour-blind readers can tell apart; line styles and markers differ too.
 GOOD, BAD, LINES = "#0072b2", "#d55e00", ("#0072b2", "#d55e00", "#009e73", "#555555")
 HELD, LIMITED = "#d55e00", "#e69f00"
-_RC: Mapping[str, Any] = {
-    "svg.fonttype": "none",  # the page's own letters
+_RC: Any = {
+    "svg.fonttype": "none",  # text in the page's font
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -35,10 +38,10 @@ _RC: Mapping[str, Any] = {
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def svg(name: str, says: str, draw: Callable[[Figure], None], height_in: float = 2.8) -> str:
-    """`draw` on an empty figure -> an <svg> element for HTML; `says` is its text for those who cannot see it.
+def svg(name: str, label: str, draw: Callable[[Figure], None], height_in: float = 2.8) -> str:
+    """An <svg> element of what `draw` puts on an empty figure. `label`: its text for screen readers.
 
-    `name` keeps the ids of one picture apart from those of the others on the page.
+    `name` makes the ids of this plot differ from those of the other plots on the page.
     """
     with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
@@ -46,20 +49,20 @@ def svg(name: str, says: str, draw: Callable[[Figure], None], height_in: float =
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata=_METADATA)
     text = written.getvalue()
-    text = text[text.index("<svg") :]  # without the XML declaration and its address
+    text = text[text.index("<svg") :]  # drops the XML declaration and its URL
     text = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", text, count=5)
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(says)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
 def learning_curve(history: Mapping[str, Any]) -> bytes:
-    """The loss over the steps, and that of held-out episodes where a checkpoint's history has it: a PNG."""
-    with matplotlib.rc_context({**_RC}):
+    """PNG of the loss over the steps, and of the held-out loss where a checkpoint's history has one."""
+    with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(WIDTH_IN, 2.4), layout="constrained")
         axes = figure.subplots()
-        for key, label, style in (("loss", "trained on", "-"), ("validation_loss", "held out", "o--")):
+        for key, legend, style in (("loss", "trained on", "-"), ("validation_loss", "held out", "o--")):
             if history.get(key):
-                axes.plot(*zip(*history[key], strict=True), style, lw=1.4, ms=4, label=label)
+                axes.plot(*zip(*history[key], strict=True), style, lw=1.4, ms=4, label=legend)
         axes.set(xlabel="step", ylabel="loss", yscale="log")
         if history.get("validation_loss"):
             axes.legend()
@@ -69,26 +72,26 @@ def learning_curve(history: Mapping[str, Any]) -> bytes:
 
 
 def actions(name: str, trace: Trace, title: str, rate_hz: float) -> str:
-    """Commanded and measured position, and the gripper, over an episode; where the gate intervened is shaded."""
-    says = f"{title}: position commanded and measured, and gripper, over {len(trace.command)} ticks"
+    """Commanded and measured position, and gripper command, over an episode; shaded where the gate limited or held."""
+    label = f"{title}: position commanded and measured, and gripper, over {len(trace.command)} ticks"
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         t_s = np.arange(len(trace.command)) / rate_hz
         start_m = trace.ee_position_m[0]
-        for axis, colour in zip(range(3), LINES, strict=False):
-            moved_cm = (trace.command[:, axis] - start_m[axis]) * 100
+        for axis, colour in zip(range(POSITION.size), LINES, strict=False):
+            moved_cm = (POSITION.of(trace.command)[:, axis] - start_m[axis]) * 100
             upper.plot(t_s, moved_cm, color=colour, lw=1.4, label="xyz"[axis])
             measured_cm = (trace.ee_position_m[:-1, axis] - start_m[axis]) * 100
             upper.plot(t_s, measured_cm, color=colour, lw=0.9, ls=":")
-        lower.plot(t_s, trace.command[:, 3], color=LINES[3], lw=1.4)
+        lower.plot(t_s, gripper_of(trace.command), color=LINES[POSITION.size], lw=1.4)
         for axes in (upper, lower):
             _shade(axes, trace, rate_hz)
         upper.set_ylabel("from the start [cm]")
         figure.legend(*upper.get_legend_handles_labels(), loc="outside upper right", ncols=3)
         lower.set(ylabel="gripper", xlabel="time [s]", ylim=(-1.15, 1.15), yticks=(-1, 0, 1))
 
-    return svg(name, says, draw, 3.2)
+    return svg(name, label, draw, 3.2)
 
 
 def _shade(axes: Axes, trace: Trace, rate_hz: float) -> None:
@@ -100,8 +103,8 @@ def _shade(axes: Axes, trace: Trace, rate_hz: float) -> None:
 
 
 def ends(name: str, traces: Sequence[Trace], success: Sequence[bool]) -> str:
-    """Where the hand was at the end of each episode: from above and from the side."""
-    says = f"Position of the hand at the end of {sum(success)} successes and {success.count(False)} failures"
+    """Position of the hand at the end of each episode, from above and from the side."""
+    label = f"Position of the hand at the end of {sum(success)} successes and {success.count(False)} failures"
 
     def draw(figure: Figure) -> None:
         above, side = figure.subplots(1, 2)
@@ -121,12 +124,12 @@ def ends(name: str, traces: Sequence[Trace], success: Sequence[bool]) -> str:
         handles, labels = above.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
-    return svg(name, says, draw, 3.0)
+    return svg(name, label, draw, 3.0)
 
 
 def steps(name: str, of_successes: Sequence[int], of_failures: Sequence[int], limit: int) -> str:
-    """How many ticks the episodes took."""
-    says = f"Histogram of the ticks of {len(of_successes)} successes and {len(of_failures)} failures"
+    """Histogram of the episodes' ticks."""
+    label = f"Histogram of the ticks of {len(of_successes)} successes and {len(of_failures)} failures"
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -140,37 +143,38 @@ def steps(name: str, of_successes: Sequence[int], of_failures: Sequence[int], li
         )
         _hatch_second(axes)
         axes.set(xlabel="ticks", ylabel="episodes", xlim=(0, limit * 1.02))
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
         axes.legend(loc="upper left")
 
-    return svg(name, says, draw, 2.4)
+    return svg(name, label, draw, 2.4)
 
 
 def _hatch_second(axes: Axes) -> None:
-    """Told apart in black and white."""
+    """Hatch the second series, so that both differ in black and white."""
     for bar in axes.containers[1]:
         bar.set(hatch="////", edgecolor="white", linewidth=0)
 
 
 def latency(name: str, plan_ms: Sequence[float], marks: Mapping[str, float]) -> str:
-    """How long plans took, with the percentiles `marks` ("p99" among them); the last bar holds all longer ones."""
-    says = f"Histogram of the durations of {len(plan_ms)} plans in milliseconds"
+    """Histogram of plan durations, with the percentiles `marks` ("p99" among them) as lines; the last bar includes all
+    longer plans."""
+    label = f"Histogram of the durations of {len(plan_ms)} plans in milliseconds"
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         longest = 1.25 * marks["p99"]  # a single slow plan would squeeze all others into one bar
         axes.hist(np.minimum(plan_ms, longest), bins=np.linspace(0, longest, 41).tolist(), color="#888888")
-        for (label, value), style in zip(marks.items(), ("-", "--", ":"), strict=False):
-            axes.axvline(value, color="black", lw=1.1, ls=style, label=label)
+        for (mark, value), style in zip(marks.items(), ("-", "--", ":"), strict=False):
+            axes.axvline(value, color="black", lw=1.1, ls=style, label=mark)
         axes.set(xlabel="one plan [ms]", ylabel="plans", xlim=(0, longest))
         axes.legend(loc="upper right")
 
-    return svg(name, says, draw, 2.4)
+    return svg(name, label, draw, 2.4)
 
 
 def intervals(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """One line for each report: its success and interval."""
-    says = "Success of each checkpoint with its 95 % interval"
+    """Success and interval of each report, one row each."""
+    label = "Success of each checkpoint with its 95 % interval"
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -178,16 +182,16 @@ def intervals(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             share = report["success_rate"]
             axes.plot((report["wilson_low"], report["wilson_high"]), (y, y), color=GOOD, lw=5, alpha=0.35)
             axes.plot(share, y, "o", color=GOOD)
-        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.set_yticks(range(len(rows)), [row_name for row_name, _ in rows])
         axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel="success")
         axes.xaxis.set_major_formatter("{x:.0%}")
 
-    return svg(name, says, draw, 0.8 + 0.35 * len(rows))
+    return svg(name, label, draw, 0.8 + 0.35 * len(rows))
 
 
 def curve(name: str, data: Mapping[str, Any]) -> str:
-    """Success against strength with Wilson's band; `data` is a Curve's as_dict."""
-    says = f"Success against {data['kind']} in {data['unit']}, with its 95 % interval"
+    """Success against strength with Wilson's 95 % band. `data`: Curve.as_dict()."""
+    label = f"Success against {data['kind']} in {data['unit']}, with its 95 % interval"
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -199,4 +203,4 @@ def curve(name: str, data: Mapping[str, Any]) -> str:
         axes.set(ylim=(-0.03, 1.03), xlabel=f"{data['kind']} [{data['unit']}]", ylabel="success")
         axes.yaxis.set_major_formatter("{x:.0%}")
 
-    return svg(name, says, draw, 2.4)
+    return svg(name, label, draw, 2.4)

@@ -1,4 +1,4 @@
-"""What a page shows beyond the count of successes."""
+"""Summary of an evaluation for the report: durations, reasons of failures, verdicts, end positions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dp_ros.evaluation.statistics import Report
+from dp_ros.evaluation.results import Report
 
 
 def summarise(report: Report) -> dict[str, Any]:
-    """Where the time went, how episodes ended, what the gate said; JSON."""
+    """The "details" of a report's JSON."""
     steps = {outcome: [r.steps for r in report.results if r.success is outcome] for outcome in (True, False)}
     reasons = Counter(result.reason for result in report.results if not result.success)
     ticks = Counter(verdict.value for trace in report.traces for verdict in trace.verdict)
@@ -30,7 +30,7 @@ def summarise(report: Report) -> dict[str, Any]:
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Smallest, percentiles, largest; None of nothing."""
+    """Minimum, percentiles and maximum; None for no values."""
     if not values:
         return None
     p50, p90, p99 = (float(p) for p in np.percentile(values, (50, 90, 99)))

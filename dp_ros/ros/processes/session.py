@@ -10,8 +10,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
-from dp_ros.evaluation.frames import Picture, beside
-from dp_ros.evaluation.statistics import EpisodeResult, Report
+from dp_ros.evaluation.results import EpisodeResult, Report
+from dp_ros.evaluation.video_frames import Picture, with_policy_view
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.node import qos
@@ -65,7 +65,7 @@ class Session(NodeGroup):
     def film(self) -> list[Picture]:
         """The last episode: the spectator's pictures beside what the policy saw, in order."""
         return [
-            beside(
+            with_policy_view(
                 seen[SPECTATOR], [picture for camera, picture in sorted(seen.items()) if camera != SPECTATOR]
             )
             for _, seen in sorted(self._pictures.items())

@@ -1,4 +1,4 @@
-"""Results in small files: what comes together is what was cut, or nothing does."""
+"""Archive: the joined folder is the folder that was split, or nothing is written."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def parts(folder: Path, tmp_path: Path) -> Path:
 def test_every_byte_comes_back_and_no_part_is_too_large(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, size: int
 ) -> None:
-    place = tmp_path_factory.mktemp("parcels")
+    place = tmp_path_factory.mktemp("archive")
     parts = split(folder, place / "parts", part_bytes=size)
     assert all(0 < part.stat().st_size <= size for part in parts)
     files = join(place / "parts", place / "out")
     assert {path.relative_to(place / "out").as_posix(): path.read_bytes() for path in files} == FILES
 
 
-def test_splitting_anew_leaves_no_old_parts(folder: Path, parts: Path) -> None:
+def test_splitting_again_leaves_no_old_parts(folder: Path, parts: Path) -> None:
     before = len(list(parts.iterdir()))
     (folder / "a" / "weights").unlink()
     split(folder, parts, part_bytes=1000)
@@ -87,7 +87,7 @@ def test_damaged_part_is_named_and_nothing_is_written(parts: Path, tmp_path: Pat
         part.unlink()
     else:
         part.write_bytes(content[:-1] if damage == "short" else b"x" + content[1:])
-    with pytest.raises(ArchiveError, match=r"part-001: is .*copy it anew") as caught:
+    with pytest.raises(ArchiveError, match=r"part-001: is .*copy it again") as caught:
         join(parts, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert {path.name for path in tmp_path.iterdir()} == {"results", "parts"}

@@ -12,7 +12,7 @@ import torch
 from dp_ros.cli import main
 from dp_ros.evaluation.card import write_card
 from dp_ros.evaluation.provenance import provenance
-from dp_ros.evaluation.statistics import EpisodeResult, Report
+from dp_ros.evaluation.results import EpisodeResult, Report
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import PolicyConfig

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dp_ros.evaluation.comparison import compare, paired_interval
+from dp_ros.evaluation.comparison import compare
+from dp_ros.evaluation.statistics import paired_interval
 from dp_ros.schema import ConfigError
 
 cells = st.tuples(*[st.integers(0, 40)] * 4).filter(lambda table: sum(table) > 0)
@@ -111,7 +112,7 @@ def test_order_of_the_episodes_does_not_matter() -> None:
     [
         ({"task": "push-v3"}, "A is of drawer-open-v3, B of push-v3"),
         ({"settings": {"max_steps": 100}}, "A has max_steps 200, B 100"),
-        ({"settings": {}}, "B does not say its max_steps: evaluate it anew"),
+        ({"settings": {}}, "B does not say its max_steps: evaluate it again"),
         ({"per_episode": []}, "B has no episode"),
     ],
 )

@@ -18,9 +18,9 @@ from dp_ros.cli.evaluate import run_episodes as evaluate
 from dp_ros.evaluation.disturbances import KINDS, NONE
 from dp_ros.evaluation.provenance import provenance
 from dp_ros.evaluation.report.write_report import unique_names
+from dp_ros.evaluation.results import Report
 from dp_ros.evaluation.robustness import Curve, default_sweeps, largest_part, measure
 from dp_ros.evaluation.rollout import EvalConfig, run_episodes
-from dp_ros.evaluation.statistics import Report
 from dp_ros.policy.checkpoint import CheckpointError, save_checkpoint
 from dp_ros.policy.checkpoint_config import weights_sha256
 from dp_ros.policy.diffusion_policy import DiffusionPolicy

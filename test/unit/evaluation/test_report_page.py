@@ -1,4 +1,4 @@
-"""The report's page: it says what the data says, reads without help, and asks nobody for anything."""
+"""The report's page: its numbers are those of the data, it is accessible, and it needs no network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 
 from dp_ros.control.safety import Verdict
-from dp_ros.evaluation.report.html import Example, Section, chosen, number, page_data, render
+from dp_ros.evaluation.report.html import (
+    Example,
+    Section,
+    episodes_to_show,
+    number,
+    render_html,
+    report_data,
+)
 from dp_ros.evaluation.report.summary import summarise
-from dp_ros.evaluation.statistics import EpisodeResult, Report, wilson_interval
+from dp_ros.evaluation.results import EpisodeResult, Report
+from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.evaluation.trace import Trace
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "source"}
-FILM = b"\x00\x00\x00\x18ftypmp42"
+VIDEO = b"\x00\x00\x00\x18ftypmp42"
 
 
 def trace(ticks: int, seed: int) -> Trace:
@@ -50,10 +58,8 @@ def section(name: str, outcomes: str, videos: bool = True, **data: Any) -> Secti
         "policy": {"network": "unet", "rate_hz": 80.0, "encoder": {"cameras": ["left", "right"]}},
         "training": {"step": 1500, "data": {"episodes": 200, "noise": [0.0, 0.3], **data}},
     }
-    report_data = {**report.as_dict(), "details": summarise(report)}
-    return Section(
-        name, report_data, report.traces, dict.fromkeys(range(len(outcomes)), FILM) if videos else {}
-    )
+    content = {**report.as_dict(), "details": summarise(report)}
+    return Section(name, content, report.traces, dict.fromkeys(range(len(outcomes)), VIDEO) if videos else {})
 
 
 def curve() -> dict[str, Any]:
@@ -118,7 +124,7 @@ def sections() -> list[Section]:
 
 @pytest.fixture(scope="module")
 def text(sections: list[Section]) -> str:
-    return render("Three models", sections, [curve()], [Example("action-delay", "late", FILM)])
+    return render_html("Three models", sections, [curve()], [Example("action-delay", "late", VIDEO)])
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +134,7 @@ def page(text: str) -> Page:
 
 def test_every_number_on_the_page_is_the_one_in_the_json(sections: list[Section], page: Page) -> None:
     """Each <data> says where it is from; and no table cell has a number that does not."""
-    data = page_data([Section(s.name, json.loads(json.dumps(s.report))) for s in sections], [curve()])
+    data = report_data([Section(s.name, json.loads(json.dumps(s.report))) for s in sections], [curve()])
     assert len(page.numbers) > 200
     for attributes, shown in page.numbers:
         value: Any = data
@@ -152,7 +158,7 @@ def test_headline_numbers_are_on_the_page(page: Page) -> None:
     assert shown["robustness.0.points.1.disturbed"] == "9"
 
 
-def test_page_asks_nobody_for_anything(text: str, page: Page) -> None:
+def test_page_needs_no_network(text: str, page: Page) -> None:
     assert "://" not in text
     assert "@import" not in text
     assert "<script" not in text
@@ -171,7 +177,7 @@ def test_ids_are_unique_and_every_reference_finds_its_own(text: str, page: Page)
     assert {name for names in wanted for name in names if name} <= set(ids)
 
 
-def test_pictures_and_films_have_words(page: Page) -> None:
+def test_plots_and_videos_have_text(page: Page) -> None:
     tags = [tag for tag, _ in page.elements]
     assert tags.count("video") == 6 + 3 + 1
     assert tags.count("h1") == 1
@@ -190,8 +196,8 @@ def test_words_of_others_are_shown_not_obeyed(text: str) -> None:
 
 
 def test_the_first_three_of_each_outcome_are_shown() -> None:
-    assert chosen([{"success": letter == "s"} for letter in "fssfssff"]) == [1, 2, 4, 0, 3, 6]
-    assert chosen([{"success": True}]) == [0]
+    assert episodes_to_show([{"success": letter == "s"} for letter in "fssfssff"]) == [1, 2, 4, 0, 3, 6]
+    assert episodes_to_show([{"success": True}]) == [0]
 
 
 def test_page_without_episodes_of_an_outcome_without_traces_and_without_plans() -> None:
@@ -199,9 +205,9 @@ def test_page_without_episodes_of_an_outcome_without_traces_and_without_plans() 
     bare.traces = ()
     bare.report["details"].update(plan_ms=None, verdicts={}, end_m=[])
     bare.report["plan_ms"] = {"p50": None, "p99": None}
-    text = render("Bare", [bare])
+    text = render_html("Bare", [bare])
     assert Page(text)
-    assert "Nothing was planned" in text
+    assert "No plan was made" in text
     assert "No videos" in text
 
 
@@ -217,13 +223,13 @@ def test_page_without_episodes_of_an_outcome_without_traces_and_without_plans() 
     ],
 )
 def test_page_says_unseen_only_of_seeds_that_are_known_to_be(data: dict[str, Any], known: bool) -> None:
-    text = render("One", [section("one", "sf", videos=False, **data)])
+    text = render_html("One", [section("one", "sf", videos=False, **data)])
     assert ("on seeds that the policy was not trained on" in text) is known
     assert ("not known whether the policy was trained on these seeds" in text) is not known
 
 
 def test_page_says_what_its_intervals_do_not_cover(text: str) -> None:
-    assert re.search(r"do not cover luck in it", text)
+    assert re.search(r"do not cover\s+the\s+sampler's noise", text)
 
 
 def test_number_that_is_none_is_a_dash() -> None:

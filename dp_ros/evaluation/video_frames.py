@@ -1,4 +1,4 @@
-"""Pictures for people: what the spectator sees beside what the policy sees."""
+"""Pictures of a video: the spectator camera beside the policy's cameras; a filmstrip of them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
-def beside(spectator: Picture, seen: Sequence[Picture]) -> Picture:
-    """The spectator's picture with the policy's cameras in a column at its right, all the column's width.
+def with_policy_view(spectator: Picture, seen: Sequence[Picture]) -> Picture:
+    """The spectator's picture with the policy's pictures in a column at its right.
 
-    spectator (H, H, 3), seen: any number of (h, w, 3) -> (H, H + H / 2, 3); unchanged where nothing is seen.
+    spectator (H, H, 3); seen: any number of (h, w, 3) -> (H, H + H / 2, 3). Without `seen` the spectator's alone.
     """
     if not seen:
         return spectator
@@ -25,15 +25,14 @@ def beside(spectator: Picture, seen: Sequence[Picture]) -> Picture:
     each = height // max(2, len(seen))
     for i, picture in enumerate(seen):
         width = min(column.shape[1], round(each * picture.shape[1] / picture.shape[0]))
-        scaled = cv2.resize(
-            picture, (width, each), interpolation=cv2.INTER_NEAREST
-        )  # the very pixels it gets
+        # Nearest neighbour shows the policy's own pixels.
+        scaled = cv2.resize(picture, (width, each), interpolation=cv2.INTER_NEAREST)
         column[i * each : (i + 1) * each, :width] = scaled
     return np.hstack([spectator, column])
 
 
 def write_filmstrip(path: str | Path, pictures: Sequence[Picture], count: int = 4) -> None:
-    """`count` pictures spread evenly over an episode, side by side, as one PNG; OSError where it cannot be written."""
+    """`count` pictures, evenly spread over an episode, side by side as one PNG; OSError where writing fails."""
     if not pictures:
         return
     path = Path(path)

@@ -1,0 +1,118 @@
+"""Measured results of a model, kept beside its weights in results.json and taken from evaluation reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dp_ros.errors import UserError
+from dp_ros.evaluation.statistics import wilson_interval, write_json
+from dp_ros.policy.checkpoint_config import policy_config, read_config
+
+RESULTS = "results.json"
+_DEFAULT_MAX_STEPS = 200
+
+
+class ResultError(UserError):
+    """A report that cannot be used for this checkpoint."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation, and its cells of a table."""
+
+    transport: str
+    first_seed: int
+    episodes: int
+    successes: int
+    plan_p50_ms: float | None
+    plan_p99_ms: float | None
+    max_steps: int
+    sampler: str
+    sampler_iterations: int
+    policy_seed: int
+
+    @property
+    def success(self) -> str:
+        return f"{self.successes}/{self.episodes} = {self.successes / self.episodes:.0%}"
+
+    @property
+    def interval(self) -> str:
+        """Wilson's 95 % interval."""
+        low, high = wilson_interval(self.successes, self.episodes)
+        return f"[{low:.0%}, {high:.0%}]"
+
+    @property
+    def plan(self) -> str:
+        """Latency of a plan, p50 / p99 [ms]."""
+        if self.plan_p50_ms is None or self.plan_p99_ms is None:
+            return "-"
+        return f"{self.plan_p50_ms:.0f} / {self.plan_p99_ms:.0f}"
+
+    def command(self, name: str, diffusion: Mapping[str, Any]) -> str:
+        """The `dp_ros eval` command that measures it, without defaults. `diffusion`: of the model's config."""
+        options = [
+            ("--seed", self.first_seed, 0),
+            ("--transport", self.transport, "in-process"),
+            ("--max-steps", self.max_steps, _DEFAULT_MAX_STEPS),
+            ("--sampler", self.sampler, diffusion["sampler"]),
+            ("--iterations", self.sampler_iterations, diffusion["sampler_iterations"]),
+            ("--policy-seed", self.policy_seed, 0),
+        ]
+        words = [f"{option} {value}" for option, value, default in options if value != default]
+        return " ".join([f"dp_ros eval models/{name} --episodes {self.episodes}", *words])
+
+
+def result_of(report: str | Path, folder: str | Path) -> Result:
+    """Result of the checkpoint in `folder` from `report`, a file of `dp_ros eval --json`.
+
+    ResultError where the file is no such report, or is of other weights or another task.
+    """
+    try:
+        data = json.loads(Path(report).read_text())
+        episodes, settings, plan = data["per_episode"], data["settings"], data["plan_ms"]
+        seeds = [episode["seed"] for episode in episodes]
+        result = Result(
+            transport=data["transport"],
+            first_seed=seeds[0],
+            episodes=len(episodes),
+            successes=sum(episode["success"] for episode in episodes),
+            plan_p50_ms=plan["p50"],
+            plan_p99_ms=plan["p99"],
+            max_steps=settings["max_steps"],
+            sampler=settings["sampler"],
+            sampler_iterations=settings["sampler_iterations"],
+            policy_seed=data["policy_seed"],
+        )
+        task, weights = data["task"], data["provenance"]["weights_sha256"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise ResultError(f"{report}: is not a report of `dp_ros eval --json`") from None
+    if weights != read_config(folder)["sha256"]["policy.safetensors"]:
+        raise ResultError(
+            f"{report}: is of other weights than {folder}: evaluate {folder}, then write the card"
+        )
+    if task != policy_config(folder).task:
+        raise ResultError(
+            f"{report}: is of {task}, not of the task of {folder}: evaluate {folder} on its own task"
+        )
+    if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
+        raise ResultError(f"{report}: its seeds have gaps: evaluate a whole range of seeds")
+    return result
+
+
+def read_results(folder: str | Path) -> list[Result]:
+    """Results that `write_results` wrote to `folder`; none where nothing was measured."""
+    path = Path(folder) / RESULTS
+    if not path.is_file():
+        return []
+    try:
+        return [Result(**row) for row in json.loads(path.read_text())]
+    except (ValueError, TypeError):
+        raise ResultError(f"{path}: cannot be read: write it again with `dp_ros card --report`") from None
+
+
+def write_results(folder: str | Path, results: Sequence[Result]) -> None:
+    write_json(Path(folder) / RESULTS, [asdict(result) for result in results])
