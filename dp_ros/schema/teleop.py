@@ -1,4 +1,4 @@
-"""How people drive the arm: what the buttons mean, how fast it may go, and when it must stand still."""
+"""Settings of teleoperation: layout of the gamepad, speeds, and reasons to hold."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ RestValue = Annotated[float, Field(ge=-1, le=1)]
 
 
 class JoyLayout(Config):
-    """What the axes and buttons of a Joy message mean; the defaults are an Xbox-like gamepad under `joy_node`.
+    """Meaning of the axes and buttons of a Joy message; the defaults fit an Xbox-like gamepad of `joy_node`.
 
-    A left stick pushed forward moves along +y, to the right along +x: Metaworld's base frame as seen from the base.
+    The left stick moves the arm along +y when pushed forward and along +x when pushed to the right. This is
+    Metaworld's base frame as seen from the base.
     """
 
     axes: tuple[AxisIndex, AxisIndex, AxisIndex] = Field(
@@ -25,7 +26,7 @@ class JoyLayout(Config):
     )
     directions: tuple[Direction, Direction, Direction] = Field(
         (-1, 1, 1),
-        description="1 where the axis moves x, y, z along, -1 against, 0 not at all; sticks: left is +",
+        description="sign of the motion along x, y, z: 1, -1, or 0 for none; a stick is + to the left and forward",
     )
     axes_rest: tuple[RestValue, RestValue, RestValue] = Field(
         (0.0, 0.0, 0.0),
@@ -40,13 +41,15 @@ class JoyLayout(Config):
     gripper_rest: RestValue = Field(
         0.0, description="value of the gripper's axis at rest: 0 stick, 1 or -1 trigger"
     )
-    deadman_button: int = Field(5, ge=0, le=63, description="nothing moves unless it is held: right bumper")
+    deadman_button: int = Field(
+        5, ge=0, le=63, description="the arm moves only while it is held: right bumper"
+    )
     close_button: int = Field(0, ge=0, le=63, description="closes the gripper while it is held: A")
     open_button: int = Field(1, ge=0, le=63, description="opens the gripper while it is held: B")
-    start_button: int = Field(7, ge=0, le=63, description="an episode begins: Start")
-    success_button: int = Field(3, ge=0, le=63, description="the episode ends well: Y")
-    failure_button: int = Field(2, ge=0, le=63, description="the episode ends badly, and is kept: X")
-    discard_button: int = Field(6, ge=0, le=63, description="the episode is thrown away: Back")
+    start_button: int = Field(7, ge=0, le=63, description="begins an episode: Start")
+    success_button: int = Field(3, ge=0, le=63, description="ends the episode as a success: Y")
+    failure_button: int = Field(2, ge=0, le=63, description="ends the episode as a failure, which is kept: X")
+    discard_button: int = Field(6, ge=0, le=63, description="ends the episode and discards it: Back")
 
     @property
     def used_axes(self) -> tuple[int, ...]:
@@ -69,17 +72,18 @@ class JoyLayout(Config):
 
     @property
     def n_axes(self) -> int:
-        """The shortest `axes` that have all that is used."""
+        """Least length of a message's `axes`."""
         return 1 + max(self.used_axes)
 
     @property
     def n_buttons(self) -> int:
+        """Least length of a message's `buttons`."""
         return 1 + max(self.used_buttons.values())
 
     @model_validator(mode="after")
-    def _nothing_means_two_things(self) -> JoyLayout:
+    def _indices_differ(self) -> JoyLayout:
         if len(set(self.used_axes)) != len(self.used_axes):
-            raise ValueError(f"axes {list(self.used_axes)}: one index moves two things, give each its own")
+            raise ValueError(f"axes {list(self.used_axes)}: an index is used twice: give each axis its own")
         owner: dict[int, str] = {}
         for name, index in self.used_buttons.items():
             if index in owner:
@@ -89,24 +93,22 @@ class JoyLayout(Config):
 
 
 class TeleopConfig(Config):
-    """A person drives the arm: speeds, limits, and how old what they say and what the arm says may be."""
+    """Teleoperation: speeds, limits, and the ages at which inputs are too old."""
 
     layout: JoyLayout = JoyLayout()
-    rate_hz: float = Field(80.0, gt=0, le=1000, description="commands in a second [Hz]")
-    dead_zone: float = Field(
-        0.1, ge=0, lt=1, description="share of an axis around its middle that counts as 0"
-    )
+    rate_hz: float = Field(80.0, gt=0, le=1000, description="commands per second [Hz]")
+    dead_zone: float = Field(0.1, ge=0, lt=1, description="share of an axis around its rest that counts as 0")
     axis_speed_m_s: Vector3 = Field(
-        (0.15, 0.15, 0.15), description="speed of x, y and z, each when its axis is pushed to the end [m/s]"
+        (0.15, 0.15, 0.15), description="speed along x, y and z at full deflection of the axis [m/s]"
     )
-    max_speed_m_s: float = Field(0.2, gt=0, description="highest speed of all three together [m/s]")
+    max_speed_m_s: float = Field(0.2, gt=0, description="highest speed, all three axes together [m/s]")
     max_acceleration_m_s2: float = Field(
         0.8,
         gt=0,
-        description="fastest change of the speed while the arm is driven [m/s^2]; a stop is at once",
+        description="fastest change of speed while the arm moves [m/s^2]; a stop is immediate",
     )
     gripper_speed_per_s: float = Field(
-        4.0, gt=0, description="change of the gripper command in a second, of its range of 2 [1/s]"
+        4.0, gt=0, description="change of the gripper command, whose range is 2, per second [1/s]"
     )
     joy_timeout_s: float = Field(
         0.25, gt=0, description="hold when the newest Joy message is older, by its stamp [s]"
@@ -114,14 +116,16 @@ class TeleopConfig(Config):
     joy_frozen_s: float = Field(
         5.0,
         gt=0,
-        description="hold when Joy asks for motion and has not changed for this time [s]: a gamepad that lost its "
+        description="hold when Joy commands motion and has not changed for this time [s]: a gamepad that lost its "
         "connection may repeat its last state for ever",
     )
     debounce_s: float = Field(
-        0.1, ge=0, description="a button of the episode that changes again within this time bounces [s]"
+        0.1,
+        ge=0,
+        description="an episode button that changes again within this time is ignored as a bounce [s]",
     )
     episode_gap_s: float = Field(
-        0.5, gt=0, description="poses further apart than this: forget the last command, start anew [s]"
+        0.5, gt=0, description="after a gap between poses longer than this, the last command is forgotten [s]"
     )
     gate: GateConfig = GateConfig()
 
@@ -133,7 +137,7 @@ class TeleopConfig(Config):
     def _speeds_fit(self) -> TeleopConfig:
         if min(self.axis_speed_m_s) < 0:
             raise ValueError(
-                f"axis_speed_m_s {list(self.axis_speed_m_s)} is negative: turn an axis around in layout.directions"
+                f"axis_speed_m_s {list(self.axis_speed_m_s)} is negative: reverse an axis in layout.directions"
             )
         step_m = self.max_speed_m_s * self.dt_s
         if not step_m <= self.gate.max_step_m:
@@ -145,13 +149,13 @@ class TeleopConfig(Config):
 
 
 class KeyboardConfig(Config):
-    """A terminal as a gamepad. Terminals tell of no key that is let go: a key counts as held for a while."""
+    """Keyboard of a terminal as a gamepad. Terminals report no release, so a key counts as held for a time."""
 
     layout: JoyLayout = JoyLayout()
-    rate_hz: float = Field(50.0, gt=0, le=200, description="Joy messages in a second [Hz]")
+    rate_hz: float = Field(50.0, gt=0, le=200, description="Joy messages per second [Hz]")
     first_hold_s: float = Field(
-        0.5, gt=0, le=2, description="a key counts as held so long after it came for the first time [s]"
+        0.5, gt=0, le=2, description="time that a key counts as held after its first character [s]"
     )
     repeat_hold_s: float = Field(
-        0.12, gt=0, le=2, description="and so long after it came again, by the terminal's repetition [s]"
+        0.12, gt=0, le=2, description="time that a key counts as held after each repeated character [s]"
     )

@@ -124,7 +124,7 @@ class RunFolder:
         try:
             yield
         except (OSError, SafetensorError) as error:
-            remedy = "add --resume; the last state is intact" if self.has_state else "start again"
+            remedy = "add --resume; the last state is intact" if self.has_state else "begin again"
             raise TrainingError(
                 f"{self.path}: {what} of step {step} cannot be written ({error}): free some space and {remedy}"
             ) from None

@@ -149,10 +149,10 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (RuntimeConfig, {"mode": "fast"}, "mode"),
         (BridgeConfig, {"max_steps": 100_001}, "max_steps"),
         (JoyLayout, {"open_button": 0}, "open_button and close_button are both 0"),
-        (JoyLayout, {"axes": [0, 1, 1]}, "axes [0, 1, 1]: one index moves two things"),
-        (JoyLayout, {"gripper_axis": 4}, "axes [0, 1, 4, 4]: one index moves two things"),
+        (JoyLayout, {"axes": [0, 1, 1]}, "axes [0, 1, 1]: an index is used twice"),
+        (JoyLayout, {"gripper_axis": 4}, "axes [0, 1, 4, 4]: an index is used twice"),
         (JoyLayout, {"directions": [1, 2, 1]}, "directions.1"),
-        (TeleopConfig, {"axis_speed_m_s": [0.1, -0.1, 0.1]}, "turn an axis around in layout.directions"),
+        (TeleopConfig, {"axis_speed_m_s": [0.1, -0.1, 0.1]}, "reverse an axis in layout.directions"),
         (
             TeleopConfig,
             {"max_speed_m_s": 2.0},

@@ -1,4 +1,4 @@
-"""A model's card and its row in the list of models: only what files say, and only of these weights."""
+"""Model card and list of models: figures come from files, and only from files of these weights."""
 
 from __future__ import annotations
 

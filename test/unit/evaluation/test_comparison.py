@@ -1,4 +1,4 @@
-"""Two policies on the same seeds: what the pairs prove, and which pairs are none."""
+"""Paired comparison: tests against their definitions, and reports that cannot be paired."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ cells = st.tuples(*[st.integers(0, 40)] * 4).filter(lambda table: sum(table) > 0
 
 
 def report(outcomes: Sequence[bool], steps: Sequence[int] | None = None, **changes: Any) -> dict[str, Any]:
-    """What `dp_ros eval --json` writes, as far as it is compared."""
+    """The compared part of a report of `dp_ros eval --json`."""
     steps = steps or [50] * len(outcomes)
     return {
         "task": "drawer-open-v3",
@@ -85,7 +85,7 @@ def test_steps_are_compared_on_the_seeds_that_both_solve() -> None:
     b = report([True] * 7 + [False, True], [41, 42, 43, 44, 45, 46, 50, 200, 10])
     compared = compare(a, b)
     assert (compared.both, compared.steps_pairs, compared.steps_median) == (7, 6, -6.0)
-    assert compared.steps_p == pytest.approx(2 / 2**6)  # all six signs alike
+    assert compared.steps_p == pytest.approx(2 / 2**6)  # all six signs are equal
     assert "-6, median of the 7 seeds that both solve" in compared.lines()[2]
 
 

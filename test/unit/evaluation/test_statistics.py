@@ -1,4 +1,4 @@
-"""What a count of successes proves, and the report that carries it."""
+"""Success intervals, the report of an evaluation, and its JSON file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of an episode is read back as it was."""
+"""Traces: a saved trace is read back unchanged."""
 
 from __future__ import annotations
 

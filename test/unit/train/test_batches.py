@@ -1,4 +1,4 @@
-"""What a step learns from: shared frames change the cost and not the result; colours vary as asked."""
+"""Batches: shared frames change the cost and not the result; augmentation follows its definition."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_shared_frames_teach_what_separate_ones_do(
     each_policy: Any,
     stats: dict[str, Any],
 ) -> None:
-    """Same loss and same gradient as encoding the frames of every window by themselves."""
+    """Same loss and gradient as when the frames of each window are encoded separately."""
     batch = make_batches(tiny_train(policy=each_policy, batch_size=12, run_length=4)).tensors(0, CPU)
     assert batch.frames is not None
     assert len(batch.images) <= 3 * (4 + 1)
@@ -60,7 +60,7 @@ def test_windows_of_a_run_see_their_own_frames_under_one_crop(
     make_dataset: Callable[..., Dataset], tiny_policy: Any
 ) -> None:
     dataset = make_dataset(LENGTHS)
-    for pixels in dataset.images.values():  # each pixel says where and when it is
+    for pixels in dataset.images.values():  # each pixel holds its row, column and tick
         pixels[..., 0], pixels[..., 1] = np.arange(36)[:, None], np.arange(40)
         pixels[..., 2] = np.arange(len(dataset))[:, None, None]
     windows = Windows(dataset, tiny_policy.horizons, tiny_policy.action, tiny_policy.encoder)

@@ -1,4 +1,4 @@
-"""Several processes that train one policy: what one does by itself; smoke/test_distributed.py starts two."""
+"""Distributed training, as far as one process shows it; smoke/test_distributed.py starts two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out episodes: what is held out, what is measured on them, and which checkpoint is kept for it."""
+"""Validation: split by episode, errors, and the best checkpoint."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_nothing_is_held_out_unless_asked_and_something_is_left_to_train_on() ->
 def test_held_out_episode_changes_no_weight(
     tmp_path: Path, make_dataset: Callable[..., Dataset], tiny_train: Callable[..., Any]
 ) -> None:
-    """Not its pictures, and not its actions through the statistics either."""
+    """Neither by its pictures nor by its actions, which would enter the statistics."""
     config = tiny_train(steps=2, validation=0.25)
     policy, whole = config.policy, make_dataset(LENGTHS)
     _, held_out = split_by_episode(whole.episode_ends, 0.25, config.seed)
@@ -89,7 +89,7 @@ def test_held_out_episode_changes_no_weight(
 def test_measurement_counts_distance_and_gripper_along_the_chunk(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A policy that is off by (3, 4, 0) mm and by 0.1 everywhere, and by ten times that where nothing is executed."""
+    """Errors of (3, 4, 0) mm and 0.1 in the executed actions, ten times larger in the later ones."""
     run = trainer(tiny_train(validation=0.25))
     assert run.validator is not None
     offset = torch.tensor([0.003, 0.004, 0.0, 0.1]).repeat(8, 1)
@@ -133,7 +133,7 @@ def test_validation_windows_are_spread_over_all_that_are_held_out(
 def test_best_is_the_averaged_policy_of_the_lowest_score_and_survives_a_resume(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
 ) -> None:
-    """A learning rate that spoils the policy after its first steps, so that the best is not the last."""
+    """The learning rate spoils the policy after its first steps, so that the best is not the last."""
 
     def config(**more: Any) -> TrainConfig:
         settings = {"steps": 12, "lr": 0.05, "warmup_steps": 0, "ema_power": 0.2, "checkpoint_every": 4}
