@@ -19,7 +19,8 @@ from dp_ros.baselines.methods.policy import camera_policy
 from dp_ros.control.planner import InferenceFn, PlanRequest
 from dp_ros.evaluation.rollout import run_episode
 from dp_ros.evaluation.seeds import check_unseen
-from dp_ros.evaluation.statistics import wilson_interval, write_json
+from dp_ros.evaluation.statistics import wilson_interval
+from dp_ros.files import write_json
 from dp_ros.inference.torch_engine import noise_generator, window_tensors
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, TrainConfig, override

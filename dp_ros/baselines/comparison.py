@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from dp_ros import __version__
 from dp_ros.baselines.config import BimodalToyConfig, ComparisonConfig, Method
 from dp_ros.baselines.toy.evaluation import run_toy
-from dp_ros.evaluation.statistics import write_json
+from dp_ros.files import write_json
 from dp_ros.schema import ConfigError
 from dp_ros.train.run import git_commit
 

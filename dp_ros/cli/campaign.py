@@ -168,7 +168,7 @@ def _plan(
 
 def _one(job: Job, episodes: int, max_steps: int, jobs: int, time_is_over: Callable[[], bool]) -> str:
     """Bring one model as far as time allows; what became of it."""
-    from dp_ros.evaluation.statistics import write_json
+    from dp_ros.files import write_json
     from dp_ros.train.stopping import TrainingPaused
 
     report = job.results / "report.json"
@@ -283,7 +283,7 @@ def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: 
     """Measure the packed model, as it will be served, and write it into its card."""
     from dp_ros.cli.evaluate import lockstep_runtime, run_episodes
     from dp_ros.cli.pack import card
-    from dp_ros.evaluation.statistics import write_json
+    from dp_ros.files import write_json
 
     runtime = lockstep_runtime("checkpoint", 0, 0, 0)
     jobs = evaluation_jobs(jobs, episodes, runtime)
@@ -309,7 +309,7 @@ def evaluation_jobs(jobs: int, episodes: int, runtime: RuntimeConfig) -> int:
 def _hand_over(out: Path, outcomes: dict[str, str]) -> list[Path]:
     """The results so far as parts, whatever happened."""
     from dp_ros.evaluation.archive import split
-    from dp_ros.evaluation.statistics import write_json
+    from dp_ros.files import write_json
 
     results = out / "results"
     written: dict[str, Any] = {"outcomes": outcomes}

@@ -54,7 +54,7 @@ def compare(
         max_steps = report.get("settings", {}).get("max_steps", max_steps)
     from dp_ros.evaluation.comparison import check_comparable
     from dp_ros.evaluation.comparison import compare as paired
-    from dp_ros.evaluation.statistics import write_json
+    from dp_ros.files import write_json
 
     folders = {path: find_checkpoint(path) for path in (a, b) if path not in known}
     planned = {path: _planned(folder, task, seed, episodes, max_steps) for path, folder in folders.items()}

@@ -48,8 +48,8 @@ def demo(
     require_ros()
     from dp_ros.data.video import VideoWriter
     from dp_ros.evaluation.rollout import VIDEO_FPS
-    from dp_ros.evaluation.statistics import write_json
     from dp_ros.evaluation.video_frames import write_filmstrip
+    from dp_ros.files import write_json
     from dp_ros.policy.checkpoint_config import policy_config
     from dp_ros.resources import share_file
     from dp_ros.schema import RuntimeConfig

@@ -124,7 +124,7 @@ def _publish(
 
 def _write(json_path: Path | None, report: Report) -> None:
     if json_path:
-        from dp_ros.evaluation.statistics import write_json
+        from dp_ros.files import write_json
 
         write_json(json_path, report.as_dict())
 

@@ -64,7 +64,7 @@ def robustness(
     )
     from dp_ros.evaluation.robustness import check_sweeps, default_sweeps, largest_part, measure
     from dp_ros.evaluation.rollout import EvalConfig
-    from dp_ros.evaluation.statistics import write_json
+    from dp_ros.files import write_json
 
     sweeps = [sweep(text) for text in disturb] if disturb else default_sweeps(task, folder, runtime)
     check_sweeps(sweeps, task, folder, runtime)

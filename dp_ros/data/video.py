@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,8 @@ from types import TracebackType
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from dp_ros.files import replacing
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,20 @@ BROWSER = Encoding("libx264", "yuv420p", {"crf": "23", "preset": "veryfast"})  #
 class VideoWriter:
     """`with VideoWriter(path, fps) as video: video.add(pictures)`.
 
-    The file appears whole at the end, or not at all; without pictures there is none. OSError where it cannot
-    be written.
+    The file appears whole at the end, or not at all; without pictures there is none. OSError where it cannot be
+    written.
     """
 
     def __init__(self, path: str | Path, fps: int, encoding: Encoding = BROWSER) -> None:
         self.path, self._fps, self._encoding = Path(path), fps, encoding
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.frames = 0
-        self._staging = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self._file = ExitStack()
+        self._staging = self._file.enter_context(replacing(self.path))
         self._output: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
 
     def add(self, pictures: Iterable[NDArray[np.uint8]]) -> None:
-        """Append pictures, uint8 (H, W, 3) RGB, all of one size, H and W even where the format halves colour."""
+        """Append pictures, uint8 (H, W, 3) RGB, all of one size; H and W even where the format halves colour."""
         try:
             for picture in pictures:
                 if self._output is None or self._stream is None:
@@ -54,7 +56,7 @@ class VideoWriter:
 
     @property
     def bytes_written(self) -> int:
-        """Of the file so far; what the encoder still holds back is not in it."""
+        """Size of the file so far, without the frames that the encoder still buffers."""
         return self._staging.stat().st_size if self._output else 0
 
     def _open(self, height: int, width: int) -> tuple[av.container.OutputContainer, av.VideoStream]:
@@ -72,19 +74,22 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._file:
+            try:
+                self._close(is_complete=kind is None)
+            except av.FFmpegError as failure:
+                raise OSError(failure.errno, failure.strerror, str(self.path)) from failure
+            if kind is not None:
+                self._staging.unlink(missing_ok=True)
+
+    def _close(self, is_complete: bool) -> None:
+        if self._output is None or self._stream is None:
+            return
         try:
-            if self._output is not None and self._stream is not None:
-                try:
-                    if kind is None:
-                        self._output.mux(self._stream.encode(None))
-                finally:
-                    self._output.close()
-                if kind is None:
-                    os.replace(self._staging, self.path)
-        except av.FFmpegError as failure:
-            raise OSError(failure.errno, failure.strerror, str(self.path)) from failure
+            if is_complete:
+                self._output.mux(self._stream.encode(None))
         finally:
-            self._staging.unlink(missing_ok=True)
+            self._output.close()
 
 
 def write_video(path: str | Path, pictures: Iterable[NDArray[np.uint8]], fps: int) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dp_ros.errors import UserError
-from dp_ros.evaluation.statistics import write_json
+from dp_ros.files import replacing_folder, write_json
 
 FORMATS = ("dp_ros-archive", "dp_ros-parcels")  # the present name first, then older names
 MANIFEST = "manifest.json"
@@ -33,24 +31,11 @@ def split(folder: Path, parts: Path, part_bytes: int = PART_BYTES) -> list[Path]
 
     Where writing fails, older parts stay as they were. Files of `parts` that are not of an archive are kept.
     """
-    parts.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{parts.name}-", dir=parts.parent))
-    retired = staging.with_name(f"{staging.name}-old")
-    try:
+    with replacing_folder(parts) as staging:
         names = _write(folder, staging, part_bytes)
-        staging.chmod(0o755)
-        if parts.exists():
-            os.replace(parts, retired)
-        os.replace(staging, parts)
-    finally:
-        if retired.exists() and not parts.exists():
-            os.replace(retired, parts)
-        shutil.rmtree(staging, ignore_errors=True)
-    if retired.exists():
-        for path in retired.iterdir():
+        for path in parts.iterdir() if parts.exists() else ():
             if path.name != MANIFEST and not path.name.startswith("part-"):  # not a file of an archive
-                os.replace(path, parts / path.name)
-        shutil.rmtree(retired)
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, staging / path.name)
     return [parts / name for name in names]
 
 
@@ -80,9 +65,7 @@ def join(parts: Path, out: Path) -> list[Path]:
             raise ArchiveError(f"{path}: is missing: copy it again")
         if path.stat().st_size != part["bytes"] or _sha256(path) != part["sha256"]:
             raise ArchiveError(f"{path}: is not the file that {MANIFEST} lists: copy it again")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with replacing_folder(out) as staging:
         stream = _Reader(_blocks(parts / part["name"] for part in manifest["parts"]))
         for file in manifest["files"]:
             path = staging / _inside(file["path"])
@@ -91,10 +74,6 @@ def join(parts: Path, out: Path) -> list[Path]:
                 digest = stream.copy(file["bytes"], target)
             if digest != file["sha256"]:
                 raise ArchiveError(f"{parts}: {file['path']} is damaged after joining: copy the parts again")
-        staging.chmod(0o755)
-        os.replace(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return [out / _inside(file["path"]) for file in manifest["files"]]
 
 

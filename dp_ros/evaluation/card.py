@@ -5,7 +5,6 @@ All of it is read from the checkpoint's files; no figure is typed by hand.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from dp_ros.evaluation.model_results import Result, read_results
 from dp_ros.evaluation.report.plots import learning_curve
+from dp_ros.files import write_bytes, write_text
 from dp_ros.policy.checkpoint import CARD
 from dp_ros.policy.checkpoint_config import policy_config, read_config
 
@@ -83,14 +83,8 @@ def write_card(folder: str | Path, name: str) -> None:
     folder = Path(folder)
     curve = _curve(read_config(folder)["training"])
     if curve:
-        _replace(folder / CURVE, learning_curve(curve))
-    _replace(folder / CARD, card_text(folder, name).encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    staging = path.with_name(f".{path.name}")
-    staging.write_bytes(content)
-    os.replace(staging, path)
+        write_bytes(folder / CURVE, learning_curve(curve))
+    write_text(folder / CARD, card_text(folder, name))
 
 
 def _curve(training: Mapping[str, Any]) -> Mapping[str, Any] | None:

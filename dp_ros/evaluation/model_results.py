@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dp_ros.errors import UserError
-from dp_ros.evaluation.statistics import wilson_interval, write_json
+from dp_ros.evaluation.statistics import wilson_interval
+from dp_ros.files import write_json
 from dp_ros.policy.checkpoint_config import policy_config, read_config
 
 RESULTS = "results.json"

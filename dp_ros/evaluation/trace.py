@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from dp_ros.actions import ACTION_DIM, POSITION
 from dp_ros.control.safety import Verdict
+from dp_ros.files import replacing
 
 Array = NDArray[np.float64]
 _VERDICTS = tuple(Verdict)
@@ -38,8 +38,6 @@ class Trace:
 
 def save_traces(path: str | Path, traces: Sequence[Trace]) -> None:
     """Write flat arrays of all episodes, and the end of each, as one compressed .npz; it appears whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {
         "command": _flat([trace.command for trace in traces], ACTION_DIM),
         "ee_position_m": _flat([trace.ee_position_m for trace in traces], POSITION.size),
@@ -48,13 +46,8 @@ def save_traces(path: str | Path, traces: Sequence[Trace]) -> None:
         "episode_ends": np.cumsum([len(trace.command) for trace in traces]),
         "plan_ends": np.cumsum([len(trace.plan_s) for trace in traces]),
     }
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with staging.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
+    with replacing(path) as staging, staging.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_traces(path: str | Path) -> list[Trace]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from dp_ros.files import write_bytes
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -35,8 +36,6 @@ def write_filmstrip(path: str | Path, pictures: Sequence[Picture], count: int = 
     """`count` pictures, evenly spread over an episode, side by side as one PNG; OSError where writing fails."""
     if not pictures:
         return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     chosen = [pictures[round(i * (len(pictures) - 1) / max(1, count - 1))] for i in range(count)]
     gap = np.full((chosen[0].shape[0], 8, 3), 255, dtype=np.uint8)
     row = np.hstack([part for picture in chosen for part in (picture, gap)][:-1])
@@ -44,6 +43,4 @@ def write_filmstrip(path: str | Path, pictures: Sequence[Picture], count: int = 
     encoded, png = cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
     if not encoded:
         raise OSError(f"{path}: the picture could not be encoded")
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    staging.write_bytes(png.tobytes())
-    os.replace(staging, path)
+    write_bytes(path, png.tobytes())

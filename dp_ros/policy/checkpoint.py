@@ -5,12 +5,8 @@ Loading checks format, version, hashes, statistics and shapes, and refuses with 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from dp_ros.files import replacing_folder
 from dp_ros.policy.checkpoint_config import CONFIG, CheckpointError, policy_config, read_config
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.normalizer import StatsError
@@ -28,7 +25,6 @@ DTYPES = {"f32": torch.float32, "f16": torch.float16}
 
 __all__ = [
     "CheckpointError",
-    "clear_leftovers",
     "load_checkpoint",
     "policy_config",
     "read_config",
@@ -53,9 +49,7 @@ def save_checkpoint(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder}: holds something that is not a checkpoint: choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with replacing_folder(folder) as staging:
         weights = {
             name: tensor.detach().cpu().to(DTYPES[dtype]).contiguous()
             for name, tensor in policy.state_dict().items()
@@ -73,39 +67,8 @@ def save_checkpoint(
         }
         (staging / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (staging / CARD).write_text(card)
-        staging.chmod(0o755)
         (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
-        if not folder.exists():
-            os.replace(staging, folder)
-        elif not _exchange(staging, folder):  # on such a file system there is none for a moment
-            retired = staging.with_name(staging.name + "-old")
-            os.replace(folder, retired)
-            os.replace(staging, folder)
-            shutil.rmtree(retired)
-    finally:
-        shutil.rmtree(
-            staging, ignore_errors=True
-        )  # what is there now: the old checkpoint, or a failed new one
     return folder
-
-
-def clear_leftovers(folder: str | Path) -> None:
-    """Remove what a process that was killed in `save_checkpoint` left beside `folder`."""
-    folder = Path(folder)
-    for left in folder.parent.glob(f".{folder.name}-*"):
-        if left.name.endswith("-old") and not folder.exists():
-            os.replace(left, folder)  # the kill came between the two renames
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Swap two folders in one step (Linux); False where the system or the file system cannot."""
-    AT_FDCWD, RENAME_EXCHANGE = -100, 2
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
-    return renameat2 is not None and (
-        renameat2(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0
-    )
 
 
 def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:

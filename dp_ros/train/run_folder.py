@@ -6,7 +6,6 @@ State and checkpoints appear whole or not at all.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from dp_ros.policy.checkpoint import CheckpointError, clear_leftovers, read_config, save_checkpoint
+from dp_ros.files import clear_leftovers, replacing
+from dp_ros.policy.checkpoint import CheckpointError, read_config, save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.train.optimizer import Optimizer
 from dp_ros.train.stopping import TrainingError
@@ -48,7 +48,7 @@ class RunFolder:
     def prepare(self) -> None:
         """Make the folder, and remove what a process that was killed while saving left in it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (CHECKPOINT, BEST):
+        for name in (STATE, CHECKPOINT, BEST):
             clear_leftovers(self.path / name)
 
     def read_state(self, fingerprint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -78,17 +78,9 @@ class RunFolder:
             for key, value in optimizer.adamw.state[parameter].items():
                 tensors[f"adam/{name}/{key}"] = value
         tensors |= {f"ema/{name}": parameter for name, parameter in optimizer.ema.named_parameters()}
-        staging = self.path / f".{STATE}"
-        with self._writing("the state", optimizer.step):
-            try:
-                save_file(
-                    {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                    staging,
-                    metadata=metadata,
-                )
-                os.replace(staging, self.path / STATE)
-            finally:
-                staging.unlink(missing_ok=True)
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        with self._writing("the state", optimizer.step), replacing(self.path / STATE) as staging:
+            save_file(whole, staging, metadata=metadata)
 
     def write_checkpoint(
         self, name: str, policy: DiffusionPolicy, scene: Mapping[str, Any], training: Mapping[str, Any]

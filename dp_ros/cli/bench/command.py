@@ -193,6 +193,6 @@ def evaluation(
 
 def _write(path: Path | None, data: dict[str, Any]) -> None:
     if path:
-        from dp_ros.evaluation.statistics import write_json
+        from dp_ros.files import write_json
 
         write_json(path, data)

@@ -21,6 +21,7 @@ from rosbags.typesys.store import Typestore
 
 from dp_ros import __version__
 from dp_ros.data.bags.reader import METADATA_RECORD, BagError
+from dp_ros.files import sync, write_text
 
 Compression = Literal["none", "zstd"]
 _COMPRESSION = {"none": CompressionType.NONE, "zstd": CompressionType.ZSTD}
@@ -61,7 +62,7 @@ class BagWriter:
         self._first_ns: int | None = None
         self._last_ns = 0
         self.sync()
-        _sync_folder(self.path)
+        sync(self.path)  # the file's name, too, must survive a power failure
 
     def add_topic(
         self,
@@ -165,13 +166,7 @@ class BagWriter:
 def write_metadata(bag: Path, information: Mapping[str, Any]) -> None:
     """metadata.yaml of the folder `bag`, whole or not at all."""
     text = yaml.safe_dump({"rosbag2_bagfile_information": dict(information)}, sort_keys=False)
-    staging = bag / ".metadata.yaml"
-    with staging.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(staging, bag / "metadata.yaml")
-    _sync_folder(bag)
+    write_text(bag / "metadata.yaml", text)
 
 
 @lru_cache(maxsize=256)
@@ -218,12 +213,3 @@ def _message_name(field: Any) -> str | None:
     if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
         return _message_name(inner[0])
     return str(inner) if kind == Nodetype.NAME else None
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file's name, too, must survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

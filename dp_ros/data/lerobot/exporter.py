@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +17,7 @@ from dp_ros.data.lerobot.files import TableFiles, VideoFiles
 from dp_ros.data.lerobot.stats import Stats, as_lists, merge, picture_stats, vector_stats
 from dp_ros.data.reader import DatasetReader, StoredEpisode
 from dp_ros.data.video import Encoding
+from dp_ros.files import replacing_folder
 from dp_ros.schema import ExportConfig
 
 OURS_VERSION = 1
@@ -55,14 +54,8 @@ def export_dataset(
                 f"{reader.path}: '{camera}' is {width}x{height} px and lossy video takes even sides only: "
                 "leave out --crf"
             )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with replacing_folder(out) as staging:
         _write(reader, staging, fps, task, config, on_episode)
-        staging.chmod(0o755)
-        staging.replace(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return reader
 
 

@@ -7,13 +7,11 @@ page and files agree. Plots, and the ticks at which the gate's verdict changed, 
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -91,18 +89,6 @@ def render_html(
         curves=[Markup(plots.curve(f"curve{i}", curve)) for i, curve in enumerate(curves)],
         examples=[(example, _source(example.video)) for example in examples],
     )
-
-
-def write_html(path: str | Path, text: str) -> None:
-    """The file appears whole or stays as it was."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        staging.write_text(text)
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
 
 
 def number(data: Mapping[str, Any], path: str, form: str = "") -> Markup:

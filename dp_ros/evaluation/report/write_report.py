@@ -18,15 +18,14 @@ from dp_ros.evaluation.report.html import (
     episodes_to_show,
     render_html,
     report_data,
-    write_html,
 )
 from dp_ros.evaluation.report.summary import summarise
 from dp_ros.evaluation.results import Report
 from dp_ros.evaluation.robustness import Curve
 from dp_ros.evaluation.rollout import EvalConfig, render_videos
-from dp_ros.evaluation.statistics import write_json
 from dp_ros.evaluation.trace import save_traces
 from dp_ros.evaluation.video_frames import Picture
+from dp_ros.files import write_json, write_text
 
 _RESERVED = ("index", "page", "robustness")  # other files of the folder
 
@@ -99,7 +98,7 @@ def write_report(
     folder = Path(folder)
     write_json(folder / "page.json", report_data(sections, curves))
     page = folder / "index.html"
-    write_html(page, render_html(title, sections, curves, examples))
+    write_text(page, render_html(title, sections, curves, examples))
     return page
 
 

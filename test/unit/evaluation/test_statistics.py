@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dp_ros.evaluation.results import EpisodeResult, Report
-from dp_ros.evaluation.statistics import wilson_interval, write_json
+from dp_ros.evaluation.statistics import wilson_interval
+from dp_ros.files import write_json
 
 counts = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dp_ros.files import clear_leftovers
 from dp_ros.policy.checkpoint import (
     CheckpointError,
-    clear_leftovers,
     load_checkpoint,
     policy_config,
     read_config,
@@ -202,7 +202,7 @@ def test_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
 
     shutil.copytree(saved, tmp_path / "old")
     save_checkpoint(build(tiny_policy, stats, seed=5), tmp_path / "new")
-    count = 11
+    count = 14
     ended = subprocess.run(
         [sys.executable, "-c", CRASH, str(tmp_path), str(count), str(Path(__file__).parents[3])],
         capture_output=True,
