@@ -1,8 +1,8 @@
 """Stamped streams (cameras, pose, gripper) to frames at the control rate.
 
-A frame at time t holds, for every stream, the newest sample that is not from the future of t, never one older
-than a maximum age. Time is the sensors' own stamps; when a message arrived does not matter. The live node
-and anything that reads recorded streams assemble their frames here.
+A frame at time t holds the newest sample of every stream that is stamped at or before t and not older than a maximum
+age. Stamps are the sensors' own; the time of arrival does not matter. The live node and the conversion of bags
+assemble their frames here, so both make the same frames.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ASPECT_TOLERANCE = 0.02
 
 
 class ImageSizeError(ValueError):
-    """A camera whose pictures cannot be made into what the policy takes; one line."""
+    """Pictures of a camera that cannot be scaled to the policy's size without distortion; one line."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Frame:
 
     @property
     def state(self) -> NDArray[np.float64]:
-        """(4,): ee_x, ee_y, ee_z [m], gripper: the proprioception some policies observe."""
+        """(STATE_DIM,): measured position [m] and gripper opening, which some policies observe."""
         return join(self.ee_position_m, self.gripper)
 
     @property
@@ -88,8 +88,10 @@ class Stream(Generic[Value]):
         self._values: list[Value] = []
 
     def put(self, stamp_ns: int, value: Value) -> None:
-        """Add a sample; one that comes late is sorted in, one with a stamp already there replaces it. A full
-        stream drops its oldest sample."""
+        """Add a sample, in the order of stamps; it replaces a sample of the same stamp.
+
+        A full stream drops its oldest sample.
+        """
         at = bisect.bisect_left(self._stamps, stamp_ns)
         if at < len(self._stamps) and self._stamps[at] == stamp_ns:
             self._values[at] = value
@@ -128,13 +130,13 @@ class FrameAssembler:
     def __init__(self, cameras: tuple[str, ...], max_age_ns: int, capacity: int | None = 64) -> None:
         """`capacity` samples of each stream are kept; None keeps all, for recorded streams.
 
-        The streams of `images` hold pictures, or anything that stands for one until it is looked at.
+        A stream of `images` holds pictures or references to them (a message, its number in a bag).
         """
         self.cameras, self.max_age_ns = cameras, max_age_ns
         self.images: dict[str, Stream[Any]] = {camera: Stream(capacity) for camera in cameras}
         self.ee_pose: Stream[NDArray[np.float64]] = Stream(capacity)
         self.gripper: Stream[float] = Stream(capacity)
-        self._ahead_ns: dict[str, int] = {}  # of streams that sent nothing better since
+        self._ahead_ns: dict[str, int] = {}  # stream -> how far ahead of our clock its refused stamps are
         self._now_ns = -(2**63)
 
     def streams(self) -> dict[str, Stream[Any]]:
@@ -145,7 +147,7 @@ class FrameAssembler:
         }
 
     def missing(self, stamp_ns: int) -> list[str]:
-        """The streams that have no sample, or only too old a one, for a frame at `stamp_ns`."""
+        """One line for each stream without a usable sample for a frame at `stamp_ns`: its name and the reason."""
         problems = []
         for name, stream in self.streams().items():
             sample = stream.at(stamp_ns)
@@ -161,11 +163,11 @@ class FrameAssembler:
         return problems
 
     def refuse_future(self, now_ns: int) -> None:
-        """Forget samples stamped further after `now_ns`, the time of their arrival, than the maximum age.
+        """Forget samples stamped later than `now_ns` plus the maximum age; call it as samples arrive.
 
-        Their clock is wrong. Kept, they would count as new when their time comes, although they were taken long
-        before; so would all samples when our own time went back. Not for recorded streams, of which all samples
-        are there at once.
+        Their clock is wrong: once our clock reaches their stamps, old samples would count as new. When our own clock
+        is set back, all samples are forgotten for the same reason. Not for recorded streams, where all samples are
+        there from the start.
         """
         if now_ns < self._now_ns:
             self.clear()
@@ -188,11 +190,6 @@ class FrameAssembler:
         assert gripper is not None
         return Selection(stamp_ns, tuple(p for p in pictures if p is not None), pose, gripper)
 
-    def frame(self, stamp_ns: int) -> Frame | None:
-        """The frame at `stamp_ns`, or None while a stream is missing."""
-        selection = self.select(stamp_ns)
-        return to_frame(selection) if selection else None
-
     def clear(self) -> None:
         self._ahead_ns.clear()
         for stream in self.streams().values():
@@ -200,7 +197,7 @@ class FrameAssembler:
 
 
 def to_frame(selection: Selection) -> Frame:
-    """The frame that the samples make, once their pictures are there."""
+    """The frame of a selection whose picture samples hold pixels, uint8 (H, W, 3)."""
     return Frame(
         selection.stamp_ns,
         np.stack([picture.value for picture in selection.pictures]),
@@ -213,7 +210,7 @@ def to_frame(selection: Selection) -> Frame:
 def fit_image(
     rgb: NDArray[np.uint8], height_px: int, width_px: int, camera: str = "camera"
 ) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3) -> (height_px, width_px, 3), by area. ImageSizeError where that would distort the picture."""
+    """uint8 (h, w, 3) -> (height_px, width_px, 3), by area; ImageSizeError where `check_fits` raises it."""
     check_fits(rgb.shape[:2], height_px, width_px, camera)
     if rgb.shape[:2] == (height_px, width_px):
         return rgb
@@ -221,7 +218,7 @@ def fit_image(
 
 
 def check_fits(size: tuple[int, ...], height_px: int, width_px: int, camera: str = "camera") -> None:
-    """ImageSizeError where a picture of `size` (height, width) cannot become one of that size undistorted."""
+    """ImageSizeError unless pictures of `size` (height, width) are as large and of the same aspect ratio."""
     height, width = size
     if abs(width / height - width_px / height_px) > _ASPECT_TOLERANCE * width_px / height_px:
         raise ImageSizeError(

@@ -11,7 +11,7 @@ from dp_ros.control.planner import InlinePlanner, PlanRequest, PlanWorker
 from dp_ros.control.safety import Verdict
 from dp_ros.poses import make_pose
 from dp_ros.schema import PolicyConfig, RuntimeConfig
-from dp_ros.streams import FrameAssembler
+from dp_ros.streams import FrameAssembler, to_frame
 
 S = 1_000_000_000
 DT_NS = S // 20
@@ -57,9 +57,9 @@ class Loop:
 
     def tick(self, now_ns):
         self.streams.refuse_future(now_ns)
-        frame = self.streams.frame(now_ns)
-        if frame is not None:
-            self.controller.observe(frame)
+        selection = self.streams.select(now_ns)
+        if selection is not None:
+            self.controller.observe(to_frame(selection))
         decision = self.controller.tick(now_ns)
         if decision is not None:
             self.decisions.append(decision)
@@ -217,7 +217,7 @@ def test_frames_that_are_not_newer_are_not_observed():
     controller, loop = Loop("lockstep").controller, Loop()
     loop.sense(100 * S)
     loop.sense(100 * S + DT_NS)
-    old, new = loop.streams.frame(100 * S), loop.streams.frame(100 * S + DT_NS)
+    old, new = (to_frame(loop.streams.select(at)) for at in (100 * S, 100 * S + DT_NS))
     assert controller.observe(old)
     assert controller.observe(new)
     assert not controller.observe(old)

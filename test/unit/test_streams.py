@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dp_ros.poses import make_pose
-from dp_ros.streams import FrameAssembler, ImageSizeError, Stream, fit_image
+from dp_ros.streams import Frame, FrameAssembler, ImageSizeError, Stream, fit_image, to_frame
 
 MS = 1_000_000
 
@@ -73,6 +73,11 @@ def picture(value: int) -> np.ndarray:
     return np.full((2, 3, 3), value, dtype=np.uint8)
 
 
+def frame_at(frames: FrameAssembler, stamp_ns: int) -> Frame | None:
+    selection = frames.select(stamp_ns)
+    return to_frame(selection) if selection else None
+
+
 def assembler() -> FrameAssembler:
     """Cameras at 100 and 90 ms, the pose at 110, the gripper at 20; nothing may be older than 100 ms."""
     frames = FrameAssembler(("left", "right"), max_age_ns=100 * MS)
@@ -84,7 +89,7 @@ def assembler() -> FrameAssembler:
 
 
 def test_frame_holds_every_stream_in_the_order_of_the_policy() -> None:
-    frame = assembler().frame(120 * MS)
+    frame = frame_at(assembler(), 120 * MS)
     assert frame is not None
     np.testing.assert_array_equal(frame.images, np.stack([picture(1), picture(2)]))
     np.testing.assert_array_equal(frame.state, [0.1, 0.2, 0.3, 0.5])
@@ -95,14 +100,14 @@ def test_frame_holds_every_stream_in_the_order_of_the_policy() -> None:
 def test_frame_never_holds_a_sample_from_its_future() -> None:
     frames = assembler()
     assert frames.missing(109 * MS) == ["ee_pose: nothing received"]
-    assert frames.frame(109 * MS) is None
+    assert frame_at(frames, 109 * MS) is None
     frames.ee_pose.put(105 * MS, pose())
-    frame = frames.frame(109 * MS)
+    frame = frame_at(frames, 109 * MS)
     assert frame is not None
     np.testing.assert_array_equal(frame.ee_position_m, np.zeros(3))
 
 
-def test_what_is_missing_is_named_with_its_age() -> None:
+def test_each_missing_stream_is_named_with_the_reason() -> None:
     frames = FrameAssembler(("left",), max_age_ns=100 * MS)
     assert frames.missing(0) == [
         "camera left: nothing received",
@@ -112,7 +117,7 @@ def test_what_is_missing_is_named_with_its_age() -> None:
     assert assembler().missing(120 * MS) == []
     assert assembler().missing(121 * MS) == ["gripper: 101 ms old"]
     assert assembler().missing(195 * MS) == ["camera right: 105 ms old", "gripper: 175 ms old"]
-    assert assembler().frame(121 * MS) is None
+    assert frame_at(assembler(), 121 * MS) is None
 
 
 def test_cleared_assembler_has_seen_nothing() -> None:
@@ -160,7 +165,7 @@ def test_measurement_that_is_not_finite_is_missing(value: float) -> None:
     frames = assembler()
     frames.ee_pose.put(115 * MS, pose(0.1, value, 0.3))
     assert frames.missing(120 * MS) == ["ee_pose: not a finite number"]
-    assert frames.frame(120 * MS) is None
+    assert frame_at(frames, 120 * MS) is None
     frames.gripper.put(116 * MS, value)
     assert frames.missing(120 * MS) == ["ee_pose: not a finite number", "gripper: not a finite number"]
 
@@ -170,7 +175,7 @@ def test_sample_from_far_in_the_future_never_becomes_new() -> None:
     frames = assembler()
     frames.images["left"].put(1120 * MS, picture(9))
     frames.refuse_future(120 * MS)
-    frame = frames.frame(120 * MS)
+    frame = frame_at(frames, 120 * MS)
     assert frame is not None  # what came before is still there
     np.testing.assert_array_equal(frame.images[0], picture(1))
     frames.images["right"].put(1110 * MS, picture(2))
