@@ -1,4 +1,4 @@
-"""Bags made without ROS, for every folder of tests."""
+"""Bags written without ROS, for every folder of tests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dp_ros.actions import GRIPPER, POSITION, join
+
 MS = 1_000_000
 BEGIN_NS = 1_700_000_000_000_000_000
+DOWN = (0.0, 1.0, 0.0, 0.0)  # a tool that points down, x, y, z, w
 
 
 class BagMaker:
@@ -31,13 +34,20 @@ class BagMaker:
         stamp = self._make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
         return self._make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
-    def pose(self, stamp_ns: int, position_m: Sequence[float]) -> tuple[str, Any]:
+    def pose(
+        self,
+        stamp_ns: int,
+        position_m: Sequence[float],
+        quat_xyzw: Sequence[float] = DOWN,
+        frame_id: str = "base_link",
+    ) -> tuple[str, Any]:
         x, y, z = map(float, position_m)
         point = self._make("geometry_msgs/msg/Point", x=x, y=y, z=z)
-        turn = self._make("geometry_msgs/msg/Quaternion", x=0.0, y=1.0, z=0.0, w=0.0)
-        pose = self._make("geometry_msgs/msg/Pose", position=point, orientation=turn)
+        x, y, z, w = map(float, quat_xyzw)
+        orientation = self._make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
+        pose = self._make("geometry_msgs/msg/Pose", position=point, orientation=orientation)
         kind = "geometry_msgs/msg/PoseStamped"
-        return kind, self._make(kind, header=self.header(stamp_ns), pose=pose)
+        return kind, self._make(kind, header=self.header(stamp_ns, frame_id), pose=pose)
 
     def joints(
         self, stamp_ns: int, position: Sequence[float] = (), effort: Sequence[float] = (), names=("gripper",)
@@ -72,15 +82,17 @@ class BagMaker:
         path: Path,
         messages: Sequence[tuple[str, int, tuple[str, Any]]],
         custom: Mapping[str, str] | None = None,
+        silent: Mapping[str, str] | None = None,
         storage: str = "ours",
         compression: str = "none",
     ) -> Path:
         """`messages`: (topic, received [ns], (type, message)), written in the order of receipt.
 
-        storage: "ours", or "mcap" or "sqlite3" by the rosbags library, as a stand-in for `ros2 bag record`.
+        silent: topic -> type of topics without a message. storage: "ours", or "mcap" or "sqlite3" by the rosbags
+        library, as a stand-in for `ros2 bag record`.
         """
         ordered = sorted(messages, key=lambda item: item[1])
-        topics = {topic: kind for topic, _, (kind, _) in ordered}
+        topics = {topic: kind for topic, _, (kind, _) in ordered} | dict(silent or {})
         raw = [
             (topic, received, bytes(self.store.serialize_cdr(msg, kind)))
             for topic, received, (kind, msg) in ordered
@@ -119,6 +131,9 @@ class BagMaker:
         size: tuple[int, int] = (36, 40),
         latency_ns: Callable[[str, int], int] = lambda stream, index: 1 * MS,
         dropped: Callable[[str, int], bool] = lambda stream, index: False,
+        orientation: Callable[[str, int], Sequence[float]] = lambda stream, index: DOWN,
+        frame_id: Callable[[str, int], str] = lambda stream, index: "base_link",
+        uncommanded: Callable[[str, int], bool] = lambda stream, index: False,
         expert: bool = False,
         prefix: str = "",
         compressed: bool = False,
@@ -128,7 +143,8 @@ class BagMaker:
     ) -> Path:
         """An episode of arbitrary but reproducible numbers, every stream once a tick.
 
-        `latency_ns(stream, index)`: from stamp to receipt; `dropped(stream, index)`: not in the bag.
+        Each of these is asked for (stream, index). latency_ns: from stamp to receipt. dropped: whether the message is
+        missing. orientation, frame_id: of a pose. uncommanded: whether a gripper command has no effort.
         """
         values = self.values(seed, ticks, cameras, size)
         messages: list[tuple[str, int, tuple[str, Any]]] = list(extra)
@@ -138,6 +154,9 @@ class BagMaker:
         def add(stream: str, topic: str, i: int, stamp: int, message: tuple[str, Any]) -> None:
             if not dropped(stream, i):
                 messages.append((f"{prefix}/{topic}", stamp + latency_ns(stream, i), message))
+
+        def pose(stream: str, i: int, stamp: int, position_m: NDArray[np.float64]) -> tuple[str, Any]:
+            return self.pose(stamp, position_m, orientation(stream, i), frame_id(stream, i))
 
         for i in range(ticks):
             at = BEGIN_NS + i * period_ns
@@ -149,28 +168,29 @@ class BagMaker:
                     at,
                     picture(at, values[camera][i]),
                 )
-            add("ee_pose", "ee_pose", i, at, self.pose(at, values["ee_pose"][i]))
+            add("ee_pose", "ee_pose", i, at, pose("ee_pose", i, at, values["ee_pose"][i]))
             add("gripper", "gripper/state", i, at, self.joints(at, position=[values["gripper"][i]]))
-            for stream, topic, actions in (
-                ("command", "command", values["command"]),
-                *((("expert", "expert", values["action"]),) if expert else ()),
-            ):
-                add(f"{stream}_pose", f"{topic}/ee_pose", i, at, self.pose(at, actions[i, :3]))
-                add(f"{stream}_gripper", f"{topic}/gripper", i, at, self.joints(at, effort=[actions[i, 3]]))
+            sent = {"command": values["command"]} | ({"expert": values["action"]} if expert else {})
+            for name, actions in sent.items():
+                position, gripper = POSITION.of(actions)[i], GRIPPER.of(actions)[i]
+                message = pose(f"{name}_pose", i, at, position)
+                add(f"{name}_pose", f"{name}/ee_pose", i, at, message)
+                effort = () if uncommanded(f"{name}_gripper", i) else gripper
+                add(f"{name}_gripper", f"{name}/gripper", i, at, self.joints(at, effort=effort))
         return self.write(path, messages, custom, **kwargs)
 
     def values(
         self, seed: int, ticks: int, cameras: Sequence[str], size: tuple[int, int]
     ) -> dict[str, NDArray[Any]]:
-        """What `episode` writes, by stream; row i is tick i."""
+        """The values that `episode` writes, by stream; row i is tick i."""
         rng = np.random.default_rng(seed)
         gripper = rng.uniform(-1, 1, (2, ticks))
         return {
             **{c: rng.integers(0, 256, (ticks, *size, 3), dtype=np.uint8) for c in cameras},
-            "ee_pose": rng.normal(size=(ticks, 3)),
+            "ee_pose": rng.normal(size=(ticks, POSITION.size)),
             "gripper": rng.random(ticks),
-            "action": np.column_stack([rng.normal(size=(ticks, 3)), gripper[0]]),
-            "command": np.column_stack([rng.normal(size=(ticks, 3)), gripper[1]]),
+            "action": join(rng.normal(size=(ticks, POSITION.size)), gripper[0]),
+            "command": join(rng.normal(size=(ticks, POSITION.size)), gripper[1]),
         }
 
 

@@ -49,8 +49,8 @@ def check(
 ) -> None:
     """Rate, gaps, jitter, order and skew of every stream, and a verdict; exit code 1 when an episode fails."""
     from dp_ros.data.bags.reader import BagError, find_bags
-    from dp_ros.ros.bags.convert import check as audit_of
-    from dp_ros.ros.bags.episode import read_episode
+    from dp_ros.ros.bags.check import check as audit_of
+    from dp_ros.ros.bags.episode_reader import read_episode
     from dp_ros.schema import AuditConfig, TopicMap, override, parse_assignment
 
     limits = override(AuditConfig(), dict(parse_assignment(text) for text in assignments or []), "bag check")
@@ -174,6 +174,6 @@ def _show_episodes(rows: list[tuple[str, str, str, str]]) -> None:
 def _plot(path: Path, episode: BagEpisode, audit: EpisodeAudit) -> None:
     from dp_ros.data.bags.audit_plot import plot_audit
 
-    streams = {name: (track.stamps_ns, track.received_ns) for name, track in episode.tracks.items()}
+    streams = {name: (each.stamps_ns, each.received_ns) for name, each in episode.streams.items()}
     plot_audit(path, episode.info.name, audit, streams)
     print(f"picture: {path}")

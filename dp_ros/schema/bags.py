@@ -90,6 +90,11 @@ class AuditConfig(Config):
     max_latency_s: float = Field(
         0.5, gt=0, description="longest usual time from a sample's stamp to its receipt [s]"
     )
+    max_turn_rad: float = Field(
+        0.5,
+        gt=0,
+        description="angle from the measured to the commanded orientation above which is noted [rad]",
+    )
     min_duration_s: float = Field(0.1, ge=0, description="shortest time that all streams cover [s]")
 
 

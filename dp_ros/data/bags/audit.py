@@ -1,30 +1,41 @@
-"""Is an episode fit to learn from? Rates, gaps, jitter, order and skew of its streams, from stamps alone."""
+"""Audit of an episode: whether it is fit to learn from.
+
+It judges rate, gaps, jitter, order and skew of the streams from their stamps alone, and the poses by `pose_audit`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.data.bags.pose_audit import (
+    MEASURED,
+    RecordedPoses,
+    frame_faults,
+    largest_turns_rad,
+    orientation_faults,
+)
 from dp_ros.schema import AuditConfig
 
 Stamps = NDArray[np.int64]
 _STEP_SAMPLES = 5
 OTHER_CLOCK_S = 60.0  # stamps further from the time of receipt are of another clock (a simulation's, say)
+BEGIN_LATE = ("command_gripper", "expert_gripper")  # a gripper is not commanded before it has to move
 
 
 @dataclass(frozen=True)
 class StreamAudit:
-    """One stream. Shares are of its messages, intervals between successive distinct stamps."""
+    """Figures of one stream. Intervals are between successive distinct stamps."""
 
     messages: int
     rate_hz: float  # from the median interval
     max_gap_s: float
     jitter_s: float  # 95th percentile of an interval's distance from the median
-    missing: int  # samples that its own rate lets expect in the gaps
+    missing: int  # samples that the stream's own rate implies in its gaps
     out_of_order: int
     duplicates: int
     latency_p50_s: float | None  # from stamp to receipt; None where they are of different clocks
@@ -41,7 +52,8 @@ class EpisodeAudit:
     skew_p50_s: float  # from a picture to the nearest measured pose
     skew_max_s: float
     reasons: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    turn_max_rad: float = 0.0  # largest angle from the measured orientation to the commanded one
 
     @property
     def passed(self) -> bool:
@@ -63,28 +75,37 @@ def audit_episode(
     *,
     dropped: Mapping[str, int] | None = None,
     unreadable: Mapping[str, int] | None = None,
+    poses: Mapping[str, RecordedPoses] | None = None,
     result_steps: int | None = None,
     lockstep: bool = False,
 ) -> EpisodeAudit:
     """Audit `streams`: name -> (stamps, receive times) [ns] in the order of arrival.
 
-    Names that begin with "camera" are pictures; "ee_pose" must be among the rest. `dropped`: what the recorder
-    says it dropped or lost. `unreadable`: messages that could not be used. `lockstep`: nothing may be missing;
-    `result_steps`, how many steps such an episode says it had, shows a lost end.
+    Names that begin with "camera" are pictures; "ee_pose" must be among the others.
+    dropped: topic -> messages that the recorder dropped or lost. unreadable: stream -> messages that cannot be used.
+    poses: measured and commanded poses by stream. lockstep: no sample may be missing; `result_steps`, the number of
+    steps such an episode had, shows a lost end.
     """
     audits = {name: _audit(stamps, received) for name, (stamps, received) in streams.items()}
+    turns_rad = largest_turns_rad(poses) if poses else {}
     duration_s, skew_s = _overlap_s(streams), _skews_s(streams)
     reasons = [f"{topic}: the recorder lost {count}" for topic, count in (dropped or {}).items() if count]
-    notes = []
     for name, count in (unreadable or {}).items():
-        if count > limits.max_missing * (audits[name].messages + count):
-            reasons.append(f"{name}: {count} messages cannot be used")
+        total = audits[name].messages + count
+        if count > limits.max_missing * total:
+            # A pose is unreadable for one reason only.
+            fault = f"{count} of {total} without a valid orientation" if name == MEASURED else ""
+            reasons.append(f"{name}: {fault or f'{count} messages cannot be used'}")
+    if poses:
+        reasons += frame_faults(poses) + orientation_faults(poses)
     reasons += _uncovered(streams, limits)
-    for name, audit in audits.items():
+    notes = []
+    for name, (stamps, _) in streams.items():
+        audit = audits[name]
         reasons += _reasons(name, audit, limits, lockstep)
         if result_steps is not None:
             expected = result_steps + (not _is_command(name))
-            found = len(np.unique(streams[name][0]))
+            found = len(np.unique(stamps))
             if found != expected:
                 reasons.append(f"{name}: {found} samples where the episode had {expected}")
         latency_s = audit.latency_p50_s
@@ -99,7 +120,12 @@ def audit_episode(
             notes.append(
                 f"{name} pauses for up to {audit.max_gap_s:.2f} s (--set hold_commands=true holds it)"
             )
-        if _went_back(streams[name][0]):
+        if turns_rad.get(name, 0.0) > limits.max_turn_rad:
+            notes.append(
+                f"{name} commands an orientation up to {turns_rad[name]:.2f} rad from the measured one (max_turn_rad "
+                f"{limits.max_turn_rad:g})"
+            )
+        if _went_back(stamps):
             reasons.append(f"{name}: its clock was set back")
     if not duration_s >= limits.min_duration_s:
         reasons.append(f"all streams together cover {max(duration_s, 0.0):.2f} s")
@@ -113,6 +139,7 @@ def audit_episode(
         float(skew_s.max()) if len(skew_s) else 0.0,
         tuple(reasons),
         tuple(notes),
+        max(turns_rad.values(), default=0.0),
     )
 
 
@@ -137,23 +164,22 @@ def _audit(stamps: Stamps, received: Stamps) -> StreamAudit:
 
 
 def _reasons(name: str, audit: StreamAudit, limits: AuditConfig, lockstep: bool) -> list[str]:
-    if audit.messages < 2:
+    if audit.messages < (1 if name in BEGIN_LATE else 2):
         return [f"{name}: {audit.messages} messages"]
     reasons = []
-    # Nobody commands at a rate unless a policy does: what matters is the share of ticks that have a command.
+    # People and planners command at no fixed rate. The share of ticks with a command is what matters; convert tells it.
     if lockstep or not _is_command(name):
         if not audit.max_gap_s <= limits.max_gap_s:
             reasons.append(f"{name}: a gap of {audit.max_gap_s * 1e3:.0f} ms")
         share = audit.missing / (audit.messages + audit.missing)
         if share > (0.0 if lockstep else limits.max_missing):
             reasons.append(f"{name}: {audit.missing} samples missing ({share:.1%})")
-    # In lockstep the first observation is repeated until somebody answers it.
-    faults = [("out of order", audit.out_of_order)] + (
-        [] if lockstep else [("with a stamp twice", audit.duplicates)]
-    )
-    for what, count in faults:
+    faults = {"out of order": audit.out_of_order}
+    if not lockstep:  # there the first observation is repeated until a command answers it
+        faults["with a stamp twice"] = audit.duplicates
+    for fault, count in faults.items():
         if count > max(1, limits.max_late * audit.messages):
-            reasons.append(f"{name}: {count} samples {what} ({count / audit.messages:.1%})")
+            reasons.append(f"{name}: {count} samples {fault} ({count / audit.messages:.1%})")
     return reasons
 
 
@@ -162,7 +188,7 @@ def _is_command(name: str) -> bool:
 
 
 def _uncovered(streams: Mapping[str, tuple[Stamps, Stamps]], limits: AuditConfig) -> list[str]:
-    """Sensors that begin after the others, or end before them."""
+    """One line for each sensor that begins after the others, or ends before them."""
     sensors = {name: s for name, (s, _) in streams.items() if len(s) and not _is_command(name)}
     if not sensors:
         return []
@@ -178,24 +204,25 @@ def _uncovered(streams: Mapping[str, tuple[Stamps, Stamps]], limits: AuditConfig
 
 
 def _went_back(stamps: Stamps) -> bool:
-    """Whether time was set back, which a few late messages are not: many in a row lie behind the newest."""
+    """Whether the clock was set back: several stamps in a row are older than the newest. A late message is only one."""
     if len(stamps) < _STEP_SAMPLES + 1:
         return False
-    behind = stamps[1:] < np.maximum.accumulate(stamps)[:-1]
-    runs = np.convolve(behind, np.ones(_STEP_SAMPLES), mode="valid")
+    is_older = stamps[1:] < np.maximum.accumulate(stamps)[:-1]
+    runs = np.convolve(is_older, np.ones(_STEP_SAMPLES), mode="valid")
     return bool(len(runs)) and bool(runs.max() >= _STEP_SAMPLES)
 
 
 def _overlap_s(streams: Mapping[str, tuple[Stamps, Stamps]]) -> float:
+    """The time from the last stream's begin to the first one's end; a gripper command may begin later."""
     if not streams or any(len(stamps) == 0 for stamps, _ in streams.values()):
         return 0.0
-    first = max(int(stamps.min()) for stamps, _ in streams.values())
+    first = max(int(stamps.min()) for name, (stamps, _) in streams.items() if name not in BEGIN_LATE)
     last = min(int(stamps.max()) for stamps, _ in streams.values())
     return (last - first) / 1e9
 
 
 def _skews_s(streams: Mapping[str, tuple[Stamps, Stamps]]) -> NDArray[np.float64]:
-    """Of every picture that poses surround."""
+    """Time to the nearest pose of each picture between the first and the last pose."""
     poses = np.unique(streams["ee_pose"][0])
     if len(poses) == 0:
         return np.empty(0)

@@ -1,1 +1,1 @@
-"""Recorded bags to frames and datasets, with the same conversions as the live node."""
+"""Bags to frames and datasets, with the same conversions as the live nodes."""

@@ -1,12 +1,11 @@
 """Bags to a dataset: audited, resampled to the control rate, streamed, on many processes.
 
-Every bag is looked through twice: once for its stamps and small values (audit, frames, rows), once for its pictures,
-which go chunk by chunk from the bag into their reserved rows. Only then do its episodes count.
+Every bag is read twice: first its stamps and small values (audit, frames, rows), then its pictures, which go chunk by
+chunk from the bag into their reserved rows. A bag's episodes count once its pictures are written.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +16,30 @@ import zarr
 from joblib import delayed
 from numpy.typing import NDArray
 
-from dp_ros.data.bags.audit import EpisodeAudit, audit_episode
+from dp_ros.data.bags.audit import EpisodeAudit
 from dp_ros.data.bags.reader import BagError, BagInfo, BagReader, find_bags
 from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.data.episodes import LOW_DIMENSIONAL
 from dp_ros.data.picture_rows import PictureRows
-from dp_ros.ros.bags.episode import BagEpisode, PictureSource, camera_topics, json_object, read_episode
+from dp_ros.ros.bags.check import check
+from dp_ros.ros.bags.common import Size, common_cameras, common_settings, common_size
+from dp_ros.ros.bags.episode import PictureSource
+from dp_ros.ros.bags.episode_reader import read_episode
 from dp_ros.ros.bags.frames import Ticks, frames_of
-from dp_ros.schema import AuditConfig, ConfigError, ConvertConfig
+from dp_ros.schema import ConvertConfig
 from dp_ros.train.workers import workers
 
-_KEPT = ("task", "seed", "outcome", "operator", "note", "repaired")  # of what the bags say, in the dataset
-_SPARSE = 0.95  # a bag that gives fewer of its ticks is named
-OnProgress = Callable[[str, int, int], None]  # what is done, bags done, of
+_KEPT = ("task", "seed", "outcome", "operator", "note", "repaired")  # of a bag's custom data, in the dataset
+_SPARSE = 0.95  # bags with fewer of their ticks are named
+OnProgress = Callable[[str, int, int], None]  # stage, bags done, of
+
+# max_turn_rad changes no row, so that datasets which were begun without it can still grow.
+_NOT_COMPARED: dict[str, Any] = {"rate_hz": True, "audit": {"max_turn_rad"}}
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion came to."""
+    """Result of a conversion."""
 
     episodes: int
     ticks: int
@@ -43,14 +49,14 @@ class Converted:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What is known of a bag that has been looked through: enough to read its pictures into a dataset."""
+class _Accepted:
+    """A bag after its first reading: all that is needed to read its pictures into a dataset."""
 
     info: BagInfo
     ticks: Ticks
     audit: EpisodeAudit
     pictures: PictureSource
-    sizes: dict[str, tuple[int, int]]  # camera -> (height, width), as recorded
+    sizes: dict[str, Size]  # camera -> size, as recorded
     collect: dict[str, Any]
     by_node: bool  # its frames are those that a policy node had
     order: int  # among all bags, refused ones too
@@ -60,23 +66,7 @@ class _Plan:
 @dataclass(frozen=True)
 class _Refusal:
     path: Path
-    why: str
-
-
-def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
-    """The audit of one bag."""
-    lost: Counter[str] = Counter()
-    for key in ("dropped", "lost"):
-        lost.update(json_object(episode.info.custom.get(key, "{}")))
-    steps = episode.result.get("steps") if episode.is_lockstep else None
-    return audit_episode(
-        {name: (track.stamps_ns, track.received_ns) for name, track in episode.tracks.items()},
-        limits,
-        dropped=lost,
-        unreadable={name: track.unreadable for name, track in episode.tracks.items()},
-        lockstep=episode.is_lockstep,
-        result_steps=steps if isinstance(steps, int) else None,
-    )
+    reason: str
 
 
 def convert(
@@ -88,55 +78,54 @@ def convert(
     cluster: str = "",
     on_progress: OnProgress | None = None,
 ) -> Converted:
-    """Make, or go on making, the dataset `out` of all the bags found under `bags`.
+    """Make the dataset `out` of all the bags found under `bags`, or resume a conversion that was interrupted.
 
-    Bags converted by an earlier call are not converted again; new ones are added behind them. Raises BagError,
+    Bags converted by an earlier call are not converted again; new ones are added after them. Raises BagError,
     ConfigError (bags that do not fit together), DatasetError, ClusterError.
     """
     paths = find_bags(bags)
-    tell = on_progress or (lambda *_: None)
+    report = on_progress or (lambda *_: None)
     with workers(jobs, cluster) as pool:
-        cameras = config.cameras or _common_cameras(paths, config)
-        looked: list[_Plan | _Refusal] = []
-        calls = (delayed(_look_through)(path, order, config, cameras) for order, path in enumerate(paths))
-        for plan in pool(calls):
-            looked.append(plan)
-            tell("checking", len(looked), len(paths))
-        accepted = [plan for plan in looked if isinstance(plan, _Plan)]
-        refused = [(plan.path, plan.why) for plan in looked if isinstance(plan, _Refusal)]
+        cameras = config.cameras or common_cameras(paths, config)
+        examined: list[_Accepted | _Refusal] = []
+        calls = (delayed(_examine)(path, order, config, cameras) for order, path in enumerate(paths))
+        for bag in pool(calls):
+            examined.append(bag)
+            report("checking", len(examined), len(paths))
+        accepted = [bag for bag in examined if isinstance(bag, _Accepted)]
+        refused = [(bag.path, bag.reason) for bag in examined if isinstance(bag, _Refusal)]
         if not accepted:
-            path, why = refused[0]
+            path, reason = refused[0]
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-            raise BagError(f"none of the {len(paths)} bags can be converted; {path}: {why}{more}")
-        size = _common_size(accepted, cameras, config)
-        collect = _common_settings(accepted, cameras, size)
+            raise BagError(f"none of the {len(paths)} bags can be converted; {path}: {reason}{more}")
+        size = common_size([(bag.info, bag.sizes) for bag in accepted], config)
         attributes = {
             "rate_hz": config.rate_hz,
-            "collect": collect,
-            "convert": {**config.model_dump(mode="json", exclude={"rate_hz"}), "cameras": list(cameras)},
+            "collect": common_settings([(bag.info, bag.collect) for bag in accepted], cameras, size),
+            "convert": {**config.model_dump(mode="json", exclude=_NOT_COMPARED), "cameras": list(cameras)},
         }
         accepted, entries = _in_order(accepted, bags_in(out))
         with DatasetWriter(out, attributes, growing={"bags": entries}) as writer:
             done = _bags_done(accepted, writer.episodes)
             pending = accepted[done:]
-            starts = np.cumsum([writer.ticks, *(len(plan.ticks) for plan in pending)])
+            starts = np.cumsum([writer.ticks, *(len(bag.ticks) for bag in pending)])
             if pending:
                 writer.reserve(int(starts[-1] - writer.ticks), dict.fromkeys(cameras, (*size, 3)))
             calls = (
-                delayed(_write_pictures)(plan, Path(out), int(start), size)
-                for plan, start in zip(pending, starts, strict=False)
+                delayed(_write_pictures)(bag, Path(out), int(start), size)
+                for bag, start in zip(pending, starts, strict=False)
             )
             for index, edges in enumerate(pool(calls), start=done):
                 _append(writer, accepted[index], edges)
-                tell("converting", index + 1, len(accepted))
+                report("converting", index + 1, len(accepted))
             if pending or not writer.complete:
                 writer.finish()
-            sparse = [(plan.info.path, plan.share) for plan in accepted if plan.share < _SPARSE]
+            sparse = [(bag.info.path, bag.share) for bag in accepted if bag.share < _SPARSE]
             return Converted(writer.episodes, writer.ticks, len(pending), refused, sparse)
 
 
-def _look_through(path: Path, order: int, config: ConvertConfig, cameras: Sequence[str]) -> _Plan | _Refusal:
-    """In a worker: whether and how a bag is converted."""
+def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[str]) -> _Accepted | _Refusal:
+    """In a worker: read a bag but for its pictures, and decide whether it is converted."""
     try:
         with BagReader(path) as bag:
             outcome = bag.info.outcome
@@ -152,133 +141,94 @@ def _look_through(path: Path, order: int, config: ConvertConfig, cameras: Sequen
     except BagError as error:
         return _Refusal(path, str(error).removeprefix(f"{path}: "))
     covered = max(1, round(audit.sensed_s * config.rate_hz) + 1)
-    facts = (episode.pictures, episode.sizes, episode.collect, bool(episode.ages) and not config.as_arrived)
-    return _Plan(episode.info, ticks, audit, *facts, order, min(1.0, len(ticks) / covered))
-
-
-def _write_pictures(
-    plan: _Plan, out: Path, start: int, size: tuple[int, int]
-) -> dict[str, dict[int, NDArray[np.uint8]]]:
-    """In a worker: a bag's pictures into rows from `start` on; those that share a chunk are handed back."""
-    rows_of: dict[str, dict[int, list[int]]] = {}
-    for camera, indices in plan.ticks.pictures.items():
-        rows_of[camera] = {}
-        for row, index in enumerate(indices.tolist(), start=start):
-            rows_of[camera].setdefault(index, []).append(row)
-    missing = {camera: set(rows) for camera, rows in rows_of.items()}
-    writers = {camera: PictureRows(out, camera, start, start + len(plan.ticks)) for camera in rows_of}
-    for camera, index, picture in plan.pictures.read(lambda camera, i: i in rows_of[camera], *size):
-        missing[camera].discard(index)
-        for row in rows_of[camera][index]:
-            writers[camera].put(row, picture)
-    if any(missing.values()):
-        raise BagError(
-            f"{plan.info.path}: has changed since it was looked through; run the same command again"
-        )
-    return {camera: writer.edges for camera, writer in writers.items()}
-
-
-def _append(writer: DatasetWriter, plan: _Plan, edges: dict[str, dict[int, NDArray[np.uint8]]]) -> None:
-    said = plan.info.custom.get("seed", "")
-    seed = int(said) if said.isdecimal() else -1
-    turn = seed - plan.collect["first_seed"] if "first_seed" in plan.collect else None
-    noise = plan.collect.get("noise", [0.0])
-    writer.append_reserved(
-        {name: getattr(plan.ticks, name) for name in ("ee_pose", "gripper", "action", "command")},
-        edges,
-        plan.ticks.segment_ends,
-        seed=seed,
-        noise=noise[turn % len(noise)] if turn is not None else 0.0,
-        tried=plan.order + 1 if turn is None else turn + 1,
+    return _Accepted(
+        info=episode.info,
+        ticks=ticks,
+        audit=audit,
+        pictures=episode.pictures,
+        sizes=episode.sizes,
+        collect=episode.collect,
+        by_node=bool(episode.node_stamps) and not config.as_arrived,
+        order=order,
+        share=min(1.0, len(ticks) / covered),
     )
 
 
-def _bags_done(accepted: list[_Plan], episodes: int) -> int:
-    """How many of the bags an earlier call has converted; each counts with all its pieces or not at all."""
-    pieces = np.cumsum([len(plan.ticks.segment_ends) for plan in accepted])
-    return int(np.searchsorted(pieces, episodes, side="right"))
+def _write_pictures(
+    bag: _Accepted, out: Path, start: int, size: Size
+) -> dict[str, dict[int, NDArray[np.uint8]]]:
+    """In a worker: a bag's pictures into rows from `start` on; returns camera -> row -> picture of shared chunks."""
+    rows_of: dict[str, dict[int, list[int]]] = {}
+    for camera, numbers in bag.ticks.pictures.items():
+        rows_of[camera] = {}
+        for row, number in enumerate(numbers.tolist(), start=start):
+            rows_of[camera].setdefault(number, []).append(row)
+    missing = {camera: set(rows) for camera, rows in rows_of.items()}
+    writers = {camera: PictureRows(out, camera, start, start + len(bag.ticks)) for camera in rows_of}
+    for camera, number, picture in bag.pictures.read(lambda camera, i: i in rows_of[camera], *size):
+        missing[camera].discard(number)
+        for row in rows_of[camera][number]:
+            writers[camera].put(row, picture)
+    if any(missing.values()):
+        raise BagError(f"{bag.info.path}: has changed since it was checked; run the same command again")
+    return {camera: writer.edges for camera, writer in writers.items()}
 
 
-def _entry(plan: _Plan) -> dict[str, Any]:
-    """What the dataset keeps of a bag: which it was, how it ended, and its audit."""
-    custom = plan.info.custom
-    said = {key: custom[key] for key in _KEPT if key in custom}
+def _append(writer: DatasetWriter, bag: _Accepted, edges: dict[str, dict[int, NDArray[np.uint8]]]) -> None:
+    recorded_seed = bag.info.custom.get("seed", "")
+    seed = int(recorded_seed) if recorded_seed.isdecimal() else -1
+    nth = seed - bag.collect["first_seed"] if "first_seed" in bag.collect else None  # seed of the collection
+    noise = bag.collect.get("noise", [0.0])
+    writer.append_reserved(
+        {name: getattr(bag.ticks, name) for name in LOW_DIMENSIONAL},
+        edges,
+        bag.ticks.segment_ends,
+        seed=seed,
+        noise=noise[nth % len(noise)] if nth is not None else 0.0,
+        tried=bag.order + 1 if nth is None else nth + 1,
+    )
+
+
+def _bags_done(accepted: list[_Accepted], episodes: int) -> int:
+    """Number of bags that an earlier call converted: those of which every episode counts."""
+    ends = np.cumsum([len(bag.ticks.segment_ends) for bag in accepted])
+    return int(np.searchsorted(ends, episodes, side="right"))
+
+
+def _entry(bag: _Accepted) -> dict[str, Any]:
+    """The dataset's record of a bag: its name, how it ended, and its audit."""
+    custom = bag.info.custom
     return {
-        "name": plan.info.name,
-        "start_ns": plan.info.start_ns,
-        "messages": plan.info.messages,
-        **said,
-        "ticks": len(plan.ticks),
-        "pieces": len(plan.ticks.segment_ends),
-        "frames": "as the policy node had them" if plan.by_node else "by stamp",
-        "audit": plan.audit.as_dict(),
+        "name": bag.info.name,
+        "start_ns": bag.info.start_ns,
+        "messages": bag.info.messages,
+        **{key: custom[key] for key in _KEPT if key in custom},
+        "ticks": len(bag.ticks),
+        "pieces": len(bag.ticks.segment_ends),
+        "frames": "as the policy node had them" if bag.by_node else "by stamp",
+        "audit": bag.audit.as_dict(),
     }
 
 
 def bags_in(dataset: str | Path) -> list[dict[str, Any]]:
-    """What a dataset says of the bags it was made of; empty where it is new."""
+    """The dataset's record of the bags it was made of; empty where it does not exist yet."""
     if not (Path(dataset) / "zarr.json").is_file():
         return []
     bags: Any = zarr.open_group(Path(dataset).absolute(), mode="r").attrs.get("bags", [])
     return list(bags)
 
 
-def _in_order(plans: list[_Plan], known: list[dict[str, Any]]) -> tuple[list[_Plan], list[dict[str, Any]]]:
-    """The plans and their entries: bags the dataset knows as it has them, new ones behind. A note may have changed."""
+def _in_order(
+    accepted: list[_Accepted], known: list[dict[str, Any]]
+) -> tuple[list[_Accepted], list[dict[str, Any]]]:
+    """The bags and their entries: those that the dataset knows, in its order, then new ones.
+
+    The entry of a known bag is kept, because the bag's label or note may have changed since.
+    """
     places = {(entry["name"], entry["start_ns"]): i for i, entry in enumerate(known)}
 
-    def place(plan: _Plan) -> int:
-        return places.get((plan.info.name, plan.info.start_ns), len(known))
+    def place(bag: _Accepted) -> int:
+        return places.get((bag.info.name, bag.info.start_ns), len(known))
 
-    ordered = sorted(plans, key=place)
-    return ordered, [known[place(p)] if place(p) < len(known) else _entry(p) for p in ordered]
-
-
-def _common_cameras(paths: Sequence[Path], config: ConvertConfig) -> tuple[str, ...]:
-    """The cameras that every bag has that may be converted."""
-    common: dict[str, None] | None = None
-    for path in paths:
-        try:
-            with BagReader(path) as bag:
-                found = camera_topics(bag.info, config.topics)
-                outcome = bag.info.outcome
-        except BagError:
-            continue  # refused later, with its reason
-        if outcome and outcome not in config.outcomes:
-            continue
-        common = {c: None for c in (common if common is not None else sorted(found)) if c in found}
-    if common is not None and not common:
-        raise BagError(
-            f"{paths[0].parent}: the bags have no camera in common: name one with --camera, or map it"
-        )
-    return tuple(common or ())
-
-
-def _common_size(plans: Sequence[_Plan], cameras: Sequence[str], config: ConvertConfig) -> tuple[int, int]:
-    """(height, width) of the dataset's pictures; ConfigError where they differ and no size is asked for."""
-    if config.height_px:
-        return config.height_px, config.width_px
-    first = plans[0]
-    height, width = first.sizes[cameras[0]]
-    for plan in plans:
-        for camera in cameras:
-            if plan.sizes[camera] != (height, width):
-                raise ConfigError(
-                    f"{plan.info.path}: camera '{camera}' is {plan.sizes[camera][1]}x{plan.sizes[camera][0]} px, "
-                    f"'{cameras[0]}' of {first.info.path} is {width}x{height}: give --size"
-                )
-    return height, width
-
-
-def _common_settings(plans: Sequence[_Plan], cameras: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
-    """What all bags were made with, as direct collection says it; at least the task and the pictures."""
-    collect = plans[0].collect
-    if collect and all(plan.collect == collect for plan in plans):
-        return collect
-    tasks = sorted({plan.info.custom.get("task", "") for plan in plans})
-    if len(tasks) > 1:
-        named = ", ".join(task or "none" for task in tasks)
-        raise ConfigError(
-            f"the bags hold several tasks ({named}): convert each by itself, or `dp_ros bag label --task` them"
-        )
-    return {"task": tasks[0], "cameras": list(cameras), "width_px": size[1], "height_px": size[0]}
+    ordered = sorted(accepted, key=place)
+    return ordered, [known[place(bag)] if place(bag) < len(known) else _entry(bag) for bag in ordered]

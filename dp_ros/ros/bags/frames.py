@@ -1,4 +1,4 @@
-"""Which samples make the frames and actions of a recorded episode: decided by the assembler of the live node."""
+"""Frames and actions of a recorded episode at the control rate, chosen by the live node's `FrameAssembler`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.actions import join
-from dp_ros.data.bags.audit import OTHER_CLOCK_S
+from dp_ros.actions import join, opening_to_command
+from dp_ros.data.bags.audit import BEGIN_LATE, OTHER_CLOCK_S
+from dp_ros.data.bags.pose_audit import frame_faults
 from dp_ros.data.bags.reader import BagError
 from dp_ros.poses import position_of
-from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode, Track
+from dp_ros.ros.bags.check import recorded_poses
+from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode
 from dp_ros.schema import ConvertConfig
 from dp_ros.streams import FrameAssembler, Selection, Stream
 
@@ -23,35 +25,38 @@ _NAMED_REASONS = 3
 
 @dataclass(frozen=True)
 class Ticks:
-    """The ticks of an episode at which all is there; row n of every array is the same tick."""
+    """The ticks of an episode at which every stream has a sample; row n of every array is the same tick."""
 
     stamps_ns: NDArray[np.int64]  # (N,)
-    pictures: dict[str, NDArray[np.int64]]  # camera -> (N,) which of its topic's messages the picture is
-    ee_pose: NDArray[np.float64]  # (N, 3) measured [m]
-    gripper: NDArray[np.float64]  # (N,)
-    action: NDArray[np.float64]  # (N, 4) the clean answer
-    command: NDArray[np.float64]  # (N, 4) what moved the arm
-    segment_ends: NDArray[np.int64]  # (S,): where a hole, or the end, follows
+    pictures: dict[str, NDArray[np.int64]]  # camera -> (N,) number of the picture among its topic's messages
+    ee_pose: NDArray[np.float64]  # (N, 3) measured position [m]
+    gripper: NDArray[np.float64]  # (N,) measured opening
+    action: NDArray[np.float64]  # (N, ACTION_DIM) labels
+    command: NDArray[np.float64]  # (N, ACTION_DIM) executed commands
+    segment_ends: NDArray[np.int64]  # (S,) rows after which a hole, or the end, follows
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
 
 
 def frames_of(episode: BagEpisode, config: ConvertConfig) -> Ticks:
-    """The episode at the control rate. BagError where no tick has every stream.
+    """The episode at the control rate. BagError where no tick has every stream, or where poses are in several frames.
 
-    While a policy drove, its node said what each of its frames held: those frames are made again. All others are
-    made by stamp.
+    While a policy drove, its node published which samples each of its frames held: these frames are rebuilt from the
+    same samples. All other frames are selected by stamp.
     """
+    if faults := frame_faults(recorded_poses(episode)):
+        raise BagError(f"{episode.info.path}: {'; '.join(faults)}: record all poses in one frame")
     assembler = _Assembler(episode, config)
     rows: list[tuple[Selection, NDArray[np.float64], NDArray[np.float64]]] = []
     lacking: Counter[str] = Counter()
     for stamp_ns, selection in assembler.selections():
-        command = assembler.action(COMMANDS, stamp_ns)
-        action = assembler.action(EXPERT, stamp_ns) if EXPERT[0] in episode.actions else command
         if selection is None:
             lacking.update(problem.partition(":")[0] for problem in assembler.frames.missing(stamp_ns))
-        elif command is None or action is None:
+            continue
+        command = assembler.action(COMMANDS, selection)
+        action = assembler.action(EXPERT, selection) if EXPERT[0] in episode.actions else command
+        if command is None or action is None:
             lacking["command" if command is None else "expert"] += 1
         else:
             rows.append((selection, action, command))
@@ -80,41 +85,47 @@ def frames_of(episode: BagEpisode, config: ConvertConfig) -> Ticks:
 
 
 class _Assembler:
-    """The live assembler over a bag's tracks; a picture is represented by its number among its messages."""
+    """The live assembler on recorded streams; a picture is represented by its number."""
 
     def __init__(self, episode: BagEpisode, config: ConvertConfig) -> None:
-        self._episode, self._config, self._tracks = episode, config, episode.tracks
+        self._path, self._config = episode.info.path, config
+        self._node_stamps = {} if config.as_arrived else episode.node_stamps
+        self._recorded = {name: stream for name, stream in episode.streams.items() if len(stream)}
         self.dt_ns = round(1e9 / config.rate_hz)
         self._max_age_ns = 0 if episode.is_lockstep else round(config.max_age_s * 1e9)
         self.frames = FrameAssembler(tuple(episode.cameras), self._max_age_ns, capacity=None)
-        self._streams: dict[str, Stream[NDArray[np.float64]]] = {
+        self._actions: dict[str, Stream[NDArray[np.float64] | float | None]] = {
             name: Stream(None) for name in episode.actions
         }
-        self._paired = {names: self._come_in_pairs(names) for names in (COMMANDS, EXPERT)}
+        # Without the messages that do not command the gripper.
+        self._gripper_commands: dict[str, Stream[float]] = {
+            gripper: Stream(None) for _, gripper in (COMMANDS, EXPERT) if gripper in episode.actions
+        }
+        self._begins_ns = {name: int(s.stamps_ns.min()) for name, s in self._recorded.items()}
+        self._paired = {names: self._come_in_pairs(*names) for names in (COMMANDS, EXPERT)}
         self._arrivals = self._in_order_of_arrival() if config.as_arrived else []
         self._arrived = 0
         if not config.as_arrived:
-            for name, track in self._tracks.items():
-                for index in range(len(track.stamps_ns)):
-                    self._put(name, track, index)
+            for name, stream in self._recorded.items():
+                for index in range(len(stream)):
+                    self._put(name, index)
 
     def selections(self) -> Iterator[tuple[int, Selection | None]]:
         """Every tick that may have all streams, with its samples or None."""
-        said = {} if self._config.as_arrived else dict(self._episode.ages)
-        said_ns = np.array(sorted(said), dtype=np.int64)
-        if len(said_ns) > 1:
-            self._check_rate(float(np.median(np.diff(said_ns))))
+        node_ns = np.array(sorted(self._node_stamps), dtype=np.int64)
+        if len(node_ns) > 1:
+            self._check_rate(float(np.median(np.diff(node_ns))))
         grid_ns = self._grid_ns()
-        if len(said_ns):
-            after = np.searchsorted(said_ns, grid_ns)
+        if len(node_ns):
+            after = np.searchsorted(node_ns, grid_ns)
             nearest = np.minimum(
-                np.abs(said_ns[after.clip(0, len(said_ns) - 1)] - grid_ns),
-                np.abs(grid_ns - said_ns[(after - 1).clip(0)]),
+                np.abs(node_ns[after.clip(0, len(node_ns) - 1)] - grid_ns),
+                np.abs(grid_ns - node_ns[(after - 1).clip(0)]),
             )
             grid_ns = grid_ns[nearest >= self.dt_ns]
-        for stamp_ns in np.sort(np.concatenate([grid_ns, said_ns])).tolist():
-            if stamp_ns in said:
-                yield stamp_ns, self._exactly(stamp_ns, said[stamp_ns])
+        for stamp_ns in np.sort(np.concatenate([grid_ns, node_ns])).tolist():
+            if stamp_ns in self._node_stamps:
+                yield stamp_ns, self._exactly(stamp_ns, self._node_stamps[stamp_ns])
             else:
                 self._receive_until(stamp_ns)
                 yield stamp_ns, self.frames.select(stamp_ns)
@@ -124,10 +135,10 @@ class _Assembler:
 
         Not every tick from first to last: a clock that was set may put years between them.
         """
-        tracks = self._tracks.values()
-        first = max(int(track.stamps_ns.min()) for track in tracks)
-        last = min(int(track.stamps_ns.max()) for track in tracks)
-        stamps = np.unique(next(iter(self._tracks.values())).stamps_ns)
+        streams = self._recorded
+        first = max(begin_ns for name, begin_ns in self._begins_ns.items() if name not in BEGIN_LATE)
+        last = min(int(stream.stamps_ns.max()) for stream in streams.values())
+        stamps = np.unique(next(iter(streams.values())).stamps_ns)
         from_k = -((first - stamps) // self.dt_ns)  # rounded up
         to_k = (stamps + self._max_age_ns - first) // self.dt_ns
         ks = [np.arange(max(a, 0), b + 1) for a, b in zip(from_k, to_k, strict=True) if b >= max(a, 0)]
@@ -137,40 +148,53 @@ class _Assembler:
     def _check_rate(self, period_ns: float) -> None:
         if not abs(period_ns - self.dt_ns) < 0.1 * self.dt_ns:
             raise BagError(
-                f"{self._episode.info.path}: the policy ran at {1e9 / period_ns:.1f} Hz, not at "
-                f"{self._config.rate_hz:g}: give --rate"
+                f"{self._path}: the policy ran at {1e9 / period_ns:.1f} Hz, not at {self._config.rate_hz:g}: "
+                "give --rate"
             )
 
-    def action(self, names: tuple[str, str], stamp_ns: int) -> NDArray[np.float64] | None:
-        """(4,): the newest position and gripper command not after `stamp_ns`, neither too old; else None."""
-        position, effort = (self._streams[name].at(stamp_ns) for name in names)
-        if position is None or effort is None:
-            return None
-        if self._paired[names] and position.stamp_ns != effort.stamp_ns:  # one of the two was lost
-            return None
-        oldest_ns = min(position.stamp_ns, effort.stamp_ns)
-        holds = self._config.hold_commands or stamp_ns - oldest_ns <= self._max_age_ns
-        action = join(position.value, effort.value)
-        return action if holds and np.isfinite(action).all() else None
+    def action(self, names: tuple[str, str], selection: Selection) -> NDArray[np.float64] | None:
+        """(ACTION_DIM,): the newest commanded position and gripper at the frame's tick; None where one is too old.
 
-    def _come_in_pairs(self, names: tuple[str, str]) -> bool:
-        """Whether position and gripper of a command bear one stamp, as ours do."""
-        if not set(names) <= self._tracks.keys():
+        A gripper that is not commanded keeps its last command. Before its first command, its measured opening is taken.
+        """
+        pose, gripper = (self._actions[name].at(selection.stamp_ns) for name in names)
+        if pose is None:
+            return None
+        oldest_ns = pose.stamp_ns
+        if gripper is not None:
+            if self._paired[names] and pose.stamp_ns != gripper.stamp_ns:  # one of the two was lost
+                return None
+            oldest_ns = min(oldest_ns, gripper.stamp_ns)
+        elif oldest_ns >= self._begins_ns.get(names[1], oldest_ns + 1):  # its message has not arrived yet
+            return None
+        if not (self._config.hold_commands or selection.stamp_ns - oldest_ns <= self._max_age_ns):
+            return None
+        commanded = self._gripper_commands[names[1]].at(selection.stamp_ns)
+        closing = commanded.value if commanded else opening_to_command(selection.gripper.value)
+        action = join(position_of(pose.value), closing)
+        return action if np.isfinite(action).all() else None
+
+    def _come_in_pairs(self, pose: str, gripper: str) -> bool:
+        """Whether position and gripper of a command have one stamp, as ours have; from the first gripper command on."""
+        if not {pose, gripper} <= self._recorded.keys():
             return False
-        position, gripper = (np.unique(self._tracks[name].stamps_ns) for name in names)
-        return len(np.intersect1d(position, gripper)) > 0.5 * max(len(position), len(gripper))
+        poses_ns, grippers_ns = (np.unique(self._recorded[name].stamps_ns) for name in (pose, gripper))
+        poses_ns = poses_ns[poses_ns >= grippers_ns[0]]
+        return len(np.intersect1d(poses_ns, grippers_ns)) > 0.5 * max(len(poses_ns), len(grippers_ns))
 
-    def _put(self, name: str, track: Track, index: int) -> None:
-        stamp_ns = int(track.stamps_ns[index])
-        if name in self._streams:
-            self._streams[name].put(stamp_ns, track.values[index])
-        else:
-            self.frames.streams()[name].put(stamp_ns, track.values[index])
+    def _put(self, name: str, index: int) -> None:
+        stamp_ns, value = int(self._recorded[name].stamps_ns[index]), self._recorded[name].values[index]
+        if name not in self._actions:
+            self.frames.streams()[name].put(stamp_ns, value)
+            return
+        self._actions[name].put(stamp_ns, value)
+        if name in self._gripper_commands and value is not None:
+            self._gripper_commands[name].put(stamp_ns, value)
 
     def _exactly(self, tick_ns: int, stamps: dict[str, int]) -> Selection | None:
-        """The very samples that the node's frame held; None where one of them is not in the bag.
+        """The samples that the node's frame held; None where the bag lacks one of them.
 
-        Of a stream that the policy did not look at, the sample by stamp.
+        A stream that the policy does not observe gives its sample by stamp.
         """
         samples = []
         for name, stream in self.frames.streams().items():
@@ -183,29 +207,29 @@ class _Assembler:
         return Selection(tick_ns, tuple(pictures), pose, gripper)
 
     def _in_order_of_arrival(self) -> list[tuple[int, str, int]]:
-        """(received [ns], name of the track, index in it) of all messages."""
-        for name, track in self._tracks.items():
-            latency_s = float(np.median(track.received_ns - track.stamps_ns)) / 1e9
+        """(received [ns], stream, index in it) of all messages."""
+        for name, stream in self._recorded.items():
+            latency_s = float(np.median(stream.received_ns - stream.stamps_ns)) / 1e9
             if not abs(latency_s) < OTHER_CLOCK_S:
                 raise BagError(
-                    f"{self._episode.info.path}: {name} is stamped by another clock than it was received by, so what "
-                    "had arrived when is not known: leave --as-arrived out"
+                    f"{self._path}: {name} is stamped by another clock than the recorder's, so the order of arrival is "
+                    "not known: leave --as-arrived out"
                 )
         return sorted(
             (int(received_ns), name, index)
-            for name, track in self._tracks.items()
-            for index, received_ns in enumerate(track.received_ns)
+            for name, stream in self._recorded.items()
+            for index, received_ns in enumerate(stream.received_ns)
         )
 
     def _receive_until(self, stamp_ns: int) -> None:
         while self._arrived < len(self._arrivals) and self._arrivals[self._arrived][0] <= stamp_ns:
             _, name, index = self._arrivals[self._arrived]
-            self._put(name, self._tracks[name], index)
+            self._put(name, index)
             self._arrived += 1
 
 
 def _without_short(ticks: Ticks, at_least: int, episode: BagEpisode) -> Ticks:
-    """Without the pieces between two holes that are too short to learn from."""
+    """Without the segments between two holes that are too short to learn from."""
     starts = np.concatenate([[0], ticks.segment_ends[:-1]])
     lengths = ticks.segment_ends - starts
     kept = np.repeat(lengths >= at_least, lengths)

@@ -27,7 +27,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from dp_ros.data.bags.repair import repair
-from dp_ros.ros.bags.episode import read_episode
+from dp_ros.ros.bags.episode_reader import read_episode
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.node import qos
 from dp_ros.ros.processes.environment import SESSION_VARIABLE, node_environment

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 
 from dp_ros.data.bags.reader import BagError
 from dp_ros.data.bags.recording import Recording
-from dp_ros.ros.bags.episode import json_object
+from dp_ros.ros.bags.messages import json_object
 from dp_ros.ros.bags.recorder_topics import Sources, required_topics, wanted_topics
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN

@@ -1,0 +1,70 @@
+"""Audit of one bag."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from dp_ros.data.bags.audit import EpisodeAudit, audit_episode
+from dp_ros.data.bags.pose_audit import RecordedPoses
+from dp_ros.poses import POSE_DIM, orientation_of
+from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode
+from dp_ros.ros.bags.messages import json_object
+from dp_ros.schema import AuditConfig
+
+
+def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
+    """The audit of one bag, with what its recorder counted and its simulator published."""
+    lost: Counter[str] = Counter()
+    for key in ("dropped", "lost"):
+        lost.update(json_object(episode.info.custom.get(key, "{}")))
+    steps = episode.result.get("steps") if episode.is_lockstep else None
+    # Without a gripper command that never came; in lockstep every step has one.
+    streams = {name: stream for name, stream in episode.streams.items() if len(stream) or episode.is_lockstep}
+    audit = audit_episode(
+        {name: (stream.stamps_ns, stream.received_ns) for name, stream in streams.items()},
+        limits,
+        dropped=lost,
+        unreadable={name: stream.unreadable for name, stream in streams.items()},
+        poses=recorded_poses(episode),
+        lockstep=episode.is_lockstep,
+        result_steps=steps if isinstance(steps, int) else None,
+    )
+    return replace(audit, notes=(*audit.notes, *_notes_on_the_gripper(episode, limits)))
+
+
+def recorded_poses(episode: BagEpisode) -> dict[str, RecordedPoses]:
+    """Measured and commanded poses by the name of their stream."""
+    streams = {name: stream for name, stream in episode.streams.items() if name.endswith("pose")}
+    return {
+        name: RecordedPoses(
+            stream.topic,
+            stream.frame_ids,
+            stream.stamps_ns,
+            orientation_of(np.reshape(np.array(stream.values, dtype=np.float64), (-1, POSE_DIM))),
+        )
+        for name, stream in streams.items()
+    }
+
+
+def _notes_on_the_gripper(episode: BagEpisode, limits: AuditConfig) -> list[str]:
+    """Where the gripper is commanded later than the position, or never."""
+    notes = []
+    for pose, gripper in (COMMANDS, EXPERT):
+        if pose not in episode.actions:
+            continue
+        stream = episode.actions[gripper]
+        commanded_ns = [
+            int(at) for at, value in zip(stream.stamps_ns, stream.values, strict=True) if value is not None
+        ]
+        late_s = (min(commanded_ns, default=0) - int(episode.actions[pose].stamps_ns.min())) / 1e9
+        if not commanded_ns:
+            notes.append(f"{gripper} never commands the gripper: the label is its measured opening")
+        elif late_s > limits.max_gap_s:
+            notes.append(
+                f"{gripper} commands the gripper {late_s:.2f} s after the first position: until then the label is its "
+                "measured opening"
+            )
+    return notes

@@ -1,0 +1,68 @@
+"""Settings that all bags of one dataset share: cameras, picture size, and how the episodes were collected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dp_ros.data.bags.reader import BagError, BagInfo, BagReader
+from dp_ros.ros.bags.episode_reader import camera_topics
+from dp_ros.schema import ConfigError, ConvertConfig
+
+Size = tuple[int, int]  # (height, width) [px]
+
+
+def common_cameras(paths: Sequence[Path], config: ConvertConfig) -> tuple[str, ...]:
+    """The cameras that every bag has that may be converted; BagError where there is none."""
+    common: dict[str, None] | None = None
+    for path in paths:
+        try:
+            with BagReader(path) as bag:
+                found = camera_topics(bag.info, config.topics)
+                outcome = bag.info.outcome
+        except BagError:
+            continue  # it is refused later, with the reason
+        if outcome and outcome not in config.outcomes:
+            continue
+        common = {c: None for c in (common if common is not None else sorted(found)) if c in found}
+    if common is not None and not common:
+        raise BagError(
+            f"{paths[0].parent}: the bags have no camera in common: name one with --camera, or map it"
+        )
+    return tuple(common or ())
+
+
+def common_size(recorded: Sequence[tuple[BagInfo, Mapping[str, Size]]], config: ConvertConfig) -> Size:
+    """Size of the dataset's pictures, from the sizes in each bag; ConfigError where they differ and none is set."""
+    if config.height_px:
+        return config.height_px, config.width_px
+    first, sizes = recorded[0]
+    first_camera, (height, width) = next(iter(sizes.items()))
+    for info, sizes in recorded:
+        for camera, size in sizes.items():
+            if size != (height, width):
+                raise ConfigError(
+                    f"{info.path}: camera '{camera}' is {size[1]}x{size[0]} px, '{first_camera}' of {first.path} is "
+                    f"{width}x{height}: give --size"
+                )
+    return height, width
+
+
+def common_settings(
+    recorded: Sequence[tuple[BagInfo, dict[str, Any]]], cameras: Sequence[str], size: Size
+) -> dict[str, Any]:
+    """Settings of the scripted collection, from each bag's own; task and pictures where the bags differ or have none.
+
+    ConfigError where the bags are of several tasks.
+    """
+    collect = recorded[0][1]
+    if collect and all(other == collect for _, other in recorded):
+        return collect
+    tasks = sorted({info.custom.get("task", "") for info, _ in recorded})
+    if len(tasks) > 1:
+        named = ", ".join(task or "none" for task in tasks)
+        raise ConfigError(
+            f"the bags hold several tasks ({named}): convert each by itself, or `dp_ros bag label --task` them"
+        )
+    return {"task": tasks[0], "cameras": list(cameras), "width_px": size[1], "height_px": size[0]}

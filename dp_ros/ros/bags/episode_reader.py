@@ -1,0 +1,232 @@
+"""Reading of one bag as an episode: stamps of all messages, values of the small ones.
+
+Messages are translated by the functions that the live nodes call. Works without ROS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp_ros.data.bags.reader import BagError, BagInfo, BagReader
+from dp_ros.poses import make_pose
+from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode, RecordedStream
+from dp_ros.ros.bags.messages import decode, json_object
+from dp_ros.ros.messages import conversions
+from dp_ros.schema import TopicMap
+from dp_ros.streams import ImageSizeError, check_fits
+
+_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_POSE, _JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
+_STRING = "std_msgs/msg/String"
+_AGES, _RESULT = "policy/ages", "episode/result"
+
+Translation = Callable[[Any, int], Any]  # (message, its number on the topic) -> value
+
+
+def read_episode(
+    path: str | Path, topics: TopicMap, cameras: Sequence[str] = (), size: tuple[int, int] = (0, 0)
+) -> BagEpisode:
+    """All of a bag but its pixels. Pictures must fit `size` (height, width); without one, their camera's first picture.
+
+    Messages that the live node cannot use are left out and counted. BagError where the bag is damaged, or where a
+    topic is missing, is of another type, or has no usable message.
+    """
+    with BagReader(path) as bag:
+        found = camera_topics(bag.info, topics)
+        for camera in cameras:
+            if camera not in found:
+                known = f"it has {', '.join(found)}" if found else "it has none"
+                raise BagError(f"{path}: has no camera '{camera}'; {known} (map topics with --map)")
+        chosen = {name: found[name] for name in cameras or sorted(found)}
+        if not chosen:
+            raise BagError(
+                f"{path}: has no camera/<name>/image_raw topic; it has {', '.join(sorted(bag.info.topics))}: "
+                "map them with --map"
+            )
+        return _EpisodeReader(bag, topics, chosen, size).read()
+
+
+def camera_topics(info: BagInfo, topics: TopicMap) -> dict[str, str]:
+    """camera -> topic; raw pictures where a camera has both."""
+    if topics.cameras:
+        return {name: topics.absolute(topic) for name, topic in topics.cameras.items()}
+    pattern = re.compile(
+        re.escape(topics.absolute("camera")) + r"/([A-Za-z][A-Za-z0-9_]*)/image_raw(/compressed)?"
+    )
+    found: dict[str, str] = {}
+    for topic, (_, messages) in sorted(info.topics.items()):  # .../image_raw sorts before .../compressed
+        if messages and (match := pattern.fullmatch(topic)):
+            found.setdefault(match[1], topic)
+    return found
+
+
+class _StreamBuilder:
+    """One stream while its bag is read."""
+
+    def __init__(self, topic: str, translate: Translation) -> None:
+        self.topic, self._translate = topic, translate
+        self._stamps: list[int] = []
+        self._received: list[int] = []
+        self._values: list[Any] = []
+        self._frame_ids: dict[str, None] = {}
+        self._messages = self._unreadable = 0
+
+    def add(self, msg: Any, stamp_ns: int, received_ns: int) -> None:
+        number, self._messages = self._messages, self._messages + 1
+        try:
+            value = self._translate(msg, number)
+        except (conversions.ConversionError, ImageSizeError):
+            self._unreadable += 1
+            return
+        self._stamps.append(stamp_ns)
+        self._received.append(received_ns)
+        self._values.append(value)
+        self._frame_ids.setdefault(msg.header.frame_id)
+
+    def build(self, type_name: str) -> RecordedStream:
+        stamps, received = (np.array(times, dtype=np.int64) for times in (self._stamps, self._received))
+        frame_ids = tuple(self._frame_ids)
+        return RecordedStream(
+            self.topic, type_name, stamps, received, self._values, frame_ids, self._unreadable
+        )
+
+
+class _EpisodeReader:
+    """Reads a bag once, from begin to end."""
+
+    def __init__(
+        self, bag: BagReader, topics: TopicMap, cameras: dict[str, str], size: tuple[int, int]
+    ) -> None:
+        self._bag, self._path, self._cameras, self._size = bag, bag.path, cameras, size
+        self._joint = topics.gripper_joint
+        self._types = {name: kind for name, (kind, _) in bag.info.topics.items()}
+        self._with_messages = {name for name, (_, messages) in bag.info.topics.items() if messages}
+        self._topics = self._find_topics(topics)
+        self._ages_topic, self._result_topic = topics.absolute(_AGES), topics.absolute(_RESULT)
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def _find_topics(self, topics: TopicMap) -> dict[str, str]:
+        """Stream -> topic, of the streams that the bag has; BagError where one is missing."""
+        names = ("ee_pose", "gripper", *COMMANDS, *EXPERT)
+        wanted = {name: topics.absolute(getattr(topics, name)) for name in names}
+        found = {name: topic for name, topic in wanted.items() if topic in self._with_messages}
+        for pose, gripper in (COMMANDS, EXPERT):
+            # A gripper that was never commanded: its topic was recorded, and nothing was sent on it.
+            if pose in found and wanted[gripper] in self._types:
+                found[gripper] = wanted[gripper]
+        for name, topic in wanted.items():
+            if name not in found and name not in EXPERT:
+                has = ", ".join(sorted(self._with_messages))
+                raise BagError(
+                    f"{self._path}: has no messages on {topic} ({name}); it has {has}: map it with --map"
+                )
+        if len([name for name in EXPERT if name in found]) == 1:
+            raise BagError(f"{self._path}: has only one of {' and '.join(wanted[name] for name in EXPERT)}")
+        return found
+
+    def read(self) -> BagEpisode:
+        for topic in self._cameras.values():
+            if topic not in self._with_messages:
+                raise BagError(f"{self._path}: {topic} has no messages: map another topic with --map")
+            self._check_type(topic, *_IMAGES)
+        for name, topic in self._topics.items():
+            self._check_type(topic, _POSE if name.endswith("pose") else _JOINTS)
+        builders = {
+            name: _StreamBuilder(topic, self._translation(name)) for name, topic in self._topics.items()
+        }
+        for camera, topic in self._cameras.items():
+            builders[f"camera {camera}"] = _StreamBuilder(topic, self._picture_translation(camera))
+        node_stamps, result = self._read_messages(builders)
+        streams = {name: each.build(self._types[each.topic]) for name, each in builders.items()}
+        for name, stream in streams.items():
+            self._check_usable(name, stream)
+        return BagEpisode(
+            self._bag.info,
+            {camera: streams[f"camera {camera}"] for camera in self._cameras},
+            streams["ee_pose"],
+            streams["gripper"],
+            {name: streams[name] for name in (*COMMANDS, *EXPERT) if name in streams},
+            node_stamps,
+            {camera: self._sizes[camera] for camera in self._cameras},
+            result,
+        )
+
+    def _read_messages(
+        self, builders: dict[str, _StreamBuilder]
+    ) -> tuple[dict[int, dict[str, int]], dict[str, Any]]:
+        """Fill the builders; (the policy node's stamps, the episode's result)."""
+        builders_of: dict[str, list[_StreamBuilder]] = {}
+        for builder in builders.values():  # one topic may be several streams
+            builders_of.setdefault(builder.topic, []).append(builder)
+        node_stamps: dict[int, dict[str, int]] = {}
+        result: dict[str, Any] = {}
+        optional = {self._ages_topic: _JOINTS, self._result_topic: _STRING}
+        recorded = [topic for topic, kind in optional.items() if self._types.get(topic) == kind]
+        for topic, received_ns, data in self._bag.messages([*builders_of, *recorded]):
+            msg = decode(data, self._types[topic], topic, self._path)
+            if topic in builders_of:
+                stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+                for builder in builders_of[topic]:
+                    builder.add(msg, stamp_ns, received_ns)
+            elif topic == self._ages_topic:
+                try:
+                    tick_ns, stamps = conversions.ages_to_stamps(msg)
+                except conversions.ConversionError as error:
+                    raise BagError(f"{self._path}: {error}") from None
+                node_stamps[tick_ns] = stamps
+            else:
+                result = json_object(msg.data)
+        return node_stamps, result
+
+    def _check_type(self, topic: str, *expected: str) -> None:
+        found = self._types[topic]
+        if found not in expected:
+            raise BagError(
+                f"{self._path}: {topic} is of type {found}, not {' or '.join(expected)}: map another topic with --map"
+            )
+
+    def _check_usable(self, name: str, stream: RecordedStream) -> None:
+        if len(stream) or not stream.unreadable:
+            return
+        count = stream.unreadable
+        if name == "ee_pose":
+            raise BagError(
+                f"{self._path}: ee_pose: {count} of {count} without a valid orientation: {stream.topic} must hold the "
+                "measured one, a quaternion x, y, z, w of length 1"
+            )
+        what = f"pictures of camera '{name.removeprefix('camera ')}'" if name.startswith("camera") else ""
+        what = what or f"messages on {stream.topic} ({name})"
+        raise BagError(f"{self._path}: not one of the {count} {what} can be used")
+
+    def _translation(self, name: str) -> Translation:
+        if name == "ee_pose":
+            return lambda msg, _: conversions.pose_to_vector(msg)
+        if name.endswith("pose"):
+            return lambda msg, _: _pose_as_sent(msg)
+        if name == "gripper":
+            return lambda msg, _: conversions.joint_state_to_position(msg, self._joint)
+        return lambda msg, _: conversions.joint_state_to_effort(msg, self._joint) if len(msg.effort) else None
+
+    def _picture_translation(self, camera: str) -> Translation:
+        """A picture's number, where the live node could use the picture: decoded, and of a shape that fits."""
+
+        def number_of(msg: Any, number: int) -> int:
+            height, width = conversions.to_rgb(msg).shape[:2]
+            first = self._sizes.get(camera, (height, width))
+            check_fits((height, width), *(self._size if self._size[0] else first), camera)
+            self._sizes.setdefault(camera, (height, width))
+            return number
+
+        return number_of
+
+
+def _pose_as_sent(msg: Any) -> NDArray[np.float64]:
+    """PoseStamped -> (7,), whatever its quaternion: the audit judges commanded orientations."""
+    q = msg.pose.orientation
+    return make_pose(conversions.pose_to_position(msg), [q.x, q.y, q.z, q.w])
