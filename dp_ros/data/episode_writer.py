@@ -1,4 +1,4 @@
-"""Writes datasets: an episode counts once its end is written, so that a killed writer loses at most one."""
+"""Writer of datasets. An episode counts once its end is written, so that a killed writer loses at most one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dp_ros.data.episodes import (
     open_group,
 )
 
-# Zeros too are written, so that a chunk without a file is a lost one.
+# Zeros are written too, so that a chunk without a file is a lost chunk.
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
 _EPISODE_ARRAYS = ("episode_ends", "seed", "noise", "tried")
 
 
 class Episode(Protocol):
-    """What the writer appends; `dp_ros.sim.experts.Demonstration` is one."""
+    """One episode to append, e.g. `dp_ros.sim.experts.Demonstration`; the shapes are those of `StoredEpisode`."""
 
     @property
     def seed(self) -> int: ...
@@ -47,7 +47,7 @@ class Episode(Protocol):
 
 
 class DatasetWriter:
-    """Appends episodes; `with DatasetWriter(...) as writer: writer.append(episode); writer.finish()`."""
+    """Appends episodes: `with DatasetWriter(...) as writer: writer.append(episode); writer.finish()`."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class DatasetWriter:
         attributes: Mapping[str, Any],
         growing: Mapping[str, list[Any]] | None = None,
     ) -> None:
-        """Create `path`, or resume it when it was begun with the same attributes.
+        """Create `path`, or resume it; DatasetError where it was begun with other attributes.
 
-        `growing` attributes are lists that may have become longer since.
+        `growing` attributes are lists, which may be longer than when it was begun.
         """
         self.path = Path(path)
         growing = dict(growing or {})
@@ -70,13 +70,13 @@ class DatasetWriter:
                 if old.get(key) != new.get(key):
                     raise DatasetError(
                         f"{self.path}: was begun with {key} = {old.get(key)!r}, not {new.get(key)!r}: "
-                        "give the same settings to go on, or another --out"
+                        "give the same settings to resume, or another --out"
                     )
             for key, values in growing.items():
                 begun: Any = self._group.attrs.get(key, [])
                 if values[: len(begun)] != begun:
                     raise DatasetError(
-                        f"{self.path}: was begun with other {key}, or in another order: add new ones behind them, or "
+                        f"{self.path}: was begun with other {key}, or in another order: add new ones after them, or "
                         "choose another --out"
                     )
             self._cut_unfinished()
@@ -96,7 +96,7 @@ class DatasetWriter:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DatasetError(
                 f"{self.path}: the disk is full; the {self.episodes} finished episodes are kept: "
-                "free some space and run the same command to go on"
+                "free some space and run the same command to resume"
             ) from error
 
     @property
@@ -110,14 +110,14 @@ class DatasetWriter:
 
     @property
     def tried(self) -> int:
-        """How many seeds were tried, successful or not: where a resumed run goes on."""
+        """Number of seeds tried, successful or not: a resumed run continues after them."""
         array = self._array("tried")
         tried = int(array[-1]) if array is not None and array.shape[0] else 0
         in_first_datasets: Any = self._group.attrs.get("tried", 0)
         return tried or int(in_first_datasets)
 
     def append(self, episode: Episode, tried: int) -> None:
-        """Write one episode; it counts from the moment this returns. `tried` seeds are behind it."""
+        """Write one episode; it counts once this returns. `tried`: seeds tried so far."""
         rows: dict[str, NDArray[Any]] = {
             f"images/{camera}": pixels for camera, pixels in episode.images.items()
         }
@@ -134,9 +134,9 @@ class DatasetWriter:
         self._count([start + length], episode.seed, episode.noise, tried)
 
     def reserve(self, ticks: int, pictures: Mapping[str, tuple[int, ...]]) -> None:
-        """Make room for `ticks` rows of pictures, (H, W, 3) of each camera, behind those that count.
+        """Make room for `ticks` rows of pictures, (H, W, 3) of each camera, after the rows that count.
 
-        Others may then write them, each its own rows (`dp_ros.data.picture_rows`), before `append_reserved`.
+        Other processes may then write them, each its own rows (`dp_ros.data.picture_rows`), before `append_reserved`.
         """
         self._begin_writing()
         for camera, shape in pictures.items():
@@ -152,9 +152,9 @@ class DatasetWriter:
         noise: float,
         tried: int,
     ) -> None:
-        """Let rows count whose pictures are written, as one episode for each of `ends` (within the rows).
+        """Add the low-dimensional `rows` of reserved pictures; they count as one episode for each of `ends`.
 
-        `edges`: camera -> row -> picture, of the rows that share a chunk with a neighbour's.
+        ends: within the rows. edges: camera -> row -> picture, for chunks that two writers of pictures share.
         """
         start = self.ticks
         for name, values in rows.items():
@@ -167,11 +167,11 @@ class DatasetWriter:
         self._count([start + int(end) for end in ends], seed, noise, tried)
 
     def _begin_writing(self) -> None:
-        if self.complete:  # more episodes were asked for than it was completed with
+        if self.complete:  # with fewer episodes than are wanted now
             self._group.attrs["complete"] = False
 
     def _count(self, ends: list[int], seed: int, noise: float, tried: int) -> None:
-        """Episodes count from here on, their ends being written last."""
+        """Make episodes count; their ends are written last."""
         count, n = self.episodes, len(ends)
         self._write("seed", np.full(n, seed, dtype=np.int64), at=count)
         self._write("noise", np.full(n, noise, dtype=np.float64), at=count)
@@ -179,16 +179,16 @@ class DatasetWriter:
         self._write("episode_ends", np.array(ends, dtype=np.int64), at=count)
 
     def finish(self) -> None:
-        """Mark the dataset whole."""
+        """Mark the dataset as complete."""
         self._group.attrs["complete"] = True
 
     @property
     def ticks(self) -> int:
-        """Rows that count."""
+        """Number of rows that count."""
         return int(self._array("episode_ends")[-1]) if self.episodes else 0
 
     def _array(self, name: str) -> Any:
-        """The zarr array, or None; zarr itself cannot say that it is no group."""
+        """The zarr array, or None. Any, because zarr types it as an array or a group."""
         return self._group.get(name)
 
     def _write(self, name: str, values: NDArray[Any], at: int) -> None:
@@ -197,7 +197,7 @@ class DatasetWriter:
             array[at:] = values
 
     def _grow(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], length: int) -> Any:
-        """The array, made where it is missing, with room for `length` rows of `shape`."""
+        """The array, created where it is missing and resized to `length` rows of `shape`."""
         with zarr.config.set(_EVERY_CHUNK):
             array = self._array(name)
             if array is None:
@@ -213,7 +213,7 @@ class DatasetWriter:
             return array
 
     def _cut_unfinished(self) -> None:
-        if self.episodes:  # killed between making room for ends and writing them
+        if self.episodes:  # a kill after the array of ends grew leaves zeros
             written = int((np.asarray(self._array("episode_ends")[:]) > 0).sum())
             self._array("episode_ends").resize((written,))
         end, episodes = self.ticks, self.episodes
@@ -233,7 +233,7 @@ def _runs(pictures: Mapping[int, NDArray[np.uint8]]) -> Iterator[tuple[int, NDAr
 
 
 def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings side by side: {"collect": {"task": t}} -> {"collect.task": t}."""
+    """Nested settings as one level: {"collect": {"task": t}} -> {"collect.task": t}."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         nested = {f"{key}.{name}": v for name, v in _dotted(value).items()} if isinstance(value, dict) else {}

@@ -1,10 +1,17 @@
-"""A dataset on disk: zarr v3, flat arrays over all ticks, episodes marked by where they end.
+"""Dataset on disk: zarr v3, flat arrays over all N ticks, and the end of each of E episodes.
 
-`images/<camera>` uint8 (N, H, W, 3), `ee_pose` (N, 3) [m], `gripper` (N,), `action` (N, 4) clean commands,
-`command` (N, 4) executed commands, `episode_ends` (E,), `seed` (E,), `noise` (E,), `tried` (E,) seeds behind each
-episode. An episode counts once its end is written; whatever lies behind the last end is cut off when writing
-resumes, so a killed run loses at most the episode it was writing. `complete` is set last: readers refuse a
-dataset without it.
+| array | shape | content |
+|---|---|---|
+| `images/<camera>` | (N, H, W, 3) | uint8 RGB |
+| `ee_pose` | (N, 3) | measured position [m], base frame |
+| `gripper` | (N,) | measured opening, 0 closed to 1 open |
+| `action` | (N, ACTION_DIM) | labels: clean commands |
+| `command` | (N, ACTION_DIM) | executed commands |
+| `episode_ends` | (E,) | tick after the last one of each episode |
+| `seed`, `noise`, `tried` | (E,) | the simulator's seed, the injected noise, seeds tried up to this episode |
+
+An episode counts once its end is written. Rows after the last end are cut off when writing resumes, so a killed run
+loses at most the episode it was writing. The attribute `complete` is set last; readers refuse a dataset without it.
 """
 
 from __future__ import annotations
@@ -26,7 +33,7 @@ LOW_DIMENSIONAL = ("ee_pose", "gripper", "action", "command")
 
 
 class DatasetError(ValueError):
-    """A folder that is not a usable dataset, or a write that failed; one line that says what to do."""
+    """A folder that is not a usable dataset, or a write that failed; one line with the remedy."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +43,18 @@ class Dataset:
     images: dict[str, NDArray[np.uint8]]  # camera -> (N, H, W, 3)
     ee_pose: NDArray[np.float64]  # (N, 3) [m]
     gripper: NDArray[np.float64]  # (N,)
-    action: NDArray[np.float64]  # (N, 4) clean commands
-    command: NDArray[np.float64]  # (N, 4) executed commands
+    action: NDArray[np.float64]  # (N, ACTION_DIM) labels: clean commands
+    command: NDArray[np.float64]  # (N, ACTION_DIM) executed commands
     episode_ends: NDArray[np.int64]  # (E,)
     attributes: dict[str, Any]
-    seed: NDArray[np.int64] | None = (
-        None  # (E,) of the simulator, below 0 where not known; None: of no episode
-    )
+    seed: NDArray[np.int64] | None = None  # (E,) of the simulator, below 0 where unknown; None: all unknown
 
     def __len__(self) -> int:
         return len(self.action)
 
 
 def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
-    """Read a whole dataset into memory; DatasetError says in one line what is wrong with it."""
+    """Read a whole dataset into memory; DatasetError where it is damaged or lacks one of `cameras`."""
     path = Path(path)
     group = open_finished(path)
     attributes = dict(group.attrs)
@@ -78,28 +83,28 @@ def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
 
 
 def open_finished(path: Path) -> zarr.Group:
-    """The dataset's group to read from; refused while it is unfinished."""
+    """The dataset's zarr group, read-only; DatasetError while it is unfinished."""
     group = open_group(path, mode="r")
     if not group.attrs.get("complete", False):
-        raise DatasetError(f"{path}: is unfinished; run the command that made it once more to complete it")
+        raise DatasetError(f"{path}: is unfinished; run the command that made it again to complete it")
     return group
 
 
 @contextmanager
 def damage_in_one_line(path: Path) -> Iterator[None]:
-    """What zarr says of a missing array or a broken chunk as a DatasetError."""
+    """Turn zarr's errors for a missing array or a broken chunk into a DatasetError."""
     try:
         yield
     except KeyError as error:
-        raise DatasetError(f"{path}: the array {error} is missing; make the dataset anew") from None
+        raise DatasetError(f"{path}: the array {error} is missing; make the dataset again") from None
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"{path}: a chunk cannot be read ({error}); make the dataset anew") from None
+        raise DatasetError(f"{path}: a chunk cannot be read ({error}); make the dataset again") from None
 
 
 def whole_array(group: zarr.Group, name: str) -> Any:
-    """The zarr array `name`; by itself zarr would read zeros where a chunk's file is lost."""
+    """The zarr array `name`; ValueError where files of chunks are lost, which zarr would read as zeros."""
     array: Any = group[name]
     if array.nchunks_initialized != array.nchunks:
         raise ValueError(f"{array.nchunks - array.nchunks_initialized} of '{name}' are lost")
@@ -111,18 +116,20 @@ def _read(group: zarr.Group, name: str) -> NDArray[Any]:
 
 
 def check_lengths(path: Path, lengths: set[int], ends: NDArray[np.int64]) -> None:
-    """Every flat array has as many ticks as the last episode ends at; ends rise."""
+    """DatasetError unless every flat array is as long as the last episode's end, and the ends rise."""
     if len(ends) == 0 or lengths != {int(ends[-1])} or not (np.diff(ends, prepend=0) > 0).all():
-        raise DatasetError(f"{path}: its arrays disagree on the number of ticks; make the dataset anew")
+        raise DatasetError(f"{path}: its arrays disagree on the number of ticks; make the dataset again")
 
 
 def check_finite(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
+    """DatasetError where a number is not finite."""
     for name, values in rows.items():
         if not np.isfinite(values).all():
-            raise DatasetError(f"{path}: '{name}' holds values that are not finite; make the dataset anew")
+            raise DatasetError(f"{path}: '{name}' holds values that are not finite; make the dataset again")
 
 
 def open_group(path: Path, mode: Any) -> zarr.Group:
+    """The zarr group at `path`; DatasetError unless it is a dataset of this version."""
     try:
         # Absolute, because zarr 3.1 removes a relative root wherever it occurs in a member's path.
         group = zarr.open_group(path.absolute(), mode=mode)
@@ -134,6 +141,6 @@ def open_group(path: Path, mode: Any) -> zarr.Group:
     if group.attrs.get("version") != FORMAT_VERSION:
         raise DatasetError(
             f"{path}: is of format version {group.attrs.get('version')}, this dp_ros reads {FORMAT_VERSION}: "
-            "make the dataset anew"
+            "make the dataset again"
         )
     return group

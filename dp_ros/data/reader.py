@@ -1,4 +1,4 @@
-"""A finished dataset, one episode in memory at a time; `episodes.load` reads all of one at once."""
+"""Reader of a finished dataset, one episode in memory at a time; `episodes.load` reads all episodes at once."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from dp_ros.data.episodes import (
 
 @dataclass(frozen=True)
 class StoredEpisode:
-    """One episode of T ticks as it lies in a dataset; the writer takes it as it is."""
+    """One episode of T ticks, as read from a dataset; `DatasetWriter.append` takes it unchanged."""
 
     seed: int
     noise: float
-    tried: int  # seeds behind it
+    tried: int  # seeds tried up to this episode
     images: dict[str, NDArray[np.uint8]]  # camera -> (T, H, W, 3)
-    ee_pose: NDArray[np.float64]  # (T, 3) [m]
-    gripper: NDArray[np.float64]  # (T,)
-    action: NDArray[np.float64]  # (T, 4) clean commands
-    command: NDArray[np.float64]  # (T, 4) executed commands
+    ee_pose: NDArray[np.float64]  # (T, 3) measured position [m]
+    gripper: NDArray[np.float64]  # (T,) measured opening
+    action: NDArray[np.float64]  # (T, ACTION_DIM) labels: clean commands
+    command: NDArray[np.float64]  # (T, ACTION_DIM) executed commands
 
     def __len__(self) -> int:
         return len(self.action)
 
 
 class DatasetReader:
-    """`for episode in DatasetReader(path)`; DatasetError says in one line what is wrong with the dataset."""
+    """`for episode in DatasetReader(path)`. DatasetError where the dataset is unfinished or damaged."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -60,7 +60,7 @@ class DatasetReader:
         check_lengths(self.path, lengths, self.ends)
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Number of episodes."""
         return len(self.ends)
 
     def picture_size(self, camera: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Pictures to an mp4 and back."""
+"""Mp4 files from pictures, and pictures from mp4 files."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from dp_ros.files import replacing
 
 @dataclass(frozen=True)
 class Encoding:
-    """How FFmpeg compresses: encoder, pixel format and the encoder's own options."""
+    """FFmpeg's encoder, its pixel format and its options."""
 
     encoder: str
     pixel_format: str
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-BROWSER = Encoding("libx264", "yuv420p", {"crf": "23", "preset": "veryfast"})  # plays in any of them
+BROWSER = Encoding("libx264", "yuv420p", {"crf": "23", "preset": "veryfast"})  # every browser plays it
 
 
 class VideoWriter:
-    """`with VideoWriter(path, fps) as video: video.add(pictures)`.
+    """Writer of one mp4: `with VideoWriter(path, fps) as video: video.add(pictures)`.
 
-    The file appears whole at the end, or not at all; without pictures there is none. OSError where it cannot be
+    The file appears whole at the end, or not at all. Without pictures there is no file. OSError where it cannot be
     written.
     """
 
@@ -93,7 +93,7 @@ class VideoWriter:
 
 
 def write_video(path: str | Path, pictures: Iterable[NDArray[np.uint8]], fps: int) -> None:
-    """One video of `pictures`; see VideoWriter."""
+    """Write all `pictures` as one video; see VideoWriter."""
     with VideoWriter(path, fps) as video:
         video.add(pictures)
 
@@ -101,7 +101,7 @@ def write_video(path: str | Path, pictures: Iterable[NDArray[np.uint8]], fps: in
 def read_pictures(
     path: str | Path, times_s: NDArray[np.float64], tolerance_s: float
 ) -> Iterator[NDArray[np.uint8]]:
-    """The picture shown at each of `times_s`, which rise: uint8 (H, W, 3) RGB.
+    """The picture shown at each of the rising `times_s`: uint8 (H, W, 3) RGB.
 
     OSError where the file cannot be decoded, ValueError where it has no picture within `tolerance_s` of a time.
     """

@@ -1,4 +1,4 @@
-"""Which ticks belong together: windows of T_o frames and the chunks of T_p actions they are trained on."""
+"""Training windows: T_o frames and the chunk of T_p actions to predict from them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.actions import encode_positions
+from dp_ros.actions import POSITION, encode_positions, join
 from dp_ros.data.episodes import Dataset, DatasetError
 from dp_ros.schema import ActionConfig, EncoderConfig, Horizons
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures, and the windows that see them. Every window belongs to a run; a run shares its crop."""
+    """B windows and their pictures. A run is a sequence of windows that share one random crop."""
 
     images: NDArray[np.uint8]  # (B, T_o, V, H, W, 3), or (F, V, H, W, 3) where windows share frames
-    frames: NDArray[np.int64] | None  # (B, T_o): which of F images each window sees
-    run: NDArray[np.int64]  # (B,) or (F,): the run each of `images` belongs to
-    state: NDArray[np.float32]  # (B, T_o, 4)
-    actions: NDArray[np.float32]  # (B, T_p, 4)
+    frames: NDArray[np.int64] | None  # (B, T_o): index into the F images for each frame of a window
+    run: NDArray[np.int64]  # (B,) or (F,): the run of each of `images`
+    state: NDArray[np.float32]  # (B, T_o, STATE_DIM)
+    actions: NDArray[np.float32]  # (B, T_p, ACTION_DIM)
 
 
 class Windows:
-    """One window per tick, its newest frame at that tick. Frames before an episode repeat its first one;
-    actions outside it hold, as the paper pads."""
+    """One window for each tick, with its newest frame at that tick.
+
+    Frames before an episode repeat its first frame; actions outside it hold, as in the paper.
+    """
 
     def __init__(
         self, dataset: Dataset, horizons: Horizons, action: ActionConfig, encoder: EncoderConfig
@@ -52,25 +54,26 @@ class Windows:
 
         oldest = now[:, None] - (horizons.T_o - 1)
         self.frames: NDArray[np.int64] = np.maximum(oldest + np.arange(horizons.T_o), first)
-        self.state = np.concatenate([dataset.ee_pose, dataset.gripper[:, None]], axis=1)[self.frames]
+        self.state = join(dataset.ee_pose, dataset.gripper)[self.frames]
 
         ticks = oldest + np.arange(horizons.T_p)
         padded = (ticks < first) | (ticks > last)
         ticks = np.clip(ticks, first, last)
-        # The command before an episode's first tick is where the arm was measured to be.
+        # Before an episode's first tick, the measured position counts as the previous command.
         previous = np.where(
-            (ticks == first)[..., None], dataset.ee_pose[ticks], dataset.command[ticks - 1, :3]
+            (ticks == first)[..., None], dataset.ee_pose[ticks], POSITION.of(dataset.command)[ticks - 1]
         )
-        position = encode_positions(dataset.action[ticks, :3], previous, padded, horizons, action.position)
-        self.actions: NDArray[np.float32] = np.concatenate(
-            [position, dataset.action[ticks, 3:]], axis=-1
-        ).astype(np.float32)
+        actions = dataset.action[ticks]
+        actions[..., POSITION.slice] = encode_positions(
+            POSITION.of(actions), previous, padded, horizons, action.position
+        )
+        self.actions: NDArray[np.float32] = actions.astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def stats(self, rows: NDArray[np.int64] | None = None) -> dict[str, dict[str, list[float]]]:
-        """Per-dimension limits of actions and state, for the normaliser; of the windows `rows`, or of all."""
+        """Per-dimension limits of actions and state, for the normaliser; over the windows `rows`, or over all."""
         chosen = slice(None) if rows is None else rows
         return {
             name: {
@@ -83,10 +86,10 @@ class Windows:
     def batch(
         self, rows: NDArray[np.int64], rng: np.random.Generator, part: slice = slice(None)
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        """images uint8 (B, T_o, V, H, W, 3) cropped at random, state (B, T_o, 4), actions (B, T_p, 4).
+        """images uint8 (B, T_o, V, H, W, 3) cropped at random, state (B, T_o, STATE_DIM), actions (B, T_p, ACTION_DIM).
 
-        The frames of a window share their crop, so that motion between them stays motion. `part` of the rows is
-        made; the crops of the others are drawn all the same, so that parts together are the whole.
+        The frames of a window share their crop, so that motion between them is preserved. Only `part` of the rows is
+        returned. Crops are drawn for all rows, so that the parts of several processes make up the same batch.
         """
         corners, rows = self._corners(len(rows), rng)[part], rows[part]
         return self._images(rows, corners), self.state[rows].astype(np.float32), self.actions[rows]
@@ -94,15 +97,15 @@ class Windows:
     def batch_of_runs(
         self, runs: NDArray[np.int64], rng: np.random.Generator, part: slice = slice(None)
     ) -> Batch:
-        """runs (R, n): each row n windows whose frames overlap. Each frame is there once, cropped as its run is."""
+        """runs (R, n): each row is n windows whose frames overlap. Each frame occurs once, with the crop of its run."""
         corners, runs = self._corners(len(runs), rng)[part], runs[part]
-        seen, index = zip(*(np.unique(self.frames[rows], return_inverse=True) for rows in runs), strict=True)
-        counts = [len(ticks) for ticks in seen]
+        ticks, index = zip(*(np.unique(self.frames[rows], return_inverse=True) for rows in runs), strict=True)
+        counts = [len(each) for each in ticks]
         first = np.cumsum([0, *counts[:-1]])
         run = np.repeat(np.arange(len(runs)), counts)
         flat = runs.ravel()
         return Batch(
-            images=self._pictures(np.concatenate(seen), corners[run]),
+            images=self._pictures(np.concatenate(ticks), corners[run]),
             frames=np.concatenate(
                 [start + i.reshape(runs.shape[1], -1) for start, i in zip(first, index, strict=True)]
             ),
@@ -114,14 +117,14 @@ class Windows:
     def centred(
         self, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        """What `batch` gives, cropped in the middle, as a served policy sees it."""
+        """As `batch`, cropped in the middle, as the running policy crops."""
         height, width = self._crop
         middle = [((p.shape[1] - height) // 2, (p.shape[2] - width) // 2) for p in self._pixels]
         corners = np.broadcast_to(np.array(middle), (len(rows), len(middle), 2))
         return self._images(rows, corners), self.state[rows].astype(np.float32), self.actions[rows]
 
     def _corners(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Where n random crops begin in each camera's picture: (n, V, 2), top and left."""
+        """Top left corners of n random crops in each camera's picture: (n, V, 2)."""
         height, width = self._crop
         corners = np.empty((n, len(self._pixels), 2), dtype=np.int64)
         for view, pixels in enumerate(self._pixels):
@@ -136,7 +139,7 @@ class Windows:
         return pictures.reshape(*frames.shape, *pictures.shape[1:])
 
     def _pictures(self, ticks: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(N, V, H, W, 3); each pixel is copied once, from the dataset into the batch."""
+        """(N, V, H, W, 3). Each pixel is copied once, from the dataset into the batch."""
         height, width = self._crop
         images = np.empty((len(ticks), len(self._pixels), height, width, 3), dtype=np.uint8)
         for view, pixels in enumerate(self._pixels):

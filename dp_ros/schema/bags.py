@@ -1,4 +1,4 @@
-"""How demonstrations are recorded as bags, checked, and made into a dataset."""
+"""Settings of recording, audit and conversion of bags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Outcome = Literal["success", "failure", "discarded", "unknown"]
 
 
 class RecorderConfig(Config):
-    """One bag per episode: what is recorded, where, and what is refused."""
+    """Recorder node: one bag per episode."""
 
     folder: str = Field("runs/bags", description="folder of the bags; each episode becomes one in it")
     prefix: str = Field(
@@ -29,26 +29,26 @@ class RecorderConfig(Config):
         256.0, gt=0, le=16384, description="messages waiting for the disk [MB]; beyond it they are dropped"
     )
     min_free_mb: float = Field(
-        1000.0, ge=0, description="free disk space below which no episode starts, and one under way ends [MB]"
+        1000.0, ge=0, description="free disk space below which no episode starts, and a running one ends [MB]"
     )
     sync_s: float = Field(
-        0.25, gt=0, le=1.0, description="what a power failure may cost: time between two syncs to disk [s]"
+        0.25, gt=0, le=1.0, description="time between two syncs to disk, which a power failure may cost [s]"
     )
     settle_s: float = Field(
-        0.25, ge=0, le=5.0, description="how long messages sent before the stop may still arrive [s]"
+        0.25, ge=0, le=5.0, description="time for messages sent before the stop to arrive [s]"
     )
     stop_with_episode: bool = Field(False, description="episode/result ends the bag, with its success")
     task: str = Field("", description="kept with each bag where episode/task is not published")
-    operator: str = Field("", description="who demonstrates; kept with each bag")
+    operator: str = Field("", description="name of the demonstrator; kept with each bag")
     note: str = Field("", description="kept with each bag; record/note replaces it for one episode")
     mode: Literal["lockstep", "realtime"] = Field(
-        "realtime", description="how time passes; in lockstep no sample may be held over a tick"
+        "realtime", description="in lockstep, no frame may hold a sample of an earlier tick"
     )
-    collect: str = Field("", description="JSON of the settings a scripted collection was made with")
+    collect: str = Field("", description="settings of a scripted collection, JSON")
 
 
 class TopicMap(Config):
-    """Which topics of a bag are what. Names without a leading slash are below `namespace`."""
+    """Topics of a bag by their meaning. Names without a leading slash are below `namespace`."""
 
     namespace: str = Field("", description="e.g. /arm")
     cameras: dict[CameraName, Topic] = Field(
@@ -61,7 +61,8 @@ class TopicMap(Config):
     command_pose: Topic = "command/ee_pose"
     command_gripper: Topic = "command/gripper"
     expert_pose: Topic = Field(
-        "expert/ee_pose", description="the clean answer, where noise was injected; else the command"
+        "expert/ee_pose",
+        description="the label where noise was injected; without it, the command is the label",
     )
     expert_gripper: Topic = "expert/gripper"
 
@@ -77,7 +78,7 @@ class TopicMap(Config):
 
 
 class AuditConfig(Config):
-    """What an episode may not exceed, or it is not trained on."""
+    """Limits of an episode that is fit for training."""
 
     max_gap_s: float = Field(0.1, gt=0, description="longest time between two samples of a stream [s]")
     max_missing: float = Field(
@@ -99,25 +100,28 @@ class AuditConfig(Config):
 
 
 class ConvertConfig(Config):
-    """How bags become a dataset."""
+    """Conversion of bags to a dataset."""
 
     rate_hz: float = Field(80.0, gt=0, le=1000, description="control rate: one frame and one action per tick")
     cameras: tuple[CameraName, ...] = Field((), description="empty: all that every bag has")
-    width_px: int = Field(0, ge=0, le=640, description="of the dataset's pictures; 0: as recorded")
-    height_px: int = Field(0, ge=0, le=480, description="0: as recorded")
+    width_px: int = Field(0, ge=0, le=640, description="width of the dataset's pictures; 0: as recorded")
+    height_px: int = Field(0, ge=0, le=480, description="height of the dataset's pictures; 0: as recorded")
     max_age_s: float = Field(
         0.1, gt=0, description="oldest sample a frame may hold [s]; lockstep bags allow none"
     )
     hold_commands: bool = Field(
-        False, description="a command holds until the next, however old: for sources that send changes only"
+        False,
+        description="hold a command until the next one, however old: for sources that send only changes",
     )
     as_arrived: bool = Field(
-        False, description="hold what had arrived by the tick, not what was stamped by then"
+        False, description="hold the samples that had arrived by the tick, not those stamped by then"
     )
     outcomes: tuple[Outcome, ...] = Field(
-        ("success",), min_length=1, description="what to convert, of bags that say how they ended"
+        ("success",),
+        min_length=1,
+        description="outcomes to convert; bags without a label are always converted",
     )
-    accept_failed: bool = Field(False, description="convert episodes that fail the audit as well")
+    accept_failed: bool = Field(False, description="convert also episodes that fail the audit")
     topics: TopicMap = TopicMap()
     audit: AuditConfig = AuditConfig()
 

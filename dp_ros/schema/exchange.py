@@ -1,4 +1,4 @@
-"""How datasets go to other formats and come from them."""
+"""Settings of export to LeRobot and import from it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from dp_ros.actions import ACTION_DIM, GRIPPER, POSITION
 from dp_ros.schema.base import CameraName, Config
 
 Range = tuple[float, float]
@@ -19,36 +20,44 @@ Numbers = Annotated[
 
 
 class ExportConfig(Config):
-    """A dataset of ours to a LeRobotDataset."""
+    """Export of a dataset to a LeRobotDataset."""
 
-    task: str | None = Field(None, min_length=1, description="in words; without it the dataset's own")
+    task: str | None = Field(None, min_length=1, description="task in words; default: the dataset's own")
     robot: str | None = Field(None, min_length=1, description="LeRobot's robot_type")
     crf: int | None = Field(
         None,
         ge=1,
         le=51,
-        description="lossy video that browsers play, best at 1; without it no pixel is changed",
+        description="lossy video that browsers play, best at 1; default: lossless",
     )
 
 
 class ImportConfig(Config):
-    """A LeRobotDataset to one of ours: which of its numbers mean what. The defaults are the names we export."""
+    """Import of a LeRobotDataset: the meaning of its numbers. The defaults are the names that export writes."""
 
     ee_position: Numbers = "observation.state:ee_x,ee_y,ee_z"
     gripper: Numbers = "observation.state:gripper"
     action: Numbers = Field("action:ee_x,ee_y,ee_z,gripper", description="absolute position [m], gripper")
     command: Numbers | None = Field(
-        None, description="what really moved the arm; without it what we exported as such, or the action"
+        None, description="executed command; default: the exported one, or the action"
     )
     gripper_range: Range = Field((0, 1), description="measured values that mean closed and open")
     action_gripper_range: Range = Field((-1, 1), description="the action's values that mean open and close")
-    cameras: tuple[CameraName, ...] = Field((), description="by their names here; all when empty")
-    width_px: int | None = Field(None, ge=16, le=640, description="pictures are shrunk to it")
-    height_px: int | None = Field(None, ge=16, le=480)
+    cameras: tuple[CameraName, ...] = Field((), description="cameras by their names here; empty: all")
+    width_px: int | None = Field(
+        None, ge=16, le=640, description="width of the dataset's pictures; default: as stored"
+    )
+    height_px: int | None = Field(None, ge=16, le=480, description="height; give both or neither")
 
     @model_validator(mode="after")
-    def _takes_the_right_number_of_numbers(self) -> ImportConfig:
-        for name, count in (("ee_position", 3), ("gripper", 1), ("action", 4), ("command", 4)):
+    def _counts_match_the_layout(self) -> ImportConfig:
+        sizes = {
+            "ee_position": POSITION.size,
+            "gripper": GRIPPER.size,
+            "action": ACTION_DIM,
+            "command": ACTION_DIM,
+        }
+        for name, count in sizes.items():
             given = getattr(self, name)
             if given is not None and given.count(",") + 1 != count:
                 raise ValueError(f"{name} '{given}' names {given.count(',') + 1} numbers, not {count}")

@@ -56,7 +56,7 @@ def test_a_dataset_goes_out_and_comes_back(
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["export", "{small}", "--out", "{out}"], "names no task: say what its episodes show with --task"),
+        (["export", "{small}", "--out", "{out}"], "names no task: give one in words, e.g. --task"),
         (["export", "{out}", "--out", "{out}"], "does not exist; make one with `dp_ros collect"),
         (["import", "{small}", "--out", "{out}"], "has no meta/info.json"),
     ],

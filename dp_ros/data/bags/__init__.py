@@ -1,1 +1,1 @@
-"""Bag files: reading, writing, repair, audit and the label of a recorded episode. No ROS."""
+"""Bag files: reading, writing, recording, repair and audit. No ROS."""

@@ -1,4 +1,4 @@
-"""A picture of an episode's streams: where samples are late, missing or out of order."""
+"""Plot of an episode's streams: late, missing and out-of-order samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GOOD, _BAD = "tab:blue", "tab:red"
 def plot_audit(
     path: Path, title: str, audit: EpisodeAudit, streams: Mapping[str, tuple[Stamps, Stamps]]
 ) -> None:
-    """Write a PNG: for each stream the time to the sample before it [ms], over the episode [s]."""
+    """Write a PNG: for each stream, the time from the previous sample [ms] over the episode [s]."""
     figure = Figure(figsize=(10, 1.3 * len(streams) + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(streams), 1, sharex=True, squeeze=False)[:, 0]
@@ -34,7 +34,7 @@ def plot_audit(
         axis.set_ylim(bottom=min(0.0, float(intervals_ms.min(initial=0.0))))
         axis.tick_params(labelsize=7)
     axes[-1].set_xlabel("time [s]", fontsize=8)
-    figure.supylabel("time to the sample before [ms]", fontsize=8)
+    figure.supylabel("time from the previous sample [ms]", fontsize=8)
     verdict = "pass" if audit.passed else "FAIL: " + "; ".join(audit.reasons)
     figure.suptitle(f"{title}: {verdict}"[:150], fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Bags on disk: rosbag2 folders and single files, MCAP or sqlite3, read as serialized messages.
+"""Reader of bags: rosbag2 folders and single files, MCAP or sqlite3, as serialized messages.
 
-A bag's `custom` data says what its messages do not: task, seed, outcome, who recorded it and a note.
+A bag's `custom` data holds what is not in its messages: task, seed, outcome, operator and a note.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from rosbags.rosbag2 import Reader, ReaderError
 
 from dp_ros.schema.bags import Outcome
 
-METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` where metadata.yaml is lost
+METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` when metadata.yaml is lost
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _FILES = (".mcap", ".db3")
 
 
 class BagError(ValueError):
-    """A bag that cannot be used; one line: which, what is wrong, and what to do."""
+    """A bag that cannot be used; one line: the bag, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class BagInfo:
-    """What a bag says of itself, without reading its messages."""
+    """Facts of a bag that are known without reading its messages."""
 
     path: Path
     start_ns: int  # receive times
@@ -45,12 +45,12 @@ class BagInfo:
 
     @property
     def outcome(self) -> str:
-        """One of OUTCOMES, or empty: whoever recorded it did not say."""
+        """One of OUTCOMES; empty where the bag has no label."""
         return self.custom.get("outcome", "")
 
 
 class BagReader:
-    """`with BagReader(path) as bag:` gives its info and its messages."""
+    """Info and messages of one bag: `with BagReader(path) as bag:`."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -80,12 +80,12 @@ class BagReader:
         """(topic, receive time [ns], serialized message) of the topics, in the order of their receive times."""
         wanted = set(topics)
         connections: list[Connection] = [c for c in self._reader.connections if c.topic in wanted]
-        if not connections:  # none at all would mean every topic
+        if not connections:  # rosbags takes an empty list for all topics
             return
         try:
             for connection, received_ns, data in self._reader.messages(connections):
                 yield connection.topic, received_ns, data
-        except Exception as error:  # whatever a damaged file makes of its reader
+        except Exception as error:  # damaged files raise many kinds
             raise BagError(f"{self.path}: is damaged ({_reason(error)}); {_repair_hint(self.path)}") from None
 
     def _custom(self) -> dict[str, str]:
@@ -96,9 +96,9 @@ class BagReader:
 
 
 def find_bags(paths: Iterable[str | Path]) -> list[Path]:
-    """The bags that the paths are or contain, each folder's in the natural order of their names.
+    """The bags at the paths or directly below them, those of a folder in the natural order of their names.
 
-    BagError for a path that holds none. Hidden folders and what a repair has put aside are left out.
+    BagError for a path that holds none. Hidden folders are left out.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -113,9 +113,10 @@ def find_bags(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def is_bag(path: Path) -> bool:
+    """Whether the path is a bag folder, or a single file of one."""
     if path.is_file():
         return path.suffix in _FILES
-    if not path.is_dir():  # a link to nowhere
+    if not path.is_dir():  # e.g. a dangling link
         return False
     return (path / "metadata.yaml").is_file() or bool(storage_files(path))
 
@@ -145,13 +146,13 @@ def _open(path: Path) -> Reader:
     try:
         reader = Reader(path)
         reader.open()
-    except Exception as error:  # rosbags raises whatever a damaged file makes of it
+    except Exception as error:  # damaged files raise many kinds
         raise BagError(f"{path}: cannot be opened ({_reason(error)}); {_repair_hint(path)}") from None
     return reader
 
 
 def _custom_beside(file: Path) -> dict[str, Any]:
-    """Of a bag folder's file, given by itself: what the folder's metadata.yaml says."""
+    """Custom data from metadata.yaml beside a single file; empty where there is none."""
     try:
         return dict(read_metadata(file.parent).get("custom_data") or {})
     except BagError:
@@ -159,7 +160,7 @@ def _custom_beside(file: Path) -> dict[str, Any]:
 
 
 def _custom_inside(file: Path) -> dict[str, Any]:
-    """What our recorder wrote into an MCAP file; the last word counts."""
+    """Custom data that our recorder wrote into an MCAP file; the last value of a key counts."""
     if file.suffix != ".mcap":
         return {}
     with file.open("rb") as stream:
@@ -183,6 +184,6 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """episode_2 comes before episode_10."""
+    """Sorting key that puts episode_2 before episode_10."""
     parts = re.split(r"(\d+)", path.name)
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]

@@ -1,6 +1,6 @@
-"""One episode on its way to the disk: a bounded queue and the thread that empties it into a bag.
+"""Recording of one episode: a bounded queue, and a thread that writes it to a bag.
 
-Whoever receives messages never waits for the disk. What does not fit into the queue is dropped and counted.
+The receiver of messages never waits for the disk. Messages that do not fit into the queue are dropped and counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dp_ros.data.bags.writer import BagWriter
 from dp_ros.schema import RecorderConfig
 
 MB = 1_000_000
-_OVERHEAD_BYTES = 200  # of a queued message beside its data
+_OVERHEAD_BYTES = 200  # of a queued message, in addition to its data
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Topic:
 
 
 class Recording:
-    """Records until `close`. `problem` says why it ended by itself, which the disk may make it do."""
+    """Records until `close`. `problem` is the reason why it ended earlier, e.g. a full disk; else empty."""
 
     def __init__(self, path: str | Path, config: RecorderConfig, custom: Mapping[str, str]) -> None:
         """Begin the bag `path`. BagError where the disk has too little space or the folder cannot be made."""
@@ -64,13 +64,13 @@ class Recording:
         self._thread.start()
 
     def add_topic(self, topic: str, type_name: str, qos: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Announce a topic; its messages follow."""
+        """Announce a topic, before its first message."""
         with self._wake:
             self._queue.append(_Topic(topic, type_name, qos))
             self._wake.notify()
 
     def put(self, topic: str, data: bytes, received_ns: int, sent_ns: int) -> bool:
-        """Queue one serialized message; False when it was dropped, because the queue is full or all has ended."""
+        """Queue one serialized message; False when it was dropped because the queue is full or the recording ended."""
         size = len(data) + _OVERHEAD_BYTES
         with self._wake:
             if self._closing or self.problem or self._queued_bytes + size > self.config.queue_mb * MB:
@@ -83,15 +83,15 @@ class Recording:
 
     @property
     def backlog_s(self) -> float:
-        """How long the oldest queued message has been waiting for the disk."""
+        """Waiting time of the oldest queued message."""
         with self._wake:
             first = next((item for item in self._queue if isinstance(item, _Message)), None)
             return time.monotonic() - first.queued_s if first else 0.0
 
     def close(self, custom: Mapping[str, str]) -> None:
-        """Write what is queued, then end the bag; `custom` and what was dropped go into it.
+        """Write the queued messages, then close the bag with `custom` and the counts of dropped messages.
 
-        BagError where the bag could not be ended: all that had reached the disk can be repaired.
+        BagError where it could not be closed. Everything that reached the disk can then be repaired.
         """
         with self._wake:
             self._closing = True
@@ -104,7 +104,7 @@ class Recording:
             self._writer.close(facts)
         except OSError as error:
             raise BagError(
-                f"{self.path}: could not be ended ({error.strerror or error}); free some space and run "
+                f"{self.path}: could not be closed ({error.strerror or error}); free some space and run "
                 f"`dp_ros bag repair {self.path}`"
             ) from None
 
@@ -115,7 +115,7 @@ class Recording:
                 self._wake.wait_for(lambda: self._queue or self._closing, timeout=self.config.sync_s)
                 batch = list(self._queue)
                 self._queue.clear()
-                # Only then is its memory free.
+                # Subtracted after writing, when the memory is free.
                 size = sum(len(m.data) + _OVERHEAD_BYTES for m in batch if isinstance(m, _Message))
                 ends = self._closing and not batch
             if ends:
@@ -124,7 +124,7 @@ class Recording:
                 try:
                     synced_s = self._sync_when_due(synced_s)
                     self._write(item)
-                except Exception as error:  # whatever it is, who records must hear of it
+                except Exception as error:  # of any kind: the recorder must report it
                     self._give_up(f"writing failed ({getattr(error, 'strerror', None) or error})")
                     self._count_dropped(item)
             try:

@@ -1,7 +1,7 @@
-"""Bags that were not closed, or were cut: every whole chunk is kept, the index is made anew.
+"""Repair of bags that were not closed, or were truncated: every whole chunk is kept, and the index is rebuilt.
 
-The repaired file takes the damaged one's place only when it is complete on the disk. A file of which bytes
-could not be read stays beside it as `*.damaged`.
+The repaired file replaces the damaged one only when it is complete on the disk. Where bytes could not be read, the
+damaged file stays beside it as `*.damaged`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _LARGEST_RECORD = 1 << 30  # a length beyond this is damage, not data
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair found."""
+    """Result of a repair."""
 
     messages: int  # kept
-    chunks_lost: int  # whole in length, but with wrong contents
-    bytes_lost: int  # behind the last record that could be read
-    was_whole: bool  # nothing had to be done
+    chunks_lost: int  # of the right length, but with damaged contents
+    bytes_lost: int  # after the last record that could be read
+    was_whole: bool  # nothing had to be repaired
 
     def __str__(self) -> str:
         if self.was_whole:
@@ -41,7 +41,7 @@ class Repair:
 
 
 def repair(bag: str | Path) -> Repair:
-    """Make a bag folder of ours, or a lone .mcap file's folder, readable again; BagError says why it cannot be."""
+    """Make a folder with one .mcap file readable again; BagError where that is impossible."""
     path = Path(bag)
     if not path.is_dir():
         what = "is a file: give the folder it is in" if path.is_file() else "does not exist"
@@ -62,7 +62,7 @@ def repair(bag: str | Path) -> Repair:
 
 
 def _messages_if_whole(path: Path) -> int | None:
-    """How many messages a bag has of which every one can be read; None for any other."""
+    """Number of messages of an undamaged bag; None for a damaged one."""
     try:
         with BagReader(path) as bag:
             read = sum(1 for _ in bag.messages(bag.info.topics))
@@ -130,7 +130,7 @@ def _rewrite(path: Path, file: Path) -> Repair:
 
 
 class _Scan:
-    """The records of a damaged file, as far as they can be read."""
+    """Reader of a damaged file's records, up to the first that cannot be read."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -148,7 +148,7 @@ class _Scan:
             while True:
                 try:
                     record = next(reading, None)
-                except Exception:  # damaged bytes raise many kinds: short reads, lengths, text that is none
+                except Exception:  # damaged bytes raise many kinds: short reads, wrong lengths, invalid text
                     self.bytes_lost = size - good
                     return
                 if record is None:
@@ -176,7 +176,7 @@ def _qos(channel: Channel) -> list[dict[str, Any]]:
 
 
 def _known_custom(path: Path) -> dict[str, str]:
-    """What metadata.yaml says, where it can still be read: it may have been labelled since."""
+    """Custom data from metadata.yaml where it can be read: the bag may have been labelled after the recording."""
     try:
         custom = read_metadata(path).get("custom_data") or {}
     except BagError:

@@ -1,7 +1,7 @@
-"""A rosbag2 bag (MCAP, metadata.yaml) from serialized messages, which are never decoded.
+"""Writer of rosbag2 bags (MCAP, metadata.yaml) from serialized messages, which are never decoded.
 
-What was written before the last `sync` survives a killed process and a power failure: every sync ends a chunk
-and brings it to the disk. metadata.yaml is written last, so a bag that has one was closed.
+Messages written before the last `sync` survive a killed process and a power failure: every sync ends a chunk and brings
+it to the disk. metadata.yaml is written last, so a bag that has one was closed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHUNK_BYTES = 4 << 20
 
 
 class Definition(NamedTuple):
-    """What a bag says of a message type, so that it can be read where the type is not installed."""
+    """Definition of a message type inside a bag, to read it where the type is not installed."""
 
     text: bytes
     digest: str  # RIHS01
@@ -38,12 +38,12 @@ class Definition(NamedTuple):
 
 
 class BagWriter:
-    """Writes one bag; `write` and `sync` may raise OSError, after which `close` still saves what it can."""
+    """Writes one bag. After an OSError of `write` or `sync`, `close` still saves as much as possible."""
 
     def __init__(
         self, path: str | Path, custom: Mapping[str, str], compression: Compression = "none"
     ) -> None:
-        """Create the folder `path`, which must not exist. `custom` goes into the file at once."""
+        """Create the folder `path`, which must not exist. `custom` is written immediately."""
         self.path = Path(path)
         self.custom = dict(custom)
         try:
@@ -71,7 +71,10 @@ class BagWriter:
         qos: Sequence[Mapping[str, Any]] = (),
         definition: Definition | None = None,
     ) -> None:
-        """Announce a topic, its type ("sensor_msgs/msg/Image") and the QoS profiles its publishers offer; once."""
+        """Announce a topic: its type ("sensor_msgs/msg/Image") and the QoS profiles of its publishers.
+
+        A second call for the same topic has no effect; BagError where the type differs.
+        """
         if topic in self._topics:
             if self._topics[topic]["type"] != type_name:
                 raise BagError(
@@ -103,7 +106,7 @@ class BagWriter:
         }
 
     def write(self, topic: str, data: bytes, received_ns: int, sent_ns: int) -> None:
-        """Append one serialized message of a topic that was added."""
+        """Append one serialized message of an announced topic."""
         self._writer.add_message(
             self._channels[topic], received_ns, data, sent_ns, sequence=self._counts[topic]
         )
@@ -112,7 +115,7 @@ class BagWriter:
         self._last_ns = max(self._last_ns, received_ns)
 
     def sync(self) -> None:
-        """Bring all that was written to the disk."""
+        """Bring all written messages to the disk."""
         self._writer.flush()  # type: ignore[no-untyped-call]
         os.fdatasync(self._file.fileno())
 
@@ -125,7 +128,7 @@ class BagWriter:
         return sum(self._counts.values())
 
     def close(self, custom: Mapping[str, str] | None = None) -> None:
-        """Write the index, then metadata.yaml; `custom` completes what was given at the start."""
+        """Write the index, then metadata.yaml; `custom` adds to the data given at the start."""
         self.custom |= custom or {}
         try:
             self._writer.add_metadata(METADATA_RECORD, self.custom)
@@ -164,14 +167,14 @@ class BagWriter:
 
 
 def write_metadata(bag: Path, information: Mapping[str, Any]) -> None:
-    """metadata.yaml of the folder `bag`, whole or not at all."""
+    """Write metadata.yaml of the folder `bag`, whole or not at all."""
     text = yaml.safe_dump({"rosbag2_bagfile_information": dict(information)}, sort_keys=False)
     write_text(bag / "metadata.yaml", text)
 
 
 @lru_cache(maxsize=256)
 def message_definition(type_name: str) -> Definition:
-    """The .msg text of a type with all it contains, and its hash. BagError where it is not known."""
+    """The .msg text of a type and of the types it contains, and its hash; BagError for an unknown type."""
     store = _typestore()
     if type_name not in store.fielddefs:
         _register_installed(store, type_name)
@@ -185,7 +188,7 @@ def _typestore() -> Typestore:
 
 
 def _register_installed(store: Typestore, type_name: str) -> None:
-    """Add a type that is not part of ROS from the .msg files of its installed package."""
+    """Register a type that is not part of ROS, from the .msg files of its installed package."""
     wanted = [type_name]
     found: Typesdict = {}
     while wanted:
@@ -208,7 +211,7 @@ def _register_installed(store: Typestore, type_name: str) -> None:
 
 
 def _message_name(field: Any) -> str | None:
-    """The message type that a field holds, be it one, an array or a sequence; None for a primitive."""
+    """The message type of a field or of its elements; None for a primitive."""
     kind, inner = field
     if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
         return _message_name(inner[0])

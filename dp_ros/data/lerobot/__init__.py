@@ -1,5 +1,5 @@
-"""LeRobotDataset v3.0, both ways: `exporter` and `importer`; `layout` is what the format says. Needs pyarrow."""
+"""Export to LeRobotDataset v3.0 and import from it; `layout` is the format itself. Needs pyarrow."""
 
 
 class LeRobotError(ValueError):
-    """A LeRobot folder that cannot be read, or a dataset that cannot become one; one line that says what to do."""
+    """A LeRobot folder that cannot be imported, or a dataset that cannot be exported; one line with the remedy."""

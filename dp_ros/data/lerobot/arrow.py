@@ -1,4 +1,4 @@
-"""pyarrow, or one line that says how to get it."""
+"""pyarrow; LeRobotError with the command to install it where it is missing."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ __all__ = ["pa", "pq", "read_table"]
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """One file; by itself pyarrow would take `key=value` in the names of its folders for columns."""
+    """One parquet file. `partitioning=None`, because pyarrow would take folders named `key=value` for columns."""
     return pq.read_table(path, columns=columns, partitioning=None)

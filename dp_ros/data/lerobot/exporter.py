@@ -1,4 +1,4 @@
-"""A dataset of ours to a LeRobotDataset v3.0, an episode in memory at a time."""
+"""Export of a dataset to a LeRobotDataset v3.0, one episode in memory at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.actions import join
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.arrow import pa
@@ -22,12 +23,13 @@ from dp_ros.schema import ExportConfig
 
 OURS_VERSION = 1
 _EPISODES_PER_WRITE = 100
-# A key frame every second picture, as LeRobot records: training reads pictures at random. No B-frames, so that
-# pictures are stored in the order they are shown.
+# A key frame every second picture, as in LeRobot's recordings, because training reads pictures at random. No B-frames,
+# so that pictures are stored in the order of display.
 _OPTIONS = {"preset": "veryfast", "g": "2", "bf": "0"}
 
 
 def encoding(config: ExportConfig) -> Encoding:
+    """Lossless RGB, or lossy video with `config.crf`."""
     if config.crf is None:
         return Encoding("libx264rgb", "rgb24", {**_OPTIONS, "qp": "0"})
     return Encoding("libx264", "yuv420p", {**_OPTIONS, "crf": str(config.crf)})
@@ -41,7 +43,8 @@ def export_dataset(
 ) -> DatasetReader:
     """Write `dataset` as a LeRobotDataset to `out`, which appears whole at the end or not at all.
 
-    `on_episode(done, of)` is called after each. DatasetError or LeRobotError where it cannot be done.
+    `on_episode(done, of)` is called after each episode. DatasetError where the dataset cannot be read, LeRobotError
+    where it cannot be exported.
     """
     reader, out = DatasetReader(dataset), Path(out)
     fps, task = _fps(reader), config.task or _task(reader)
@@ -70,13 +73,11 @@ def _fps(reader: DatasetReader) -> int:
 
 
 def _task(reader: DatasetReader) -> str:
-    """The words of the LeRobotDataset it came from, or what the simulator calls it."""
+    """The task of the LeRobotDataset that the dataset was imported from, or the simulator's task name."""
     collected = reader.attributes.get("collect", {}).get("task")
     tasks = reader.attributes.get("lerobot", {}).get("tasks") or [collected]
     if len(tasks) != 1 or not tasks[0]:
-        raise LeRobotError(
-            f"{reader.path}: names no task: say what its episodes show with --task 'open the drawer'"
-        )
+        raise LeRobotError(f"{reader.path}: names no task: give one in words, e.g. --task 'open the drawer'")
     return str(tasks[0])
 
 
@@ -101,17 +102,17 @@ def _write(
         for index, episode in enumerate(reader):
             end = int(reader.ends[index])
             columns = _columns(episode, index, end - len(episode), fps)
-            where: dict[str, Any] = {f"data/{name}": n for name, n in data.next_place().items()}
+            location: dict[str, Any] = {f"data/{name}": n for name, n in data.next_place().items()}
             data.write(_table(columns))
             stats = {name: vector_stats(values) for name, values in columns.items()}
             for camera, video in videos.items():
-                where |= video.write(episode.images[camera])
+                location |= video.write(episode.images[camera])
                 stats[lerobot.IMAGES + camera] = picture_stats(episode.images[camera])
             totals = {name: merge(totals.get(name), part) for name, part in stats.items()}
-            rows.append(_row(index, task, len(episode), end, where, stats))
+            rows.append(_row(index, task, len(episode), end, location, stats))
             if len(rows) == _EPISODES_PER_WRITE or index + 1 == len(reader):
-                here = {f"meta/episodes/{name}": n for name, n in episodes.next_place().items()}
-                episodes.write(pa.Table.from_pylist([row | here for row in rows]))
+                file = {f"meta/episodes/{name}": n for name, n in episodes.next_place().items()}
+                episodes.write(pa.Table.from_pylist([row | file for row in rows]))
                 rows.clear()
             if on_episode:
                 on_episode(index + 1, len(reader))
@@ -119,23 +120,23 @@ def _write(
     lerobot.write_json(root / lerobot.STATS, {name: as_lists(part) for name, part in totals.items()})
     lerobot.write_json(root / lerobot.OURS, _ours(reader, encoded))
     sizes = {camera: reader.picture_size(camera) for camera in reader.cameras}
-    pixel_format = "gbrp" if config.crf is None else "yuv420p"  # what a decoder calls it
+    pixel_format = "gbrp" if config.crf is None else "yuv420p"  # the decoder's name of the format
     features = lerobot.features(sizes, fps, "h264", pixel_format)
     ticks = int(reader.ends[-1])
     lerobot.write_json(root / lerobot.INFO, lerobot.info(features, fps, len(reader), ticks, config.robot))
 
 
 def _row(
-    index: int, task: str, length: int, end: int, where: dict[str, Any], stats: dict[str, Stats]
+    index: int, task: str, length: int, end: int, location: dict[str, Any], stats: dict[str, Stats]
 ) -> dict[str, Any]:
-    """What `meta/episodes` says of one episode: where it lies, and its statistics."""
+    """The row of one episode in `meta/episodes`: its location and its statistics."""
     return {
         "episode_index": index,
         "tasks": [task],
         "length": length,
         "dataset_from_index": end - length,
         "dataset_to_index": end,
-        **where,
+        **location,
         **{
             f"stats/{feature}/{name}": value
             for feature, part in stats.items()
@@ -145,9 +146,9 @@ def _row(
 
 
 def _columns(episode: StoredEpisode, index: int, first: int, fps: int) -> dict[str, NDArray[Any]]:
-    """One row a tick, each (T, D)."""
+    """The features of an episode, each (T, D)."""
     frame = np.arange(len(episode))
-    state = np.concatenate([episode.ee_pose, episode.gripper[:, None]], axis=1)
+    state = join(episode.ee_pose, episode.gripper)
     counters: dict[str, NDArray[Any]] = {
         "timestamp": (frame / fps).astype(np.float32),
         "frame_index": frame,
@@ -164,7 +165,7 @@ def _columns(episode: StoredEpisode, index: int, first: int, fps: int) -> dict[s
 
 
 def _table(columns: dict[str, NDArray[Any]]) -> pa.Table:
-    """Vectors as lists of a fixed size, single numbers as themselves."""
+    """A table with vectors as lists of a fixed size, and single numbers as scalars."""
     return pa.table(
         {
             name: pa.array(values.ravel())
@@ -176,7 +177,7 @@ def _table(columns: dict[str, NDArray[Any]]) -> pa.Table:
 
 
 def _ours(reader: DatasetReader, encoded: Encoding) -> dict[str, Any]:
-    """What LeRobot has no place for and an import needs to make the same dataset again."""
+    """Facts that LeRobot has no place for, and that an import needs to restore the same dataset."""
     attributes = {k: v for k, v in reader.attributes.items() if k not in ("format", "version", "complete")}
     return {
         "version": OURS_VERSION,

@@ -1,4 +1,4 @@
-"""Numbered files that grow until they are full: chunk-000/file-000, file-001, and so on."""
+"""Numbered files that are filled one after the other: chunk-000/file-000, file-001, and so on."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ Place = dict[str, int]  # {"chunk_index": c, "file_index": f}
 
 
 def place(number: int) -> Place:
+    """Chunk and file of the file `number`."""
     chunk, file = divmod(number, FILES_PER_CHUNK)
     return {"chunk_index": chunk, "file_index": file}
 
 
 class TableFiles:
-    """Parquet files of one schema; one written table is one row group, so that readers can skip it."""
+    """Parquet files of one schema. Each written table is one row group, so that readers can skip it."""
 
     def __init__(self, root: Path, path: str, limit_bytes: int = DATA_FILE_MB * 2**20) -> None:
         self._root, self._path, self._limit_bytes = root, path, limit_bytes
@@ -37,7 +38,7 @@ class TableFiles:
         self._writer: Any = None
 
     def next_place(self) -> Place:
-        """Where the next table goes."""
+        """Place of the next table; begins a new file where the current one is full."""
         if self._bytes >= self._limit_bytes:
             self._close()
             self._number, self._bytes = self._number + 1, 0
@@ -66,7 +67,7 @@ class TableFiles:
 
 
 class VideoFiles:
-    """The mp4s of one camera; an episode never spans two."""
+    """The mp4 files of one camera; an episode never spans two files."""
 
     def __init__(
         self, root: Path, key: str, fps: int, encoding: Encoding, limit_s: float = VIDEO_FILE_S
@@ -78,7 +79,7 @@ class VideoFiles:
         self._video: VideoWriter | None = None
 
     def write(self, pictures: NDArray[np.uint8]) -> dict[str, Any]:
-        """Append an episode, uint8 (T, H, W, 3); where it lies, as `meta/episodes` has it."""
+        """Append an episode, uint8 (T, H, W, 3); returns its location as columns of `meta/episodes`."""
         video = self._current()
         first = video.frames
         video.add(pictures)

@@ -1,7 +1,7 @@
-"""Any LeRobotDataset v3.0 as it lies on disk: its features, and the numbers and pictures of an episode.
+"""Reader of a LeRobotDataset v3.0: its features, and the numbers and pictures of each episode.
 
-In memory are where each episode lies and the columns asked for of one data file (LeRobot keeps those below
-100 MB); pictures come one at a time.
+It keeps in memory the location of each episode and the requested columns of one data file, which LeRobot limits to
+100 MB. Pictures are read one at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COUNTERS = ("episode_index", "frame_index")
 
 
 class LeRobotFolder:
-    """LeRobotError says in one line what is wrong with it."""
+    """A LeRobotDataset on disk. LeRobotError where it is damaged or of another version."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -54,14 +54,15 @@ class LeRobotFolder:
         if not expected or [facts["episode_index"] for facts in self.episodes] != list(range(expected)):
             raise LeRobotError(
                 f"{self.path}: meta/info.json counts {expected} episodes, meta/episodes lists "
-                f"{len(self.episodes)}: copy the dataset anew, or call finalize() where it was recorded"
+                f"{len(self.episodes)}: copy the dataset again, or call finalize() where it was recorded"
             )
         with self._damage_in_one_line(lerobot.TASKS):
             self.tasks = lerobot.read_tasks(self.path)
         self._data_file = ""
-        self._tables: dict[tuple[str, ...], Any] = {}  # of that file, by the columns read
+        self._tables: dict[tuple[str, ...], Any] = {}  # columns -> table, of that file
 
     def image_features(self) -> list[str]:
+        """Names of the features that hold pictures."""
         return [key for key, feature in self.features.items() if feature["dtype"] in ("video", "image")]
 
     def numbers(self, episode: int, features: Iterable[str]) -> dict[str, NDArray[np.float64]]:
@@ -72,36 +73,38 @@ class LeRobotFolder:
             return {name: _numbers(rows[name]) for name in names}
 
     def pictures(self, episode: int, feature: str) -> Iterator[NDArray[np.uint8]]:
-        """Each uint8 (H, W, 3) RGB; frame i is the picture of tick i."""
+        """The picture of each tick, uint8 (H, W, 3) RGB."""
         if self.features[feature]["dtype"] == "image":
             yield from self._stored_pictures(episode, feature)
             return
         facts = self.episodes[episode]
         with self._damage_in_one_line("meta/episodes"):
-            where = {name: facts[f"videos/{feature}/{name}"] for name in _PLACE}
+            place = {name: facts[f"videos/{feature}/{name}"] for name in _PLACE}
             start_s = float(facts[f"videos/{feature}/from_timestamp"])
-            name = str(self._info["video_path"]).format(video_key=feature, **where)
+            name = str(self._info["video_path"]).format(video_key=feature, **place)
         times_s = start_s + np.arange(self.lengths[episode]) / self.fps
         with self._damage_in_one_line(name):
             yield from read_pictures(self.path / name, times_s, tolerance_s=0.5 / self.fps)
 
     def _stored_pictures(self, episode: int, feature: str) -> Iterator[NDArray[np.uint8]]:
-        """Pictures in the table itself, PNG or JPEG."""
+        """Pictures stored in the table, PNG or JPEG."""
         for stored in self._rows(episode, (feature,))[feature]:
             encoded = stored["bytes"].as_py()
             pixels = (
                 cv2.imdecode(np.frombuffer(encoded or b"", np.uint8), cv2.IMREAD_COLOR) if encoded else None
             )
             if pixels is None:
-                raise LeRobotError(f"{self.path}: a picture of '{feature}' cannot be decoded: copy it anew")
+                raise LeRobotError(
+                    f"{self.path}: a picture of '{feature}' cannot be decoded: copy the dataset again"
+                )
             yield np.asarray(pixels[..., ::-1], dtype=np.uint8)
 
     def _rows(self, episode: int, features: tuple[str, ...]) -> pa.Table:
         """The rows of one episode, in the order of its frames."""
         facts, length = self.episodes[episode], self.lengths[episode]
         with self._damage_in_one_line("meta/episodes"):
-            where = {name: facts[f"data/{name}"] for name in _PLACE}
-            name = str(self._info["data_path"]).format(**where)
+            place = {name: facts[f"data/{name}"] for name in _PLACE}
+            name = str(self._info["data_path"]).format(**place)
         if name != self._data_file:
             self._data_file, self._tables = name, {}
         with self._damage_in_one_line(name):
@@ -114,7 +117,7 @@ class LeRobotFolder:
         return rows
 
     def _read_episodes(self) -> list[dict[str, Any]]:
-        """Where each episode lies; the statistics, which are most of it, stay on disk."""
+        """The location of each episode, without the statistics, which are the larger part of the files."""
         episodes: list[dict[str, Any]] = []
         for path in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
             names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
@@ -122,20 +125,21 @@ class LeRobotFolder:
         return sorted(episodes, key=lambda facts: int(facts["episode_index"]))
 
     @contextmanager
-    def _damage_in_one_line(self, what: str) -> Iterator[None]:
+    def _damage_in_one_line(self, part: str) -> Iterator[None]:
+        """Turn errors while reading `part` into a LeRobotError that names it."""
         try:
             yield
         except (KeyError, OSError, ValueError) as error:  # pyarrow's own are of these kinds
             if isinstance(error, LeRobotError):
                 raise
-            said = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
+            reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
             raise LeRobotError(
-                f"{self.path}: {what} cannot be read ({said}): copy the dataset anew"
+                f"{self.path}: {part} cannot be read ({reason}): copy the dataset again"
             ) from None
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """A column of numbers, or of lists of them, -> (T, D)."""
+    """A column of numbers, or of lists of numbers -> (T, D)."""
     values = column.combine_chunks()
     while pa.types.is_nested(values.type):
         values = values.flatten()

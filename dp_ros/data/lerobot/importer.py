@@ -1,4 +1,4 @@
-"""A LeRobotDataset v3.0 to a dataset of ours, an episode in memory at a time."""
+"""Import of a LeRobotDataset v3.0 as a dataset, one episode in memory at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.actions import GRIPPER
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
@@ -20,7 +21,7 @@ from dp_ros.data.reader import StoredEpisode
 from dp_ros.schema import ImportConfig
 from dp_ros.streams import fit_image
 
-UNKNOWN_SEED = -1  # of episodes that were not made here
+UNKNOWN_SEED = -1  # of episodes that were not made by dp_ros
 
 
 def import_dataset(
@@ -29,10 +30,10 @@ def import_dataset(
     config: ImportConfig,
     on_episode: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Fill the dataset at `out` with the episodes of `folder`; a killed run goes on where it was.
+    """Fill the dataset at `out` with the episodes of `folder`; a killed run is resumed.
 
-    `on_episode(done, of)` is called after each. What is wrong with the numbers or the mapping is said before
-    anything is written: LeRobotError, or DatasetError of what is at `out`.
+    `on_episode(done, of)` is called after each episode. LeRobotError for faults of the numbers or the mapping, before
+    anything is written; DatasetError where `out` holds something else.
     """
     source = _Source(LeRobotFolder(folder), config)
     source.check()
@@ -46,46 +47,46 @@ def import_dataset(
 
 
 class _Source:
-    """A folder and what its features mean."""
+    """The episodes of a LeRobot folder, with our names and ranges."""
 
     def __init__(self, folder: LeRobotFolder, config: ImportConfig) -> None:
         self._folder, self._config = folder, config
-        self._ours = _ours(folder)
-        self._columns = find_columns(folder, config, exported_by_us=bool(self._ours))
+        self._exported = _exported_facts(folder)
+        self._columns = find_columns(folder, config, exported_by_us=bool(self._exported))
         self._cameras = find_cameras(folder, config.cameras)
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Number of episodes."""
         return len(self._folder.episodes)
 
     def attributes(self) -> dict[str, Any]:
-        """What the dataset says of itself: all that it said before the export, and where it came from."""
-        kept = self._ours.get("attributes", {"rate_hz": self._folder.fps})
+        """Attributes of the dataset: those it had before an export, and its origin."""
+        kept = self._exported.get("attributes", {"rate_hz": self._folder.fps})
         origin = {
             "folder": self._folder.path.resolve().name,
             "tasks": self._folder.tasks,
             **self._config.model_dump(mode="json", exclude_none=True),
         }
-        if self._ours:
-            origin["lossless_video"] = self._ours.get("lossless_video")
+        if self._exported:
+            origin["lossless_video"] = self._exported.get("lossless_video")
         return {**kept, "lerobot": origin}
 
     def check(self) -> None:
-        """Every number and the first picture of each camera: pictures take hours, these minutes at most."""
+        """Read every number and the first picture of each camera: minutes at most, where all pictures take hours."""
         for index in range(len(self)):
             self._numbers(index)
         for camera in self._cameras:
             next(self._pictures(0, camera), None)
 
     def episode(self, index: int) -> StoredEpisode:
-        made: dict[str, Any] = {"seed": UNKNOWN_SEED, "noise": 0.0, "tried": index + 1}
-        if self._ours:
-            made = {name: self._ours[name][index] for name in made}
-        made["images"] = {camera: self._stacked(index, camera) for camera in self._cameras}
-        return StoredEpisode(**made, **self._numbers(index))
+        facts: dict[str, Any] = {"seed": UNKNOWN_SEED, "noise": 0.0, "tried": index + 1}
+        if self._exported:
+            facts = {name: self._exported[name][index] for name in facts}
+        images = {camera: self._stacked(index, camera) for camera in self._cameras}
+        return StoredEpisode(**facts, images=images, **self._numbers(index))
 
     def _numbers(self, index: int) -> dict[str, Any]:
-        """ee_pose (T, 3), gripper (T,), action and command (T, 4)."""
+        """ee_pose (T, 3), gripper (T,), action and command (T, ACTION_DIM), in our ranges."""
         numbers = self._folder.numbers(index, [columns.feature for columns in self._columns.values()])
         rows = {name: columns.of(numbers) for name, columns in self._columns.items()}
         for name, values in rows.items():
@@ -95,22 +96,22 @@ class _Source:
                     "are not finite: delete that episode with LeRobot's tools"
                 )
         rows["gripper"] = rows["gripper"][:, 0]
-        if self._ours:  # in the range they were exported in
+        if self._exported:  # its ranges are ours
             return rows
         where = f"{self._folder.path}: the gripper's values in {{}} of episode {index}"
-        given = self._config.gripper_range
+        measured, commanded = self._config.gripper_range, self._config.action_gripper_range
         rows["gripper"] = to_our_range(
-            rows["gripper"], given, (0, 1), where.format("state"), "--gripper-range"
+            rows["gripper"], measured, (0, 1), where.format("state"), "--gripper-range"
         )
-        given = self._config.action_gripper_range
         for name in ("action", "command"):
-            rows[name][:, 3] = to_our_range(
-                rows[name][:, 3], given, (-1, 1), where.format(name), "--action-gripper-range"
+            gripper = GRIPPER.of(rows[name])
+            gripper[...] = to_our_range(
+                gripper, commanded, (-1, 1), where.format(name), "--action-gripper-range"
             )
         return rows
 
     def _stacked(self, index: int, camera: str) -> NDArray[np.uint8]:
-        """(T, H, W, 3); a list of them first would take twice the memory."""
+        """(T, H, W, 3), filled one picture at a time: stacking a list would take twice the memory."""
         pictures = self._pictures(index, camera)
         first = next(pictures)
         stacked = np.empty((self._folder.lengths[index], *first.shape), dtype=np.uint8)
@@ -125,20 +126,20 @@ class _Source:
             yield fit_image(picture, *wanted, camera)
 
 
-def _ours(folder: LeRobotFolder) -> dict[str, Any]:
-    """What `dp_ros export` left for us; empty for a dataset that comes from elsewhere."""
+def _exported_facts(folder: LeRobotFolder) -> dict[str, Any]:
+    """Facts that `dp_ros export` wrote into the folder; empty for a dataset that comes from elsewhere."""
     path = folder.path / lerobot.OURS
     if not path.is_file():
         return {}
-    ours = lerobot.read_json(path)
-    if ours.get("version") != OURS_VERSION:
+    facts = lerobot.read_json(path)
+    if facts.get("version") != OURS_VERSION:
         raise LeRobotError(
-            f"{path}: is of version {ours.get('version')}, this dp_ros reads {OURS_VERSION}: export anew"
+            f"{path}: is of version {facts.get('version')}, this dp_ros reads {OURS_VERSION}: export again"
         )
-    per_episode = [len(ours.get(name, ())) for name in ("seed", "noise", "tried")]
-    if ours.get("length") != folder.lengths or set(per_episode) != {len(folder.lengths)}:
+    per_episode = [len(facts.get(name, ())) for name in ("seed", "noise", "tried")]
+    if facts.get("length") != folder.lengths or set(per_episode) != {len(folder.lengths)}:
         raise LeRobotError(
             f"{path}: does not describe these episodes, which were changed after the export: remove it to import "
             "them as a dataset from elsewhere"
         )
-    return ours
+    return facts

@@ -1,7 +1,8 @@
-"""What a LeRobotDataset v3.0 is on disk: its names, its paths and the files that are not tables of ticks.
+"""Layout of a LeRobotDataset v3.0 on disk: names, paths, and the files that are not tables of ticks.
 
-`meta/info.json` describes the features, `data/` holds one row a tick, `videos/` one mp4 for many episodes,
-`meta/episodes/` where each episode lies in both. `meta/dp_ros.json` is ours: what LeRobot has no place for.
+`meta/info.json` describes the features. `data/` holds one row for each tick, `videos/` one mp4 for many episodes, and
+`meta/episodes/` the location of each episode in both. `meta/dp_ros.json` is our own file, for facts that LeRobot has no
+place for.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dp_ros.actions import GRIPPER, PARTS, POSITION
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot.arrow import pa, pq, read_table
 
 VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
-DATA_FILE_MB, VIDEO_FILE_MB = 100, 200  # LeRobot's own
-# LeRobot looks pictures up by float32 seconds within 1e-4 s, which no longer works after some 1,000 s.
+DATA_FILE_MB, VIDEO_FILE_MB = 100, 200  # LeRobot's own limits
+# LeRobot looks pictures up by float32 seconds within 1e-4 s, which is too coarse after about 1,000 s.
 VIDEO_FILE_S = 500
 
 INFO, STATS, TASKS, OURS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet", "meta/dp_ros.json"
@@ -26,15 +28,16 @@ DATA_PATH = f"data/{_NUMBERED}.parquet"
 VIDEO_PATH = f"videos/{{video_key}}/{_NUMBERED}.mp4"
 
 STATE, ACTION = "observation.state", "action"
-# Not "action.something", nor "observation.": LeRobot would take it for one more thing to predict or to observe.
+# Without the prefixes "action." and "observation.", by which LeRobot would predict or observe it.
 COMMAND = "command"
 IMAGES = "observation.images."
-STATE_NAMES = ["ee_x", "ee_y", "ee_z", "gripper"]
+_PART_NAMES = {POSITION: ("ee_x", "ee_y", "ee_z"), GRIPPER: ("gripper",)}
+VECTOR_NAMES = [name for part in PARTS for name in _PART_NAMES[part]]  # of states, actions and commands
 
 
 def features(pictures: dict[str, tuple[int, int]], fps: int, codec: str, pixel_format: str) -> dict[str, Any]:
-    """The features of our datasets; `pictures` maps cameras to (height, width)."""
-    vector = {"dtype": "float32", "shape": [len(STATE_NAMES)], "names": STATE_NAMES}
+    """The features of our datasets; pictures: camera -> (height, width)."""
+    vector = {"dtype": "float32", "shape": [len(VECTOR_NAMES)], "names": VECTOR_NAMES}
     counters = ("frame_index", "episode_index", "index", "task_index")
     return {
         **{
@@ -64,6 +67,7 @@ def features(pictures: dict[str, tuple[int, int]], fps: int, codec: str, pixel_f
 def info(
     features: dict[str, Any], fps: int, episodes: int, ticks: int, robot: str | None = None
 ) -> dict[str, Any]:
+    """Content of `meta/info.json`."""
     return {
         "codebase_version": VERSION,
         "robot_type": robot,
@@ -87,17 +91,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; LeRobotError where the file holds anything else."""
     try:
         content = json.loads(path.read_text())
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise LeRobotError(f"{path}: is not JSON; copy the dataset anew")
+        raise LeRobotError(f"{path}: is not JSON; copy the dataset again")
     return content
 
 
 def write_tasks(root: Path, task: str) -> None:
-    """LeRobot reads a data frame whose index is the task's words; the metadata says so to pandas."""
+    """Write the table of tasks. LeRobot reads it as a pandas frame with the task's words as its index."""
     index = "__index_level_0__"
     described: list[dict[str, Any]] = [
         {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"},
@@ -113,7 +118,7 @@ def write_tasks(root: Path, task: str) -> None:
 
 
 def read_tasks(root: Path) -> list[str]:
-    """In the order of their index; LeRobot has named the column of words in two ways."""
+    """The tasks in words, in the order of their index. LeRobot has had two names for the column of words."""
     columns = read_table(root / TASKS).to_pydict()
     (words,) = (values for name, values in columns.items() if name != "task_index")
     return [word for _, word in sorted(zip(columns["task_index"], words, strict=True))]

@@ -1,4 +1,4 @@
-"""Which features of a LeRobotDataset mean what to us; found before anything is read or written."""
+"""Mapping from the features of a LeRobotDataset to our arrays and cameras."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dp_ros.schema import ImportConfig
 
 Array = NDArray[np.float64]
 Range = tuple[float, float]
-_OVERSHOOT = 0.05  # of a range: what a sensor may exceed it by
-_OURS = f"{lerobot.COMMAND}:{','.join(lerobot.STATE_NAMES)}"
+_OVERSHOOT = 0.05  # share of a range by which a sensor may exceed it
+_EXPORTED_COMMAND = f"{lerobot.COMMAND}:{','.join(lerobot.VECTOR_NAMES)}"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Some numbers of one feature."""
+    """Selected numbers of one feature."""
 
     feature: str
     at: tuple[int, ...]
@@ -33,13 +33,13 @@ class Columns:
 
 
 def find_columns(folder: LeRobotFolder, config: ImportConfig, exported_by_us: bool) -> dict[str, Columns]:
-    """Our array -> the numbers it is made of. A dataset without executed commands executed its actions."""
+    """Our array -> the numbers it is made of. Without executed commands, the actions count as executed."""
     columns = {
         "ee_pose": _find(folder, "--ee-position", config.ee_position),
         "gripper": _find(folder, "--gripper", config.gripper),
         "action": _find(folder, "--action", config.action),
     }
-    command = config.command or (_OURS if exported_by_us else None)
+    command = config.command or (_EXPORTED_COMMAND if exported_by_us else None)
     return {**columns, "command": _find(folder, "--command", command) if command else columns["action"]}
 
 
@@ -49,7 +49,7 @@ def _find(folder: LeRobotFolder, option: str, given: str) -> Columns:
     if found is None or len(found["shape"]) != 1:
         vectors = [key for key, other in folder.features.items() if len(other["shape"]) == 1]
         raise LeRobotError(
-            f"{folder.path}: has no numbers '{feature}': say with {option} what to take of {', '.join(vectors)}"
+            f"{folder.path}: has no numbers '{feature}': name others with {option}, out of {', '.join(vectors)}"
         )
     size, names = int(found["shape"][0]), _names(found)
     at = []
@@ -59,7 +59,7 @@ def _find(folder: LeRobotFolder, option: str, given: str) -> Columns:
             known = ", ".join(names) or f"{size} numbers without names"
             example = ",".join(map(str, range(parts.count(",") + 1)))
             raise LeRobotError(
-                f"{folder.path}: '{feature}' has no '{part}', it has {known}: say which to take, "
+                f"{folder.path}: '{feature}' has no '{part}', it has {known}: name one of them, "
                 f"e.g. {option} {feature}:{example}"
             )
         at.append(index)
@@ -67,7 +67,7 @@ def _find(folder: LeRobotFolder, option: str, given: str) -> Columns:
 
 
 def find_cameras(folder: LeRobotFolder, wanted: tuple[str, ...]) -> dict[str, str]:
-    """Our name -> feature, of those wanted, or of all."""
+    """Our camera name -> feature, for the `wanted` cameras; for all cameras when none is given."""
     known: dict[str, str] = {}
     for feature in folder.image_features():
         camera = camera_name(feature)
@@ -79,8 +79,8 @@ def find_cameras(folder: LeRobotFolder, wanted: tuple[str, ...]) -> dict[str, st
     cameras = {camera: known[camera] for camera in wanted or known if camera in known}
     missing = next((camera for camera in wanted if camera not in known), None)
     if missing or not cameras:
-        what = f"no camera '{missing}'; it has {', '.join(known)}" if known else "no pictures to learn from"
-        raise LeRobotError(f"{folder.path}: has {what}")
+        fault = f"no camera '{missing}'; it has {', '.join(known)}" if known else "no pictures to learn from"
+        raise LeRobotError(f"{folder.path}: has {fault}")
     for camera, feature in cameras.items():
         channels = _channels(folder.features[feature])
         if channels != 3:
@@ -93,25 +93,25 @@ def find_cameras(folder: LeRobotFolder, wanted: tuple[str, ...]) -> dict[str, st
 
 
 def camera_name(feature: str) -> str:
-    """ "observation.images.wrist.left" -> "wrist_left"."""
+    """Our name of a feature's camera: "observation.images.wrist.left" -> "wrist_left"."""
     name = feature.removeprefix(lerobot.IMAGES).removeprefix("observation.")
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
     return name if name[:1].isalpha() else f"camera_{name}"
 
 
 def to_our_range(values: Array, given: Range, ours: Range, where: str, option: str) -> Array:
-    """Values of the range `given`, which may fall, as those of `ours`."""
+    """Values scaled from the range `given`, which may be falling, to the range `ours`; LeRobotError outside of it."""
     share = (values - given[0]) / (given[1] - given[0])
     if not (np.abs(share - 0.5) <= 0.5 + _OVERSHOOT).all():
         raise LeRobotError(
             f"{where} run from {values.min():g} to {values.max():g}, outside {given[0]:g} to {given[1]:g}: "
-            f"say with {option} FROM,TO which of them mean {ours[0]:g} and {ours[1]:g}"
+            f"give the values that mean {ours[0]:g} and {ours[1]:g} with {option} FROM,TO"
         )
     return ours[0] + np.clip(share, 0, 1) * (ours[1] - ours[0])
 
 
 def _names(feature: dict[str, Any]) -> list[str]:
-    """LeRobot has them as a list, as {"motors": list}, or not at all."""
+    """Names of a feature's numbers, which LeRobot stores as a list, as {"motors": list}, or not at all."""
     names = feature.get("names") or []
     if isinstance(names, dict):
         nested = [value for value in names.values() if isinstance(value, list)]

@@ -1,4 +1,4 @@
-"""Statistics of features as LeRobot's normalisers want them, an episode at a time."""
+"""Statistics of features in the form of LeRobot's normalisers, one episode at a time."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def vector_stats(values: NDArray[Any]) -> Stats:
 
 
 def picture_stats(pictures: NDArray[np.uint8]) -> Stats:
-    """pictures (T, H, W, 3): each statistic (3, 1, 1) in [0, 1], count (1,) pictures. Of every pixel, exactly."""
+    """pictures (T, H, W, 3): each statistic (3, 1, 1) in [0, 1] over all pixels, exact; count (1,) pictures."""
     counts = np.zeros((3, 256), dtype=np.int64)
-    for picture in pictures:  # one at a time: bincount makes eight bytes of each pixel
+    for picture in pictures:  # one at a time: bincount takes eight bytes for each pixel
         counts += [np.bincount(picture[..., c].ravel(), minlength=256) for c in range(3)]
     levels = np.arange(256) / 255
     pixels = pictures[..., 0].size
@@ -46,7 +46,7 @@ def picture_stats(pictures: NDArray[np.uint8]) -> Stats:
 
 
 def merge(a: Stats | None, b: Stats) -> Stats:
-    """Of both together. Quantiles are averaged by count, as LeRobot does: exact ones would need every value."""
+    """Statistics of both together. Quantiles are averaged by count, as in LeRobot: exact ones need every value."""
     if a is None:
         return b
     count = a["count"] + b["count"]

@@ -1,4 +1,4 @@
-"""Which topics an episode consists of, and subscriptions that take their messages as they are."""
+"""Topics of an episode, and subscriptions that receive their messages in serialized form."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ OnMessage = Callable[[str, bytes, int, int], None]
 
 
 def required_topics(config: RecorderConfig) -> list[str]:
-    """Without these there is nothing to learn from."""
+    """Topics without which no episode can be recorded: pictures and measured state."""
     suffix = "/compressed" if config.image_transport == "compressed" else ""
     return [*(f"camera/{camera}/image_raw{suffix}" for camera in config.cameras), "ee_pose", "gripper/state"]
 
 
 def wanted_topics(config: RecorderConfig) -> list[str]:
+    """All topics to record, where they are published."""
     infos = [f"camera/{camera}/camera_info" for camera in config.cameras]
     return list(dict.fromkeys([*required_topics(config), *infos, *_OTHERS, *config.topics]))
 
 
 @dataclass
 class Source:
-    """A topic that is being received."""
+    """A subscribed topic."""
 
     topic: str  # resolved
     type_name: str
-    qos: list[dict[str, Any]]  # what its publishers offer, as rosbag2 writes it
+    qos: list[dict[str, Any]]  # profiles that its publishers offer, in rosbag2's form
     profile: QoSProfile
     subscription: Any
 
@@ -54,17 +55,17 @@ class Source:
 
 
 class Sources:
-    """Subscribes to each wanted topic once it has a publisher, as reliably as its publishers offer."""
+    """Subscriptions to all wanted topics that have a publisher, with the most reliable QoS that it offers."""
 
     def __init__(self, node: Node, topics: Sequence[str], on_message: OnMessage) -> None:
         self._node, self._on_message = node, on_message
         self._wanted = {node.resolve_topic_name(topic): topic for topic in topics}
         self.found: dict[str, Source] = {}
         self.refused: dict[str, str] = {}  # topic -> why
-        self.lost: Counter[str] = Counter()  # messages that never arrived, as the middleware counts them
+        self.lost: Counter[str] = Counter()  # messages that never arrived, counted by the middleware
 
     def discover(self) -> list[Source]:
-        """Look for publishers again; the sources that are new, or whose publishers offer something else now."""
+        """Look for publishers again; returns new sources, and those whose publishers changed their QoS."""
         changed = []
         for topic in self._wanted:
             infos = self._node.get_publishers_info_by_topic(topic)
@@ -95,12 +96,12 @@ class Sources:
         return changed
 
     def missing(self, required: Sequence[str]) -> list[str]:
-        """Those of the required topics that nobody publishes."""
+        """The required topics that have no publisher or are not subscribed."""
         names = map(self._node.resolve_topic_name, required)
         return [name for name in names if not self._node.count_publishers(name) or name not in self.found]
 
     def drain(self) -> None:
-        """Take what has arrived and was not yet called back with: there may be no more spinning."""
+        """Process all messages that have arrived, without an executor."""
         for source in self.found.values():
             self._drain(source)
 

@@ -205,14 +205,14 @@ def test_full_disk_is_said_in_one_line_and_other_errors_pass(tmp_path: Path) -> 
 def test_unfinished_dataset_is_refused(tmp_path: Path, make_episode: Callable[..., Any]) -> None:
     with DatasetWriter(tmp_path / "data", SETTINGS) as writer:
         writer.append(make_episode(0, 4), tried=1)
-    assert "is unfinished; run the command that made it once more" in refusal(tmp_path / "data")
+    assert "is unfinished; run the command that made it again" in refusal(tmp_path / "data")
 
 
 @pytest.mark.parametrize("cameras", [None, ("left",)])
 def test_dataset_without_episodes_is_refused(tmp_path: Path, cameras: tuple[str, ...] | None) -> None:
     with DatasetWriter(tmp_path / "data", SETTINGS) as writer:
         writer.finish()
-    assert "make the dataset anew" in refusal(tmp_path / "data", cameras)
+    assert "make the dataset again" in refusal(tmp_path / "data", cameras)
 
 
 def test_what_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_missing_array_is_refused(dataset: Path, name: str) -> None:
     del zarr.open_group(dataset, mode="r+")[name]
     message = refusal(dataset)
     assert name in message
-    assert "is missing; make the dataset anew" in message
+    assert "is missing; make the dataset again" in message
 
 
 @pytest.mark.parametrize("name", FLAT)

@@ -142,7 +142,7 @@ def test_export_never_overwrites(dataset: Path, exported: Path) -> None:
     [
         ({**SETTINGS, "rate_hz": 12.5}, "was recorded at 12.5 Hz and LeRobot takes whole numbers only"),
         ({"collect": {"task": "any"}}, "was recorded at 0 Hz"),
-        ({"rate_hz": 80.0}, "names no task: say what its episodes show with --task"),
+        ({"rate_hz": 80.0}, "names no task: give one in words, e.g. --task"),
     ],
 )
 def test_what_lerobot_cannot_hold_is_not_exported(
@@ -266,21 +266,22 @@ def test_pictures_are_shrunk_to_the_size_asked_for(tmp_path: Path, make_episode:
     [
         (
             {"ee_position": "observation.pose:0,1,2"},
-            "has no numbers 'observation.pose': say with --ee-position what to take of observation.state, action",
+            "has no numbers 'observation.pose': name others with --ee-position, out of observation.state, action",
         ),
         (
             {"action": "action:x,y,z,gripper"},
-            "'action' has no 'x', it has ee_x, ee_y, ee_z, gripper: say which to take, e.g. --action action:0,1,2,3",
+            "'action' has no 'x', it has ee_x, ee_y, ee_z, gripper: name one of them, e.g. --action action:0,1,2,3",
         ),
         ({"action": "action:0,1,2,4"}, "'action' has no '4'"),
         ({"cameras": ("front",)}, "has no camera 'front'; it has left, right"),
         (
             {"gripper": "action:3"},
-            "in state of episode 0 run from -1 to 1, outside 0 to 1: say with --gripper-range",
+            "in state of episode 0 run from -1 to 1, outside 0 to 1: give the values that mean 0 and 1 with "
+            "--gripper-range",
         ),
         (
             {"action_gripper_range": (50, 100)},
-            "say with --action-gripper-range FROM,TO which of them mean -1 and 1",
+            "give the values that mean -1 and 1 with --action-gripper-range FROM,TO",
         ),
     ],
 )
