@@ -160,6 +160,7 @@ def _show_streams(path: Path, audit: EpisodeAudit) -> None:
         )
     console().print(table)
     print(f"picture to pose: {audit.skew_p50_s * 1e3:.1f} ms median, {audit.skew_max_s * 1e3:.1f} ms at most")
+    print(f"commanded from measured orientation: {audit.turn_max_rad:.2f} rad at most")
 
 
 def _show_episodes(rows: list[tuple[str, str, str, str]]) -> None:
