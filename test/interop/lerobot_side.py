@@ -1,4 +1,4 @@
-"""What the real lerobot does, in a process of its own, because its dependencies contradict ours.
+"""The real lerobot, in a process of its own, because its dependencies contradict ours.
 
 python lerobot_side.py JOB_DIR: reads JOB_DIR/exported with LeRobotDataset into items.npz and facts.json, and
 records numbers.npz with LeRobot's own API into JOB_DIR/videos and JOB_DIR/pictures.

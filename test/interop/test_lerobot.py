@@ -1,4 +1,4 @@
-"""The real lerobot reads what we export and we import what it records. It runs in .venv/lerobot (make lerobot)."""
+"""Export to the real lerobot, and import of its recordings. It runs in .venv/lerobot (make lerobot)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
+from dp_ros.actions import ACTION_DIM, POSITION, gripper_of, join
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import load
 from dp_ros.data.lerobot.exporter import export_dataset
@@ -49,11 +50,11 @@ class Job:
     items: Any
     window: Any
     facts: dict[str, Any]
-    numbers: dict[str, np.ndarray]  # what lerobot recorded
+    numbers: dict[str, np.ndarray]  # recorded by lerobot
 
 
 def smooth_pictures(rng: np.random.Generator, length: int) -> np.ndarray:
-    """Blots of colour that move: a codec keeps them, and no two ticks look alike."""
+    """Moving blots of colour: a codec preserves them, and each tick differs from the others."""
     y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX] / 20.0
     phase = rng.uniform(0, 6, 3)[None] + 0.8 * np.arange(length)[:, None]
     waves = np.sin(x[None, ..., None] + phase[:, None, None]) * np.cos(
@@ -77,10 +78,10 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
                     camera: rng.integers(0, 256, (length, HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
                     for camera in CAMERAS
                 },
-                ee_pose=rng.normal(size=(length, 3)),
+                ee_pose=rng.normal(size=(length, POSITION.size)),
                 gripper=rng.random(length),
-                action=rng.uniform(-1, 1, size=(length, 4)),
-                command=rng.uniform(-1, 1, size=(length, 4)),
+                action=rng.uniform(-1, 1, size=(length, ACTION_DIM)),
+                command=rng.uniform(-1, 1, size=(length, ACTION_DIM)),
             )
             writer.append(episode, episode.tried)
         writer.finish()
@@ -88,8 +89,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     total = sum(LENGTHS)
     state = rng.normal(size=(total, 6)).astype(np.float32)
     state[:, 5] = rng.uniform(0, 100, total)
-    action = rng.normal(size=(total, 4)).astype(np.float32)
-    action[:, 3] = rng.uniform(0, 100, total)
+    action = join(rng.normal(size=(total, POSITION.size)), rng.uniform(0, 100, total)).astype(np.float32)
     numbers = {
         "pictures": np.concatenate([smooth_pictures(rng, length) for length in LENGTHS]),
         "state": state,
@@ -124,7 +124,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 def test_lerobot_reads_every_number_we_exported(job: Job) -> None:
     ours = load(job.ours)
-    state = np.concatenate([ours.ee_pose, ours.gripper[:, None]], axis=1)
+    state = join(ours.ee_pose, ours.gripper)
     for name, expected in (
         ("observation.state", state),
         ("action", ours.action),
@@ -143,7 +143,7 @@ def test_lerobot_reads_every_number_we_exported(job: Job) -> None:
     assert job.facts["from"] == [0, *ours.episode_ends[:-1].tolist()]
 
 
-def test_lerobot_sees_the_very_pixels_of_every_tick(job: Job) -> None:
+def test_lerobot_reads_the_same_pixels_at_every_tick(job: Job) -> None:
     for camera, expected in load(job.ours).images.items():
         seen = job.items[f"observation.images.{camera}"]  # (N, 3, H, W) in [0, 1]
         np.testing.assert_array_equal(np.round(seen * 255).astype(np.uint8).transpose(0, 2, 3, 1), expected)
@@ -187,15 +187,15 @@ def test_round_trip_gives_the_same_dataset(job: Job) -> None:
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("videos", 6.0), ("pictures", 0.0)])
-def test_what_lerobot_recorded_becomes_a_dataset(job: Job, kind: str, tolerance: float) -> None:
+def test_recording_of_lerobot_becomes_a_dataset(job: Job, kind: str, tolerance: float) -> None:
     out = job.folder / f"from-{kind}"
     import_dataset(job.folder / kind, out, THEIRS)
     found, numbers = load(out), job.numbers
     np.testing.assert_array_equal(found.episode_ends, numbers["ends"])
     np.testing.assert_array_equal(found.ee_pose, numbers["state"][:, :3])
     np.testing.assert_allclose(found.gripper, numbers["state"][:, 5] / 100)
-    np.testing.assert_array_equal(found.action[:, :3], numbers["action"][:, :3])
-    np.testing.assert_allclose(found.action[:, 3], 1 - numbers["action"][:, 3].astype(float) / 50)
+    np.testing.assert_array_equal(POSITION.of(found.action), POSITION.of(numbers["action"]))
+    np.testing.assert_allclose(gripper_of(found.action), 1 - gripper_of(numbers["action"]).astype(float) / 50)
     np.testing.assert_array_equal(found.command, found.action)
     assert found.attributes["rate_hz"] == 20
     assert found.attributes["lerobot"]["tasks"] == ["open the drawer", "close it"]

@@ -1,4 +1,4 @@
-"""What a policy node saw live is what conversion makes of the bag of the same run: bit for bit."""
+"""Live frames of a policy node and frames converted from the bag of the same run are equal, bit for bit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_bags_of_the_expert_convert_to_what_direct_collection_makes(tmp_path: Pa
         config.model_copy(update={"episodes": 1}), tmp_path / "bags", domain_id=ros_domain
     )
     assert kept == 1
-    kept, tried = collect_bags(config, tmp_path / "bags", domain_id=ros_domain)  # goes on
+    kept, tried = collect_bags(config, tmp_path / "bags", domain_id=ros_domain)  # resumes
     assert (kept, len(list((tmp_path / "bags").iterdir()))) == (2, tried)
     with pytest.raises(SessionError, match="was not recorded with these settings"):
         collect_bags(config.model_copy(update={"keep_steps": 3}), tmp_path / "bags", domain_id=ros_domain)
@@ -84,7 +84,7 @@ run_process(Witness)
 
 
 class Disturber:
-    """Sits between the robot's sensors and everybody else: delays, drops and reorders what passes."""
+    """Relay between the sensors and all other nodes; it delays, drops and reorders messages."""
 
     def __init__(self, client, seed: int) -> None:
         from geometry_msgs.msg import PoseStamped
@@ -116,7 +116,7 @@ class Disturber:
         return take
 
     def pass_on(self) -> None:
-        """To be called all the time."""
+        """Publish the messages that are due; call it often."""
         now_s = time.monotonic()
         due = sorted((item for item in self._waiting if item[0] <= now_s), key=lambda item: item[0])
         self._waiting = [item for item in self._waiting if item[0] > now_s]
@@ -200,7 +200,7 @@ def test_live_frames_and_converted_frames_are_identical(
     # On a busy machine a timer may miss ticks, and a frame between two holes is no episode.
     assert driven.sum() > 0.7 * len(episode.node_stamps) > 100
 
-    # Lateness was real: by stamps alone, other pictures would have been chosen for some frames.
+    # Messages were really late: by stamps alone, some frames would hold other pictures.
     by_stamp = np.sort(episode.cameras["gripperPOV"].stamps_ns)
     newest = by_stamp[np.searchsorted(by_stamp, ticks.stamps_ns[driven], side="right") - 1]
     held = episode.cameras["gripperPOV"].stamps_ns[ticks.pictures["gripperPOV"][driven]]

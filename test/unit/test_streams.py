@@ -1,4 +1,4 @@
-"""Streams to frames: by stamp, never from the future, never too old."""
+"""Frames from streams: samples by stamp, never from the future, never too old."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def filled(stamps: Iterable[int], capacity: int = 64) -> Stream[str]:
 def test_sample_is_the_newest_kept_one_that_is_not_from_the_future(
     arrivals: list[int], asked: int, capacity: int
 ) -> None:
-    """In whatever order samples come, the stream is the newest `capacity` of them, by stamp."""
+    """In any order of arrival, the stream holds the newest `capacity` samples, by stamp."""
     stream = filled(arrivals, capacity)
     kept: list[int] = []
     for stamp in arrivals:
@@ -41,7 +41,7 @@ def test_sample_is_the_newest_kept_one_that_is_not_from_the_future(
 
 
 def test_late_sample_is_sorted_in_also_when_the_stream_is_full() -> None:
-    """A camera that runs for a while fills its stream; from then on, late is the rule that matters."""
+    """The stream of a camera is full most of the time, so that late samples must work there."""
     stream = filled([10, 20, 30, 50], capacity=4)
     stream.put(40, "late")
     assert stream.at(45) == (40, "late")

@@ -1,4 +1,4 @@
-"""The audit of an episode: each fault a real bag can have is counted, and decides the verdict."""
+"""Audit of an episode: each fault that a real bag can have is counted, and decides the verdict."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_streams_that_do_not_overlap_fail() -> None:
     assert "gripper: 0 messages" in verdict(gripper=np.array([])).reasons
 
 
-def test_what_the_recorder_lost_fails_whatever_the_stamps_say() -> None:
+def test_messages_that_the_recorder_lost_fail_whatever_the_stamps_are() -> None:
     audit = verdict(facts={"dropped": {"/joint_states": 3}})
     assert audit.reasons == ("/joint_states: the recorder lost 3",)
 
@@ -105,7 +105,7 @@ def test_in_lockstep_nothing_may_be_missing() -> None:
 
 
 def test_in_lockstep_a_lost_end_shows_by_the_number_of_steps() -> None:
-    """An episode of 100 steps has 101 observations and 100 commands; a repeated observation is one."""
+    """An episode of 100 steps has 101 observations and 100 commands; a repeated observation counts once."""
     at = np.arange(101) * PERIOD_MS
     whole = {"command_pose": at[:-1], "camera left": np.insert(at, 0, 0.0)}
     facts = {"lockstep": True, "result_steps": 100}
@@ -116,7 +116,7 @@ def test_in_lockstep_a_lost_end_shows_by_the_number_of_steps() -> None:
 
 
 def test_latency_of_another_clock_is_not_told() -> None:
-    """A simulation's stamps begin at zero, receipts are of today."""
+    """A simulation's stamps begin at zero; receipt times are of the wall clock."""
     at = np.arange(101) * PERIOD_MS
     audit = verdict(**{"camera left": (at, at + 1e12)})
     assert audit.passed
@@ -137,8 +137,8 @@ def test_a_camera_that_dies_before_the_others_fails() -> None:
 
 
 @pytest.mark.parametrize(("latency_ms", "passes"), [(-300, False), (-20, True), (400, True), (3000, False)])
-def test_a_clock_that_is_ahead_or_far_behind_fails(latency_ms: float, passes: bool) -> None:
-    """The live node refuses samples of its future, and would hold for those that come too late."""
+def test_a_clock_that_is_ahead_or_far_too_late_fails(latency_ms: float, passes: bool) -> None:
+    """The live node refuses samples from the future, and holds for samples that are too old."""
     at = np.arange(101) * PERIOD_MS
     audit = verdict(**{"camera left": (at, at + latency_ms)})
     assert audit.passed == passes
@@ -146,7 +146,7 @@ def test_a_clock_that_is_ahead_or_far_behind_fails(latency_ms: float, passes: bo
         assert audit.reasons == (f"camera left: arrives {latency_ms} ms after its stamp",)
 
 
-def test_a_clock_that_is_set_back_fails_though_few_samples_lie_behind() -> None:
+def test_a_clock_that_is_set_back_fails_though_few_samples_are_out_of_order() -> None:
     at = np.arange(3000) * PERIOD_MS
     back = np.where(np.arange(3000) >= 1500, at - 300.0, at)
     others = dict.fromkeys(("ee_pose", "gripper", "command_pose"), at)
@@ -156,7 +156,7 @@ def test_a_clock_that_is_set_back_fails_though_few_samples_lie_behind() -> None:
 
 
 def test_commands_may_pause_and_come_at_any_rate() -> None:
-    """A person lets go, a planner sends what it likes; what is lost of the ticks, conversion tells."""
+    """People pause and planners have no fixed rate; conversion tells how many ticks are lost."""
     at = np.arange(101) * PERIOD_MS
     assert verdict(command_pose=np.delete(at, range(30, 80))).passed
     assert "pauses for up to 0.51 s" in verdict(command_pose=np.delete(at, range(30, 80))).notes[0]

@@ -58,9 +58,9 @@ def message_of(call, path: Path) -> str:
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_what_is_written_is_read_by_rosbag2_s_reader(tmp_path: Path, compression: str) -> None:
+def test_written_bag_is_read_by_another_reader(tmp_path: Path, compression: str) -> None:
     path = write(tmp_path / "bag", compression=compression)
-    with Reader(path) as bag:  # the rosbags library's, which knows nothing of ours
+    with Reader(path) as bag:  # of the rosbags library
         (connection,) = bag.connections
         assert (connection.topic, connection.msgtype, connection.msgcount) == ("/words", STRING, 300)
         assert connection.digest == "RIHS01_df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18"
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_by_rosbag2_s_reader(tmp_path: Path, compression
 
 
 def test_the_file_alone_says_what_the_episode_was(tmp_path: Path) -> None:
-    """metadata.yaml may be lost on the way; MCAP tools read the file by itself, sent times included."""
+    """MCAP tools read the file without metadata.yaml, sent times included."""
     (file,) = write(tmp_path / "bag").glob("*.mcap")
     with file.open("rb") as stream:
         reader = make_reader(stream, validate_crcs=True)
@@ -104,7 +104,7 @@ def test_a_type_that_is_not_installed_is_refused(tmp_path: Path) -> None:
 
 
 def unclosed(path: Path, size: int | None = None) -> Path:
-    """The bag as a kill leaves it: no metadata.yaml, and the file as far as it was written."""
+    """A bag whose writer was killed: no metadata.yaml, and a truncated file."""
     (path / "metadata.yaml").unlink()
     (file,) = path.glob("*.mcap")
     if size is not None:
@@ -118,7 +118,7 @@ def test_an_unclosed_bag_is_refused_with_the_command_that_repairs_it(tmp_path: P
 
 
 def messages_or_reason(path: Path) -> int:
-    """How many messages a repair keeps; 0 when it refuses, which it must do in one line."""
+    """Number of messages that a repair keeps; 0 when it refuses, which it must do in one line."""
     try:
         return repair(path).messages
     except BagError as error:
@@ -130,7 +130,7 @@ def messages_or_reason(path: Path) -> int:
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 def test_a_bag_cut_anywhere_is_repaired_or_refused_with_a_reason(tmp_path: Path, compression: str) -> None:
-    """Whatever is kept is the beginning of what was recorded, without a hole, and nothing else."""
+    """The kept messages are the first recorded ones, without a hole."""
     whole = write(tmp_path / "whole", 100, compression)
     (file,) = whole.glob("*.mcap")
     data = file.read_bytes()
@@ -149,7 +149,7 @@ def test_a_bag_cut_anywhere_is_repaired_or_refused_with_a_reason(tmp_path: Path,
 
 
 def test_a_bag_with_flipped_bytes_is_repaired_or_refused_with_a_reason(tmp_path: Path) -> None:
-    """Bit rot: a chunk with a wrong checksum is left out, and the rest is kept as it was recorded."""
+    """A chunk with a wrong checksum is left out; the others are kept as recorded."""
     whole = write(tmp_path / "whole", 100)
     (file,) = whole.glob("*.mcap")
     data = file.read_bytes()
@@ -178,7 +178,7 @@ def test_repair_keeps_the_damaged_file_and_says_what_is_lost(tmp_path: Path) -> 
     assert (path / f"{file.name}.damaged").read_bytes() == damaged
     with BagReader(path) as bag:
         assert bag.info.custom["task"] == "stack"
-        assert bag.info.outcome == "unknown"  # nobody said how it ended
+        assert bag.info.outcome == "unknown"  # it has no label
 
 
 def test_repair_of_a_whole_bag_changes_nothing(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_repair_that_runs_out_of_disk_leaves_the_bag_as_it_was(tmp_path: Path) -
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
 
 
-def test_what_reached_the_disk_survives_a_kill(tmp_path: Path) -> None:
-    """The process is killed while it writes; all up to a sync that it has reported is there."""
+def test_synced_messages_survive_a_kill(tmp_path: Path) -> None:
+    """The process is killed while it writes; all messages up to its last reported sync are there."""
     path = tmp_path / "bag"
     script = (
         "import sys; sys.path.insert(0, sys.argv[2]); from test_bag_files import *;"
@@ -243,7 +243,7 @@ def test_bags_are_found_in_their_natural_order(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_no_bag_is_refused(tmp_path: Path) -> None:
+def test_other_files_than_bags_are_refused(tmp_path: Path) -> None:
     assert "does not exist" in message_of(lambda path: find_bags([path]), tmp_path / "missing")
     assert "holds no bag" in message_of(lambda path: find_bags([path]), tmp_path)
     assert "exists already" in message_of(lambda path: BagWriter(path, {}), tmp_path)

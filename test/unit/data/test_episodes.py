@@ -1,4 +1,4 @@
-"""The dataset on disk: what is written is read, a killed run goes on, and a damaged one is refused."""
+"""Dataset on disk: written episodes are read back, a killed run resumes, and a damaged dataset is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAT = ("ee_pose", "gripper", "action", "command")
 
 
 def write(path: Path, make_episode: Callable[..., Any], count: int = len(LENGTHS)) -> Path:
-    """Begin or go on; seeds are tried in twos, so that `tried` differs from the number of episodes."""
+    """Begin or resume; two seeds are tried for each episode, so that `tried` differs from the number of episodes."""
     with DatasetWriter(path, SETTINGS) as writer:
         for i in range(writer.episodes, count):
             writer.append(make_episode(i, LENGTHS[i]), tried=2 * (i + 1))
@@ -56,7 +56,7 @@ def refusal(path: Path, cameras: tuple[str, ...] | None = None) -> str:
     return message
 
 
-def test_what_is_written_is_read(dataset: Path, make_episode: Callable[..., Any]) -> None:
+def test_written_episodes_are_read_back(dataset: Path, make_episode: Callable[..., Any]) -> None:
     found = load(dataset)
     episodes = [make_episode(i, length) for i, length in enumerate(LENGTHS)]
     assert len(found) == sum(LENGTHS)
@@ -135,7 +135,7 @@ def test_run_killed_at_any_write_resumes_to_the_arrays_of_one_that_was_not(
     signals = [int(line) for line in ended.stdout.split()]
     assert len(signals) == count
     assert signals[0] == signal.SIGKILL
-    assert signals[-1] == 0, "the last crash point must lie behind the append"
+    assert signals[-1] == 0, "the last crash point must be after the append"
     assert set(signals) == {0, signal.SIGKILL}
     for n, ended_by in enumerate(signals):
         path = tmp_path / str(n)
@@ -215,7 +215,7 @@ def test_dataset_without_episodes_is_refused(tmp_path: Path, cameras: tuple[str,
     assert "make the dataset again" in refusal(tmp_path / "data", cameras)
 
 
-def test_what_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
+def test_other_folders_than_datasets_are_refused(tmp_path: Path) -> None:
     assert "does not exist; make one with `dp_ros collect" in refusal(tmp_path / "none")
     other = tmp_path / "other"
     zarr.create_group(other, attributes={"format": "something-else"})
@@ -278,13 +278,13 @@ def test_chunk_cut_short_on_disk_is_refused(dataset: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["images/right", "action"])
 def test_chunk_lost_from_disk_is_refused(dataset: Path, name: str) -> None:
-    """zarr reads a chunk without a file as zeros: black pictures and an arm that is told to go to the base."""
+    """zarr reads a chunk without a file as zeros: black pictures, and commands to move to the base."""
     chunk_file(dataset, name).unlink()
     assert "a chunk" in refusal(dataset)
 
 
 def test_chunk_of_nothing_but_zeros_is_data(tmp_path: Path, make_episode: Callable[..., Any]) -> None:
-    """A gripper that is closed from beginning to end is no lost chunk."""
+    """A gripper that is closed all the time is not a lost chunk."""
     with DatasetWriter(tmp_path / "data", SETTINGS) as writer:
         writer.append(dataclasses.replace(make_episode(0, 4), gripper=np.zeros(4)), tried=1)
         writer.finish()

@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
+from dp_ros.actions import GRIPPER, POSITION, gripper_of
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import DatasetError, load
 from dp_ros.data.lerobot import LeRobotError, layout
@@ -37,7 +38,9 @@ def make(path: Path, make_episode: MakeEpisode, settings: dict[str, Any] = SETTI
     with DatasetWriter(path, settings) as writer:
         for i, length in enumerate(LENGTHS):
             episode = dataclasses.replace(make_episode(i, length), **changes)
-            episode.action[:, 3] = episode.command[:, 3] = np.linspace(-1, 1, length)
+            GRIPPER.of(episode.action)[:] = GRIPPER.of(episode.command)[:] = np.linspace(-1, 1, length)[
+                :, None
+            ]
             writer.append(episode, tried=2 * (i + 1))
         writer.finish()
     return path
@@ -56,7 +59,7 @@ def exported(dataset: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def foreign(exported: Path) -> Path:
-    """As if somebody else had made it."""
+    """A folder as from another program."""
     (exported / layout.OURS).unlink()
     return exported
 
@@ -66,7 +69,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def import_refusal(folder: Path, kind: type[Exception] = LeRobotError, **settings: Any) -> str:
-    """The line; nothing may be left of the dataset."""
+    """The message of the refusal; no part of the dataset may be left."""
     out = folder.parent / "refused"
     with pytest.raises(kind) as caught:
         import_dataset(folder, out, ImportConfig(**settings))
@@ -76,7 +79,7 @@ def import_refusal(folder: Path, kind: type[Exception] = LeRobotError, **setting
 
 
 def test_round_trip_gives_the_same_dataset(dataset: Path, exported: Path, tmp_path: Path) -> None:
-    """Pixels and provenance as they were, numbers in the float32 of LeRobot."""
+    """Equal pixels and provenance; numbers in the float32 of LeRobot."""
     import_dataset(exported, tmp_path / "back", ImportConfig())
     before, after = load(dataset), load(tmp_path / "back")
     np.testing.assert_array_equal(after.episode_ends, before.episode_ends)
@@ -102,7 +105,7 @@ def test_imported_dataset_can_be_exported_again(dataset: Path, tmp_path: Path) -
 def test_lossy_export_says_so_and_keeps_its_pictures_in_place(
     tmp_path: Path, make_episode: MakeEpisode
 ) -> None:
-    """Flat pictures, one level a tick: compression keeps them, and each is known by its level."""
+    """Flat pictures with one level for each tick: compression keeps the level, which identifies the picture."""
     smooth = np.broadcast_to(np.arange(40, 45)[:, None, None, None] * 4, (5, 32, 32, 3)).astype(np.uint8)
     with DatasetWriter(tmp_path / "data", SETTINGS) as writer:
         writer.append(dataclasses.replace(make_episode(0, 5), images={"left": smooth}), tried=1)
@@ -145,7 +148,7 @@ def test_export_never_overwrites(dataset: Path, exported: Path) -> None:
         ({"rate_hz": 80.0}, "names no task: give one in words, e.g. --task"),
     ],
 )
-def test_what_lerobot_cannot_hold_is_not_exported(
+def test_dataset_that_lerobot_cannot_hold_is_not_exported(
     tmp_path: Path, make_episode: MakeEpisode, settings: dict[str, Any], said: str
 ) -> None:
     path = make(tmp_path / "data", make_episode, settings)
@@ -203,7 +206,7 @@ def test_neither_way_holds_the_pictures_of_all_episodes(tmp_path: Path, make_epi
     assert max(peaks) < 0.6 * of_all, [peak / of_all for peak in peaks]
 
 
-def test_killed_import_goes_on_where_it_was(exported: Path, tmp_path: Path) -> None:
+def test_killed_import_resumes(exported: Path, tmp_path: Path) -> None:
     def fail(done: int, of: int) -> None:
         raise KeyboardInterrupt
 
@@ -247,9 +250,9 @@ def test_numbers_are_chosen_by_index_or_name_and_rescaled(
     import_dataset(foreign, tmp_path / "back", config)
     before, after = load(dataset), load(tmp_path / "back")
     np.testing.assert_allclose(after.ee_pose, before.action[:, [2, 1, 0]], rtol=1e-6)
-    np.testing.assert_allclose(after.gripper, (1 - before.action[:, 3]) / 2, atol=1e-6)
-    np.testing.assert_allclose(after.action[:, 3], before.action[:, 3] / 2, atol=1e-6)
-    np.testing.assert_allclose(after.command[:, :3], before.command[:, :3], rtol=1e-6)
+    np.testing.assert_allclose(after.gripper, (1 - gripper_of(before.action)) / 2, atol=1e-6)
+    np.testing.assert_allclose(gripper_of(after.action), gripper_of(before.action) / 2, atol=1e-6)
+    np.testing.assert_allclose(POSITION.of(after.command), POSITION.of(before.command), rtol=1e-6)
 
 
 def test_pictures_are_shrunk_to_the_size_asked_for(tmp_path: Path, make_episode: MakeEpisode) -> None:
@@ -298,13 +301,13 @@ def test_old_and_new_formats_are_refused(foreign: Path) -> None:
     assert "is of format v4.0, this dp_ros reads v3.0" in import_refusal(foreign)
 
 
-def test_what_is_not_a_lerobot_dataset_is_refused(tmp_path: Path, dataset: Path) -> None:
+def test_other_folders_than_lerobot_datasets_are_refused(tmp_path: Path, dataset: Path) -> None:
     assert "does not exist" in import_refusal(tmp_path / "none")
     assert "has no meta/info.json: give the folder of a LeRobotDataset v3.0" in import_refusal(dataset)
 
 
 def test_folder_changed_after_our_export_is_refused(exported: Path) -> None:
-    """Its provenance would be of other episodes."""
+    """Its provenance would belong to other episodes."""
     edit(exported / layout.OURS, length=[5, 40, 4])
     assert "remove it to import them as a dataset from elsewhere" in import_refusal(exported)
     edit(exported / layout.OURS, version=9)
@@ -371,10 +374,10 @@ def lose_a_picture(root: Path) -> None:
         (lambda root: cut(root / "videos/observation.images.left/chunk-000/file-000.mp4"), "left/chunk-000"),
     ],
 )
-def test_damaged_video_is_said_when_its_episode_is_read(
+def test_damaged_video_is_named_when_its_episode_is_read(
     foreign: Path, tmp_path: Path, damage: Callable[[Path], None], said: str
 ) -> None:
-    """What came before is kept, and the dataset stays unfinished."""
+    """Earlier episodes are kept, and the dataset stays unfinished."""
     damage(foreign)
     with pytest.raises(LeRobotError, match=said):
         import_dataset(foreign, tmp_path / "back", ImportConfig())

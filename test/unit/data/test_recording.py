@@ -1,4 +1,4 @@
-"""A recording on its way to the disk: bounded in memory, honest about what it loses, ended by a full disk."""
+"""Recording of an episode: bounded in memory, with a count of lost messages, ended by a full disk."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_full_queue_drops_counts_and_reports(tmp_path: Path) -> None:
 
 
 def test_messages_reach_the_disk_without_being_asked(tmp_path: Path) -> None:
-    """What a power failure may cost is one sync interval, also when messages are few."""
+    """A power failure costs one sync interval at most, also when messages are few."""
     recording = Recording(tmp_path / "bag", config(), {})
     recording.add_topic("/words", STRING)
     recording.put("/words", MESSAGE, 1, 1)
@@ -72,7 +72,7 @@ def test_a_disk_with_too_little_space_is_refused_before_anything_is_written(tmp_
 
 
 def test_a_disk_that_fills_up_ends_the_recording_and_keeps_what_is_on_it(tmp_path: Path) -> None:
-    """Files may not exceed 100 kB: as a full disk, and what was synced until then is repaired."""
+    """Files may not exceed 100 kB, as on a full disk; messages synced before are repaired."""
     script = f"""
 import resource, signal, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})

@@ -1,4 +1,4 @@
-"""Pictures to mp4 and back: the ones asked for, and no file that is half one."""
+"""Mp4 files: the requested pictures come back, and no incomplete file is left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(path: Path, pictures: NDArray[np.uint8], encoding: Encoding = LOSSLESS
 
 @pytest.mark.parametrize("first", range(11))
 def test_pictures_come_back_from_any_tick_on(tmp_path: Path, pictures: NDArray[np.uint8], first: int) -> None:
-    """On, before and after key frames: a seek that misses by one would show its neighbour."""
+    """On, before and after key frames: a seek that misses by one would return the neighbouring picture."""
     path = write(tmp_path / "a.mp4", pictures)
     times_s = np.arange(first, 11) / FPS
     found = list(read_pictures(path, times_s, tolerance_s=0.5 / FPS))
@@ -42,7 +42,7 @@ def test_time_without_a_picture_is_refused(tmp_path: Path, pictures: NDArray[np.
             list(read_pictures(path, np.array(times_s), tolerance_s=0.2 / FPS))
 
 
-def test_what_is_no_video_is_an_os_error(tmp_path: Path) -> None:
+def test_other_files_than_videos_are_an_os_error(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"no video" * 100)
     for broken in (path, tmp_path / "missing.mp4"):

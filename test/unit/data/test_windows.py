@@ -1,4 +1,4 @@
-"""Windows: which frames are seen, which actions are asked for, and how pictures are cut."""
+"""Training windows: their frames, their actions, and the crops of their pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dp_ros.actions import ACTION_DIM, POSITION, STATE_DIM, gripper_of, join
 from dp_ros.data.episodes import Dataset, DatasetError
 from dp_ros.data.windows import Windows
 from dp_ros.schema import ActionConfig, EncoderConfig, Horizons
@@ -27,17 +28,17 @@ def small_dataset() -> Dataset:
     executed = np.array([1.0, 13, 7, 100, 300])
     measured = np.array([0.0, 1, 12, 90, 100])
 
-    def along_x(values: np.ndarray, gripper: np.ndarray) -> np.ndarray:
-        return np.stack([values, np.zeros(5), np.zeros(5), gripper], axis=1)
+    def along_x(values: np.ndarray) -> np.ndarray:
+        return np.stack([values, np.zeros(5), np.zeros(5)], axis=1)
 
     grip = np.array([-1.0, -1, 1, -1, 0.5])
     pixels = np.zeros((5, 36, 40, 3), dtype=np.uint8)
     return Dataset(
         images={"left": pixels, "right": pixels},
-        ee_pose=along_x(measured, grip)[:, :3],
+        ee_pose=along_x(measured),
         gripper=np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
-        action=along_x(x, grip),
-        command=along_x(executed, grip),
+        action=join(along_x(x), grip),
+        command=join(along_x(executed), grip),
         episode_ends=np.array([3, 5]),
         attributes={},
     )
@@ -68,13 +69,13 @@ def test_actions_are_clean_steps_that_hold_outside_the_episode(kind: Any, x: lis
     """Window t predicts ticks t - 1 to t + 2; worked out by hand."""
     windows = Windows(small_dataset(), HORIZONS, ActionConfig(position=kind), encoder())
     np.testing.assert_array_equal(windows.actions[..., 0], x)
-    assert not windows.actions[..., 1:3].any()
+    assert not POSITION.of(windows.actions)[..., 1:].any()
 
 
 def test_gripper_keeps_its_first_and_last_command_outside_the_episode() -> None:
     windows = Windows(small_dataset(), HORIZONS, ActionConfig(), encoder())
     grip = [[-1, -1, -1, 1], [-1, -1, 1, 1], [-1, 1, 1, 1], [-1, -1, 0.5, 0.5], [-1, 0.5, 0.5, 0.5]]
-    np.testing.assert_array_equal(windows.actions[..., 3], grip)
+    np.testing.assert_array_equal(gripper_of(windows.actions), grip)
 
 
 def test_statistics_are_the_limits_of_what_is_trained_on() -> None:
@@ -86,14 +87,20 @@ def test_statistics_are_the_limits_of_what_is_trained_on() -> None:
 
 
 def located_dataset(ticks: int = 6) -> Dataset:
-    """Each pixel says where it is and when: (row, column, tick + 100 for the right camera)."""
+    """Each pixel encodes its place and tick: (row, column, tick + 100 for the right camera)."""
     row, column = np.meshgrid(np.arange(36), np.arange(40), indexing="ij")
     frames = np.stack([np.stack([row, column, np.full_like(row, t)], axis=-1) for t in range(ticks)])
     left = frames.astype(np.uint8)
     right = left + np.array([0, 0, 100], dtype=np.uint8)
-    zeros = np.zeros((ticks, 4))
+    zeros = np.zeros((ticks, ACTION_DIM))
     return Dataset(
-        {"left": left, "right": right}, zeros[:, :3], zeros[:, 0], zeros, zeros, np.array([ticks]), {}
+        {"left": left, "right": right},
+        POSITION.of(zeros),
+        gripper_of(zeros),
+        zeros,
+        zeros,
+        np.array([ticks]),
+        {},
     )
 
 
@@ -103,8 +110,8 @@ def test_frames_of_a_window_share_their_crop() -> None:
     rows = np.array([3, 0, 5])
     images, state, actions = windows.batch(rows, np.random.default_rng(0))
     assert (images.shape, images.dtype) == ((3, 2, 2, 32, 32, 3), np.uint8)
-    assert (state.shape, state.dtype) == ((3, 2, 4), np.float32)
-    assert (actions.shape, actions.dtype) == ((3, 8, 4), np.float32)
+    assert (state.shape, state.dtype) == ((3, 2, STATE_DIM), np.float32)
+    assert (actions.shape, actions.dtype) == ((3, 8, ACTION_DIM), np.float32)
     for b, row in enumerate(rows):
         for view in range(2):
             corners = images[b, :, view, 0, 0, :2].astype(int)

@@ -38,7 +38,7 @@ def test_a_frame_holds_the_newest_sample_that_is_not_of_its_future(
     late = rng.integers(0, 60, (10, 400)) * MS
     streams = ("camera left", "ee_pose", "gripper", "command_pose", "command_gripper")
     drop = {name: set(rng.integers(1, 119, 6).tolist()) for name in streams}
-    drop["command_gripper"] = drop["command_pose"]  # one without the other is no command
+    drop["command_gripper"] = drop["command_pose"]  # a command needs both
     path = bag_maker.episode(
         tmp_path / "bag",
         ticks=120,
@@ -68,7 +68,7 @@ def test_a_frame_holds_the_newest_sample_that_is_not_of_its_future(
 
 
 def test_no_frame_holds_a_sample_beyond_the_maximum_age(tmp_path: Path, bag_maker) -> None:
-    """A hole ends one piece and begins another: no window may span it."""
+    """A hole splits the episode: no window may span it."""
     path = bag_maker.episode(
         tmp_path / "bag", ticks=100, dropped=lambda stream, i: stream == "camera left" and 40 <= i < 60
     )
@@ -83,7 +83,7 @@ def test_no_frame_holds_a_sample_beyond_the_maximum_age(tmp_path: Path, bag_make
 
 
 def test_as_arrived_holds_what_had_arrived(tmp_path: Path, bag_maker) -> None:
-    """A camera that takes 40 ms to arrive is seen late by the node, and then by the policy that is trained."""
+    """Pictures that arrive 40 ms late are late for the node, and in the frames that a policy is trained on."""
     path = bag_maker.episode(
         tmp_path / "bag", ticks=60, latency_ns=lambda stream, i: 40 * MS if stream == "camera left" else 0
     )
@@ -104,7 +104,7 @@ def test_as_arrived_is_refused_where_the_clocks_differ(tmp_path: Path, bag_maker
 
 
 def test_the_frames_that_a_policy_node_had_are_rebuilt(tmp_path: Path, bag_maker) -> None:
-    """Its ticks while it drove, and the samples that it says it had, though newer ones were stamped by then."""
+    """While it drove: its ticks and the samples that it had, although newer ones were stamped by then."""
     ticks = BEGIN_NS + np.arange(10, 30) * PERIOD_NS + 3 * MS
     names = ("camera left", "ee_pose", "gripper")
     ages_ms = {"camera left": 28.0, "ee_pose": 3.0, "gripper": 15.5}
@@ -168,7 +168,7 @@ def test_a_camera_that_the_policy_did_not_look_at_is_taken_by_stamp(tmp_path: Pa
 
 
 def test_a_command_of_which_one_message_was_lost_is_none(tmp_path: Path, bag_maker) -> None:
-    """Nobody executed the new position with the old gripper."""
+    """The new position was never executed with the old gripper command."""
     path = bag_maker.episode(
         tmp_path / "bag", dropped=lambda stream, i: stream == "command_gripper" and i == 20
     )

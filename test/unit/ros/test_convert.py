@@ -1,4 +1,4 @@
-"""Bags to datasets: the frames that the rules demand, whoever recorded, whenever it was stopped."""
+"""Conversion of bags to datasets: rows, pictures, resumption and refusals."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_without_an_expert_the_command_is_the_label(tmp_path: Path, bag_maker) -
 def test_messages_the_node_cannot_use_are_left_out_and_counted(
     tmp_path: Path, bag_maker, spoilt: str
 ) -> None:
-    """One of 60 is a gap like any other; a bag full of them is refused, and the others are converted."""
+    """One of 60 leaves a short gap; a bag with many is refused, and the others are converted."""
 
     def spoil(folder: Path, which: range) -> None:
         extra = []
@@ -108,7 +108,7 @@ def test_a_bag_of_another_outcome_takes_no_camera_away(tmp_path: Path, bag_maker
     assert set(episodes.load(tmp_path / "data").images) == {"left", "right"}
 
 
-def test_a_file_of_a_bag_keeps_what_was_said_of_it(tmp_path: Path, bag_maker) -> None:
+def test_a_single_file_of_a_bag_keeps_its_label(tmp_path: Path, bag_maker) -> None:
     path = bag_maker.episode(tmp_path / "bag", custom={"outcome": "discarded"})
     (file,) = path.glob("*.mcap")
     alone = file.rename(tmp_path / "alone.mcap")
@@ -116,20 +116,20 @@ def test_a_file_of_a_bag_keeps_what_was_said_of_it(tmp_path: Path, bag_maker) ->
         run(alone, tmp_path / "data")
 
 
-def test_a_bag_labelled_later_is_added_behind_the_others(tmp_path: Path, bags: Path, bag_maker) -> None:
-    """A killed recording in the middle, repaired and labelled after the others were converted; and a note since."""
+def test_a_bag_labelled_later_is_added_after_the_others(tmp_path: Path, bags: Path, bag_maker) -> None:
+    """A killed recording, repaired and labelled after the others were converted; another bag got a note since."""
     from dp_ros.data.bags.reader import read_metadata
     from dp_ros.data.bags.writer import write_metadata
 
-    def say(bag: Path, **custom: str) -> None:
+    def label(bag: Path, **custom: str) -> None:
         metadata = read_metadata(bag)
         metadata["custom_data"] = {**(metadata["custom_data"] or {}), **custom}
         write_metadata(bag, metadata)
 
-    say(bags / "episode_1", outcome="unknown")
+    label(bags / "episode_1", outcome="unknown")
     assert run(bags, tmp_path / "data").episodes == 4
-    say(bags / "episode_1", outcome="success")
-    say(bags / "episode_0", note="a remark")
+    label(bags / "episode_1", outcome="success")
+    label(bags / "episode_0", note="a remark")
     assert run(bags, tmp_path / "data").new_bags == 1
     found = episodes.load(tmp_path / "data")
     assert [bag["name"] for bag in found.attributes["bags"]] == [f"episode_{i}" for i in (0, 2, 3, 4, 1)]
@@ -174,7 +174,7 @@ def bags(tmp_path: Path, bag_maker) -> Path:
     return folder
 
 
-def test_a_stopped_conversion_goes_on_to_the_same_dataset(tmp_path: Path, bags: Path) -> None:
+def test_a_stopped_conversion_resumes_to_the_same_dataset(tmp_path: Path, bags: Path) -> None:
     class Stop(Exception):
         pass
 
@@ -202,7 +202,7 @@ def test_many_processes_make_the_same_dataset(tmp_path: Path, bags: Path) -> Non
     assert one.attributes == two.attributes
 
 
-def test_new_bags_are_added_behind_the_others(tmp_path: Path, bags: Path, bag_maker) -> None:
+def test_new_bags_are_added_after_the_others(tmp_path: Path, bags: Path, bag_maker) -> None:
     (bags / "episode_4").rename(tmp_path / "episode_4")
     run(bags, tmp_path / "grown")
     (tmp_path / "episode_4").rename(bags / "episode_4")
