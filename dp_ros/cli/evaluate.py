@@ -24,9 +24,7 @@ Task = Annotated[str, typer.Option(show_default="the checkpoint's", help="Metawo
 FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first episode; training seeds are refused.")]
 PolicySeed = Annotated[int, typer.Option(min=0, help="Seed of the sampler's noise.")]
 MaxSteps = Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")]
-Sampler = Annotated[
-    Literal["checkpoint", "ddim", "ddpm"], typer.Option(help="Replace the checkpoint's sampler.")
-]
+Sampler = Annotated[str, typer.Option(help="Replace the checkpoint's sampler, e.g. by ddim or ddpm.")]
 Iterations = Annotated[
     int, typer.Option(min=0, help="Replace its denoising iterations; 0: the checkpoint's.")
 ]

@@ -1,8 +1,13 @@
-"""The reverse process: noise to an action chunk, as pure functions of their arguments."""
+"""Reverse process: noise to an action chunk, as pure functions of their arguments.
+
+`SAMPLERS` is the table of samplers. To add one, write its function, enter it in the table, and add its name to
+`SamplerName` in `dp_ros/schema/policy.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +15,24 @@ from torch import Tensor
 from dp_ros.policy.noise_schedule import NoiseSchedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_k (B, T_p, D), k (B,)) -> predicted noise (B, T_p, D)
+
+
+class Sampler(Protocol):
+    """One way to run the reverse process."""
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        x_K: Tensor,
+        schedule: NoiseSchedule,
+        iterations: int,
+        clip: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Noise x_K (B, T_p, D) -> clean, normalised chunk (B, T_p, D), in `iterations` calls of `denoise`.
+
+        The predicted clean action is clipped to [-clip, clip]. Random numbers come from `generator` alone.
+        """
 
 
 def predict_clean(x_k: Tensor, eps: Tensor, abar_k: Tensor, clip: float) -> Tensor:
@@ -33,6 +56,25 @@ def ddpm_step(
     return mean + variance.sqrt() * noise
 
 
+def ddpm(
+    denoise: Denoise,
+    x_K: Tensor,
+    schedule: NoiseSchedule,
+    iterations: int,
+    clip: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """DDPM (Ho et al. 2020, algorithm 2): every trained iteration, so `iterations` is not used; draws noise."""
+    x = x_K
+    drawn_on = (
+        generator.device if generator else x.device
+    )  # a CPU generator gives every device the same noise
+    for k in reversed(range(schedule.iterations)):
+        noise = torch.randn(x.shape, generator=generator, device=drawn_on, dtype=x.dtype).to(x.device)
+        x = ddpm_step(x, denoise(x, _batch(k, x)), k, schedule, clip, noise)
+    return x
+
+
 def ddim_step(x_k: Tensor, eps: Tensor, abar_k: Tensor, abar_prev: Tensor, clip: float) -> Tensor:
     """One DDIM update, eta = 0 (Song et al. 2021, eq. 12)."""
     x_0 = predict_clean(x_k, eps, abar_k, clip)
@@ -40,9 +82,29 @@ def ddim_step(x_k: Tensor, eps: Tensor, abar_k: Tensor, abar_prev: Tensor, clip:
 
 
 def ddim_iterations(trained: int, used: int) -> list[int]:
-    """The iterations DDIM visits, newest noise first: every (trained // used)-th."""
+    """The iterations that DDIM visits, the noisiest first: every (trained // used)-th."""
     stride = trained // used
     return [i * stride for i in reversed(range(used))]
+
+
+def ddim(
+    denoise: Denoise,
+    x_K: Tensor,
+    schedule: NoiseSchedule,
+    iterations: int,
+    clip: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """DDIM (Song et al. 2021), eta = 0: deterministic given x_K, so `generator` is not used."""
+    x = x_K
+    visited = ddim_iterations(schedule.iterations, iterations)
+    for k, k_prev in zip(visited, [*visited[1:], None], strict=True):
+        abar_prev = torch.ones(()) if k_prev is None else schedule.abar[k_prev]
+        x = ddim_step(x, denoise(x, _batch(k, x)), schedule.abar[k], abar_prev, clip)
+    return x
+
+
+SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim}  # by SamplerName of the schema
 
 
 def sample(
@@ -55,24 +117,10 @@ def sample(
     clip: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Run the reverse process from noise x_K (B, T_p, D) to a clean, normalised chunk (B, T_p, D).
-
-    `sampler` is "ddpm" (all iterations, draws noise from `generator`) or "ddim" (deterministic given x_K).
-    """
-    x = x_K
-    if sampler == "ddpm":
-        drawn_on = generator.device if generator else x.device  # a CPU generator gives every device one noise
-        for k in reversed(range(schedule.iterations)):
-            noise = torch.randn(x.shape, generator=generator, device=drawn_on, dtype=x.dtype).to(x.device)
-            x = ddpm_step(x, denoise(x, _batch(k, x)), k, schedule, clip, noise)
-        return x
-    if sampler != "ddim":
-        raise ValueError(f"sampler '{sampler}' is neither ddpm nor ddim")
-    visited = ddim_iterations(schedule.iterations, iterations)
-    for k, k_prev in zip(visited, [*visited[1:], None], strict=True):
-        abar_prev = torch.ones(()) if k_prev is None else schedule.abar[k_prev]
-        x = ddim_step(x, denoise(x, _batch(k, x)), schedule.abar[k], abar_prev, clip)
-    return x
+    """Run the reverse process with the sampler of that name: see `Sampler`. ValueError for an unknown name."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler '{sampler}': choose one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[sampler](denoise, x_K, schedule, iterations, clip, generator)
 
 
 def _batch(k: int, x: Tensor) -> Tensor:

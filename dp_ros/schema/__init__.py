@@ -15,6 +15,7 @@ from dp_ros.schema.base import (
 )
 from dp_ros.schema.exchange import ExportConfig, ImportConfig
 from dp_ros.schema.policy import (
+    FULL_SAMPLERS,
     SCHEMA_VERSION,
     ActionConfig,
     DiffusionConfig,
@@ -22,6 +23,7 @@ from dp_ros.schema.policy import (
     Horizons,
     Network,
     PolicyConfig,
+    SamplerName,
     TransformerConfig,
     UNetConfig,
 )
@@ -30,6 +32,7 @@ from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
 from dp_ros.schema.training import AugmentationConfig, CollectConfig, OptimizerConfig, TrainConfig
 
 __all__ = [
+    "FULL_SAMPLERS",
     "SCHEMA_VERSION",
     "ActionConfig",
     "AuditConfig",
@@ -54,6 +57,7 @@ __all__ = [
     "PolicyConfig",
     "RecorderConfig",
     "RuntimeConfig",
+    "SamplerName",
     "TeleopConfig",
     "TopicMap",
     "TrainConfig",

@@ -1,4 +1,4 @@
-"""What the weights mean: everything that must agree between training and serving."""
+"""Meaning of the weights: every setting that must agree between training and serving."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dp_ros.schema.base import CameraName, Config
 SCHEMA_VERSION = 1
 
 Network = Literal["unet", "transformer"]  # each has a section of its name in PolicyConfig
+SamplerName = Literal["ddpm", "ddim"]  # each has a row in `dp_ros.policy.sampler.SAMPLERS`
+FULL_SAMPLERS: frozenset[SamplerName] = frozenset({"ddpm"})  # they visit every trained iteration
 
 
 class Horizons(Config):
@@ -23,7 +25,7 @@ class Horizons(Config):
 
     @property
     def executed(self) -> slice:
-        """The part of a chunk that is executed; its first action answers the newest frame."""
+        """The executed part of a chunk; its first action is for the time of the newest frame."""
         return slice(self.T_o - 1, self.T_o - 1 + self.T_a)
 
     @model_validator(mode="after")
@@ -37,13 +39,15 @@ class Horizons(Config):
 
 
 class EncoderConfig(Config):
-    """Images to one feature vector per frame: ResNet-18 from scratch, GroupNorm, spatial softmax."""
+    """Encoder of images to one feature vector per frame: ResNet-18 from scratch, GroupNorm, spatial softmax."""
 
     cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1, max_length=4)
-    height_px: int = Field(224, ge=32, le=480, description="every camera is resized to this height")
-    width_px: int = Field(224, ge=32, le=640, description="and to this width")
-    crop_height_px: int = Field(208, ge=32, le=480, description="random in training, centred when served")
-    crop_width_px: int = Field(208, ge=32, le=640)
+    height_px: int = Field(224, ge=32, le=480, description="height to which every picture is resized")
+    width_px: int = Field(224, ge=32, le=640, description="width to which every picture is resized")
+    crop_height_px: int = Field(
+        208, ge=32, le=480, description="height of the crop: random in training, centred when served"
+    )
+    crop_width_px: int = Field(208, ge=32, le=640, description="width of the crop")
     stages: int = Field(
         4, ge=2, le=4, description="ResNet stages kept; 3 halves the stride before the softmax"
     )
@@ -66,7 +70,7 @@ class EncoderConfig(Config):
         if min(self.crop_height_px, self.crop_width_px) <= 2 ** (self.stages + 1):  # the stages' stride
             raise ValueError(
                 f"crop {self.crop_width_px}x{self.crop_height_px} px is one cell after {self.stages} stages, and "
-                "spatial softmax of one cell sees nothing: enlarge the crop or lower stages"
+                "spatial softmax of one cell carries no position: enlarge the crop or lower stages"
             )
         return self
 
@@ -85,6 +89,7 @@ class ActionConfig(Config):
 
     @property
     def dim(self) -> int:
+        """Length of an action vector."""
         return ACTION_DIM
 
 
@@ -111,7 +116,7 @@ class UNetConfig(Config):
 
 
 class TransformerConfig(Config):
-    """Time-series diffusion transformer (Chi et al. 2023, section 3.2); the defaults are their image policies'."""
+    """Time-series diffusion transformer (Chi et al. 2023, section 3.2), with the defaults of their image policies."""
 
     layers: int = Field(8, ge=1, le=24, description="decoder layers")
     heads: int = Field(4, ge=1, le=32, description="attention heads; each has embedding_dim / heads features")
@@ -119,9 +124,9 @@ class TransformerConfig(Config):
         256, ge=8, le=2048, multiple_of=2, description="length of a token; also of the sinusoids of k"
     )
     dropout: float = Field(
-        0.3, ge=0, lt=1, description="in training: of attention weights and of what each layer adds"
+        0.3, ge=0, lt=1, description="in training: of attention weights and of each layer's output"
     )
-    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="in training: of the tokens that go in")
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="in training: of the input tokens")
 
     @model_validator(mode="after")
     def _divisible(self) -> TransformerConfig:
@@ -137,7 +142,7 @@ class DiffusionConfig(Config):
     schedule: Literal["squared_cosine"] = "squared_cosine"
     prediction: Literal["epsilon"] = "epsilon"
     clip: float = Field(1.0, gt=0, description="the predicted clean action is clipped to [-clip, clip]")
-    sampler: Literal["ddpm", "ddim"] = "ddim"
+    sampler: SamplerName = "ddim"
     sampler_iterations: int = Field(10, ge=1, le=1000, description="iterations of the sampler; K for ddpm")
 
     @model_validator(mode="after")
@@ -146,15 +151,16 @@ class DiffusionConfig(Config):
             raise ValueError(
                 f"sampler_iterations {self.sampler_iterations} exceeds the {self.iterations} iterations trained"
             )
-        if self.sampler == "ddpm" and self.sampler_iterations != self.iterations:
+        if self.sampler in FULL_SAMPLERS and self.sampler_iterations != self.iterations:
             raise ValueError(
-                f"ddpm runs all {self.iterations} iterations: set sampler_iterations to that, or sampler to ddim"
+                f"{self.sampler} runs all {self.iterations} iterations: set sampler_iterations to "
+                f"{self.iterations}, or sampler to ddim"
             )
         return self
 
 
 class PolicyConfig(Config):
-    """What the weights mean: everything that must agree between training and serving."""
+    """Meaning of the weights: every setting that must agree between training and serving."""
 
     task: str = Field("", description="the task the policy was trained for; empty for none")
     rate_hz: float = Field(80.0, gt=0, le=1000, description="control rate; one frame and one action per tick")
@@ -178,7 +184,7 @@ class PolicyConfig(Config):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A reader of config.json finds the settings of the network that is there."""
+        """Leave out the settings of networks that are not used, so that config.json does not mislead."""
         return {key: value for key, value in dump(self).items() if key not in self._unused}
 
     @property

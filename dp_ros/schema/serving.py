@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dp_ros.schema.base import CameraName, Config, Vector3
+from dp_ros.schema.policy import SamplerName
 
 
 class GateConfig(Config):
@@ -38,7 +39,10 @@ class RuntimeConfig(Config):
     mode: Literal["lockstep", "realtime"] = Field(
         "realtime", description="lockstep: one command per observation, stamped alike; realtime: own clock"
     )
-    sampler: Literal["checkpoint", "ddpm", "ddim"] = Field("checkpoint", description="override the sampler")
+    engine: str = Field(
+        "torch", description="engine that computes the plans: a name in the table of dp_ros.inference.engine"
+    )
+    sampler: Literal["checkpoint", SamplerName] = Field("checkpoint", description="override the sampler")
     sampler_iterations: int = Field(
         0, ge=0, le=1000, description="override its iterations; 0: the checkpoint's"
     )

@@ -1,4 +1,4 @@
-"""Our samplers against those of diffusers, iteration by iteration, on the same noise."""
+"""Samplers against those of diffusers, iteration by iteration, on the same noise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ATOL = 1e-5
 
 
 def wavy(x: Tensor, k: Tensor) -> Tensor:
-    """Nonlinear, bounded, different for every iteration: no model, but as hard for a sampler as one."""
+    """Stand-in for a network: nonlinear, bounded, and different in every iteration."""
     return 1.5 * torch.tanh(torch.sin(2.0 * x + 0.37 * k[:, None, None]) + 0.5 * x.roll(1, dims=1))
 
 
@@ -50,7 +50,7 @@ def scheduler(kind: str, K: int, clip: float = 1.0) -> Any:
 
 
 def theirs(kind: str, denoise: Denoise, x: Tensor, K: int, iterations: int, clip: float) -> list[Tensor]:
-    """Every x from the pure noise to the clean action."""
+    """Every x of diffusers' scheduler, from pure noise to the clean action."""
     reference = scheduler(kind, K, clip)
     reference.set_timesteps(iterations)
     generator = torch.Generator().manual_seed(11)
@@ -156,9 +156,3 @@ def test_ddim_draws_nothing_and_ddpm_only_from_its_generator() -> None:
     assert torch.equal(draw("ddpm", 0), draw("ddpm", 0))
     assert not torch.equal(draw("ddpm", 0), draw("ddpm", 1))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_unknown_sampler_is_refused() -> None:
-    schedule = NoiseSchedule(DiffusionConfig())
-    with pytest.raises(ValueError, match="neither ddpm nor ddim"):
-        sample(wavy, torch.zeros(SHAPE), schedule, sampler="euler", iterations=10, clip=1.0)
