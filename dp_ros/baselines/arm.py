@@ -10,20 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from dp_ros.baselines.config import ArmConfig, ComparisonConfig, Method
 from dp_ros.baselines.methods.mlp import count_parameters
 from dp_ros.baselines.methods.policy import camera_policy
-from dp_ros.control.planner import InferenceFn, PlanRequest
 from dp_ros.evaluation.rollout import run_episode
 from dp_ros.evaluation.seeds import check_unseen
 from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.files import write_json
-from dp_ros.inference.torch_engine import noise_generator, window_tensors
+from dp_ros.inference.torch_engine import plan_chunk
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, TrainConfig, override
+from dp_ros.schema import ConfigError, RuntimeConfig, TrainConfig, override
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
 from dp_ros.train.progress import Progress
 from dp_ros.train.run import make_trainer
@@ -98,7 +94,7 @@ def run_arm(
     seeds = range(arm_config.first_seed, arm_config.first_seed + arm_config.episodes)
     check_unseen({"training": trainer.provenance}, task, seeds)
     record |= {"task": task, "parameters": count_parameters(trainer.policy)}
-    plan = as_plan(trainer.ema, policy, trainer.device)
+    plan = partial(plan_chunk, trainer.ema.plan, policy.encoder, trainer.device)
     scene = trainer.scene
     arm = MetaworldArm(
         task,
@@ -144,17 +140,6 @@ def run_arm(
         write_json(folder / RECORD, record)
         arm.close()
     return record
-
-
-def as_plan(policy: Any, config: PolicyConfig, device: torch.device) -> InferenceFn:
-    """A policy in memory as the controller's plan function: request -> (T_p, 4)."""
-
-    def plan(request: PlanRequest) -> np.ndarray:
-        images, state = window_tensors(request, config.encoder, device)
-        actions = policy.plan(images, state, noise_generator(request))
-        return np.asarray(actions[0].float().cpu().numpy(), dtype=np.float64)
-
-    return plan
 
 
 def _begin(path: Path, arm_config: ArmConfig, training: TrainConfig, method: Method) -> dict[str, Any]:

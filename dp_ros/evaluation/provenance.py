@@ -12,7 +12,7 @@ import torch
 
 from dp_ros import __version__
 from dp_ros.evaluation.rollout import worker_count, worker_threads
-from dp_ros.inference.torch_engine import sampler_settings
+from dp_ros.inference.engine import sampler_settings
 from dp_ros.policy.checkpoint_config import policy_config, read_config
 from dp_ros.schema import RuntimeConfig
 from dp_ros.train.run import git_commit

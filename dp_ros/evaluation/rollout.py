@@ -15,7 +15,7 @@ from dp_ros.evaluation.episode import VIDEO_FPS, frame_of, record, replay, run_e
 from dp_ros.evaluation.results import EpisodeResult, Report
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture
-from dp_ros.inference.torch_engine import TorchEngine
+from dp_ros.inference.engine import load_engine
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, weights_sha256
 from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
@@ -51,7 +51,7 @@ class EpisodeRunner:
     def __init__(self, setting: EvalConfig) -> None:
         """ConfigError (a policy of another rate), TaskError, CheckpointError, RenderingError."""
         self.setting = setting
-        self.engine = TorchEngine(setting.checkpoint, setting.runtime)
+        self.engine = load_engine(setting.checkpoint, setting.runtime)
         if setting.weights_sha256:  # after loading, which reads the hash first: what is loaded is not newer
             check_weights(setting.checkpoint, setting.weights_sha256)
         policy = self.engine.config

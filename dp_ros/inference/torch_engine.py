@@ -1,23 +1,31 @@
-"""The reference engine: the checkpoint in PyTorch, on CPU or GPU."""
+"""Reference engine: the checkpoint in PyTorch, on CPU or GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.control.planner import PlanRequest
+from dp_ros.inference.engine import sampler_settings
 from dp_ros.policy.checkpoint import load_checkpoint
-from dp_ros.schema import ConfigError, DiffusionConfig, EncoderConfig, RuntimeConfig, override
+from dp_ros.schema import ConfigError, EncoderConfig, PolicyConfig, RuntimeConfig
+
+# images (B, T_o, V, 3, H, W), state (B, T_o, D_s), CPU generator -> actions (B, T_p, D)
+PlanBatch = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 class TorchEngine:
-    """Callable: a request's window to a chunk (T_p, 4) of the declared kinds. Keeps no state between calls."""
+    """`Engine` of a checkpoint in PyTorch; the same chunk on every device, up to rounding."""
 
     def __init__(self, checkpoint: str | Path, runtime: RuntimeConfig) -> None:
-        """Loads and warms up, so that the first command is as fast as the others."""
+        """Load the checkpoint and compute one plan. `runtime.threads` sets torch's threads of the whole process."""
         device = runtime.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,25 +33,30 @@ class TorchEngine:
             raise ConfigError("device cuda: torch sees no GPU; set device to auto or cpu")
         if runtime.threads:
             torch.set_num_threads(runtime.threads)
-        self._device = torch.device(device)
-        self._policy = load_checkpoint(checkpoint, self._device)
-        self.config = self._policy.config
-        self.sampler, self.iterations = sampler_settings(self.config.diffusion, runtime)
-        encoder, T_o = self.config.encoder, self.config.horizons.T_o
-        blank = np.zeros((T_o, len(encoder.cameras), encoder.height_px, encoder.width_px, 3), dtype=np.uint8)
-        self(PlanRequest(blank, np.zeros((T_o, 4)), np.zeros(3), 0, (0,)))
+        policy = load_checkpoint(checkpoint, device)
+        sampler, iterations = sampler_settings(policy.config.diffusion, runtime)
+        plan = partial(policy.plan, sampler=sampler, iterations=iterations)
+        self.config = policy.config
+        self._plan = partial(plan_chunk, plan, self.config.encoder, torch.device(device))
+        self(blank_request(self.config))
 
-    def __call__(self, request: PlanRequest) -> NDArray[np.float64]:
-        """images (T_o, V, H, W, 3) uint8 at the policy's size -> (T_p, 4)."""
-        images, state = window_tensors(request, self.config.encoder, self._device)
-        actions = self._policy.plan(images, state, noise_generator(request), self.sampler, self.iterations)
-        return np.asarray(actions[0].cpu().numpy(), dtype=np.float64)
+    def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
+        """The chunk (T_p, action_dim) for the request's window: see `Engine`."""
+        return self._plan(request)
+
+
+def plan_chunk(
+    plan: PlanBatch, encoder: EncoderConfig, device: torch.device, request: PlanRequest
+) -> NDArray[np.float64]:
+    """A torch policy's answer to one request: chunk (T_p, action_dim) of the declared kinds."""
+    actions = plan(*window_tensors(request, encoder, device), noise_generator(request))
+    return np.asarray(actions[0].float().cpu().numpy(), dtype=np.float64)
 
 
 def window_tensors(
     request: PlanRequest, encoder: EncoderConfig, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As a policy takes it: images (1, T_o, V, 3, H, W) in [0, 1], cropped in the centre; state (1, T_o, 4)."""
+) -> tuple[Tensor, Tensor]:
+    """A policy's inputs: images (1, T_o, V, 3, H, W) in [0, 1], cropped in the centre; state (1, T_o, STATE_DIM)."""
     top = (request.images.shape[2] - encoder.crop_height_px) // 2
     left = (request.images.shape[3] - encoder.crop_width_px) // 2
     cropped = request.images[:, :, top : top + encoder.crop_height_px, left : left + encoder.crop_width_px]
@@ -53,19 +66,13 @@ def window_tensors(
 
 
 def noise_generator(request: PlanRequest) -> torch.Generator:
-    """The sampler's noise: the request's seed decides it."""
+    """CPU generator of the sampler's noise, seeded by the request."""
     seed = int(np.random.SeedSequence(request.seed).generate_state(1, np.uint64)[0] >> 1)
     return torch.Generator().manual_seed(seed)
 
 
-def sampler_settings(diffusion: DiffusionConfig, runtime: RuntimeConfig) -> tuple[str, int]:
-    """The checkpoint's sampler with the runtime's overrides, checked to fit what was trained."""
-    changes = {}
-    if runtime.sampler != "checkpoint":
-        changes["sampler"] = runtime.sampler
-        if runtime.sampler == "ddpm":
-            changes["sampler_iterations"] = diffusion.iterations
-    if runtime.sampler_iterations:
-        changes["sampler_iterations"] = runtime.sampler_iterations
-    used = override(diffusion, changes, where="sampler")
-    return used.sampler, used.sampler_iterations
+def blank_request(config: PolicyConfig) -> PlanRequest:
+    """A request with black pictures, to warm up with."""
+    encoder, T_o = config.encoder, config.horizons.T_o
+    images = np.zeros((T_o, len(encoder.cameras), encoder.height_px, encoder.width_px, 3), dtype=np.uint8)
+    return PlanRequest(images, np.zeros((T_o, STATE_DIM)), np.zeros(POSITION.size), 0, (0,))

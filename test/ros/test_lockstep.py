@@ -11,7 +11,7 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
 from dp_ros.evaluation.rollout import run_episode
-from dp_ros.inference.torch_engine import TorchEngine
+from dp_ros.inference.engine import load_engine
 from dp_ros.policy.checkpoint import CheckpointError
 from dp_ros.ros.messages.commands import CommandPairing
 from dp_ros.ros.node import qos
@@ -44,7 +44,7 @@ def in_process(tiny_checkpoint):
     @functools.cache
     def run(policy_seed: int, seed: int):
         runtime = RuntimeConfig(mode="lockstep", policy_seed=policy_seed, threads=1)
-        engine = TorchEngine(tiny_checkpoint, runtime)
+        engine = load_engine(tiny_checkpoint, runtime)
         result, _ = run_episode(arm, engine, engine.config, runtime, seed, MAX_STEPS)
         return result, np.stack(arm.commands)
 

@@ -18,7 +18,7 @@ from visualization_msgs.msg import MarkerArray
 from dp_ros.control.controller import Controller, PolicyDecision
 from dp_ros.control.planner import PlanWorker
 from dp_ros.control.safety import Command, Verdict
-from dp_ros.inference.torch_engine import TorchEngine
+from dp_ros.inference.engine import load_engine
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.messages.commands import command_to_messages
@@ -53,7 +53,7 @@ class PolicyNode(ManagedNode):
         self._policy = policy_config(self._checkpoint)
         self._plan_arrived = self.add_guard_condition(self._on_plan)
         self._worker = PlanWorker(
-            lambda: TorchEngine(self._checkpoint, self._runtime), self._plan_arrived.trigger
+            lambda: load_engine(self._checkpoint, self._runtime), self._plan_arrived.trigger
         )
         self._controller = Controller(self._policy, self._runtime, self._worker)
         self._lockstep = self._runtime.mode == "lockstep"

@@ -1,7 +1,8 @@
-"""The reference engine: the checkpoint's policy, asked by the controller."""
+"""The reference engine: the checkpoint's policy, with the runtime's sampler and device."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +11,36 @@ import pytest
 import torch
 
 from dp_ros.control.planner import PlanRequest
-from dp_ros.inference.torch_engine import TorchEngine, sampler_settings
-from dp_ros.policy.checkpoint import load_checkpoint, save_checkpoint
-from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.schema import ConfigError, DiffusionConfig, PolicyConfig, RuntimeConfig
+from dp_ros.inference.engine import load_engine, sampler_settings
+from dp_ros.policy.checkpoint import load_checkpoint
+from dp_ros.schema import ConfigError, DiffusionConfig, RuntimeConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ON_CPU = RuntimeConfig(device="cpu")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(
-    tiny_policy: PolicyConfig, stats: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    torch.manual_seed(0)
-    return save_checkpoint(DiffusionPolicy(tiny_policy, stats), tmp_path_factory.mktemp("models") / "tiny")
-
-
-def request(seed: tuple[int, ...] = (0, 3)) -> PlanRequest:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2, 2, 36, 40, 3), dtype=np.uint8)
-    return PlanRequest(images, rng.random((2, 4)), np.zeros(3), stamp_ns=0, seed=seed)
-
-
-def test_engine_plans_as_the_policy_on_the_middle_of_the_picture(checkpoint: Path) -> None:
-    asked = request()
-    images = torch.from_numpy(asked.images[:, :, 2:34, 4:36].astype(np.float32) / 255)
-    noise = int(np.random.SeedSequence((0, 3)).generate_state(1, np.uint64)[0] >> 1)
-    expected = load_checkpoint(checkpoint).plan(
+def expected_chunk(checkpoint: Path, request: PlanRequest, *sampler: Any) -> np.ndarray:
+    """The policy's own plan on the centre of the pictures: 36 x 40 px cropped to 32 x 32."""
+    images = torch.from_numpy(request.images[:, :, 2:34, 4:36].astype(np.float32) / 255)
+    noise = int(np.random.SeedSequence(request.seed).generate_state(1, np.uint64)[0] >> 1)
+    plan = load_checkpoint(checkpoint).plan(
         images[None].permute(0, 1, 2, 5, 3, 4),
-        torch.from_numpy(asked.state)[None].float(),
+        torch.from_numpy(request.state)[None].float(),
         torch.Generator().manual_seed(noise),
+        *sampler,
     )
-    found = TorchEngine(checkpoint, ON_CPU)(asked)
-    assert (found.shape, found.dtype) == ((8, 4), np.float64)
-    np.testing.assert_allclose(found, expected[0].numpy(), atol=1e-6)
+    return plan[0].numpy()
 
 
-def test_answer_follows_from_the_request_alone(checkpoint: Path) -> None:
-    engine = TorchEngine(checkpoint, ON_CPU)
-    first = engine(request())
-    other = engine(request(seed=(0, 4)))
-    np.testing.assert_array_equal(engine(request()), first)
-    assert (other != first).any()
+@pytest.mark.parametrize(
+    ("runtime", "sampler"),
+    [({}, ()), ({"sampler": "ddpm"}, ("ddpm", 20)), ({"sampler_iterations": 2}, ("ddim", 2))],
+)
+def test_engine_plans_as_the_policy_on_the_centre_of_the_pictures(
+    checkpoint: Path, make_request: Callable[..., PlanRequest], runtime: dict[str, Any], sampler: tuple
+) -> None:
+    engine = load_engine(checkpoint, RuntimeConfig(engine="torch", device="cpu", **runtime))
+    request = make_request()
+    np.testing.assert_allclose(engine(request), expected_chunk(checkpoint, request, *sampler), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +67,6 @@ def test_sampler_that_was_not_trained_for_is_refused(runtime: dict[str, Any]) ->
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_gpu_that_is_not_there_is_said_in_one_line(checkpoint: Path) -> None:
+def test_missing_gpu_is_refused_in_one_line(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="torch sees no GPU; set device to auto or cpu"):
-        TorchEngine(checkpoint, RuntimeConfig(device="cuda"))
+        load_engine(checkpoint, RuntimeConfig(device="cuda"))

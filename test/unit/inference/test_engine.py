@@ -1,0 +1,124 @@
+"""The table of engines: every row keeps the contract of `Engine`, and a new row can be served with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dp_ros.actions import join
+from dp_ros.control.controller import Controller
+from dp_ros.control.planner import PlanRequest, PlanWorker
+from dp_ros.control.safety import Verdict
+from dp_ros.inference.engine import ENGINES, Engine, load_engine
+from dp_ros.policy.checkpoint_config import policy_config
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+from dp_ros.streams import Frame
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(__file__).parents[3]
+HOME_M = (0.0, 0.6, 0.2)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest, checkpoint: Path) -> Engine:
+    return load_engine(checkpoint, RuntimeConfig(engine=request.param, device="cpu"))
+
+
+def test_chunk_has_the_shape_type_and_range_of_the_checkpoint(
+    engine: Engine, make_request: Callable[..., PlanRequest], tiny_policy: PolicyConfig, stats: dict
+) -> None:
+    assert engine.config == tiny_policy
+    chunk = engine(make_request())
+    assert chunk.shape == (tiny_policy.horizons.T_p, tiny_policy.action.dim)
+    assert chunk.dtype == np.float64
+    assert (chunk >= np.array(stats["action"]["low"]) - 1e-6).all()
+    assert (chunk <= np.array(stats["action"]["high"]) + 1e-6).all()
+
+
+def test_chunk_follows_from_the_request_alone(
+    engine: Engine, make_request: Callable[..., PlanRequest]
+) -> None:
+    first = engine(make_request())
+    other = engine(make_request(seed=(0, 4)))
+    np.testing.assert_array_equal(engine(make_request()), first)
+    assert (other != first).any()
+
+
+def test_default_engine_is_in_the_table() -> None:
+    assert RuntimeConfig().engine in ENGINES
+
+
+def test_unknown_engine_is_refused_with_the_known_ones(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="engine 'tpu' is unknown: choose one of torch") as caught:
+        load_engine(checkpoint, RuntimeConfig(engine="tpu"))
+    assert "\n" not in str(caught.value)
+
+
+def test_torch_is_not_imported_before_an_engine_needs_it() -> None:
+    program = "import sys, dp_ros.inference.engine; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+class StraightAhead:
+    """An engine without a network: each plan moves along x by `STEP_M` a tick. Notes the threads it runs on."""
+
+    STEP_M = 0.004
+
+    def __init__(self, checkpoint: str | Path, runtime: RuntimeConfig) -> None:
+        self.config = policy_config(checkpoint)
+        self.threads = {threading.get_ident()}
+        self.requests: list[PlanRequest] = []
+
+    def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
+        self.threads.add(threading.get_ident())
+        self.requests.append(request)
+        horizons = self.config.horizons
+        steps = np.arange(horizons.T_p) - (horizons.T_o - 2)  # the newest frame's action is the first step
+        position_m = np.outer(self.STEP_M * steps, [1.0, 0.0, 0.0])
+        return join(position_m, np.full(horizons.T_p, 0.5))
+
+
+def test_engine_that_is_only_in_the_table_drives_the_arm(
+    checkpoint: Path,
+    make_frame: Callable[..., Frame],
+    make_request: Callable[..., PlanRequest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Loaded, warm and called as the policy node does it: in the one thread of a PlanWorker."""
+    monkeypatch.setitem(ENGINES, "straight", StraightAhead)
+    runtime = RuntimeConfig(mode="lockstep", engine="straight")
+    loaded: list[Engine] = []
+
+    def load() -> Engine:
+        loaded.append(load_engine(checkpoint, runtime))
+        return loaded[-1]
+
+    planned = threading.Event()
+    worker = PlanWorker(load, planned.set)
+    try:
+        (engine,) = loaded
+        assert isinstance(engine, StraightAhead)
+        controller = Controller(engine.config, runtime, worker)
+        stamp_ns = 1_000_000_000
+        assert controller.observe(make_frame(stamp_ns, HOME_M, images=make_request().images[-1]))
+        assert controller.tick(stamp_ns) is None  # lockstep waits for the plan
+        assert planned.wait(10)
+        decision = controller.tick(stamp_ns)
+    finally:
+        worker.close()
+    assert decision is not None
+    assert decision.verdict is Verdict.PASS
+    np.testing.assert_allclose(decision.command.position_m, np.add(HOME_M, [StraightAhead.STEP_M, 0, 0]))
+    assert decision.command.gripper == 0.5
+    assert [request.stamp_ns for request in engine.requests] == [stamp_ns]
+    assert len(engine.threads) == 1
+    assert threading.get_ident() not in engine.threads
