@@ -1,4 +1,4 @@
-"""Every method and seed on the toy, each kept as a part; and results.json, which the report is drawn from.
+"""All runs on the toy, each kept in a file of its own, and results.json, from which the report is made.
 
 No simulator is imported here: the toy runs without one.
 """
@@ -27,21 +27,22 @@ SHARES = ("left", "right", "neither", "minority", "collided", "success")
 def compare_on_toy(
     config: ComparisonConfig, out: Path, jobs: int, on_part: Callable[[int, int], None] | None = None
 ) -> list[dict[str, Any]]:
-    """All runs on the toy, in the order of methods and seeds; those already in `out` are not run again.
+    """All runs on the toy, in the order of methods and seeds. A run whose file is in `out` is not repeated.
 
-    `on_part(done, total)` hears of each. Results do not depend on `jobs`.
+    `on_part(done, total)` is called at the beginning and after each run. Results do not depend on `jobs`. ConfigError
+    where `out` holds runs with other settings.
     """
     wanted = [(method, seed) for method in config.methods for seed in range(config.seeds)]
     parts = {key: out / "toy" / f"{key[0]}-{key[1]}.json" for key in wanted}
     settings = config.toy.model_dump(mode="json")
     for path in parts.values():
         if path.exists() and json.loads(path.read_text())["settings"] != settings:
-            raise ConfigError(f"{path}: was made with other settings: use the same, or another --out")
+            raise ConfigError(f"{path}: was made with other settings: give the same ones, or another --out")
     missing = [key for key in wanted if not parts[key].exists()]
     done = len(wanted) - len(missing)
     if on_part:
         on_part(done, len(wanted))
-    # The slowest first, so that no core waits for a long one at the end.
+    # The slowest methods first, so that no core waits for a long run at the end.
     missing.sort(key=lambda key: key[0] not in ("implicit", "diffusion"))
     with Parallel(n_jobs=jobs, return_as="generator_unordered") as pool:
         for run in pool(delayed(_toy_part)(config.toy, *key) for key in missing):
@@ -59,7 +60,7 @@ def _toy_part(config: BimodalToyConfig, method: Method, seed: int) -> dict[str, 
 def write_results(
     out: Path, config: ComparisonConfig, toy: Sequence[dict[str, Any]], arm: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """results.json: settings, every run and the summaries that the report shows. Returns what it holds."""
+    """Write results.json: settings, every run, and the summaries that the report shows. Returns its content."""
     results = {
         "dp_ros": __version__,
         "commit": git_commit(),
@@ -78,7 +79,8 @@ def write_results(
 
 
 def summarise_toy(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """For each method its shares at the end, mean and range over seeds, and how steady its success was."""
+    """For each method: the shares of the last evaluation, as mean and range over seeds, and the range of its success
+    in the second half of training."""
     summary: dict[str, Any] = {}
     for method in dict.fromkeys(run["method"] for run in runs):
         own = [run for run in runs if run["method"] == method]

@@ -1,8 +1,8 @@
-"""The methods that Diffusion Policy argues with, and how they are compared."""
+"""Settings of the compared methods, of the toy, of the arm, and of a whole comparison."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from dp_ros.schema.policy import DiffusionConfig, UNetConfig
 from dp_ros.schema.training import OptimizerConfig
 
 Method = Literal["diffusion", "regression", "mixture", "implicit"]
-METHODS: tuple[Method, ...] = ("diffusion", "regression", "mixture", "implicit")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 class MixtureConfig(Config):
@@ -21,33 +21,33 @@ class MixtureConfig(Config):
     min_std: float = Field(
         0.02,
         gt=0,
-        description="smallest standard deviation, normalised; a likelihood has no bound without one",
+        description="smallest standard deviation, normalised; without it the likelihood is unbounded",
     )
     sample_noise: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the standard deviation that is sampled; 0: the drawn component's mean",
+        description="factor on the noise of a sample; 0: the mean of the drawn component",
     )
 
 
 class ImplicitConfig(Config):
-    """Implicit behavioural cloning (Florence et al. 2021): energies of whole chunks, searched when planning."""
+    """Implicit behavioural cloning (Florence et al. 2021): an energy of whole chunks; planning searches its minimum."""
 
     negatives: int = Field(64, ge=1, description="counter-examples for each window")
     searched: float = Field(
-        0.75, ge=0, le=1, description="share of them that the search finds; 0: all uniform, as in the paper"
+        0.75, ge=0, le=1, description="share of them taken from the search; 0: all uniform, as in the paper"
     )
-    training_rounds: int = Field(4, ge=1, description="rounds of that search")
+    training_rounds: int = Field(4, ge=1, description="rounds of the search in training")
     candidates: int = Field(512, ge=2, description="chunks the search keeps when planning")
     iterations: int = Field(20, ge=1, description="rounds of resampling when planning")
     noise_std: float = Field(0.33, gt=0, description="noise added in the first round, normalised")
-    last_noise_std: float = Field(0.005, gt=0, description="and in the last")
-    margin: float = Field(0.05, ge=0, description="how far beyond [-1, 1] chunks are drawn")
+    last_noise_std: float = Field(0.005, gt=0, description="noise added in the last round, normalised")
+    margin: float = Field(0.05, ge=0, description="distance outside [-1, 1] at which chunks are clipped")
 
 
 class HeadsConfig(Config):
-    """The baselines' networks. Their width follows: as many weights as the U-Net they are compared with."""
+    """Networks of the baselines. Their width is chosen to give as many weights as the U-Net has."""
 
     blocks: int = Field(3, ge=1, le=32, description="residual blocks of the MLP")
     mixture: MixtureConfig = MixtureConfig()
@@ -55,14 +55,18 @@ class HeadsConfig(Config):
 
 
 class BimodalToyConfig(OptimizerConfig):
-    """A toy with two right answers: round a disc to a goal, to the left or to the right."""
+    """The bimodal toy: a path from a start to a goal that passes a disc on its left or on its right."""
 
     T_p: int = Field(8, ge=4, le=64, description="points of a path; a chunk is the whole path")
-    demonstrations: int = Field(10_000, ge=2, multiple_of=2, description="half of them to the left")
+    demonstrations: int = Field(10_000, ge=2, multiple_of=2, description="half of them pass on the left")
     obstacle_radius_m: float = Field(0.3, gt=0)
-    clearance_m: tuple[float, float] = Field((0.15, 0.35), description="least and most, beside the disc")
-    tremor_m: float = Field(0.005, ge=0, description="standard deviation of each point")
-    goal_radius_m: float = Field(0.1, gt=0, description="how near the goal a path must end")
+    clearance_m: tuple[float, float] = Field(
+        (0.15, 0.35), description="least and largest distance from the disc"
+    )
+    tremor_m: float = Field(0.005, ge=0, description="standard deviation of the noise on each point")
+    goal_radius_m: float = Field(
+        0.1, gt=0, description="largest distance from the goal at which a path may end"
+    )
     data_seed: int = Field(0, ge=0)
 
     unet: UNetConfig = UNetConfig(channels=(16, 32), groups=4, kernel_size=5, step_embedding_dim=32)
@@ -75,14 +79,16 @@ class BimodalToyConfig(OptimizerConfig):
     lr: float = Field(1e-3, gt=0)
     warmup_steps: int = Field(100, ge=0)
     ema_max: float = Field(0.999, gt=0, lt=1)
-    evaluations: int = Field(10, ge=1, description="points of training at which samples are judged")
-    observations: int = Field(16, ge=1, description="start and goal pairs that were not trained on")
-    samples: int = Field(4, ge=2, description="paths sampled for each, during training")
-    final_samples: int = Field(32, ge=2, description="the same, at the end")
+    evaluations: int = Field(10, ge=1, description="evaluations of samples during training")
+    observations: int = Field(
+        16, ge=1, description="start and goal pairs to evaluate on; none was trained on"
+    )
+    samples: int = Field(4, ge=2, description="paths sampled for each pair, before the last evaluation")
+    final_samples: int = Field(32, ge=2, description="paths sampled for each pair, in the last evaluation")
 
     @property
     def evaluation_steps(self) -> list[int]:
-        """The steps after which samples are judged, evenly spaced; the last is the end."""
+        """Steps after which samples are evaluated: evenly spaced, the last at the end of training."""
         return sorted({round(self.steps * (i + 1) / self.evaluations) for i in range(self.evaluations)} - {0})
 
     @model_validator(mode="after")
@@ -102,21 +108,21 @@ class BimodalToyConfig(OptimizerConfig):
 
 
 class ArmConfig(Config):
-    """The same methods on a simulated arm; everything else is a TrainConfig's."""
+    """The methods on a simulated arm. Training has its own settings, in a TrainConfig."""
 
     seeds: int = Field(1, ge=1, description="trainings of each method, one seed each")
-    evaluations: int = Field(5, ge=1, description="points of training at which episodes are run")
-    episodes: int = Field(20, ge=1, description="episodes at each, the same for all")
+    evaluations: int = Field(5, ge=1, description="evaluations during training")
+    episodes: int = Field(20, ge=1, description="episodes of each evaluation, with the same seeds")
     first_seed: int = Field(0, ge=0, description="seed of the first episode")
     max_steps: int = Field(200, ge=1, le=500, description="time limit of an episode [ticks]")
-    # Thousands of plans of a large network: a shorter search than the toy's.
+    # An evaluation needs thousands of plans of a large network, so the search is shorter than on the toy.
     heads: HeadsConfig = HeadsConfig(
         implicit=ImplicitConfig(negatives=32, training_rounds=2, candidates=128, iterations=8)
     )
 
 
 class ComparisonConfig(Config):
-    """What `dp_ros baselines` compares."""
+    """Settings of `dp_ros baselines`."""
 
     methods: tuple[Method, ...] = Field(METHODS, min_length=1)
     seeds: int = Field(3, ge=1, description="trainings of each method on the toy, one seed each")

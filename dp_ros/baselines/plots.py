@@ -1,4 +1,4 @@
-"""The pictures of a comparison: paths round the disc, and curves over training."""
+"""Pictures of a comparison: paths around the disc, and curves over training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from dp_ros.baselines.config import BimodalToyConfig
-from dp_ros.baselines.toy.paths import Array, demonstrations, judge, observations
+from dp_ros.baselines.toy.paths import GOAL, START, Array, demonstrations, judge, observations
 
 NAMES = {
     "diffusion": "Diffusion",
@@ -25,7 +25,7 @@ DPI = 110
 
 
 def draw_paths(path: Path, config: BimodalToyConfig, paths: Mapping[str, Array]) -> None:
-    """Demonstrations, then for each method paths (N, T_p, 2) sampled for one observation that was not trained on."""
+    """Draw demonstrations, then each method's paths (N, T_p, 2), sampled for one observation not trained on."""
     state = observations(config.observations, np.random.default_rng([config.data_seed, 1]))[:1]
     shown_state, shown = demonstrations(config)
     figure = Figure(figsize=(2.6 * (1 + len(paths)), 3.4), dpi=DPI, layout="constrained")
@@ -39,15 +39,15 @@ def draw_paths(path: Path, config: BimodalToyConfig, paths: Mapping[str, Array])
 def _draw(axis: Axes, title: str, state: Array, paths: Array, config: BimodalToyConfig) -> None:
     verdict = judge(state, paths, config)
     axis.add_patch(Circle((0, 0), config.obstacle_radius_m, color="#dddddd", zorder=0))
-    for i, line in enumerate(np.concatenate([state[:, None, :2], paths], axis=1)):
+    for i, line in enumerate(np.concatenate([START.of(state)[:, None], paths], axis=1)):
         colour = LEFT if verdict.left[i] else RIGHT if verdict.right[i] else HIT
         axis.plot(*line.T, color=colour, linewidth=0.8, alpha=0.6)
-        axis.plot(*state[i, 2:], "*", color="black", markersize=5)
+        axis.plot(*GOAL.of(state[i]), "*", color="black", markersize=5)
     axis.set(title=title, xlim=(-1.05, 1.05), ylim=(-1.25, 1.25), aspect="equal", xticks=[], yticks=[])
 
 
 def draw_curves(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Loss and success of every seed over training, a column for each method; the thick line is their mean."""
+    """Draw loss and success over training: a column a method, a thin line a seed, a thick line for their mean."""
     methods = list(dict.fromkeys(run["method"] for run in runs))
     figure = Figure(figsize=(2.9 * len(methods), 4.2), dpi=DPI, layout="constrained")
     axes = figure.subplots(2, len(methods), sharex=True, squeeze=False)

@@ -1,4 +1,4 @@
-"""What a comparison found, as Markdown with pictures beside it. Every number comes from results.json."""
+"""Report of a comparison: Markdown, with its pictures in the same folder. Every number comes from results.json."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from dp_ros.baselines.plots import NAMES, draw_curves, draw_paths
 REPORT = "report.md"
 
 LOSSES = (
-    "Diffusion: squared error of the predicted noise. Regression: squared error of the chunk. Mixture: negative "
-    "log-likelihood, nats for each number of the chunk. Implicit: InfoNCE. They are not comparable with one another."
+    "Losses: diffusion, squared error of the predicted noise; regression, squared error of the chunk; mixture, "
+    "negative log-likelihood in nats per number of the chunk; implicit, InfoNCE. The losses of different methods "
+    "cannot be compared."
 )
 
 
@@ -26,10 +27,11 @@ def write_report(
     results: Mapping[str, Any],
     toy: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """report.md and its pictures in `out`; `toy` are the runs with the paths to draw."""
-    lines = ["# Diffusion Policy and the methods it argues with", ""]
+    """Write report.md and its pictures to `out`. `toy` holds the toy's runs with the paths to draw."""
+    lines = ["# Diffusion Policy and the methods it is compared with", ""]
     if toy:
-        first = {run["method"]: np.array(run["paths_m"])[:, 1:] for run in reversed(toy)}  # of the first seed
+        # Reversed, so that the first seed of each method stays.
+        first = {run["method"]: np.array(run["paths_m"])[:, 1:] for run in reversed(toy)}
         draw_paths(
             out / "toy_paths.png",
             config.toy,
@@ -48,40 +50,43 @@ def write_report(
 def _toy(config: ComparisonConfig, summary: Mapping[str, Any]) -> list[str]:
     toy = config.toy
     return [
-        "## Two right answers",
+        "## The bimodal toy",
         "",
-        f"A path of {toy.T_p} points leads from a start round a disc to a goal. Of {toy.demonstrations} "
-        "demonstrations half pass on the left and half on the right, and nothing that is observed says which. Every "
-        f"method sees the same start and goal, is trained on the same batches for {toy.steps} steps and has as many "
-        "weights; the diffusion network is the U-Net that drives the arm, the others' is a residual MLP.",
+        f"A path of {toy.T_p} points leads from a start around a disc to a goal. Half of the {toy.demonstrations} "
+        "demonstrations pass on the left and half on the right, and the observation does not tell the side. All "
+        f"methods observe start and goal, train on the same batches for {toy.steps} steps, and have about the same "
+        "number of weights. The diffusion network is the U-Net that is also used on the arm; the other networks are "
+        "residual MLPs.",
         "",
         "![Sampled paths](toy_paths.png)",
         "",
-        "*Blue passes on the left, green on the right, red hits the disc. Samples of the first seed for one start and "
-        "goal that were not trained on.*",
+        "*Blue: passes on the left. Green: passes on the right. Red: hits the disc. The samples are of the first seed, "
+        "for one pair of start and goal that was not trained on.*",
         "",
-        "| method | weights | left | right | rarer side | collisions | success | success, second half of training |",
+        "| method | weights | left | right | rarer side | collisions | success | success, second half |",
         "|---|---|---|---|---|---|---|---|",
         *(_toy_row(method, row) for method, row in summary.items()),
         "",
-        f"Mean over {config.seeds} seeds, in brackets the lowest and the highest; {toy.observations} starts and "
-        f"goals, {toy.final_samples} samples of each. *Rarer side*: the share of the rarer side for one and the "
-        f"same start and goal, averaged over them: a fair coin gives {fair_minority(toy.final_samples):.0%}, one "
-        "answer each 0. *Success*: the "
-        f"disc is not touched and the path ends within {toy.goal_radius_m:g} m of the goal. *Second half*: the "
-        "lowest and the highest success of any seed at any evaluation from there on: what stopping at an unlucky "
-        "moment costs.",
+        f"Shares are means over {config.seeds} seeds, with the lowest and the highest in brackets. Each seed is "
+        f"evaluated on {toy.observations} pairs of start and goal, with {toy.final_samples} samples for each pair.",
+        "",
+        "- *Rarer side*: the share of the less frequent side among the samples of one pair, averaged over the pairs. A "
+        f"fair coin gives {fair_minority(toy.final_samples):.0%}; one side for each pair gives 0.",
+        f"- *Success*: the path does not touch the disc and ends within {toy.goal_radius_m:g} m of the goal.",
+        "- *Success, second half of training*: the lowest and the highest success of any seed at any evaluation in the "
+        "second half. A wide range means that the result depends on when training stops.",
         "",
         "![Loss and success over training](toy_curves.png)",
         "",
-        f"*Each grey line is a seed. {LOSSES}*",
+        f"*Grey: one line for each seed. Blue: their mean. {LOSSES}*",
         "",
     ]  # fmt: skip
 
 
 def fair_minority(samples: int) -> float:
-    """Expected share of the rarer side in so many tosses of a fair coin: below a half, as tosses are few."""
-    return sum(math.comb(samples, n) * min(n, samples - n) for n in range(samples + 1)) / samples / 2**samples
+    """Expected share of the rarer side in `samples` tosses of a fair coin: below 0.5, because tosses are few."""
+    total = sum(math.comb(samples, n) * min(n, samples - n) for n in range(samples + 1))
+    return float(total / samples / 2**samples)
 
 
 def _toy_row(method: str, row: Mapping[str, Any]) -> str:
@@ -105,9 +110,10 @@ def _arm(config: ComparisonConfig, runs: Sequence[Mapping[str, Any]]) -> list[st
     return [
         f"## {runs[0]['task']}",
         "",
-        f"The same windows, encoder and {training['steps']} steps of {training['batch_size']} windows for every "
-        f"method; {config.arm.episodes} episodes on seeds that were not trained on, in-process, at each of "
-        f"{len(steps)} points of training. In brackets Wilson's 95 % interval.",
+        f"All methods train on the same windows, with the same encoder, for {training['steps']} steps of "
+        f"{training['batch_size']} windows. There are {len(steps)} evaluations during training, each of "
+        f"{config.arm.episodes} in-process episodes on seeds that were not trained on. The brackets give Wilson's 95 % "
+        "interval.",
         "",
         "| method | seed | weights | " + " | ".join(f"step {step}" for step in steps) + " |",
         "|---|---|---|" + "---|" * len(steps),

@@ -1,4 +1,4 @@
-"""What is learned: image encoder, denoising network, noise schedule, sampler, normaliser, checkpoint.
+"""The learned policy: image encoder, denoising networks, noise schedule, samplers, normaliser, checkpoint.
 
-Pure torch; no other room of dp_ros but `schema` may enter, and no episode state is kept here.
+Pure torch. Of dp_ros it imports only `schema` and `actions`, and it keeps no episode state.
 """

@@ -1,6 +1,7 @@
-"""A checkpoint is a folder without code in it: weights (safetensors), config, statistics, card.
+"""Checkpoint: a folder of weights (safetensors), config, statistics and card. It contains no code.
 
-Loading checks format, version, hashes, statistics and shapes, and refuses with one line that says what to do.
+Loading checks format, version, hashes, statistics and shapes. A CheckpointError says in one line what is wrong and
+what to do.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ def save_checkpoint(
 ) -> Path:
     """Write `policy` to `folder` in one rename: a reader finds the whole old checkpoint or the whole new one.
 
-    `scene` says how the pictures were made (size, markers), `training` how the weights were; both are kept
-    in config.json for whoever serves or judges the policy.
+    config.json keeps `scene` (size and markers of the pictures) and `training` (data and settings of the training),
+    for serving and evaluation. dtype: of the stored weights, a key of DTYPES. CheckpointError where `folder` holds
+    something else.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: holds something that is not a checkpoint: choose another folder")
+        raise CheckpointError(f"{folder}: holds files that are not a checkpoint: choose another folder")
     with replacing_folder(folder) as staging:
         weights = {
             name: tensor.detach().cpu().to(DTYPES[dtype]).contiguous()
@@ -67,20 +69,20 @@ def save_checkpoint(
         }
         (staging / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (staging / CARD).write_text(card)
-        (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
+        (staging / WEIGHTS).chmod(0o644)  # safetensors gives access to the owner only
     return folder
 
 
 def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:
-    """The policy in `folder`, in eval mode, its weights in float32 on `device`."""
+    """Load the policy in `folder`: in eval mode, weights in float32 on `device`. CheckpointError if unusable."""
     folder = Path(folder)
     config = read_config(folder)
     for name in (WEIGHTS, STATS):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: {name} is missing: copy the checkpoint anew")
+            raise CheckpointError(f"{folder}: {name} is missing: copy the checkpoint again")
         if _sha256(folder / name) != config.get("sha256", {}).get(name):
             raise CheckpointError(
-                f"{folder}: {name} is not the file config.json was written with: copy it anew"
+                f"{folder}: {name} is not the file that config.json describes: copy the checkpoint again"
             )
     try:
         policy = DiffusionPolicy(policy_config(folder), json.loads((folder / STATS).read_text()))

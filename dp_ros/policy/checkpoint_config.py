@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json says, read without torch: launch files and the bridge need it too."""
+"""Content of a checkpoint's config.json, read without torch, because launch files and the bridge need it too."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfi
 
 CONFIG = "config.json"
 
-# From an older version's config.json to the next version's: version -> migration.
+# Version of config.json -> function that makes the next version of it.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; one line: where, what, and what to do."""
+    """A checkpoint cannot be used; the message is one line: where, what, and what to do."""
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """config.json, migrated to this version and checked to be one; no weights are read."""
+    """Read and check config.json, migrated to this version; reads no weights. CheckpointError if unusable."""
     folder = Path(folder)
     path = folder / CONFIG
     if not path.is_file():
@@ -33,7 +33,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         version, _ = config["schema_version"], config["policy"]
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(
-            f"{path}: is not a checkpoint's config.json: copy the checkpoint anew"
+            f"{path}: is not a checkpoint's config.json: copy the checkpoint again"
         ) from None
     while version in MIGRATIONS:
         config = MIGRATIONS[version](config)
@@ -46,21 +46,21 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def weights_sha256(folder: str | Path) -> str:
-    """Which weights are in `folder`, as its config.json says."""
+    """Hash of the weights in `folder`, as config.json states it."""
     return str(read_config(folder).get("sha256", {}).get("policy.safetensors", ""))
 
 
 def check_weights(folder: str | Path, expected_sha256: str) -> None:
-    """CheckpointError where `folder` no longer holds the weights that it did when the work on them began."""
+    """CheckpointError if the weights in `folder` are no longer those with `expected_sha256`."""
     if weights_sha256(folder) != expected_sha256:
         raise CheckpointError(
             f"{folder}: holds other weights than when this began (a training replaced them): "
-            "run it anew, on a copy while the training goes on"
+            "run the command again, on a copy of the folder while the training continues"
         )
 
 
 def policy_config(folder: str | Path) -> PolicyConfig:
-    """What the weights in `folder` mean."""
+    """Meaning of the weights in `folder`. CheckpointError if config.json does not state it."""
     try:
         return parse(PolicyConfig, read_config(folder)["policy"], where=str(Path(folder) / CONFIG))
     except ConfigError as error:
@@ -68,9 +68,9 @@ def policy_config(folder: str | Path) -> PolicyConfig:
 
 
 def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
-    """The simulated robot whose pictures the weights in `folder` know: its task, cameras, size and markers.
+    """Settings of the simulated robot that the weights in `folder` were trained on: task, cameras, size, markers.
 
-    `changes` are other fields of BridgeConfig; empty strings are ignored. CheckpointError in one line.
+    `changes` are other fields of BridgeConfig; an empty string changes nothing. CheckpointError if they do not fit.
     """
     policy, scene = policy_config(folder), read_config(folder).get("scene", {})
     known = {

@@ -1,4 +1,4 @@
-"""Diffusion Policy: window of frames in, chunk of actions out. One file to read for the whole idea."""
+"""Diffusion Policy: a window of frames in, a chunk of actions out. The whole method in one file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dp_ros.policy.encoder import PROPRIOCEPTION_DIM, ObservationEncoder
+from dp_ros.actions import STATE_DIM
+from dp_ros.policy.encoder import ObservationEncoder
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.normalizer import LimitsNormalizer
 from dp_ros.policy.sampler import sample
@@ -19,7 +20,7 @@ from dp_ros.schema import PolicyConfig
 
 
 class DiffusionPolicy(nn.Module):
-    """The policy keeps no episode state; all randomness comes from the generator it is given."""
+    """Encoder, denoising network, noise schedule and normalisers. No episode state; randomness is an argument."""
 
     def __init__(self, config: PolicyConfig, stats: Mapping[str, Any]) -> None:
         super().__init__()
@@ -28,17 +29,18 @@ class DiffusionPolicy(nn.Module):
         self.network = _network(config, self.encoder.out_dim)
         self.schedule = NoiseSchedule(config.diffusion)
         self.action_normalizer = LimitsNormalizer.from_stats(stats, "action", config.action.dim)
-        self.state_normalizer = LimitsNormalizer.from_stats(stats, "state", PROPRIOCEPTION_DIM)
+        self.state_normalizer = LimitsNormalizer.from_stats(stats, "state", STATE_DIM)
 
     def stats(self) -> dict[str, dict[str, list[float]]]:
+        """Statistics of the normalisers, as stats.json holds them."""
         return {"action": self.action_normalizer.stats(), "state": self.state_normalizer.stats()}
 
     def no_decay_parameters(self) -> list[nn.Parameter]:
-        """The weights that weight decay spares."""
+        """Parameters of the network without weight decay."""
         return self.network.no_decay_parameters()
 
     def encode(self, images: Tensor, state: Tensor, frames: Tensor | None = None) -> Tensor:
-        """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, 4) in metres -> (B, obs_dim).
+        """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, STATE_DIM), not normalised -> (B, obs_dim).
 
         `frames` for windows that share images: see ObservationEncoder."""
         return self.encoder(images, self.state_normalizer.normalise(state), frames)
@@ -54,11 +56,12 @@ class DiffusionPolicy(nn.Module):
         frames: Tensor | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> Tensor:
-        """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5).
+        """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5): a scalar.
 
-        actions (B, T_p, 4) of the declared kinds, not normalised. `noise_samples` targets are drawn for each
-        window: the encoder, which costs most, runs once for all of them. `part` (i, n): these windows are the i-th
-        n-th of a batch, whose noise is drawn whole, so that it does not matter in how many parts it is learned.
+        images, state and frames as in `encode`; actions (B, T_p, D) of the declared kinds, not normalised.
+        noise_samples: targets drawn for each window. The encoder, the most expensive part, runs once for all of them.
+        part (i, n): these windows are part i of n equal parts of a batch. The noise of the whole batch is drawn, so
+        the number of parts does not change the loss.
         """
         obs = self.encode(images, state, frames).repeat_interleave(noise_samples, dim=0)
         nactions = self.action_normalizer.normalise(actions).repeat_interleave(noise_samples, dim=0)
@@ -80,9 +83,10 @@ class DiffusionPolicy(nn.Module):
         iterations: int | None = None,
     ) -> Tensor:
         """One plan: encode once, denoise, un-normalise. images (B, T_o, V, 3, H, W) in [0, 1], cropped;
-        state (B, T_o, 4) -> actions (B, T_p, 4) of the declared kinds, in metres and [-1, 1].
+        state (B, T_o, STATE_DIM) -> actions (B, T_p, D) of the declared kinds, in metres and [-1, 1].
 
-        `generator` is a CPU generator, so that a plan is the same on every device up to rounding.
+        generator: a CPU generator, so that a plan is the same on every device up to rounding. sampler and iterations:
+        the config's where they are None.
         """
         diffusion = self.config.diffusion
         obs = self.encode(images, state)
@@ -101,7 +105,7 @@ class DiffusionPolicy(nn.Module):
 
 
 def _network(config: PolicyConfig, obs_dim: int) -> ConditionalUnet1D | ConditionalTransformer:
-    """(noisy actions (B, T_p, D), k (B,), obs (B, obs_dim)) -> predicted noise (B, T_p, D), whichever it is."""
+    """The network that the config names: (noisy actions (B, T_p, D), k (B,), obs (B, obs_dim)) -> predicted noise."""
     if config.network == "unet":
         return ConditionalUnet1D(config.action.dim, obs_dim, config.unet)
     return ConditionalTransformer(config.action.dim, obs_dim, config.horizons, config.transformer)

@@ -1,7 +1,7 @@
-"""Images to one feature vector per frame (Chi et al. 2023, section 3.2).
+"""Encoder of images to one feature vector per frame (Chi et al. 2023, section 3.2).
 
-ResNet-18 trained from scratch, GroupNorm instead of BatchNorm (BatchNorm and EMA do not mix), and spatial
-softmax instead of global pooling, so that the features say where things are.
+ResNet-18 trained from scratch, with GroupNorm instead of BatchNorm, whose running statistics do not fit averaged
+weights (EMA), and with spatial softmax instead of global pooling, so that features carry positions.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dp_ros.actions import STATE_DIM
 from dp_ros.policy.torchvision_ops import import_torchvision_models
 from dp_ros.schema import EncoderConfig
-
-PROPRIOCEPTION_DIM = 4  # ee_x, ee_y, ee_z [m], gripper
 
 
 class SpatialSoftmax(nn.Module):
@@ -34,7 +33,7 @@ class SpatialSoftmax(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """One camera's picture to one feature vector."""
+    """Encoder of one camera: a picture to a feature vector."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -45,7 +44,8 @@ class ResNetEncoder(nn.Module):
         self.backbone = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool, *stages)
         self.pool = SpatialSoftmax(64 * 2 ** (config.stages - 1), config.keypoints)
         self.project = nn.Linear(2 * config.keypoints, config.feature_dim)
-        self.to(memory_format=torch.channels_last)  # the layout of camera frames, and the fast one on CPU
+        # The layout of camera frames, and the fast one on CPU. torch's stubs lack this signature of `to`.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
         """images (N, 3, H, W) in [0, 1] -> (N, feature_dim)."""
@@ -53,7 +53,7 @@ class ResNetEncoder(nn.Module):
 
 
 class ObservationEncoder(nn.Module):
-    """All cameras, and proprioception where the config asks for it, to one vector per window."""
+    """Encoder of a window: all cameras, and the measured state if `proprioception` is on, to one vector."""
 
     def __init__(self, config: EncoderConfig, T_o: int) -> None:
         super().__init__()
@@ -62,15 +62,16 @@ class ObservationEncoder(nn.Module):
         self.cameras = nn.ModuleList([ResNetEncoder(config) for _ in range(count)])
         frame_dim = len(config.cameras) * config.feature_dim
         if config.proprioception:
-            frame_dim += PROPRIOCEPTION_DIM
+            frame_dim += STATE_DIM
         self.out_dim = T_o * frame_dim
 
     def forward(self, images: Tensor, state: Tensor, frames: Tensor | None = None) -> Tensor:
-        """images (B, T_o, V, 3, H, W) in [0, 1], cameras V in the config's order, already cropped;
-        state (B, T_o, 4) normalised, ignored unless proprioception is on -> (B, out_dim).
+        """images (B, T_o, V, 3, H, W) in [0, 1], cropped, cameras V in the config's order; state (B, T_o, STATE_DIM)
+        normalised, ignored unless `proprioception` is on -> (B, out_dim).
 
-        With `frames` (B, T_o), images are (F, V, 3, H, W): each is encoded once, and `frames` says which of them
-        a window sees."""
+        With `frames` (B, T_o), images are (F, V, 3, H, W) and each is encoded once: `frames` holds the indices, in F,
+        of each window's frames. Windows that overlap then share the work.
+        """
         batch, T_o = state.shape[:2]
         if frames is None:
             images = images.flatten(0, 1)

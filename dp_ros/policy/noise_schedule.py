@@ -1,4 +1,4 @@
-"""The forward process q: how much of the clean action is left after k iterations."""
+"""Forward process q: the share of noise in an action after k iterations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def squared_cosine_betas(iterations: int, max_beta: float = 0.999) -> Tensor:
 
 
 class NoiseSchedule:
-    """beta, alpha and abar (the running product of alpha) of every iteration; constants, no state."""
+    """beta, alpha and abar (the running product of alpha) of every iteration, (K,) float32 on the CPU; constants."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.iterations = config.iterations

@@ -8,13 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MIN_HALF_RANGE = (
+    1e-6  # a dimension that varies less is constant: dividing by its range would amplify rounding
+)
+
 
 class StatsError(ValueError):
-    """Statistics that are missing or cannot be used; one line."""
+    """Statistics are missing or cannot be used; the message is one line."""
 
 
 class LimitsNormalizer(nn.Module):
-    """Maps [low, high] of each dimension to [-1, 1]; a constant dimension maps to 0 and back to its constant."""
+    """Map of [low, high] of each dimension to [-1, 1]; a constant dimension maps to 0 and back to its constant."""
+
+    centre: Tensor
+    half_range: Tensor
 
     def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
         super().__init__()
@@ -23,11 +30,13 @@ class LimitsNormalizer(nn.Module):
         if low_t.shape != high_t.shape or low_t.ndim != 1:
             raise StatsError(f"statistics: low has {low_t.numel()} values and high {high_t.numel()}")
         if not bool(((high_t >= low_t) & torch.isfinite(low_t) & torch.isfinite(high_t)).all()):
-            raise StatsError("statistics: a value is not finite or high is below low: fit them anew")
+            raise StatsError("statistics: a value is not finite or high is below low: compute them again")
         half_range = (high_t - low_t) / 2
         self.register_buffer("centre", (high_t + low_t) / 2, persistent=False)
         self.register_buffer(
-            "half_range", torch.where(half_range > 1e-6, half_range, torch.ones(())), persistent=False
+            "half_range",
+            torch.where(half_range > MIN_HALF_RANGE, half_range, torch.ones(())),
+            persistent=False,
         )
         self.low, self.high = [float(v) for v in low], [float(v) for v in high]
 
@@ -40,14 +49,15 @@ class LimitsNormalizer(nn.Module):
         return nx * self.half_range + self.centre
 
     def stats(self) -> dict[str, list[float]]:
+        """Statistics that make this normaliser again."""
         return {"low": self.low, "high": self.high}
 
     @classmethod
     def from_stats(cls, stats: Mapping[str, Any], name: str, dim: int) -> LimitsNormalizer:
-        """Fails with one line when `name` is missing or does not have `dim` dimensions."""
-        part = stats.get(name)
-        if not isinstance(part, Mapping) or not {"low", "high"} <= set(part):
+        """Normaliser from the entry `name` of the statistics; StatsError if it is missing or has not `dim` numbers."""
+        limits = stats.get(name)
+        if not isinstance(limits, Mapping) or not {"low", "high"} <= set(limits):
             raise StatsError(f"statistics: '{name}' with low and high is missing")
-        if len(part["low"]) != dim:
-            raise StatsError(f"statistics: '{name}' has {len(part['low'])} dimensions, {dim} are needed")
-        return cls(part["low"], part["high"])
+        if len(limits["low"]) != dim:
+            raise StatsError(f"statistics: '{name}' has {len(limits['low'])} dimensions, {dim} are needed")
+        return cls(limits["low"], limits["high"])

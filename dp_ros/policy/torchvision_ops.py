@@ -1,10 +1,12 @@
-"""Makes `import torchvision` work where its compiled operators were built for another torch.
+"""Import of torchvision where its compiled operators were built for another torch.
 
-torchvision registers fake kernels for `nms` and `qnms` on import and fails when the operators were never
-declared. Nothing here uses detection operators: declaring their signatures is enough.
+On import, torchvision registers fake kernels for `nms` and `qnms`, and fails if these operators are not declared.
+dp_ros uses no detection operators, so declaring their signatures is enough.
 """
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import torch
 
@@ -15,8 +17,8 @@ _SIGNATURES = {
 _libraries: list[torch.library.Library] = []  # a Library undoes its definitions when collected
 
 
-def import_torchvision_models():  # type: ignore[no-untyped-def]
-    """`torchvision.models`, with missing operator signatures declared first."""
+def import_torchvision_models() -> ModuleType:
+    """Import `torchvision.models`, after declaring the operator signatures that are missing."""
     try:
         import torchvision.models as models
     except RuntimeError as error:

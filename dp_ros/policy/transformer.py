@@ -1,8 +1,8 @@
-"""The other denoising network: a time-series diffusion transformer over the action chunk.
+"""Denoising network: a time-series diffusion transformer over the action chunk.
 
-Chi et al. 2023, section 3.2 (after Shafiullah et al. 2022). The diffusion iteration and each observed frame are
-one token of memory; the noisy actions are tokens that look at the actions before them and at that memory.
-Layers normalise first (Xiong et al. 2020), which is what lets them train without collapsing.
+Chi et al. 2023, section 3.2 (after Shafiullah et al. 2022). The memory has one token for the diffusion iteration and
+one for each observed frame. Each noisy action is a token that attends to the actions before it and to the memory.
+Layers normalise their inputs (Xiong et al. 2020): without that, training can collapse.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dp_ros.schema import Horizons, TransformerConfig
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), with dropout of its weights."""
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), with dropout of the attention weights."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -27,7 +27,8 @@ class Attention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, x: Tensor, context: Tensor, sees: Tensor) -> Tensor:
-        """x (B, T, E) asks, context (B, S, E) answers where `sees` (T, S) is True -> (B, T, E)."""
+        """Queries from x (B, T, E), keys and values from context (B, S, E), allowed where the mask `sees` (T, S)
+        is True -> (B, T, E)."""
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
@@ -36,7 +37,7 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to the memory, and a feed-forward network, each added to what it reads."""
+    """Self-attention, attention to the memory, and a feed-forward network, each with a residual connection."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class DecoderLayer(nn.Module):
 
 
 class ConditionalTransformer(nn.Module):
-    """Predicts the noise in an action chunk, given the observation and the iteration; called as the U-Net is."""
+    """Predicted noise in an action chunk, given the observation and the iteration; the U-Net's signature."""
 
     def __init__(self, action_dim: int, obs_dim: int, horizons: Horizons, config: TransformerConfig) -> None:
         super().__init__()
@@ -72,8 +73,8 @@ class ConditionalTransformer(nn.Module):
         self.remember = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
         self.layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.layers)])
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, action_dim))
-        # Action t is at the time of frame t: it sees the actions up to its own time, the iteration, and the
-        # frames up to its own time. Every executed action (t >= T_o - 1) sees all frames.
+        # Action t has the time of frame t. It attends to the iteration, and to actions and frames up to its own time.
+        # Every executed action (t >= T_o - 1) attends to all frames.
         sees_actions = torch.ones(T_p, T_p, dtype=torch.bool).tril()
         sees_frames = torch.ones(T_p, T_o, dtype=torch.bool).tril()
         sees_memory = torch.cat([torch.ones(T_p, 1, dtype=torch.bool), sees_frames], dim=1)
@@ -82,7 +83,7 @@ class ConditionalTransformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As Chi et al.'s code, after GPT-2: small weights, no biases; LayerNorm begins as ones and zeros."""
+        """Initial weights of Chi et al.'s code, after GPT-2: small weights, zero biases, LayerNorm ones and zeros."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -91,7 +92,7 @@ class ConditionalTransformer(nn.Module):
             nn.init.normal_(position, std=0.02)
 
     def forward(self, actions: Tensor, k: Tensor, obs: Tensor) -> Tensor:
-        """actions (B, T_p, D) noisy and normalised; k (B,); obs (B, obs_dim), the features of frame after frame
+        """actions (B, T_p, D) noisy and normalised; k (B,); obs (B, obs_dim), the features of one frame after another
         -> predicted noise (B, T_p, D)."""
         frames = self.embed_frame(obs.unflatten(1, (self.T_o, -1)))
         iteration = sinusoids(k, self.memory_position.shape[1])[:, None].to(frames.dtype)
@@ -102,6 +103,6 @@ class ConditionalTransformer(nn.Module):
         return self.out(x)
 
     def no_decay_parameters(self) -> list[nn.Parameter]:
-        """What weight decay spares: biases, norms and positions; all but the matrices of the linear layers."""
+        """Parameters without weight decay: biases, norms and positions, all but the matrices of linear layers."""
         decayed = {id(module.weight) for module in self.modules() if isinstance(module, nn.Linear)}
         return [parameter for parameter in self.parameters() if id(parameter) not in decayed]

@@ -1,4 +1,4 @@
-"""The denoising network: a 1-D convolutional U-Net over the action chunk, conditioned by FiLM.
+"""Denoising network: a 1-D convolutional U-Net over the action chunk, conditioned by FiLM.
 
 Chi et al. 2023, section 3.1 (after Janner et al. 2022); FiLM from Perez et al. 2018.
 """
@@ -40,7 +40,7 @@ class ConvBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two ConvBlocks; FiLM scales and shifts the features between them."""
+    """Two ConvBlocks, with a FiLM scale and shift of the features between them."""
 
     def __init__(self, in_channels: int, out_channels: int, cond_dim: int, config: UNetConfig) -> None:
         super().__init__()
@@ -55,8 +55,26 @@ class ResidualBlock(nn.Module):
         return self.second(self.first(x) * scale + shift) + self.skip(x)
 
 
+class ResidualPair(nn.ModuleList):
+    """Two ResidualBlocks, one after the other."""
+
+    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, config: UNetConfig) -> None:
+        super().__init__(
+            [
+                ResidualBlock(in_channels, out_channels, cond_dim, config),
+                ResidualBlock(out_channels, out_channels, cond_dim, config),
+            ]
+        )
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """x (B, C_in, T), cond (B, cond_dim) -> (B, C_out, T)."""
+        for block in self:
+            x = block(x, cond)
+        return x
+
+
 class ConditionalUnet1D(nn.Module):
-    """Predicts the noise in an action chunk, given the observation and the iteration."""
+    """Predicted noise in an action chunk, given the observation and the iteration."""
 
     def __init__(self, action_dim: int, obs_dim: int, config: UNetConfig) -> None:
         super().__init__()
@@ -64,13 +82,8 @@ class ConditionalUnet1D(nn.Module):
         cond_dim = config.step_embedding_dim + obs_dim
         self.embed_step = StepEmbedding(config.step_embedding_dim)
 
-        def pair(in_channels: int, out_channels: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                [
-                    ResidualBlock(in_channels, out_channels, cond_dim, config),
-                    ResidualBlock(out_channels, out_channels, cond_dim, config),
-                ]
-            )
+        def pair(in_channels: int, out_channels: int) -> ResidualPair:
+            return ResidualPair(in_channels, out_channels, cond_dim, config)
 
         widths = [action_dim, *config.channels]
         self.down = nn.ModuleList([pair(a, b) for a, b in pairwise(widths)])
@@ -87,7 +100,8 @@ class ConditionalUnet1D(nn.Module):
     def forward(self, actions: Tensor, k: Tensor, obs: Tensor) -> Tensor:
         """actions (B, T_p, D) noisy and normalised; k (B,); obs (B, obs_dim) -> predicted noise (B, T_p, D).
 
-        Any T_p: the chunk is padded to a multiple of the strides by repeating its last action, and cut back.
+        T_p may be any length: the chunk is padded to a multiple of the strides with copies of its last action, and
+        the prediction is cut back to T_p.
         """
         T_p = actions.shape[1]
         multiple = 2 ** (self.levels - 1)
@@ -95,20 +109,15 @@ class ConditionalUnet1D(nn.Module):
         cond = torch.cat([self.embed_step(k).to(obs.dtype), obs], dim=-1)
         skips = []
         for level, blocks in enumerate(self.down):
-            for block in blocks:
-                x = block(x, cond)
+            x = blocks(x, cond)
             skips.append(x)
             if level < self.levels - 1:
                 x = self.downsample[level](x)
-        for block in self.middle:
-            x = block(x, cond)
+        x = self.middle(x, cond)
         for blocks, upsample in zip(self.up, self.upsample, strict=True):
-            x = torch.cat([x, skips.pop()], dim=1)
-            for block in blocks:
-                x = block(x, cond)
-            x = upsample(x)
+            x = upsample(blocks(torch.cat([x, skips.pop()], dim=1), cond))
         return self.out(x)[..., :T_p].transpose(1, 2)
 
     def no_decay_parameters(self) -> list[nn.Parameter]:
-        """What weight decay spares: nothing, as in Chi et al.'s code."""
+        """Parameters without weight decay: none, as in Chi et al.'s code."""
         return []

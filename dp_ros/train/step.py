@@ -53,7 +53,7 @@ class TrainingStep:
         torch.manual_seed(self._dropout_seed())  # dropout draws from torch's own generator
         began = time.perf_counter()
         loss = self._loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         value, *reasons = self._ranks.average(
             self._optimizer.policy.parameters(), [loss.item(), *map(float, stop)]
         )

@@ -1,4 +1,4 @@
-"""Parity runs on small tensors: more threads than one only wait for each other."""
+"""One torch thread for the parity tests: their tensors are too small for more."""
 
 from collections.abc import Iterator
 

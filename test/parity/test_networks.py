@@ -1,4 +1,4 @@
-"""The networks against independent computations, and what the design promises of their shapes and gradients."""
+"""U-Net and encoder against independent computations; their shapes and gradients."""
 
 from __future__ import annotations
 

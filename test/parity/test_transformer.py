@@ -26,7 +26,9 @@ def transformer(T_o: int, T_p: int, **config: float) -> ConditionalTransformer:
         Horizons(T_o=T_o, T_p=T_p, T_a=1),
         TransformerConfig.model_validate(settings),
     )
-    with torch.no_grad():  # initial weights are too small, and biases and norms too plain, to show a mistake
+    with (
+        torch.no_grad()
+    ):  # with the small initial weights, zero biases and unit norms, a mistake would not show
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return model
@@ -111,7 +113,7 @@ def test_gradients_inside_the_layers_are_those_of_torch() -> None:
 
 
 def test_dropout_hits_as_hard_as_that_of_torch() -> None:
-    """At every place torch has it, no more: the spread of the outputs over many draws is the same."""
+    """Dropout in the same places as torch's: the spread of the outputs over many draws is the same."""
     model = transformer(T_o=2, T_p=8, dropout=0.3).train()
     decoder = torch_decoder(model, dropout=0.3).train()
     x, k, obs = torch.randn(1, 8, ACTION_DIM), torch.tensor([7]), torch.randn(1, 2 * FRAME_DIM)

@@ -481,7 +481,7 @@ def test_a_wrong_checkpoint_or_parameter_ends_it_with_one_line(start_node, check
     (corrupt / "policy.safetensors").write_bytes(weights)
     cases = {
         "/no/such/checkpoint: does not exist": {"checkpoint": "/no/such/checkpoint"},
-        "copy it anew": {"checkpoint": str(corrupt)},
+        "copy the checkpoint again": {"checkpoint": str(corrupt)},
         "gate.max_step_m": {"gate": {"max_step_m": -1.0}},
         "command_delay_s 1 is ": {"command_delay_s": 1.0},
         "unknown parameter 'gate.max_stepm'; did you mean 'gate.max_step_m'?": {"gate": {"max_stepm": 0.01}},

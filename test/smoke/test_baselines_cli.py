@@ -98,7 +98,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
 
 def test_toy_needs_no_simulator() -> None:
     program = (
-        "import sys; from dp_ros.evaluation import baseline_comparison, baseline_report; "
+        "import sys; from dp_ros.baselines import comparison, report; "
         "sys.exit(str([m for m in ('mujoco', 'metaworld') if m in sys.modules] or ''))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT)

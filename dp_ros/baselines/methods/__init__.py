@@ -1,4 +1,5 @@
-"""The methods Diffusion Policy is compared with, each a head: observation vector in, chunk of actions out.
+"""The compared methods, each a head: observation vector in, action chunk out.
 
-Encoder, normaliser, data and training are those of DiffusionPolicy; only the head differs.
+`policy` puts a head behind the encoder of DiffusionPolicy. Encoder, normalisers, data and training are the same for
+all methods; only the head differs.
 """

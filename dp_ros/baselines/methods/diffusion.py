@@ -1,4 +1,4 @@
-"""Diffusion as a head among the others: the U-Net, schedule and sampler of DiffusionPolicy, without its encoder."""
+"""Diffusion as a head: the U-Net, schedule and sampler of DiffusionPolicy, without its encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dp_ros.schema import DiffusionConfig, UNetConfig
 
 
 class DiffusionHead(ActionHead):
-    """Draws its random numbers in the order of DiffusionPolicy, so the two can be compared bit by bit."""
+    """Denoising head. Random numbers are drawn in DiffusionPolicy's order, so that both give the same bits."""
 
     def __init__(
         self, T_p: int, action_dim: int, obs_dim: int, unet: UNetConfig, diffusion: DiffusionConfig

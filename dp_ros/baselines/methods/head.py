@@ -1,4 +1,4 @@
-"""What every method is: a distribution over chunks of actions, given an observation."""
+"""Interface of every method: a distribution over action chunks, given an observation vector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ActionHead(nn.Module, ABC):
-    """Everything is normalised. No state is kept; all randomness comes from the (CPU) generator."""
+    """Distribution over chunks. Inputs and outputs are normalised; no state is kept; generators are on the CPU."""
 
     def __init__(self, T_p: int, action_dim: int) -> None:
         super().__init__()
@@ -17,15 +17,16 @@ class ActionHead(nn.Module, ABC):
 
     @property
     def chunk_dim(self) -> int:
+        """Numbers in a chunk."""
         return self.T_p * self.action_dim
 
     @abstractmethod
     def loss(
         self, nactions: Tensor, obs: Tensor, generator: torch.Generator, noise_samples: int = 1
     ) -> Tensor:
-        """nactions (B, T_p, D) in [-1, 1]; obs (B, obs_dim) -> a scalar. `noise_samples`: diffusion targets
-        for each window; the others have no use for it."""
+        """nactions (B, T_p, D) in [-1, 1]; obs (B, obs_dim) -> a scalar. noise_samples: diffusion targets for each
+        window; the other methods ignore it."""
 
     @abstractmethod
     def sample(self, obs: Tensor, generator: torch.Generator) -> Tensor:
-        """obs (B, obs_dim) -> one chunk for each, (B, T_p, D) in [-1, 1] or little beyond."""
+        """obs (B, obs_dim) -> one chunk for each row: (B, T_p, D), in [-1, 1] or slightly outside."""

@@ -1,4 +1,4 @@
-"""Implicit policy (Florence et al. 2021): an energy of observation and chunk, lowest at what was demonstrated."""
+"""Implicit policy (Florence et al. 2021): an energy of observation and chunk, lowest at the demonstrated chunk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Energy = Callable[[Tensor], Tensor]  # chunks (B, N, T_p, D) -> (B, N)
 
 
 class ImplicitHead(ActionHead):
-    """Trained to tell the demonstrated chunk from others."""
+    """Energy network, trained to tell the demonstrated chunk from counter-examples."""
 
     def __init__(
         self, T_p: int, action_dim: int, obs_dim: int, config: ImplicitConfig, blocks: int, parameters: int
@@ -33,8 +33,8 @@ class ImplicitHead(ActionHead):
     def loss(
         self, nactions: Tensor, obs: Tensor, generator: torch.Generator, noise_samples: int = 1
     ) -> Tensor:
-        """InfoNCE (eq. 2). The share `searched` of the counter-examples is what the search has at present, some after
-        each round, as the paper's Langevin variant has it: uniform ones are soon too easy to tell apart."""
+        """InfoNCE (eq. 2). The share `searched` of the counter-examples comes from the present search, some from each
+        of its rounds, as in the paper's Langevin variant; uniform ones are soon too easy. The rest is uniform."""
         config = self.config
         uniform = self._uniform(len(obs), config.negatives, generator).to(obs.device)
         each = round(config.searched * config.negatives / config.training_rounds)
@@ -51,22 +51,22 @@ class ImplicitHead(ActionHead):
         return minimise(lambda chunks: self.energy(chunks, obs), candidates, config, generator)
 
     def _uniform(self, windows: int, count: int, generator: torch.Generator) -> Tensor:
-        """(windows, count, T_p, D) in the box that chunks are drawn from."""
+        """Uniform chunks in [-1 - margin, 1 + margin]: (windows, count, T_p, D)."""
         unit = torch.rand(windows, count, self.T_p, self.action_dim, generator=generator)
         return (2.0 * unit - 1.0) * (1.0 + self.config.margin)
 
 
 def info_nce(energies: Tensor) -> Tensor:
-    """-log of the share that exp(-energy) of the first, the demonstrated one, has of all. energies (B, 1 + N)."""
+    """Mean of -log(exp(-E_0) / sum_n exp(-E_n)), where E_0 is of the demonstrated chunk. energies (B, 1 + N)."""
     return F.cross_entropy(-energies, torch.zeros(len(energies), dtype=torch.long, device=energies.device))
 
 
 def minimise(
     energy: Energy, candidates: Tensor, config: ImplicitConfig, generator: torch.Generator
 ) -> Tensor:
-    """The chunk of least energy that the search finds. candidates (B, N, T_p, D) -> (B, T_p, D)."""
+    """Chunk of the lowest energy that the search finds. candidates (B, N, T_p, D) -> (B, T_p, D)."""
     found = candidates
-    for found in search(energy, candidates, config, config.iterations, generator):  # noqa: B007 - the last one
+    for found in search(energy, candidates, config, config.iterations, generator):  # noqa: B007 - keep the last
         pass
     return found[torch.arange(len(found), device=found.device), energy(found).argmin(dim=-1)]
 
@@ -74,10 +74,10 @@ def minimise(
 def search(
     energy: Energy, candidates: Tensor, config: ImplicitConfig, rounds: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Derivative-free search (algorithm 1) from candidates (B, N, T_p, D): as many after each round.
+    """Derivative-free search (algorithm 1) from candidates (B, N, T_p, D); yields (B, N, T_p, D) after each round.
 
-    Each round resamples the candidates by their probability and shakes them, less from round to round; however many
-    there are, the noise ends at the same scale.
+    Each round resamples the candidates by their probability, then adds noise. The noise shrinks from `noise_std` in
+    the first round to `last_noise_std` in the last.
     """
     bound = 1.0 + config.margin
     rows = torch.arange(len(candidates), device=candidates.device)[:, None]

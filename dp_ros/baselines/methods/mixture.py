@@ -1,6 +1,6 @@
-"""Explicit policy with a mixture head: Gaussians over the whole chunk, so that a draw commits to one of them.
+"""Explicit policy with a mixture of Gaussians over the whole chunk: a sample commits to one component.
 
-Bishop 1994; LSTM-GMM (Mandlekar et al. 2021) is the same head behind a recurrent network.
+Bishop 1994; LSTM-GMM (Mandlekar et al. 2021) puts the same head on a recurrent network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dp_ros.baselines.methods.mlp import matched_mlp
 
 
 class MixtureHead(ActionHead):
-    """Trained by maximum likelihood."""
+    """Mixture density head, trained by maximum likelihood."""
 
     def __init__(
         self, T_p: int, action_dim: int, obs_dim: int, config: MixtureConfig, blocks: int, parameters: int
@@ -36,9 +36,9 @@ class MixtureHead(ActionHead):
     def loss(
         self, nactions: Tensor, obs: Tensor, generator: torch.Generator, noise_samples: int = 1
     ) -> Tensor:
-        """Negative log-likelihood, in nats for each number of the chunk."""
+        """Negative log-likelihood, in nats per number of the chunk."""
         logits, mean, std = self(obs)
-        # Unchecked: a weight that is not finite must reach the trainer, which says what to do.
+        # Not validated here: a loss that is not finite must reach the trainer, whose message says what to do.
         mixture = MixtureSameFamily(
             Categorical(logits=logits, validate_args=False),
             Independent(Normal(mean, std, validate_args=False), 2, validate_args=False),
@@ -47,7 +47,7 @@ class MixtureHead(ActionHead):
         return -mixture.log_prob(nactions).mean() / self.chunk_dim
 
     def sample(self, obs: Tensor, generator: torch.Generator) -> Tensor:
-        """A component by its weight, then its mean and the configured share of its noise."""
+        """Draw a component by its weight; its mean plus `sample_noise` times its noise."""
         logits, mean, std = self(obs)
         drawn = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator)[:, 0].to(obs.device)
         each = torch.arange(len(obs), device=obs.device)

@@ -1,15 +1,17 @@
-"""The baselines' network: a residual MLP with as many weights as the U-Net it is compared with."""
+"""Network of the baselines: a residual MLP with as many weights as the U-Net."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+WIDTH_STEP = 8
+
 
 class ResidualMLP(nn.Module):
-    """Linear maps of all inputs, added; residual blocks (He et al. 2016, pre-activation); a linear map out.
+    """Sum of linear maps of the inputs, residual blocks (He et al. 2016, pre-activation), linear output.
 
-    Without normalisation layers: an energy must be free to become steep. ReLU, as Florence et al. have it.
+    No normalisation layers, because an energy must be able to become steep. ReLU, as in Florence et al.
     """
 
     def __init__(self, in_dims: tuple[int, ...], out_dim: int, width: int, blocks: int) -> None:
@@ -34,18 +36,19 @@ class ResidualMLP(nn.Module):
 
 
 def count_parameters(module: nn.Module) -> int:
+    """Number of weights."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def matched_mlp(in_dims: tuple[int, ...], out_dim: int, blocks: int, parameters: int) -> ResidualMLP:
-    """The MLP whose number of weights is nearest to `parameters`; widths are multiples of 8."""
+    """MLP whose number of weights is nearest to `parameters`; its width is a multiple of WIDTH_STEP."""
 
     def weights(width: int) -> int:
         with torch.device("meta"):
             return count_parameters(ResidualMLP(in_dims, out_dim, width, blocks))
 
-    width = 8
-    while weights(width + 8) < parameters:
-        width += 8
-    nearest = min((width, width + 8), key=lambda w: abs(weights(w) - parameters))
+    width = WIDTH_STEP
+    while weights(width + WIDTH_STEP) < parameters:
+        width += WIDTH_STEP
+    nearest = min((width, width + WIDTH_STEP), key=lambda w: abs(weights(w) - parameters))
     return ResidualMLP(in_dims, out_dim, nearest, blocks)

@@ -1,4 +1,4 @@
-"""A head between the encoder and the normalisers of DiffusionPolicy, with its signature."""
+"""Policy made of any method's head and DiffusionPolicy's encoder and normalisers, with the same signature."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dp_ros.actions import STATE_DIM
 from dp_ros.baselines.config import HeadsConfig, Method
 from dp_ros.baselines.methods.diffusion import DiffusionHead
 from dp_ros.baselines.methods.head import ActionHead
@@ -15,19 +16,19 @@ from dp_ros.baselines.methods.implicit import ImplicitHead
 from dp_ros.baselines.methods.mixture import MixtureHead
 from dp_ros.baselines.methods.mlp import count_parameters
 from dp_ros.baselines.methods.regression import RegressionHead
-from dp_ros.policy.encoder import PROPRIOCEPTION_DIM, ObservationEncoder
+from dp_ros.policy.encoder import ObservationEncoder
 from dp_ros.policy.normalizer import LimitsNormalizer
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import DiffusionConfig, PolicyConfig, UNetConfig
 
 
 class ChunkPolicy(nn.Module):
-    """Any method as a policy: window of frames in, chunk of actions out."""
+    """Policy of any method: a window of frames in, an action chunk out."""
 
     def __init__(
         self, encoder: nn.Module, head: ActionHead, state_dim: int, stats: Mapping[str, Any]
     ) -> None:
-        """`encoder(images, nstate)` gives the observation vector (B, obs_dim) that the head is made for."""
+        """encoder: (images, normalised state) -> observation vector (B, obs_dim), the input of `head`."""
         super().__init__()
         self.encoder, self.head = encoder, head
         self.action_normalizer = LimitsNormalizer.from_stats(stats, "action", head.action_dim)
@@ -38,6 +39,7 @@ class ChunkPolicy(nn.Module):
         return self.encoder(images, self.state_normalizer.normalise(state))
 
     def no_decay_parameters(self) -> list[nn.Parameter]:
+        """Parameters without weight decay: none."""
         return []
 
     def loss(
@@ -48,18 +50,18 @@ class ChunkPolicy(nn.Module):
         generator: torch.Generator,
         noise_samples: int = 1,
     ) -> Tensor:
-        """actions (B, T_p, D) in their own units -> the method's own loss."""
+        """images and state as in `encode`, actions (B, T_p, D) in their own units -> the method's own loss."""
         nactions = self.action_normalizer.normalise(actions)
         return self.head.loss(nactions, self.encode(images, state), generator, noise_samples)
 
     @torch.inference_mode()
     def plan(self, images: Tensor | None, state: Tensor, generator: torch.Generator) -> Tensor:
-        """One chunk for each window, (B, T_p, D) in its own units; drawn from a CPU generator."""
+        """One chunk for each window: (B, T_p, D) in its own units. `generator` is a CPU generator."""
         return self.action_normalizer.unnormalise(self.head.sample(self.encode(images, state), generator))
 
 
 class StateEncoder(nn.Module):
-    """For a task without cameras: the normalised state itself."""
+    """Encoder for a task without cameras: the normalised state itself."""
 
     def forward(self, images: Tensor | None, nstate: Tensor) -> Tensor:
         """nstate (B, T_o, D_s) -> (B, T_o * D_s)."""
@@ -76,7 +78,7 @@ def make_head(
     diffusion: DiffusionConfig,
     heads: HeadsConfig,
 ) -> ActionHead:
-    """The method's head; the baselines' have as many weights as the U-Net, up to the rounding of a width."""
+    """Head of the method. The baselines get as many weights as the U-Net, up to the rounding of their width."""
     if method == "diffusion":
         return DiffusionHead(T_p, action_dim, obs_dim, unet, diffusion)
     with torch.device("meta"):
@@ -91,7 +93,7 @@ def make_head(
 def camera_policy(
     config: PolicyConfig, stats: Mapping[str, Any], method: Method, heads: HeadsConfig
 ) -> ChunkPolicy:
-    """The method on the arm's cameras, beside DiffusionPolicy(config, stats)."""
+    """Policy of the method for the arm's cameras: the counterpart of DiffusionPolicy(config, stats)."""
     encoder = ObservationEncoder(config.encoder, config.horizons.T_o)
     head = make_head(
         method,
@@ -102,4 +104,4 @@ def camera_policy(
         diffusion=config.diffusion,
         heads=heads,
     )
-    return ChunkPolicy(encoder, head, PROPRIOCEPTION_DIM, stats)
+    return ChunkPolicy(encoder, head, STATE_DIM, stats)

@@ -1,4 +1,4 @@
-"""Explicit policy with a squared error: one chunk for each observation, the mean of what was demonstrated."""
+"""Explicit policy with a squared error: its one chunk for an observation is the mean of the demonstrated ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dp_ros.baselines.methods.mlp import matched_mlp
 
 
 class RegressionHead(ActionHead):
-    """Behavioural cloning by least squares (Pomerleau 1989)."""
+    """Behavioural cloning by least squares (Pomerleau 1989); deterministic."""
 
     def __init__(self, T_p: int, action_dim: int, obs_dim: int, blocks: int, parameters: int) -> None:
         super().__init__(T_p, action_dim)

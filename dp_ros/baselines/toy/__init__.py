@@ -1,1 +1,1 @@
-"""Bimodal toy: paths around a disc, half of them on each side. It needs no simulator."""
+"""Bimodal toy: paths around a disc, half of the demonstrations on each side. It needs no simulator."""

@@ -223,7 +223,7 @@ def test_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
 @pytest.mark.parametrize("name", ["policy.safetensors", "stats.json"])
 def test_missing_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    assert f"{name} is missing: copy the checkpoint anew" in refusal(folder)
+    assert f"{name} is missing: copy the checkpoint again" in refusal(folder)
 
 
 def test_folder_that_is_no_checkpoint_is_refused(folder: Path) -> None:
@@ -237,7 +237,7 @@ def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    assert f"{name} is not the file config.json was written with" in refusal(folder)
+    assert f"{name} is not the file that config.json describes" in refusal(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"schema_version": 1}'])
