@@ -1,4 +1,4 @@
-"""`dp_ros baselines`: what diffusion is better at than the methods before it, measured."""
+"""`dp_ros baselines`: Diffusion Policy compared with regression, mixture and implicit policies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 
 def baselines(
-    out: Annotated[Path, typer.Option(help="Folder of the report, results.json and every run.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report, results.json and every run.")],
     task: Annotated[
         str, typer.Option(show_default="the dataset's", help="Metaworld task of the dataset.")
     ] = "",
     data: Annotated[
         Path | None,
-        typer.Option(help="Also compare on the arm: dataset made by `dp_ros collect`; takes hours."),
+        typer.Option(
+            help="Dataset made by `dp_ros collect`: also compare on the simulated arm, which takes hours."
+        ),
     ] = None,
     config: Annotated[
         str, typer.Option(help="Training on the arm: a preset (cpu, paper) or a YAML file.")
@@ -39,17 +41,17 @@ def baselines(
         list[str] | None,
         typer.Option("--train", metavar="KEY=VALUE", help="Replace a training setting, e.g. steps=500."),
     ] = None,
-    toy: Annotated[bool, typer.Option(help="Compare on the toy with two right answers.")] = True,
-    jobs: Annotated[int, typer.Option(help="Processes on the toy; -1: one for each core.")] = -1,
+    toy: Annotated[bool, typer.Option(help="Compare on the bimodal toy.")] = True,
+    jobs: Annotated[int, typer.Option(help="Processes for the toy; -1: one for each core.")] = -1,
 ) -> None:
-    """Diffusion against regression, a mixture head and an implicit policy; parts that exist are not run again."""
+    """Compare diffusion with regression, mixture and implicit policies; runs that are in OUT are not repeated."""
     from dp_ros.baselines.config import ComparisonConfig
     from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignment
 
     if task and not data:
-        raise CliError("--task needs a dataset: give one with --data", USAGE)
+        raise CliError("--task without a dataset: give one with --data", USAGE)
     if not (toy or data):
-        raise CliError("nothing to compare: give a dataset with --data, or leave --no-toy out", USAGE)
+        raise CliError("nothing to compare: give a dataset with --data, or omit --no-toy", USAGE)
     settings = override(ComparisonConfig(), dict(map(parse_assignment, assignments or [])), where="--set")
     training = load_yaml(
         TrainConfig, find_preset(config), dict(map(parse_assignment, train_assignments or []))
@@ -61,7 +63,7 @@ def baselines(
     try:
         _run(settings, training, data, out, toy, jobs)
     except KeyboardInterrupt:
-        raise Interrupted("run the same command again to go on") from None
+        raise Interrupted("run the same command again to resume") from None
 
 
 def _run(

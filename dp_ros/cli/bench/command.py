@@ -184,9 +184,9 @@ def evaluation(
         return f"threads {side['threads']}: {side['median_hz']:.1f} ticks/s"
 
     print(
-        f"{data['task']}, median of {rounds} rounds: {jobs} processes, {speed('many')}; 1 process, {speed('alike')} "
-        f"(ratio {data['ratio']['alike']:.2f}), {speed('one')} (ratio {data['ratio']['one']:.2f}); "
-        f"{data['same_results']:.0%} of the episodes alike"
+        f"{data['task']}, median of {rounds} rounds: {jobs} processes, {speed('many')}; 1 process, {speed('equal')} "
+        f"(ratio {data['ratio']['equal']:.2f}), {speed('one')} (ratio {data['ratio']['one']:.2f}); "
+        f"{data['same_results']:.0%} of the episodes have equal results"
     )
     _write(json_path, data)
 

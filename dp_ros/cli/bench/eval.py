@@ -1,4 +1,4 @@
-"""Episodes on several processes, against one such process and against one that has all threads, by turns."""
+"""Speed of evaluation: several processes against one with equal threads, and against one with all threads."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from dp_ros.schema import RuntimeConfig
 
 
 def compare_jobs(checkpoint: Path, jobs: int, rounds: int, max_steps: int) -> dict[str, Any]:
-    """Ticks a second of all three, each round on seeds of its own, and the medians of the rounds' ratios.
+    """Ticks per second of each side, and the medians of the ratios; every round has its own seeds.
 
-    What is measured is the steady state: processes are started, and policy and simulator loaded, before.
+    The sides are "many" (`jobs` processes), "equal" (one process with as many threads as one of the many has) and "one"
+    (one process with all threads). They take turns. Starting processes and loading are not measured.
     """
     task = policy_config(checkpoint).task
-    setting = EvalConfig(str(checkpoint), task, RuntimeConfig(mode="lockstep"), max_steps)
-    stage = EpisodeRunner(setting)
-    all_threads, share = torch.get_num_threads(), worker_threads(setting.runtime, jobs)
+    config = EvalConfig(str(checkpoint), task, RuntimeConfig(mode="lockstep"), max_steps)
+    runner = EpisodeRunner(config)
+    all_threads, share = torch.get_num_threads(), worker_threads(config.runtime, jobs)
 
     def one(seeds: range, threads: int) -> list[Episode]:
         torch.set_num_threads(threads)
-        return [stage.run(seed) for seed in seeds]
+        return [runner.run(seed) for seed in seeds]
 
     def many(seeds: range) -> list[Episode]:
-        return list(run_episodes(setting, [(seed, NONE) for seed in seeds], jobs))
+        return list(run_episodes(config, [(seed, NONE) for seed in seeds], jobs))
 
     sides: dict[str, Callable[[range], list[Episode]]] = {
-        "alike": partial(one, threads=share),  # as each of the many, but alone; its renderer has every core
+        "equal": partial(one, threads=share),  # its renderer may still use every core
         "one": partial(one, threads=all_threads),
         "many": many,
     }
     samples_hz: dict[str, list[float]] = {name: [] for name in sides}
     same = 0
     try:
-        one(range(1), all_threads), many(range(jobs))  # to warm up
+        one(range(1), all_threads), many(range(jobs))  # warm up
         order = list(sides)
         for i in range(rounds):
             seeds = range(i * 2 * jobs, (i + 1) * 2 * jobs)
@@ -53,15 +54,15 @@ def compare_jobs(checkpoint: Path, jobs: int, rounds: int, max_steps: int) -> di
                 ticks = sum(episode.result.steps for episode in episodes)
                 samples_hz[name].append(ticks / (time.perf_counter() - began))
                 results[name] = [episode.result for episode in episodes]
-            same += sum(a == b for a, b in zip(results["alike"], results["many"], strict=True))
-            order.reverse()  # none always follows the same
+            same += sum(a == b for a, b in zip(results["equal"], results["many"], strict=True))
+            order.reverse()  # so that no side always runs after the same other
     finally:
-        stage.close()
+        runner.close()
         torch.set_num_threads(all_threads)
-    threads = {"alike": share, "one": all_threads, "many": share}
+    threads = {"equal": share, "one": all_threads, "many": share}
     ratios = {
         name: [a / b for a, b in zip(samples_hz["many"], samples_hz[name], strict=True)]
-        for name in ("alike", "one")
+        for name in ("equal", "one")
     }
     return {
         "task": task,

@@ -1,8 +1,9 @@
-"""Our training step against LeRobot's `DiffusionModel.compute_loss`: same network sizes, batch and precision.
+"""Training step of dp_ros against that of LeRobot: same network sizes, batch size and precision.
 
-Each side trains in a process of its own, a step by turns, so that whatever else the machine does meets all alike.
-Ours cuts its pictures out of a dataset, averages its weights (EMA) and logs; LeRobot is handed its batch as finished
-tensors. Needs LeRobot beside the venv (`make lerobot`).
+Each side trains in a process of its own; the sides take turns step by step, so that other load on the machine slows
+them equally. The dp_ros step includes reading its pictures from a dataset, averaging the weights (EMA) and logging.
+LeRobot's step is `DiffusionModel.compute_loss` on a batch that is ready, then the optimiser. Needs LeRobot beside the
+venv (`make lerobot`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from dp_ros.actions import STATE_DIM
 from dp_ros.cli.bench.sides import Work, sides
 from dp_ros.cli.errors import CliError
 from dp_ros.schema import TrainConfig, override
 
-LIKE_FOR_LIKE = {
+LIKE_FOR_LIKE = {  # settings that both sides can have
     "policy": {
         "encoder": {"height_px": 96, "width_px": 96, "crop_height_px": 84, "crop_width_px": 84, "stages": 4},
         "unet": {"channels": [128, 256, 512], "step_embedding_dim": 128},
@@ -28,15 +30,16 @@ LIKE_FOR_LIKE = {
     "batch_size": 64,
     "run_length": 4,
 }
-WARM_UP = 2  # steps of each side
+WARM_UP = 2  # steps of each side that are not measured
+ENDLESS = 1_000_000  # steps: the parent ends the training
+LEROBOT_GRADIENT_CLIP = 10.0  # its training's default
 Precision = Literal["f32", "bf16"]
-Step = tuple[
-    float, float
-]  # milliseconds by the clock, and of all threads on the processor, which others disturb less
+# Milliseconds of a step: wall time, and processor time of all threads, which other load disturbs less.
+Step = tuple[float, float]
 
 
 def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> dict[str, Any]:
-    """Milliseconds of every step of LeRobot, of ours, and of ours with shared frames; and the ratios of medians."""
+    """Milliseconds of every step of LeRobot, of dp_ros, and of dp_ros with shared frames; ratios of the medians."""
     overlay = Path(sys.prefix) / "lerobot"
     if not overlay.exists():
         raise CliError("LeRobot is not installed beside this venv: run `make lerobot`")
@@ -53,7 +56,7 @@ def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> 
         for _ in range(rounds):
             for name in order:
                 samples[name].append(running[name].turn())
-            order.reverse()  # none always follows the same
+            order.reverse()  # so that no side always runs after the same other
     data: dict[str, Any] = {"precision": precision, "batch_size": config.batch_size}
     for i, clock in enumerate(("wall", "processor")):
         medians = {side: median(step[i] for step in steps) for side, steps in samples.items()}
@@ -66,11 +69,12 @@ def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> 
 
 
 def _ours(config: TrainConfig, pipe: Connection) -> None:
+    """Steps of dp_ros's training, each after a message."""
     from dp_ros.cli.bench.train import noise_windows
     from dp_ros.train.progress import Progress
     from dp_ros.train.trainer import Trainer
 
-    config = override(config, {"steps": 1_000_000, "log_every": 1, "checkpoint_every": 1_000_000})
+    config = override(config, {"steps": ENDLESS, "log_every": 1, "checkpoint_every": ENDLESS})
 
     began_s = 0.0
 
@@ -88,11 +92,11 @@ def _ours(config: TrainConfig, pipe: Connection) -> None:
 
 
 def _lerobot(overlay: Path, config: TrainConfig, pipe: Connection) -> None:
-    """As LeRobot's training does it: forward, backward, clip, Adam. Its crop is inside compute_loss."""
+    """Steps of LeRobot's training: forward (with its crop), backward, clip, Adam."""
     sys.path.insert(0, str(overlay))
     import torch
 
-    library = torch.library.Library("torchvision", "DEF")  # the overlay's wheel is of another torch
+    library = torch.library.Library("torchvision", "DEF")  # the overlay's wheel was built for another torch
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     try:
         from lerobot.configs.types import FeatureType, PolicyFeature
@@ -105,7 +109,7 @@ def _lerobot(overlay: Path, config: TrainConfig, pipe: Connection) -> None:
     horizons, action_dim, views = policy.horizons, policy.action.dim, len(encoder.cameras)
     picture = (3, encoder.height_px, encoder.width_px)
     inputs = {f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, picture) for c in encoder.cameras}
-    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (4,))
+    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (STATE_DIM,))
     settings = DiffusionConfig(
         n_obs_steps=horizons.T_o,
         horizon=horizons.T_p,
@@ -127,7 +131,7 @@ def _lerobot(overlay: Path, config: TrainConfig, pipe: Connection) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=config.betas)
     size = config.batch_size
     batch = {
-        "observation.state": torch.rand(size, horizons.T_o, 4, device=device),
+        "observation.state": torch.rand(size, horizons.T_o, STATE_DIM, device=device),
         "observation.images": torch.rand(size, horizons.T_o, views, *picture, device=device),
         "action": torch.rand(size, horizons.T_p, action_dim, device=device) * 2 - 1,
         "action_is_pad": torch.zeros(size, horizons.T_p, dtype=torch.bool, device=device),
@@ -138,7 +142,7 @@ def _lerobot(overlay: Path, config: TrainConfig, pipe: Connection) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = model.compute_loss(batch)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), LEROBOT_GRADIENT_CLIP)
         optimizer.step()
         optimizer.zero_grad()
         loss.item()

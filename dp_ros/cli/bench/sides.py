@@ -1,4 +1,4 @@
-"""What is compared works in processes of its own, by turns, so that whatever else the machine does meets all alike."""
+"""Sides of a comparison, each in a process of its own. They take turns, so that other load slows them equally."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 from dp_ros.cli.errors import CliError
 
-# In the child: takes a message before each piece of work and answers with what that came to.
+# Runs in the child: waits for a message, does one piece of work, sends the result, and so on.
 Work = Callable[[Connection], None]
 
 
 class Side:
-    """One of what is compared: `turn` lets it do a piece of its work. `name` is for messages."""
+    """One side of a comparison, as the parent sees it. `name` is for messages."""
 
     def __init__(self, name: str, pipe: Connection) -> None:
         self._name, self._pipe = name, pipe
 
     def turn(self) -> Any:
-        """What it answers; CliError when it failed or died."""
+        """Let it do one piece of work and return the result. CliError if it failed or died."""
         try:
             self._pipe.send(None)
             answer = self._pipe.recv()
@@ -33,13 +33,18 @@ class Side:
 
 
 class _Failure:
+    """Answer of a child whose work failed."""
+
     def __init__(self, why: str) -> None:
         self.why = why
 
 
 @contextmanager
 def sides(what: str, works: Mapping[str, Work]) -> Iterator[dict[str, Side]]:
-    """A process for each, by its name; all are gone at the end. `what` is for messages: "the training"."""
+    """Start a process for each of `works`; yields the sides by name, and ends all processes at the end.
+
+    `what` is for messages, e.g. "the training".
+    """
     spawn = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     processes = []

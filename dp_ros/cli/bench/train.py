@@ -1,4 +1,4 @@
-"""The real training loop on made-up data."""
+"""Speed of the real training loop, on random data."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from dp_ros.actions import POSITION, join
 from dp_ros.data.episodes import Dataset
 from dp_ros.data.windows import Windows
 from dp_ros.schema import EncoderConfig, TrainConfig, override
 from dp_ros.train.progress import Progress
 from dp_ros.train.trainer import Trainer
 
-WARM_UP = 3
+WARM_UP = 3  # steps that are not measured
 TICKS_PER_EPISODE = 80
 
 
 def measure_training(config: TrainConfig, steps: int, profiled: bool) -> tuple[dict[str, Any], str]:
-    """Milliseconds of each step and the share of forward and backward; the profiler's table, or ""."""
+    """Milliseconds of each step and the share of forward and backward; the profiler's table, "" if not `profiled`."""
     total = WARM_UP + steps
     config = override(config, {"steps": total, "log_every": 1, "checkpoint_every": total})
     windows = noise_windows(config)
@@ -63,19 +64,19 @@ def measure_training(config: TrainConfig, steps: int, profiled: bool) -> tuple[d
 
 
 def noise_windows(config: TrainConfig) -> Windows:
-    """Made-up data of the shapes that `config` trains on."""
+    """Windows of random data, in the shapes that `config` trains on."""
     policy = config.policy
     return Windows(_noise(policy.encoder, config.batch_size), policy.horizons, policy.action, policy.encoder)
 
 
 def _noise(encoder: EncoderConfig, at_least: int) -> Dataset:
-    """Episodes of random pictures and motion, with at least that many ticks."""
+    """Episodes of random pictures and motion, with at least `at_least` ticks in all."""
     rng = np.random.default_rng(0)
     episodes = max(2, -(-at_least // TICKS_PER_EPISODE))
     ticks = episodes * TICKS_PER_EPISODE
     shape = (ticks, encoder.height_px, encoder.width_px, 3)
-    path_m = np.cumsum(rng.normal(0.0, 0.005, (ticks, 3)), axis=0)
-    command = np.concatenate([path_m, rng.uniform(-1.0, 1.0, (ticks, 1))], axis=1)
+    path_m = np.cumsum(rng.normal(0.0, 0.005, (ticks, POSITION.size)), axis=0)
+    command = join(path_m, rng.uniform(-1.0, 1.0, ticks))
     return Dataset(
         images={camera: rng.integers(0, 256, shape, dtype=np.uint8) for camera in encoder.cameras},
         ee_pose=path_m,
