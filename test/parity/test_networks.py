@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy.encoder import ObservationEncoder, SpatialSoftmax
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import EncoderConfig, UNetConfig
 
-OBS_DIM, ACTION_DIM = 6, 4
+OBS_DIM = 6
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,19 +155,19 @@ def encoder_config(**changes: object) -> EncoderConfig:
 @pytest.mark.parametrize("stages", [2, 3, 4])
 def test_gradient_reaches_every_weight_of_the_encoder(stages: int) -> None:
     encoder = ObservationEncoder(encoder_config(stages=stages, cameras=("left",)), T_o=2)
-    encoder(torch.rand(2, 2, 1, 3, 64, 64), torch.zeros(2, 2, 4)).square().sum().backward()
+    encoder(torch.rand(2, 2, 1, 3, 64, 64), torch.zeros(2, 2, STATE_DIM)).square().sum().backward()
     still = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert not still
 
 
 def test_features_of_frames_cameras_and_state_lie_side_by_side() -> None:
-    """(B, T_o * (V * feature_dim + 4)): frame after frame; in each, camera after camera, then the state."""
+    """(B, T_o * (V * feature_dim + STATE_DIM)): frame after frame; in each, camera after camera, then the state."""
     encoder = ObservationEncoder(encoder_config(proprioception=True), T_o=2).eval()
-    images, state = torch.rand(3, 2, 2, 3, 64, 64), torch.randn(3, 2, 4)
+    images, state = torch.rand(3, 2, 2, 3, 64, 64), torch.randn(3, 2, STATE_DIM)
     with torch.no_grad():
         features = encoder(images, state)
-        assert features.shape == (3, encoder.out_dim) == (3, 2 * (2 * 8 + 4))
-        by_frame = features.unflatten(1, (2, 20))
+        assert features.shape == (3, encoder.out_dim) == (3, 2 * (2 * 8 + STATE_DIM))
+        by_frame = features.unflatten(1, (2, 2 * 8 + STATE_DIM))
         for t in range(2):
             for view in range(2):
                 alone = encoder.cameras[view](images[:, t, view])
@@ -180,7 +181,7 @@ def test_shared_weights_are_one_network_for_all_cameras() -> None:
     assert len(list(apart.parameters())) == 2 * len(list(shared.parameters()))
     picture = torch.rand(1, 1, 1, 3, 64, 64).expand(1, 1, 2, 3, 64, 64)
     with torch.no_grad():
-        left, right = shared(picture, torch.zeros(1, 1, 4)).chunk(2, dim=1)
+        left, right = shared(picture, torch.zeros(1, 1, STATE_DIM)).chunk(2, dim=1)
     torch.testing.assert_close(left, right)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dp_ros.actions import ACTION_DIM
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.sampler import Denoise, sample
 from dp_ros.policy.unet import ConditionalUnet1D
@@ -17,7 +18,7 @@ from dp_ros.schema import DiffusionConfig, UNetConfig
 
 diffusers = pytest.importorskip("diffusers")
 
-SHAPE = (2, 8, 4)
+SHAPE = (2, 8, ACTION_DIM)
 ATOL = 1e-5
 
 
@@ -94,7 +95,7 @@ def test_forward_process_has_the_betas_of_diffusers(K: int) -> None:
 
 def test_noise_is_added_as_diffusers_adds_it() -> None:
     generator = torch.Generator().manual_seed(0)
-    x_0, noise = torch.randn(2, 100, 8, 4, generator=generator)
+    x_0, noise = torch.randn(2, 100, 8, ACTION_DIM, generator=generator)
     k = torch.arange(100)
     added = NoiseSchedule(DiffusionConfig()).add_noise(x_0, noise, k)
     reference = scheduler("ddpm", 100).add_noise(x_0, noise, k)

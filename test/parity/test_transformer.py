@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dp_ros.actions import ACTION_DIM
 from dp_ros.policy.transformer import ConditionalTransformer
 from dp_ros.schema import Horizons, TransformerConfig
 
-ACTION_DIM, FRAME_DIM = 4, 3
+FRAME_DIM = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,7 +113,7 @@ def test_gradients_inside_the_layers_are_those_of_torch() -> None:
         torch.testing.assert_close(ours.feed[3].weight.grad, theirs.linear2.weight.grad, rtol=1e-4, atol=1e-3)
 
 
-def test_dropout_hits_as_hard_as_that_of_torch() -> None:
+def test_dropout_is_as_strong_as_that_of_torch() -> None:
     """Dropout in the same places as torch's: the spread of the outputs over many draws is the same."""
     model = transformer(T_o=2, T_p=8, dropout=0.3).train()
     decoder = torch_decoder(model, dropout=0.3).train()

@@ -1,4 +1,4 @@
-"""The methods Diffusion Policy is compared with: losses and searches against oracles, one signature for all."""
+"""The compared methods: losses and searches against oracles, and one signature for all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.baselines.config import METHODS, HeadsConfig, ImplicitConfig, Method, MixtureConfig
 from dp_ros.baselines.methods.head import ActionHead
 from dp_ros.baselines.methods.implicit import ImplicitHead, info_nce, minimise, search
@@ -67,19 +68,19 @@ def test_sample_follows_from_observation_and_generator_alone(head: ActionHead, m
         assert first.shape == (5, 4, 2)
         assert not torch.allclose(head.sample(obs + 1, generator(2)), first)
         same = torch.equal(head.sample(obs, generator(3)), first)
-    assert same == (method == "regression"), "of the four, only regression has one answer"
+    assert same == (method == "regression"), "of the four, only regression is deterministic"
 
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_gradient_of_the_loss_reaches_every_weight(head: ActionHead, method: Method, bf16: bool) -> None:
-    """Under autocast too, which keeps the weights it converts, and may not reuse one converted without gradients."""
+    """Under autocast too: a weight that it converted without gradients must not be used again."""
     nactions, obs = torch.rand(6, 4, 2, generator=generator(1)), torch.rand(6, 3, generator=generator(2))
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         loss = head.loss(nactions, obs, generator(), noise_samples=3)
     assert loss.dtype == torch.float32
     loss.backward()
     still = [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()]
-    # A number added to every energy changes nothing, so the last bias of an energy has no gradient but rounding.
+    # A constant added to every energy changes nothing, so the gradient of the last bias is only rounding.
     assert not set(still) - ({"network.out.1.bias"} if method == "implicit" else set())
 
 
@@ -92,7 +93,7 @@ def test_every_method_has_as_many_weights_as_the_unet(channels: tuple[int, ...],
                 make_head(
                     method,
                     T_p=8,
-                    action_dim=4,
+                    action_dim=ACTION_DIM,
                     obs_dim=obs_dim,
                     unet=UNetConfig(channels=channels, groups=4, step_embedding_dim=32),
                     diffusion=DiffusionConfig(),
@@ -105,7 +106,7 @@ def test_every_method_has_as_many_weights_as_the_unet(channels: tuple[int, ...],
 
 
 def test_regression_of_two_answers_converges_to_their_mean() -> None:
-    """The argument against it: the mean of two right answers is a third one that nobody gave."""
+    """The argument against it: the mean of two demonstrated answers was not demonstrated."""
     torch.manual_seed(0)
     head = RegressionHead(4, 2, 3, blocks=1, parameters=2_000)
     obs = torch.rand(32, 3, generator=generator(1))
@@ -173,7 +174,7 @@ def test_info_nce_is_the_cross_entropy_of_picking_the_demonstrated_chunk() -> No
     energies = torch.tensor([[1.0, 2.0, -0.5], [0.0, 0.0, 0.0]])
     by_hand = [
         -math.log(math.exp(-1.0) / (math.exp(-1.0) + math.exp(-2.0) + math.exp(0.5))),
-        math.log(3),  # nothing is known
+        math.log(3),  # equal energies
     ]
     assert info_nce(energies).item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
 
@@ -196,7 +197,7 @@ def test_search_finds_the_minimum_of_a_known_energy() -> None:
     torch.testing.assert_close(found, target, atol=0.05, rtol=0.0)
 
 
-def test_search_takes_one_of_two_equal_minima_and_over_draws_both() -> None:
+def test_search_finds_one_of_two_equal_minima_and_each_about_as_often() -> None:
     target = torch.full((2, 2), 0.6)
 
     def energy(chunks: Tensor) -> Tensor:
@@ -218,7 +219,9 @@ def test_search_stays_in_its_box() -> None:
 
 
 @pytest.mark.parametrize("searched", [0.0, 0.4, 1.0])
-def test_counter_examples_are_as_many_as_asked_for_and_the_searched_ones_are_harder(searched: float) -> None:
+def test_counter_examples_have_the_configured_number_and_the_searched_ones_are_harder(
+    searched: float,
+) -> None:
     config = ImplicitConfig(negatives=10, training_rounds=2, searched=searched)
     torch.manual_seed(0)
     head = ImplicitHead(2, 2, 3, config, blocks=1, parameters=2_000)
@@ -238,7 +241,9 @@ def test_counter_examples_are_as_many_as_asked_for_and_the_searched_ones_are_har
 
 @pytest.fixture
 def observed() -> tuple[Tensor, Tensor]:
-    return torch.rand(2, 2, 2, 3, 32, 32, generator=generator(1)), torch.rand(2, 2, 4, generator=generator(2))
+    return torch.rand(2, 2, 2, 3, 32, 32, generator=generator(1)), torch.rand(
+        2, 2, STATE_DIM, generator=generator(2)
+    )
 
 
 def test_policy_has_the_signature_and_units_of_diffusion_policy(
@@ -248,10 +253,10 @@ def test_policy_has_the_signature_and_units_of_diffusion_policy(
     policy = camera_policy(tiny_policy, stats, method, HEADS).eval()
     images, state = observed
     low, high = torch.tensor(stats["action"]["low"]), torch.tensor(stats["action"]["high"])
-    actions = low + (high - low) * torch.rand(2, 8, 4, generator=generator(3))
+    actions = low + (high - low) * torch.rand(2, 8, ACTION_DIM, generator=generator(3))
     assert policy.loss(images, state, actions, generator(), noise_samples=2).isfinite()
     plan = policy.plan(images, state, generator())
-    assert plan.shape == (2, 8, 4)
+    assert plan.shape == (2, 8, ACTION_DIM)
     assert torch.equal(policy.plan(images, state, generator()), plan)
     middle, half = (low + high) / 2, (high - low) / 2
     assert ((plan - middle).abs() < 3 * half).all(), "not in the units of the actions"
@@ -260,14 +265,14 @@ def test_policy_has_the_signature_and_units_of_diffusion_policy(
 def test_diffusion_head_is_diffusion_policy_to_the_last_bit(
     tiny_policy: PolicyConfig, stats: dict[str, Any], observed: tuple[Tensor, Tensor]
 ) -> None:
-    """What the toy shows is what drives the arm."""
+    """So results on the toy are results of the network that drives the arm."""
     torch.manual_seed(0)
     policy = DiffusionPolicy(tiny_policy, stats).eval()
     head = camera_policy(tiny_policy, stats, "diffusion", HEADS).eval()
     head.encoder.load_state_dict(policy.encoder.state_dict())
     head.head.network.load_state_dict(policy.network.state_dict())
     images, state = observed
-    actions = torch.rand(2, 8, 4, generator=generator(3))
+    actions = torch.rand(2, 8, ACTION_DIM, generator=generator(3))
     assert torch.equal(
         policy.loss(images, state, actions, generator(4), 3),
         head.loss(images, state, actions, generator(4), 3),

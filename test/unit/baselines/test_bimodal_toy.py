@@ -1,4 +1,4 @@
-"""The toy with two right answers, and what is said of the methods on it."""
+"""The bimodal toy: demonstrations, verdicts on paths, and the measures of a method."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_demonstrations_reach_the_goal_untouched_half_on_each_side(T_p: int) -> 
 
 
 def test_side_does_not_follow_from_start_and_goal() -> None:
-    """Otherwise a regression could be right."""
+    """Otherwise a regression could learn the side."""
     state, _ = demonstrations(BimodalToyConfig(demonstrations=4000))
     assert np.abs(state[::2].mean(0) - state[1::2].mean(0)).max() < 0.01
 
@@ -41,7 +41,7 @@ def test_mean_of_the_demonstrations_hits_the_disc() -> None:
     assert judge(STATE, paths.mean(0, keepdims=True), CONFIG).collided.all()
 
 
-def test_what_evaluation_observes_was_not_trained_on() -> None:
+def test_observations_of_the_evaluation_were_not_trained_on() -> None:
     state, _ = demonstrations(CONFIG)
     unseen = observations(CONFIG.observations, np.random.default_rng([CONFIG.data_seed, 1]))
     assert not np.isclose(state[:, None], unseen[None]).all(-1).any()
@@ -77,7 +77,7 @@ def test_a_path_that_is_not_finite_collides() -> None:
 
 
 def test_one_answer_for_each_observation_is_not_two_modes() -> None:
-    """A method that always goes left here and right there has half of each, and still no choice."""
+    """A method that goes left for one observation and right for another has half of each, but one mode for each."""
     left, right = (path((x, -0.3), (x, 0.3), (0.0, 1.0)) for x in (-0.6, 0.6))
     state = np.repeat(STATE, 2, axis=0)
     stubborn = measure(state, np.stack([np.repeat(left, 4, axis=0), np.repeat(right, 4, axis=0)]), CONFIG)
@@ -87,8 +87,8 @@ def test_one_answer_for_each_observation_is_not_two_modes() -> None:
     assert (stubborn["minority"], free["minority"]) == (0.0, 0.5)
 
 
-def test_fair_coin_is_judged_by_what_so_few_tosses_show() -> None:
-    assert fair_minority(2) == 0.25  # heads and tails half of the time, else one of them only
+def test_share_of_the_rarer_side_of_a_fair_coin_accounts_for_few_tosses() -> None:
+    assert fair_minority(2) == 0.25  # two tosses differ half of the time
     tosses = np.random.default_rng(0).binomial(32, 0.5, 20_000) / 32
     assert fair_minority(32) == pytest.approx(np.minimum(tosses, 1 - tosses).mean(), abs=0.002)
 

@@ -1,4 +1,4 @@
-"""A checkpoint folder: the same plans after loading, one line for everything that is wrong with it."""
+"""Checkpoint folder: the same plans after loading, and one line for every defect."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dp_ros.actions import STATE_DIM
 from dp_ros.files import clear_leftovers
 from dp_ros.policy.checkpoint import (
     CheckpointError,
@@ -42,7 +43,7 @@ def build(config: PolicyConfig, stats: dict[str, Any], seed: int) -> DiffusionPo
 def plan(policy: DiffusionPolicy) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(1, 2, 2, 3, 32, 32, generator=generator)
-    return policy.plan(images, torch.rand(1, 2, 4, generator=generator), generator)
+    return policy.plan(images, torch.rand(1, 2, STATE_DIM, generator=generator), generator)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def rehash(folder: Path) -> None:
-    """As if the folder had been written this way: what is tested is then what comes after the hashes."""
+    """Write the hashes of the present files, so that loading passes that check and reaches the next one."""
     hashes = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("policy.safetensors", "stats.json")
@@ -148,7 +149,7 @@ def test_folder_that_holds_something_else_is_never_replaced(policy: DiffusionPol
     save_checkpoint(policy, tmp_path / "empty")
 
 
-def test_what_cannot_be_saved_leaves_the_old_one_and_nothing_else(
+def test_failed_save_leaves_the_old_checkpoint_and_nothing_else(
     folder: Path, tiny_policy: PolicyConfig, stats: dict[str, Any], policy: DiffusionPolicy
 ) -> None:
     with pytest.raises(TypeError):
@@ -157,7 +158,7 @@ def test_what_cannot_be_saved_leaves_the_old_one_and_nothing_else(
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-# Kills itself at the n-th thing Python does to a file below the folder's parent, for every n.
+# Kills itself at the n-th file operation below the folder's parent, for every n.
 CRASH = """
 import os, shutil, signal, sys
 root, count, repository = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -195,7 +196,7 @@ for child in children:
 def test_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
     saved: Path, tiny_policy: PolicyConfig, stats: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The old one until the new one is whole; there is no moment without any."""
+    """The old one until the new one is whole; never none."""
 
     def content(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -212,7 +213,7 @@ def test_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
     signals = [int(line) for line in ended.stdout.split()]
     assert len(signals) == count
     assert signals[0] == signal.SIGKILL
-    assert signals[-1] == 0, "the last crash point must lie behind the save"
+    assert signals[-1] == 0, "the last crash point must come after the save"
     old, new = content(tmp_path / "old"), content(tmp_path / "new")
     found = [content(tmp_path / str(n) / "tiny") for n in range(count)]
     assert all(files in (old, new) for files in found)
@@ -241,7 +242,7 @@ def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"schema_version": 1}'])
-def test_config_that_is_none_is_refused(folder: Path, text: str) -> None:
+def test_file_that_is_no_config_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     assert "is not a checkpoint's config.json" in refusal(folder)
 
@@ -306,10 +307,10 @@ def test_weights_that_lack_or_add_a_tensor_are_refused(folder: Path, change: str
     assert "the two are of different models" in refusal(folder)
 
 
-def test_checkpoint_retired_for_one_that_never_came_is_put_back(
+def test_old_checkpoint_is_restored_after_a_kill_between_the_renames(
     tmp_path: Path, policy: DiffusionPolicy
 ) -> None:
-    """A kill between the two renames of a file system that cannot swap folders."""
+    """On a file system that cannot swap two folders."""
     folder = tmp_path / "best"
     save_checkpoint(policy, folder)
     folder.rename(tmp_path / ".best-0a1b2c3d-old")

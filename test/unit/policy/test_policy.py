@@ -1,4 +1,4 @@
-"""The policy as a whole: what a plan depends on, and the units it is in."""
+"""The policy as a whole: the inputs of a plan, and its units."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.normalizer import LimitsNormalizer, StatsError
 from dp_ros.schema import PolicyConfig, override
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def policy(each_policy: PolicyConfig, stats: dict[str, Any]) -> DiffusionPolicy:
     torch.manual_seed(0)
     policy = DiffusionPolicy(each_policy, stats).eval()
-    if each_policy.network == "transformer":  # begins with weights so small that it hardly sees a thing
+    if each_policy.network == "transformer":  # its initial weights are so small that inputs hardly matter
         with torch.no_grad():
             for parameter in policy.network.parameters():
                 parameter.mul_(20)
@@ -36,7 +37,9 @@ def policy(each_policy: PolicyConfig, stats: dict[str, Any]) -> DiffusionPolicy:
 def observed() -> Callable[[], tuple[Tensor, Tensor]]:
     def make() -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(1)
-        return torch.rand(2, 2, 2, 3, 32, 32, generator=generator), torch.rand(2, 2, 4, generator=generator)
+        return torch.rand(2, 2, 2, 3, 32, 32, generator=generator), torch.rand(
+            2, 2, STATE_DIM, generator=generator
+        )
 
     return make
 
@@ -45,10 +48,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_plan_follows_from_what_is_seen_and_the_generator_alone(
+def test_plan_follows_from_the_observation_and_the_generator_alone(
     policy: DiffusionPolicy, observed: Callable
 ) -> None:
-    """No hidden state: plans in between change nothing, and neither do torch's own random numbers."""
+    """No hidden state: other plans in between and torch's global random numbers change nothing."""
     images, state = observed()
     first = policy.plan(images, state, generator(3))
     torch.manual_seed(99)
@@ -66,7 +69,7 @@ def test_plan_never_leaves_the_actions_that_were_trained_on(
     policy: DiffusionPolicy, observed: Callable, stats: dict[str, Any], sampler: str, iterations: int
 ) -> None:
     plan = policy.plan(*observed(), generator(), sampler, iterations)
-    assert plan.shape == (2, 8, 4)
+    assert plan.shape == (2, 8, ACTION_DIM)
     low, high = torch.tensor(stats["action"]["low"]), torch.tensor(stats["action"]["high"])
     assert (plan >= low - 1e-6).all()
     assert (plan <= high + 1e-6).all()
@@ -86,7 +89,7 @@ def test_gradient_of_the_loss_reaches_every_weight(
     torch.manual_seed(0)
     policy = DiffusionPolicy(each_policy, stats)
     images, state = observed()
-    policy.loss(images, state, torch.rand(2, 8, 4), generator(), noise_samples=3).backward()
+    policy.loss(images, state, torch.rand(2, 8, ACTION_DIM), generator(), noise_samples=3).backward()
     still = [name for name, p in policy.named_parameters() if p.grad is None or not p.grad.any()]
     assert not still
 
@@ -94,15 +97,15 @@ def test_gradient_of_the_loss_reaches_every_weight(
 def test_loss_is_the_error_of_the_predicted_noise(
     each_policy: PolicyConfig, stats: dict[str, Any], observed: Callable
 ) -> None:
-    """A network that predicts nothing errs by the noise itself, whose mean square is 1."""
+    """The error of a network that predicts 0 is the noise itself, whose mean square is 1."""
     policy = DiffusionPolicy(each_policy, stats)
     with torch.no_grad():
         for parameter in policy.network.out[-1].parameters():
             parameter.zero_()
     images, state = observed()
-    actions = torch.zeros(2, 8, 4)
+    actions = torch.zeros(2, 8, ACTION_DIM)
     loss = policy.loss(images, state, actions, generator(5), noise_samples=1)
-    noise = torch.randn(2, 8, 4, generator=generator(5))
+    noise = torch.randn(2, 8, ACTION_DIM, generator=generator(5))
     assert loss.item() == pytest.approx(noise.square().mean().item(), rel=1e-6)
     many = policy.loss(images, state, actions, generator(5), noise_samples=200)
     assert many.item() == pytest.approx(1.0, abs=0.03)

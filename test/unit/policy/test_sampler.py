@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.sampler import SAMPLERS, Denoise, sample
@@ -15,7 +16,7 @@ from dp_ros.schema import FULL_SAMPLERS, DiffusionConfig, PolicyConfig, RuntimeC
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-K, SHAPE = 12, (2, 8, 4)
+K, SHAPE = 12, (2, 8, ACTION_DIM)
 
 
 def test_table_and_schema_name_the_same_samplers() -> None:
@@ -71,7 +72,7 @@ def test_policy_plans_with_a_sampler_that_is_only_in_the_table(
 
     monkeypatch.setitem(SAMPLERS, "centre", centre)
     policy = DiffusionPolicy(tiny_policy, stats).eval()
-    images, state = torch.rand(1, 2, 2, 3, 32, 32), torch.zeros(1, 2, 4)
+    images, state = torch.rand(1, 2, 2, 3, 32, 32), torch.zeros(1, 2, STATE_DIM)
     plan = policy.plan(images, state, torch.Generator(), sampler="centre", iterations=3)
     middle = (torch.tensor(stats["action"]["low"]) + torch.tensor(stats["action"]["high"])) / 2
-    torch.testing.assert_close(plan, middle.expand(1, 8, 4))
+    torch.testing.assert_close(plan, middle.expand(1, 8, ACTION_DIM))

@@ -1,4 +1,4 @@
-"""The encoder's backbone comes from torchvision, also where its operators were built for another torch."""
+"""Import of torchvision, also where its operators were built for another torch."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run(script: str) -> str:
-    """In a fresh process: an import that worked once in this one proves nothing."""
+    """Output of `script` in a new process: this one may have imported torchvision already."""
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )

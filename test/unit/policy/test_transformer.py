@@ -1,4 +1,4 @@
-"""The Transformer: who sees whom, how it begins, and that it learns."""
+"""The Transformer: its attention masks, initial weights, dropout, and that it learns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dp_ros.actions import ACTION_DIM
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.sampler import sample
 from dp_ros.policy.transformer import ConditionalTransformer
@@ -17,7 +18,7 @@ from dp_ros.train.optimizer import cosine_with_warmup
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ACTION_DIM, FRAME_DIM = 4, 3
+FRAME_DIM = 3
 HORIZONS = [(1, 4), (2, 8), (3, 3), (4, 6)]
 
 
@@ -37,7 +38,7 @@ def initial(model: ConditionalTransformer) -> ConditionalTransformer:
 
 
 def trained(model: ConditionalTransformer) -> ConditionalTransformer:
-    """A few steps of noise, large enough that every weight has left its place."""
+    """A few large training steps on noise, so that every weight has changed."""
     T_o, T_p = model.T_o, model.action_position.shape[0]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     for k in range(5):
@@ -92,7 +93,7 @@ def test_every_executed_action_depends_on_the_newest_frame(weights: Weights) -> 
 
 @each_weights
 def test_change_of_a_future_action_changes_no_earlier_output(weights: Weights) -> None:
-    """However large it is: what is not seen weighs nothing, not little."""
+    """However large the change: a masked action has weight 0, not a small one."""
     model = weights(transformer())
     x, k, obs = torch.randn(2, 8, ACTION_DIM), torch.tensor([3, 90]), torch.randn(2, 2 * FRAME_DIM)
     with torch.no_grad():
@@ -135,7 +136,7 @@ def test_rows_of_a_batch_do_not_see_each_other() -> None:
         torch.testing.assert_close(together[b : b + 1], alone, rtol=0, atol=1e-5)
 
 
-def test_weights_begin_as_those_of_the_authors() -> None:
+def test_initial_weights_are_those_of_the_authors() -> None:
     """Normal with 0.02 for matrices and positions, zeros for biases, ones for norms."""
     model = transformer(T_p=64, embedding_dim=64)
     for name, parameter in model.named_parameters():
@@ -161,7 +162,7 @@ def test_weight_decay_spares_all_but_the_matrices() -> None:
 
 
 @pytest.mark.parametrize("dropouts", [{"dropout": 0.3}, {"dropout": 0.0, "embedding_dropout": 0.3}])
-def test_dropout_is_there_in_training_alone(dropouts: dict[str, float]) -> None:
+def test_dropout_acts_in_training_only(dropouts: dict[str, float]) -> None:
     model = arbitrary(transformer(**dropouts))
     x, k, obs = torch.randn(1, 8, ACTION_DIM), torch.tensor([3]), torch.randn(1, 2 * FRAME_DIM)
     before = torch.get_rng_state()
@@ -171,7 +172,7 @@ def test_dropout_is_there_in_training_alone(dropouts: dict[str, float]) -> None:
     assert not torch.equal(model(x, k, obs), model(x, k, obs))
 
 
-def test_no_dropout_in_training_where_none_is_asked_for() -> None:
+def test_dropout_of_zero_changes_nothing_in_training() -> None:
     model = arbitrary(transformer(dropout=0.0))
     x, k, obs = torch.randn(1, 8, ACTION_DIM), torch.tensor([3]), torch.randn(1, 2 * FRAME_DIM)
     assert torch.equal(model.train()(x, k, obs), model.eval()(x, k, obs))
@@ -195,7 +196,7 @@ def test_transformer_overfits_two_windows_and_plans_each_its_own_chunk() -> None
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert sum(losses[-20:]) / 20 < 0.05  # without an idea it is 1
+    assert sum(losses[-20:]) / 20 < 0.05  # a network that predicts 0 has 1
     model.eval()
     x_K = torch.randn(chunks.shape, generator=generator)
     with torch.no_grad():
