@@ -72,10 +72,12 @@ def _run(
     from dp_ros.baselines.comparison import RESULTS, compare_on_toy, write_results
     from dp_ros.baselines.report import write_report
 
-    toy, arm = [], []
+    toy_runs, arm_runs = [], []
     if toy:
         with ProgressLine("toy") as line:
-            toy = compare_on_toy(settings, out, jobs, lambda done, total: line.update(done, "runs", total))
+            toy_runs = compare_on_toy(
+                settings, out, jobs, lambda done, total: line.update(done, "runs", total)
+            )
     if data:
         from dp_ros.baselines.arm import compare_on_arm
 
@@ -85,15 +87,15 @@ def _run(
                 note = f"{method}, seed {seed}: loss {progress.loss:.4f}, {duration(progress.eta_s)} left"
                 line.update(progress.step, note, progress.steps)
 
-            arm = compare_on_arm(settings, training, data, out, on_step)
-    results = write_results(out, settings, toy, arm)
-    report = write_report(out, settings, results, toy)
+            arm_runs = compare_on_arm(settings, training, data, out, on_step)
+    results = write_results(out, settings, toy_runs, arm_runs)
+    report = write_report(out, settings, results, toy_runs)
     for method, row in results["toy"]["summary"].items():
         print(
             f"{method}: left {row['left']['mean']:.0%}, right {row['right']['mean']:.0%}, "
             f"collisions {row['collided']['mean']:.1%}, success {row['success']['mean']:.1%}"
         )
-    for run in arm:
+    for run in arm_runs:
         end = run["evaluations"][-1]
         print(f"{run['method']}, seed {run['seed']}: {end['successes']}/{end['episodes']} on {run['task']}")
     print(f"numbers: {out / RESULTS}\nreport: {report}")
