@@ -22,7 +22,7 @@ class ToyTraining:
     def __init__(self, config: BimodalToyConfig, method: Method, seed: int) -> None:
         self.config, self.method, self.seed = config, method, seed
         state, paths = demonstrations(config)
-        self._state = torch.from_numpy(state).float()[:, None]  # (N, T_o = 1, 4)
+        self._state = torch.from_numpy(state).float()[:, None]  # (N, T_o = 1, STATE_DIM)
         self._paths = torch.from_numpy(paths).float()
         stats = {
             name: {"low": values.min((0, 1)).tolist(), "high": values.max((0, 1)).tolist()}
