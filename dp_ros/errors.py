@@ -6,12 +6,19 @@ keeps its traceback.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 FAILED, USAGE = 1, 2
 
 
 class UserError(Exception):
     """Bad input or an environment that lacks something. Subclass it where the error belongs."""
 
-    exit_code: ClassVar[int] = FAILED
+    exit_code: int = FAILED
+
+
+def message_of(error: BaseException) -> str | None:
+    """The one line that tells a user of `error`: a UserError, or an OSError that names its file. None for a bug."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return None

@@ -16,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.actions import join
+from dp_ros.errors import USAGE, UserError
 from dp_ros.poses import orientation_of, position_of
 
 Value = TypeVar("Value")
 _ASPECT_TOLERANCE = 0.02
 
 
-class ImageSizeError(ValueError):
+class ImageSizeError(UserError):
     """Pictures of a camera that cannot be scaled to the policy's size without distortion; one line."""
+
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)

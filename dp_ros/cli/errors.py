@@ -1,44 +1,47 @@
-"""Expected errors become one line on stderr and an exit code; any other keeps its traceback."""
+"""An error that a user can act on becomes one line on stderr and an exit code; any other keeps its traceback."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+from dp_ros.errors import FAILED, USAGE, UserError
 
-# (module, class, exit code). By name, so that nothing is imported for an error that cannot have been raised.
-EXPECTED: tuple[tuple[str, str, int], ...] = (
-    ("dp_ros.schema.base", "ConfigError", USAGE),
-    ("dp_ros.sim.metaworld_arm", "TaskError", USAGE),
-    ("dp_ros.streams", "ImageSizeError", USAGE),
-    ("dp_ros.data.bags.reader", "BagError", FAILED),
-    ("dp_ros.data.episodes", "DatasetError", FAILED),
-    ("dp_ros.data.lerobot", "LeRobotError", FAILED),
-    ("dp_ros.policy.checkpoint_config", "CheckpointError", FAILED),
-    ("dp_ros.policy.normalizer", "StatsError", FAILED),
-    ("dp_ros.train.stopping", "TrainingError", FAILED),
-    ("dp_ros.train.workers", "ClusterError", FAILED),
-    ("dp_ros.sim.rendering", "RenderingError", FAILED),
-    ("dp_ros.evaluation.archive", "ArchiveError", FAILED),
-    ("dp_ros.evaluation.model_results", "ResultError", FAILED),
-    ("dp_ros.ros.messages.conversions", "ConversionError", FAILED),
-    ("dp_ros.ros.processes.environment", "RosMissingError", FAILED),
-    ("dp_ros.ros.processes.node_process", "SessionError", FAILED),
-)
+INTERRUPTED = 130
+
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "USAGE",
+    "CliError",
+    "Interrupted",
+    "describe",
+    "on_interrupt",
+    "one_line",
+]
 
 
-class CliError(Exception):
-    """A command that cannot go on: one line, and the exit code."""
+class CliError(UserError):
+    """A command that cannot continue: one line, and the exit code (`USAGE` for a wrong option)."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
-        self.code = code
+        self.exit_code = code
 
 
 class Interrupted(Exception):
     """Ctrl-C in a command that can be resumed; the message says how."""
+
+
+@contextmanager
+def on_interrupt(hint: str) -> Iterator[None]:
+    """Turn Ctrl-C into `Interrupted` with `hint`, which says what is kept and how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(hint) from None
 
 
 def one_line(run: Callable[[], Any]) -> int:
@@ -52,30 +55,23 @@ def one_line(run: Callable[[], Any]) -> int:
         if described is None:
             raise
         return _report(*described)
-    if code == INTERRUPTED:  # what typer makes of Ctrl-C
+    if code == INTERRUPTED:  # typer's answer to Ctrl-C
         return _report("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
 def describe(error: BaseException) -> tuple[str, int] | None:
-    """(message, exit code) of an expected error; None for a bug."""
-    if isinstance(error, CliError):
-        return str(error), error.code
-    for module, name, code in EXPECTED:
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is not None and isinstance(error, kind):
-            return str(error), code
-    if hasattr(error, "format_message") and hasattr(
-        error, "exit_code"
-    ):  # typer's: a wrong option or argument
+    """(message, exit code) of an error that a user can act on; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error), error.exit_code
+    if hasattr(error, "format_message"):  # typer's: a wrong option or argument
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "dp_ros"
         return f"{error.format_message().rstrip('.')}; see `{command} --help`", USAGE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        # FileNotFoundError of `resources` has a message of its own.
         return f"{where}{error.strerror}" if error.strerror else str(error), FAILED
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, on any GPU
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, on any GPU; torch may not be imported
         return "out of GPU memory: lower batch_size", FAILED
     if isinstance(error, MemoryError):
         return f"out of memory ({error})" if str(error) else "out of memory", FAILED

@@ -26,13 +26,15 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from dp_ros.errors import UserError
+
 FORMAT = "dp_ros-dataset"
 FORMAT_VERSION = 1
 FRAMES_PER_CHUNK = 32
 LOW_DIMENSIONAL = ("ee_pose", "gripper", "action", "command")
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """A folder that is not a usable dataset, or a write that failed; one line with the remedy."""
 
 
@@ -98,8 +100,6 @@ def damage_in_one_line(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise DatasetError(f"{path}: the array {error} is missing; make the dataset again") from None
     except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, DatasetError):
-            raise
         raise DatasetError(f"{path}: a chunk cannot be read ({error}); make the dataset again") from None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dp_ros.errors import UserError
 from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfig, parse
 
 CONFIG = "config.json"
@@ -15,7 +16,7 @@ CONFIG = "config.json"
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be used; the message is one line: where, what, and what to do."""
 
 

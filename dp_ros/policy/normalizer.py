@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dp_ros.errors import UserError
+
 MIN_HALF_RANGE = (
     1e-6  # a dimension that varies less is constant: dividing by its range would amplify rounding
 )
 
 
-class StatsError(ValueError):
+class StatsError(UserError):
     """Statistics are missing or cannot be used; the message is one line."""
 
 

@@ -14,12 +14,16 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dp_ros.errors import USAGE, UserError
+
 Vector3 = tuple[float, float, float]
 CameraName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config that cannot be used; the message is one line: where, what, and what to do."""
+
+    exit_code = USAGE
 
 
 class Config(BaseModel):

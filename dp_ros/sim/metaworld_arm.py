@@ -19,6 +19,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
+from dp_ros.errors import USAGE, UserError
 from dp_ros.poses import make_pose, position_of
 from dp_ros.sim.rendering import Renderer
 
@@ -44,8 +45,10 @@ MOVABLE_TASKS: tuple[str, ...] = tuple(
 )
 
 
-class TaskError(ValueError):
+class TaskError(UserError):
     """A task or camera that does not exist; one line with the nearest that does."""
+
+    exit_code = USAGE
 
 
 def check_task(task: str) -> str:

@@ -16,13 +16,15 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.errors import UserError
+
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 640, 480
 _INSTALL = (
     "install libegl1 and libgl1-mesa-dri (or libosmesa6), e.g. `apt-get install libegl1 libgl1-mesa-dri`"
 )
 
 
-class RenderingError(RuntimeError):
+class RenderingError(UserError):
     """No picture can be drawn; the message is one line that says what to install or change."""
 
 

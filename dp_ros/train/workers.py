@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 from joblib import Parallel, parallel_config
 
+from dp_ros.errors import UserError
+
 # A full disk or Ctrl-C stops the workers in the middle of their work, as it should.
 warnings.filterwarnings("ignore", message=r"\d+ tasks (have been|which were)")
 
 
-class ClusterError(RuntimeError):
+class ClusterError(UserError):
     """A cluster that cannot be used; one line that says what to install or start."""
 
 

@@ -17,6 +17,7 @@ import pytest
 from dp_ros.resources import share_file
 from dp_ros.ros.messages.conversions import image_to_rgb, rgb_to_image, stamp_to_ns
 from dp_ros.ros.processes.environment import RosMissingError, node_environment, require_ros
+from dp_ros.schema import ConfigError
 
 RATE_HZ = 30.0
 START_NS = 1_700_000_000_999_999_999  # the digits that a float would lose
@@ -189,7 +190,7 @@ def test_a_ros_of_wheels_is_added_to_the_ament_prefixes_behind_the_sourced_ones(
 
 @pytest.mark.parametrize("domain_id", [-1, 233])
 def test_a_domain_that_does_not_exist_is_refused(domain_id):
-    with pytest.raises(ValueError, match="choose one from 0 to 232"):
+    with pytest.raises(ConfigError, match="choose one from 0 to 232"):
         node_environment(domain_id, {})
 
 

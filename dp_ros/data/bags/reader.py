@@ -17,6 +17,7 @@ from mcap.reader import make_reader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 
+from dp_ros.errors import UserError
 from dp_ros.schema.bags import Outcome
 
 METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` when metadata.yaml is lost
@@ -24,7 +25,7 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _FILES = (".mcap", ".db3")
 
 
-class BagError(ValueError):
+class BagError(UserError):
     """A bag that cannot be used; one line: the bag, the fault and the remedy."""
 
 

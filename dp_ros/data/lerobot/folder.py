@@ -130,8 +130,6 @@ class LeRobotFolder:
         try:
             yield
         except (KeyError, OSError, ValueError) as error:  # pyarrow's own are of these kinds
-            if isinstance(error, LeRobotError):
-                raise
             reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
             raise LeRobotError(
                 f"{self.path}: {part} cannot be read ({reason}): copy the dataset again"

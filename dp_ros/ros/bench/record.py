@@ -26,6 +26,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from dp_ros.data.bags.reader import BagError
 from dp_ros.data.bags.repair import repair
 from dp_ros.ros.bags.episode_reader import read_episode
 from dp_ros.ros.messages import conversions
@@ -145,7 +146,7 @@ def kill_recorders(folder: Path, kills: int, domain_id: int | None = None) -> di
                 repair(bag)
                 newest_ns = int(read_episode(bag, TopicMap()).cameras["camera0"].received_ns.max())
                 lost_s.append((killed_ns - newest_ns) / 1e9)
-            except ValueError as error:
+            except BagError as error:
                 refused.append(str(error))
     return {"kills": kills, "reopened": len(lost_s), "refused": refused, "lost_s": lost_s}
 

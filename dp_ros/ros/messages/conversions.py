@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dp_ros.errors import UserError
 from dp_ros.poses import is_unit, make_pose, orientation_of, position_of
 from dp_ros.streams import Selection, fit_image
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 NS_PER_S = 1_000_000_000
 
 
-class ConversionError(ValueError):
+class ConversionError(UserError):
     """A message that cannot be translated: one line that says what, where and what to do."""
 
 

@@ -8,10 +8,12 @@ import sys
 import termios
 import tty
 
+from dp_ros.errors import UserError
+
 _DISABLED = b"\x00"
 
 
-class TerminalError(RuntimeError):
+class TerminalError(UserError):
     """No terminal, or none any more; one line that says what to do."""
 
 

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from dp_ros.errors import UserError
 from dp_ros.resources import share_file
+from dp_ros.schema import ConfigError
 
 # Fast DDS 2 (Humble to Jazzy) reads the first and ignores the second; Fast DDS 3 (Kilted on) the reverse.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -17,7 +19,7 @@ TRANSPORT_CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 SESSION_VARIABLE = "DP_ROS_SESSION_PID"
 
 
-class RosMissingError(ImportError):
+class RosMissingError(UserError):
     """rclpy cannot be imported; the message is one line that says what to do."""
 
 
@@ -52,7 +54,7 @@ def node_environment(domain_id: int | None = None, base: Mapping[str, str] = os.
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     if domain_id is not None:
         if not 0 <= domain_id <= 232:
-            raise ValueError(f"ROS_DOMAIN_ID {domain_id} does not exist: choose one from 0 to 232")
+            raise ConfigError(f"ROS_DOMAIN_ID {domain_id} does not exist: choose one from 0 to 232")
         environment["ROS_DOMAIN_ID"] = str(domain_id)
     if not any(environment.get(name) for name in TRANSPORT_CHOICES):
         profile = str(share_file("config/fastdds.xml"))

@@ -21,11 +21,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
+from dp_ros.errors import UserError
 from dp_ros.ros.processes.environment import PROFILE_VARIABLES, node_environment
 from dp_ros.schema import RecorderConfig
 
 
-class LaunchError(ValueError):
+class LaunchError(UserError):
     """A launch that cannot go on; one line: what, and what to do."""
 
 

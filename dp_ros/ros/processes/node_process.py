@@ -20,6 +20,7 @@ from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from dp_ros.errors import UserError
 from dp_ros.resources import share_file
 from dp_ros.ros.processes.environment import SESSION_VARIABLE, node_environment
 from dp_ros.schema import Config
@@ -28,7 +29,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 
 
-class SessionError(RuntimeError):
+class SessionError(UserError):
     """A node that did not start, died, or stopped answering; one line with its last words."""
 
 
