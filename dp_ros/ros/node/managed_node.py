@@ -1,74 +1,176 @@
-"""What our lifecycle nodes share: how they stop, and that they give back all they made."""
+"""Base of our lifecycle nodes: a transition that fails leaves nothing made, and an error stops the robot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from dp_ros.ros.node.diagnostics import Diagnostics
+from dp_ros.errors import message_of
+from dp_ros.ros.node.diagnostics import Status, to_diagnostics
 
-_ARRIVES_S = 0.25
+AUTOSTART = ParameterDescriptor(
+    description="configure and activate without a lifecycle manager; a failure ends the process",
+    read_only=True,
+)
+_ACKED_S = 0.25
+_DIAGNOSTICS_S = 1.0
+_ACTIVE = (State.TRANSITION_STATE_ACTIVATING, State.PRIMARY_STATE_ACTIVE)
+
+Transition = Callable[..., TransitionCallbackReturn]
+
+
+def reported(transition: Transition) -> Transition:
+    """Decorate a transition of a ManagedNode: its exception is undone and reported. rclpy would swallow it."""
+
+    @functools.wraps(transition)
+    def wrapped(node: ManagedNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            return node._failed(transition.__name__.removeprefix("on_"), error)
+
+    return wrapped
+
+
+def one_line(error: Exception) -> str | None:
+    """The line that tells a user of `error`; None for a bug."""
+    return str(error) if isinstance(error, ParameterException) else message_of(error)
 
 
 class ManagedNode(LifecycleNode):
-    """`on_configure` makes things with `add_...`, `on_activate` starts; `stop` and `release` undo the two.
+    """Lifecycle node that destroys all it made.
 
-    Deactivation stops, clean-up releases, shutdown and `close` do both; each may come twice.
+    A subclass implements `on_configure` and `on_activate`, decorated with `reported`, and makes publishers, timers and
+    the like with `add_...`. Deactivation destroys what was made since activation began, clean-up the rest. `stop` and
+    `release` are for everything else: the last command, threads, files. Each may be called twice, and after a
+    transition that failed half-way.
+
+    A UserError in `on_configure` or `on_activate` fails the transition: the node returns to the state before it, with
+    nothing left of the attempt. A bug, or any error in another transition, stops and releases the node (`on_error`); a
+    bug ends the process, too.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.fatal: str | None = None  # why the process must end; see `run_node`
-        self._made: list[tuple[Callable[[Any], object], Any]] = []
+        self.fatal: str | None = None  # reason why the process must end; see `run_node`
+        self.problem = ""  # why the last transition failed
+        self.autostart = bool(self.declare_parameter("autostart", False, AUTOSTART).value)
+        self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._configured, self._activated = ExitStack(), ExitStack()  # each destroys what was made meanwhile
+
+    # ---- making ----------------------------------------------------------------------------------------
 
     def add_publisher(self, kind: type, topic: str, profile: Any) -> Any:
-        return self._keep(self.destroy_publisher, self.create_publisher(kind, topic, profile))
+        return self.add(self.create_publisher(kind, topic, profile), self.destroy_publisher)
 
     def add_subscription(self, kind: type, topic: str, callback: Callable[..., None], profile: Any) -> Any:
-        return self._keep(self.destroy_subscription, self.create_subscription(kind, topic, callback, profile))
+        return self.add(self.create_subscription(kind, topic, callback, profile), self.destroy_subscription)
 
     def add_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
-        return self._keep(self.destroy_service, self.create_service(kind, name, callback))
+        return self.add(self.create_service(kind, name, callback), self.destroy_service)
 
     def add_guard_condition(self, callback: Callable[[], None]) -> Any:
-        return self._keep(self.destroy_guard_condition, self.create_guard_condition(callback))
+        return self.add(self.create_guard_condition(callback), self.destroy_guard_condition)
 
-    def add_diagnostics(self, status: Callable[[], tuple[bytes, str, Mapping[str, str]]]) -> None:
-        self._keep(lambda diagnostics: diagnostics.destroy(), Diagnostics(self, status))
+    def add_timer(self, period_s: float, callback: Callable[[], None], clock: Clock | None = None) -> Any:
+        """A timer on the steady clock, which a wall clock that is set back does not stop; or on `clock`."""
+        timer = self.create_timer(period_s, callback, clock=clock or self.steady_clock)
+        return self.add(timer, self.destroy_timer)
 
-    def _keep(self, destroy: Callable[[Any], object], made: Any) -> Any:
-        self._made.append((destroy, made))
+    def add_diagnostics(self, status: Callable[[], Status]) -> None:
+        """Publish `status()` once a second."""
+        publisher = self.add_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.add_timer(_DIAGNOSTICS_S, lambda: publisher.publish(to_diagnostics(self, status())))
+
+    def add(self, made: Any, destroy: Callable[[Any], object]) -> Any:
+        """Keep `made` until the counterpart of the present transition calls `destroy(made)`."""
+        is_active = self._state_machine.current_state[0] in _ACTIVE  # rclpy has no public name for it
+        (self._activated if is_active else self._configured).callback(destroy, made)
         return made
 
-    def stop(self) -> None:
-        """Undo what activation did."""
-
-    def release(self) -> None:
-        """Undo what configuration did."""
-        while self._made:
-            destroy, made = self._made.pop()
-            destroy(made)
-
-    def close(self) -> None:
-        self.stop()
-        self.release()
+    def control_clock(self) -> Clock:
+        """The clock of timers that command a robot: steady, or the ROS clock in simulated time (`use_sim_time`)."""
+        return self.get_clock() if self.get_parameter("use_sim_time").value else self.steady_clock
 
     def wait_until_acked(self, *publishers: Any) -> None:
-        """What is still under way when its writer disappears may never arrive."""
+        """Wait for messages in flight: a message whose publisher is destroyed may never arrive."""
         for publisher in publishers:
-            publisher.wait_for_all_acked(Duration(seconds=_ARRIVES_S))
+            publisher.wait_for_all_acked(Duration(seconds=_ACKED_S))
 
+    # ---- undoing ---------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Undo the subclass's part of activation."""
+
+    def release(self) -> None:
+        """Undo the subclass's part of configuration."""
+
+    def close(self) -> None:
+        """Stop and release; the second even when the first raises."""
+        try:
+            self._stop()
+        finally:
+            self._release()
+
+    def _stop(self) -> None:
+        with self._activated:
+            self.stop()
+
+    def _release(self) -> None:
+        with self._configured:
+            self.release()
+
+    # ---- transitions -----------------------------------------------------------------------------------
+
+    @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.stop()
+        self._stop()
         return super().on_deactivate(state)
 
+    @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.release()
+        self._release()
         return TransitionCallbackReturn.SUCCESS
 
+    @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.close()
         return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that raised: stop and release. The node is unconfigured then."""
+        self.close()
+        self.get_logger().error(f"stopped and released: {self.problem}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        """Report what `transition` raised. FAILURE where it could be undone, else ERROR: `on_error` is called next."""
+        line = one_line(error)
+        if line is None:
+            traceback.print_exception(error)
+            line = self.fatal = f"{type(error).__name__}: {error}"
+        self.problem = line
+        if not self.autostart:  # there `run_node` says it
+            self.get_logger().error(f"{transition} failed: {line}")
+        undo = {"configure": self._release, "activate": self._stop}.get(transition)
+        if undo is None or self.fatal is not None:
+            return TransitionCallbackReturn.ERROR
+        try:
+            undo()
+        except Exception as second:
+            traceback.print_exception(second)
+            self.fatal = f"{type(second).__name__}: {second}"
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.FAILURE

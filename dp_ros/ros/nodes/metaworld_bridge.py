@@ -27,8 +27,8 @@ from dp_ros.ros.messages import conversions
 from dp_ros.ros.messages.commands import CommandPairing
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import OK, WARN
-from dp_ros.ros.node.managed_node import ManagedNode
-from dp_ros.ros.node.node_main import reported, run_process
+from dp_ros.ros.node.managed_node import ManagedNode, reported
+from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.ros.nodes.expert_commander import ExpertCommander
 from dp_ros.schema import BridgeConfig

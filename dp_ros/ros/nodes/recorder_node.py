@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Int64, String
@@ -26,8 +25,8 @@ from dp_ros.ros.bags.messages import json_object
 from dp_ros.ros.bags.recorder_topics import Sources, required_topics, wanted_topics
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
-from dp_ros.ros.node.managed_node import ManagedNode
-from dp_ros.ros.node.node_main import reported, run_process
+from dp_ros.ros.node.managed_node import ManagedNode, reported
+from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.schema import RecorderConfig
 
@@ -84,9 +83,8 @@ class RecorderNode(ManagedNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._active = True
         self._discover()
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulation may not tell the time
-        self._timer = self.create_timer(_DISCOVER_S, self._on_timer, clock=steady)
-        self._ending_timer = self.create_timer(0.02, self._end_when_settled, clock=steady)
+        self.add_timer(_DISCOVER_S, self._on_timer)
+        self.add_timer(0.02, self._end_when_settled)
         self._say("idle")
         return super().on_activate(state)
 
@@ -97,14 +95,11 @@ class RecorderNode(ManagedNode):
             self._sources.drain()
         self._finish("unknown")
         self._active = False
-        self.destroy_timer(self._timer)
-        self.destroy_timer(self._ending_timer)
 
     def release(self) -> None:
         if self._sources is not None:
             self._sources.close()
             self._sources = None
-        super().release()
 
     # ---- what is asked ---------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from dp_ros.ros.messages.commands import command_to_messages
 from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
-from dp_ros.ros.node.managed_node import ManagedNode
-from dp_ros.ros.node.node_main import reported, run_process
+from dp_ros.ros.node.managed_node import ManagedNode, reported
+from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.schema import TeleopConfig
 
