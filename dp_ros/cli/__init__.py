@@ -1,4 +1,4 @@
-"""`dp_ros COMMAND`: one file per command. Nothing heavy is imported before one runs: help is instant."""
+"""`dp_ros COMMAND`: one file per command. A command imports what it needs when it runs, so that help is fast."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dp_ros.cli.bench import command as bench
 app = typer.Typer(
     name="dp_ros",
     add_completion=False,
-    pretty_exceptions_enable=False,  # a traceback of ours is a bug report: leave it plain
+    pretty_exceptions_enable=False,  # a traceback is a bug report: keep it plain
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("collect")(collect.collect)
@@ -54,8 +54,8 @@ app.command("card")(pack.card)
 app.add_typer(campaign.app, name="campaign")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_given: bool) -> None:
+    if is_given:
         print(f"dp_ros {__version__}")
         raise typer.Exit
 
@@ -70,7 +70,7 @@ def _dp_ros(
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code. Expected errors are one line on stderr (see `errors`)."""
+    """Run one command and return its exit code. A UserError is one line on stderr (see `errors`)."""
     args = list(sys.argv[1:] if args is None else args) or ["--help"]
     command = typer.main.get_command(app)
     console.TYPED.set(tuple(args))

@@ -8,52 +8,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dp_ros.cli.console import table_console
 from dp_ros.cli.convert import read_map
 from dp_ros.cli.errors import FAILED, USAGE, CliError
-from dp_ros.cli.inspect import console
+from dp_ros.cli.options import Bags, JsonFile, TopicMapFile, given, set_option
 
 if TYPE_CHECKING:
     from dp_ros.data.bags.audit import EpisodeAudit
     from dp_ros.ros.bags.episode import BagEpisode
 
 app = typer.Typer(
-    help="Recorded episodes: check, repair, label.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Check, repair and label recorded episodes.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-Bags = Annotated[list[Path], typer.Argument(help="Bags, or folders of bags.")]
 
 
 @app.command("check")
 def check(
     bags: Bags,
-    map_file: Annotated[
-        Path | None,
-        typer.Option("--map", metavar="FILE", help="YAML of dp_ros.schema.TopicMap: which topic is what."),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="A limit of dp_ros.schema.AuditConfig, e.g. --set max_gap_s=0.2.",
-        ),
-    ] = None,
+    map_file: TopicMapFile = None,
+    assignments: Annotated[list[str] | None, set_option("a limit of AuditConfig", "max_gap_s=0.2")] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a picture of each episode's streams.")
     ] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")
-    ] = None,
+    json_path: JsonFile = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="A table of the streams of every episode.")
+        bool, typer.Option("--verbose", "-v", help="Show a table of the streams of every episode.")
     ] = False,
 ) -> None:
-    """Rate, gaps, jitter, order and skew of every stream, and a verdict; exit code 1 when an episode fails."""
+    """Measure rate, gaps, jitter, order and skew of every stream. Exit code 1 when an episode fails the audit."""
     from dp_ros.data.bags.reader import BagError, find_bags
     from dp_ros.ros.bags.check import check as audit_of
     from dp_ros.ros.bags.episode_reader import read_episode
-    from dp_ros.schema import AuditConfig, TopicMap, override, parse_assignment
+    from dp_ros.schema import AuditConfig, TopicMap, override, parse_assignments
 
-    limits = override(AuditConfig(), dict(parse_assignment(text) for text in assignments or []), "bag check")
+    limits = override(AuditConfig(), parse_assignments(assignments), where="bag check")
     topics = read_map(map_file) if map_file else TopicMap()
     paths = find_bags(bags)
     rows: list[tuple[str, str, str, str]] = []
@@ -70,9 +58,9 @@ def check(
         audit = audit_of(episode, limits)
         failed += not audit.passed
         figures[str(path)] = audit.as_dict() | {"outcome": episode.info.outcome}
-        said = "; ".join((*audit.reasons, *(f"note: {note}" for note in audit.notes)))
+        why = "; ".join((*audit.reasons, *(f"note: {note}" for note in audit.notes)))
         verdict = "pass" if audit.passed else "FAIL"
-        rows.append((path.name, f"{audit.duration_s:.2f} s {episode.info.outcome}", verdict, said))
+        rows.append((path.name, f"{audit.duration_s:.2f} s {episode.info.outcome}", verdict, why))
         if verbose or len(paths) == 1:
             _show_streams(path, audit)
         if plot is not None:
@@ -88,7 +76,7 @@ def check(
 
 @app.command("repair")
 def repair(bags: Bags) -> None:
-    """Make bags readable that were not closed, or were cut; all whole chunks are kept."""
+    """Make bags readable that were not closed or are cut off. All whole chunks are kept."""
     from dp_ros.data.bags.reader import BagError, find_bags
     from dp_ros.data.bags.repair import repair as run
 
@@ -106,27 +94,28 @@ def repair(bags: Bags) -> None:
 @app.command("label")
 def label(
     bags: Bags,
-    outcome: Annotated[str | None, typer.Option(help="success, failure, discarded or unknown.")] = None,
-    task: Annotated[str | None, typer.Option(help="What was demonstrated.")] = None,
-    note: Annotated[str | None, typer.Option(help="A remark to keep with the bag.")] = None,
+    outcome: Annotated[
+        str | None, typer.Option(help="Outcome: success, failure, discarded or unknown.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Name of the task.")] = None,
+    note: Annotated[str | None, typer.Option(help="Remark.")] = None,
 ) -> None:
-    """Say afterwards what a bag holds and how it ended; its messages are not touched."""
+    """Write outcome, task or note into the metadata of bags. Their messages are not changed."""
     from dp_ros.data.bags.reader import OUTCOMES, find_bags, read_metadata
     from dp_ros.data.bags.writer import write_metadata
 
     if outcome is not None and outcome not in OUTCOMES:
         raise CliError(f"--outcome {outcome}: give one of {', '.join(OUTCOMES)}", USAGE)
-    said = {"outcome": outcome, "task": task, "note": note}
-    said = {key: value for key, value in said.items() if value is not None}
-    if not said:
-        raise CliError("nothing to say: give --outcome, --task or --note", USAGE)
+    labels = given(outcome=outcome, task=task, note=note)
+    if not labels:
+        raise CliError("no label: give --outcome, --task or --note", USAGE)
     for path in find_bags(bags):
         if path.is_file():
-            raise CliError(f"{path}: is a lone file without metadata.yaml; label the folder it is in", USAGE)
+            raise CliError(f"{path}: is a file without metadata.yaml; label the bag folder it is in", USAGE)
         metadata = read_metadata(path)
-        metadata["custom_data"] = {**(metadata.get("custom_data") or {}), **said}
+        metadata["custom_data"] = {**(metadata.get("custom_data") or {}), **labels}
         write_metadata(path, metadata)
-        print(f"{path}: {', '.join(f'{key} {value}' for key, value in said.items())}")
+        print(f"{path}: {', '.join(f'{key} {value}' for key, value in labels.items())}")
 
 
 def _show_streams(path: Path, audit: EpisodeAudit) -> None:
@@ -158,7 +147,7 @@ def _show_streams(path: Path, audit: EpisodeAudit) -> None:
             str(stream.duplicates),
             "other clock" if latency_s is None else f"{latency_s * 1e3:.1f} ms",
         )
-    console().print(table)
+    table_console().print(table)
     print(f"picture to pose: {audit.skew_p50_s * 1e3:.1f} ms median, {audit.skew_max_s * 1e3:.1f} ms at most")
     print(f"commanded from measured orientation: {audit.turn_max_rad:.2f} rad at most")
 
@@ -169,7 +158,7 @@ def _show_episodes(rows: list[tuple[str, str, str, str]]) -> None:
     table = Table("bag", "episode", "verdict", "why")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    table_console().print(table)
 
 
 def _plot(path: Path, episode: BagEpisode, audit: EpisodeAudit) -> None:

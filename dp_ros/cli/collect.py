@@ -1,8 +1,7 @@
-"""`dp_ros collect`: demonstrations of the scripted expert to a dataset."""
+"""`dp_ros collect`: demonstrations by the scripted expert, as a dataset or as bags."""
 
 from __future__ import annotations
 
-import re
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dp_ros.cli.console import ProgressLine, duration, folder_mb
-from dp_ros.cli.errors import USAGE, CliError, Interrupted
+from dp_ros.cli.errors import USAGE, CliError, on_interrupt
+from dp_ros.cli.options import Cluster, Jobs, camera_option, given, numbers, size_option, size_px
 
 if TYPE_CHECKING:
     from dp_ros.schema import CollectConfig
@@ -27,27 +27,23 @@ class Compression(StrEnum):
     ZSTD = "zstd"
 
 
-# The defaults are CollectConfig's; a test holds the help to them.
+# The defaults are those of CollectConfig; a test compares the help with them.
 def collect(
-    task: Annotated[str, typer.Option(help="Metaworld task, e.g. drawer-open-v3.")],
+    task: Annotated[str, typer.Option(help="Task of the simulated arm, e.g. drawer-open-v3.")],
     out: Annotated[
-        Path, typer.Option(help="Folder of the dataset (or bags); the same command goes on where it stopped.")
+        Path, typer.Option(help="Folder of the dataset or the bags; the same command resumes a stopped run.")
     ],
     episodes: Annotated[
-        int | None, typer.Option(show_default="250", help="Successful episodes to record.")
+        int | None, typer.Option(show_default="250", help="Number of successful episodes to record.")
     ] = None,
-    cameras: Annotated[
-        list[str] | None,
-        typer.Option("--camera", show_default="gripperPOV", help="A camera to record; repeat for more."),
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(show_default="224x224", help="WIDTHxHEIGHT of the pictures in pixels.")
-    ] = None,
+    cameras: Annotated[list[str] | None, camera_option("record", "gripperPOV")] = None,
+    size: Annotated[str | None, size_option("224x224")] = None,
     noise: Annotated[
         str | None,
         typer.Option(
             show_default="0.0",
-            help="Std of the noise on the executed action, by turns, e.g. 0,0.3,0.6 (1: 1 cm per tick).",
+            help="Standard deviation of the noise on the executed action, 1 for 1 cm per tick; several values, "
+            "e.g. 0,0.3,0.6, are used in turn, one an episode.",
         ),
     ] = None,
     markers: Annotated[
@@ -58,44 +54,37 @@ def collect(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(show_default="100000", help="Seed of the first episode; then one after another."),
+        typer.Option(show_default="100000", help="Seed of the first episode; the next seeds follow."),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = -1,
+    jobs: Jobs = -1,
     max_steps: Annotated[
         int | None, typer.Option(show_default="300", help="Time limit of an episode in ticks.")
     ] = None,
     keep_steps: Annotated[
-        int | None, typer.Option(show_default="10", help="Ticks recorded after success.")
+        int | None, typer.Option(show_default="10", help="Number of ticks recorded after success.")
     ] = None,
     via: Annotated[
         Via,
-        typer.Option(help="direct: to a dataset. ros: over topics, one bag an episode, to be converted."),
+        typer.Option(help="direct: to a dataset. ros: over topics, one bag an episode; convert them next."),
     ] = Via.DIRECT,
     compression: Annotated[
-        Compression, typer.Option(help="With --via ros: of the chunks of the bags.")
+        Compression, typer.Option(help="Compression of the bags, with --via ros.")
     ] = Compression.NONE,
-    cluster: Annotated[
-        str, typer.Option(help="dask:tcp://HOST:8786 or ray:ADDRESS instead of this machine's cores.")
-    ] = "",
+    cluster: Cluster = "",
 ) -> None:
-    """Record demonstrations of Metaworld's scripted expert."""
-    if jobs == 0:
-        raise CliError("--jobs 0: give a number of processes, or -1 for one per core", USAGE)
-    width_px, height_px = size_px(size) if size else (None, None)
-    given = {
-        "episodes": episodes,
-        "cameras": cameras or None,
-        "width_px": width_px,
-        "height_px": height_px,
-        "noise": numbers(noise) if noise else None,
-        "markers": markers,
-        "first_seed": seed,
-        "max_steps": max_steps,
-        "keep_steps": keep_steps,
-    }
+    """Record demonstrations by the task's scripted expert."""
+    settings = given(
+        episodes=episodes,
+        cameras=cameras,
+        **size_px(size),
+        noise=numbers("--noise", noise, "0,0.3,0.6"),
+        markers=markers,
+        first_seed=seed,
+        max_steps=max_steps,
+        keep_steps=keep_steps,
+    )
     from dp_ros.schema import CollectConfig, parse
 
-    settings = {key: value for key, value in given.items() if value is not None}
     parse(CollectConfig, settings, where="collect")  # before the simulator is loaded
     if via is Via.ROS and cluster:
         raise CliError(
@@ -113,17 +102,15 @@ def collect(
     began = time.monotonic()
     facts = dataset_facts(out)
     before = facts.episodes if facts else 0
-    with ProgressLine("collecting", config.episodes, before) as progress:
+    resume = on_interrupt("the finished episodes are kept: run the same command to resume")
+    with ProgressLine("collecting", config.episodes, before) as progress, resume:
 
         def on_episode(kept: int, tried: int) -> None:
             made = max(kept - before, 1)
             left_s = (time.monotonic() - began) / made * (config.episodes - kept)
             progress.update(kept, f"{tried} tried, {duration(left_s)} left")
 
-        try:
-            kept, tried = run(config, out, jobs, on_episode, cluster)
-        except KeyboardInterrupt:
-            raise Interrupted("the finished episodes are kept: run the same command to go on") from None
+        kept, tried = run(config, out, jobs, on_episode, cluster)
     facts = dataset_facts(out)
     ticks = facts.ticks if facts else 0
     print(
@@ -139,31 +126,15 @@ def _collect_bags(config: CollectConfig, out: Path, compression: Compression) ->
     from dp_ros.ros.processes.collecting import collect_bags
 
     began = time.monotonic()
-    with ProgressLine("recording", config.episodes) as progress:
-        try:
-            kept, tried = collect_bags(
-                config,
-                out,
-                compression=compression.value,
-                on_episode=lambda kept, tried: progress.update(kept, f"{tried} tried"),
-            )
-        except KeyboardInterrupt:
-            raise Interrupted("the finished bags are kept: run the same command to go on") from None
+    resume = on_interrupt("the finished bags are kept: run the same command to resume")
+    with ProgressLine("recording", config.episodes) as progress, resume:
+        kept, tried = collect_bags(
+            config,
+            out,
+            compression=compression.value,
+            on_episode=lambda kept, tried: progress.update(kept, f"{tried} tried"),
+        )
     print(
-        f"{out}: {kept} bags with a success ({tried} tried), {folder_mb(out):.1f} MB, "
+        f"{out}: {kept} successful bags ({tried} tried), {folder_mb(out):.1f} MB, "
         f"{time.monotonic() - began:.1f} s; next: dp_ros convert {out} --out DATASET"
     )
-
-
-def size_px(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise CliError(f"--size '{text}': give WIDTHxHEIGHT in pixels, e.g. 96x96", USAGE)
-    return int(match[1]), int(match[2] or match[1])
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise CliError(f"--noise '{text}': give numbers with commas between, e.g. 0,0.3,0.6", USAGE) from None

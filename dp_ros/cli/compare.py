@@ -1,4 +1,4 @@
-"""`dp_ros compare`: whether one policy does better than another, on the same seeds."""
+"""`dp_ros compare`: paired comparison of two policies on the same seeds."""
 
 from __future__ import annotations
 
@@ -10,45 +10,36 @@ import typer
 
 from dp_ros.cli.console import check_outputs, find_checkpoint
 from dp_ros.cli.errors import USAGE, CliError
-from dp_ros.cli.evaluate import (
-    FirstSeed,
-    Jobs,
-    MaxSteps,
-    PolicySeed,
-    Threads,
-    lockstep_runtime,
-    run_episodes,
-    task_and_seeds,
-)
+from dp_ros.cli.evaluate import lockstep_runtime, run_episodes, task_and_seeds
+from dp_ros.cli.options import FirstSeed, Jobs, JsonFile, MaxSteps, PolicySeed, Threads
 
 _NEEDED = ("task", "checkpoint", "per_episode")
 
 
 def compare(
     a: Annotated[Path, typer.Argument(help="Report of `dp_ros eval`, or a checkpoint to evaluate.")],
-    b: Annotated[Path, typer.Argument(help="The other one.")],
+    b: Annotated[Path, typer.Argument(help="The other report or checkpoint.")],
     episodes: Annotated[
-        int, typer.Option(min=1, help="Of a checkpoint; beside a report, the report's seeds.")
+        int,
+        typer.Option(min=1, help="Number of episodes; a checkpoint beside a report gets the report's seeds."),
     ] = 50,
     seed: FirstSeed = 0,
     policy_seed: PolicySeed = 0,
     max_steps: MaxSteps = 200,
     jobs: Jobs = 1,
     threads: Threads = 0,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the comparison there.")
-    ] = None,
+    json_path: JsonFile = None,
     keep: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Also keep the evaluations that are run, as NAME.json, each as it ends."
+            metavar="DIR", help="Also write each evaluation that is run, as NAME.json, when it ends."
         ),
     ] = None,
 ) -> None:
-    """Say whether two policies differ at 5 %, paired by seed."""
+    """Test whether two policies differ at the 5 % level, paired by seed."""
     known = {path: read_report(path) for path in (a, b) if path.suffix == ".json"}
     task = ""
-    for report in known.values():  # a checkpoint beside a report is put to the same test
+    for report in known.values():  # a checkpoint beside a report runs the report's episodes
         seeds = [episode["seed"] for episode in report["per_episode"]]
         task, seed, episodes = report["task"], min(seeds, default=0), max(1, len(seeds))
         max_steps = report.get("settings", {}).get("max_steps", max_steps)
@@ -74,7 +65,7 @@ def compare(
 
 
 def _planned(checkpoint: Path, task: str, seed: int, episodes: int, max_steps: int) -> dict[str, Any]:
-    """What the report of an evaluation to come will say of its test."""
+    """The part of an evaluation's report that is known before it runs."""
     task, seeds = task_and_seeds(checkpoint, task, seed, episodes)
     return {
         "task": task,
@@ -90,11 +81,11 @@ def _names(folders: list[Path]) -> list[str]:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """What `dp_ros eval` wrote; CliError where it is something else."""
+    """A report of `dp_ros eval`; CliError where the file is none."""
     try:
         report = json.loads(path.read_text())
         for episode in report["per_episode"]:
             _ = (episode["seed"], episode["success"], episode["steps"])
         return {**report, **{key: report[key] for key in _NEEDED}}
     except (ValueError, KeyError, TypeError):
-        raise CliError(f"{path}: is not a report of `dp_ros eval`", USAGE) from None
+        raise CliError(f"{path}: is not a report of `dp_ros eval --json`", USAGE) from None

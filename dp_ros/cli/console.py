@@ -1,8 +1,9 @@
-"""What the commands share: progress on stderr, names of checkpoints, sizes."""
+"""Parts of several commands: progress on stderr, tables, names of checkpoints, output folders."""
 
 from __future__ import annotations
 
 import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the argu
 
 
 class ProgressLine:
-    """A bar with a note where stderr is a terminal; in a log, a line every half minute."""
+    """Progress bar with a note where stderr is a terminal; elsewhere a line every half minute."""
 
     def __init__(self, title: str, total: int | None = None, done: int = 0, quiet: bool = False) -> None:
         console = Console(stderr=True, quiet=quiet)
@@ -58,7 +59,7 @@ class ProgressLine:
             self._console.out(f"{self._title} {done}/{self._total} {note}", highlight=False)
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line above the bar."""
         self._console.out(line, highlight=False)
 
 
@@ -69,6 +70,11 @@ def duration(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
+
+
+def table_console() -> Console:
+    """Console of stdout for tables: brackets are lists, not markup; lines are long where stdout is a pipe."""
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def folder_mb(folder: Path) -> float:
@@ -89,7 +95,7 @@ def find_checkpoint(name: Path) -> Path:
 
 
 def check_outputs(*, folders: Iterable[Path | None] = (), files: Iterable[Path | None] = ()) -> None:
-    """Make the folders that results will go to; CliError or OSError now, not after the hours that they take."""
+    """Make the folders of the results. CliError or OSError where that fails, before hours of work."""
     named = [path for path in files if path is not None]
     for path in named:
         if path.is_dir():
@@ -101,5 +107,5 @@ def check_outputs(*, folders: Iterable[Path | None] = (), files: Iterable[Path |
 
 
 def command_line() -> str:
-    """What the user typed, for reports."""
+    """The command line of this run, for reports."""
     return shlex.join(["dp_ros", *TYPED.get()])

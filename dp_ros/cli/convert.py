@@ -4,93 +4,85 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dp_ros.cli.collect import size_px
 from dp_ros.cli.console import ProgressLine, folder_mb
-from dp_ros.cli.errors import USAGE, CliError, Interrupted
+from dp_ros.cli.errors import on_interrupt
+from dp_ros.cli.options import (
+    Bags,
+    Cluster,
+    Jobs,
+    TopicMapFile,
+    camera_option,
+    given,
+    set_option,
+    size_option,
+    size_px,
+)
 
 if TYPE_CHECKING:
     from dp_ros.schema import TopicMap
 
 
 def convert(
-    bags: Annotated[list[Path], typer.Argument(help="Bags, or folders of bags.")],
+    bags: Bags,
     out: Annotated[
-        Path, typer.Option(help="Folder of the dataset; the same command goes on, and adds new bags.")
+        Path,
+        typer.Option(
+            help="Folder of the dataset; the same command resumes a stopped conversion and adds new bags."
+        ),
     ],
-    cameras: Annotated[
-        list[str] | None,
-        typer.Option("--camera", show_default="all", help="A camera to convert; repeat for more."),
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(show_default="as recorded", help="WIDTHxHEIGHT of the pictures in pixels.")
-    ] = None,
+    cameras: Annotated[list[str] | None, camera_option("convert", "all")] = None,
+    size: Annotated[str | None, size_option("as recorded")] = None,
     rate: Annotated[
         float | None, typer.Option(show_default="80", help="Control rate in Hz: one frame and action a tick.")
     ] = None,
-    map_file: Annotated[
-        Path | None,
-        typer.Option("--map", metavar="FILE", help="YAML of dp_ros.schema.TopicMap: which topic is what."),
-    ] = None,
+    map_file: TopicMapFile = None,
     assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any setting of ConvertConfig, e.g. --set audit.max_gap_s=0.2."
-        ),
+        list[str] | None, set_option("a setting of ConvertConfig", "audit.max_gap_s=0.2")
     ] = None,
     outcomes: Annotated[
         list[str] | None,
         typer.Option(
-            "--outcome", show_default="success", help="What to convert of labelled bags; repeat for more."
+            "--outcome", show_default="success", help="Outcome of the bags to convert; repeat for more."
         ),
     ] = None,
     accept_failed: Annotated[
-        bool, typer.Option("--accept-failed", help="Convert episodes that fail the audit as well.")
+        bool, typer.Option("--accept-failed", help="Also convert episodes that fail the audit.")
     ] = False,
     as_arrived: Annotated[
         bool,
-        typer.Option("--as-arrived", help="Hold what had arrived by a tick, not what was stamped by then."),
+        typer.Option("--as-arrived", help="Build frames by time of arrival in place of the stamps."),
     ] = False,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = -1,
-    cluster: Annotated[
-        str, typer.Option(help="dask:tcp://HOST:8786 or ray:ADDRESS instead of this machine's cores.")
-    ] = "",
+    jobs: Jobs = -1,
+    cluster: Cluster = "",
 ) -> None:
-    """Make a dataset of bags; episodes that fail the audit are refused, and named."""
-    if jobs == 0:
-        raise CliError("--jobs 0: give a number of processes, or -1 for one per core", USAGE)
-    from dp_ros.schema import ConvertConfig, override, parse_assignment
+    """Make a dataset of bags. Episodes that fail the audit are refused and named."""
+    from dp_ros.schema import ConvertConfig, override, parse_assignments
 
-    width_px, height_px = size_px(size) if size else (None, None)
-    given: dict[str, Any] = {
-        "cameras": tuple(cameras or ()) or None,
-        "width_px": width_px,
-        "height_px": height_px,
-        "rate_hz": rate,
-        "outcomes": tuple(outcomes or ()) or None,
-        "accept_failed": accept_failed or None,
-        "as_arrived": as_arrived or None,
-        "topics": read_map(map_file).model_dump() if map_file else None,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    given |= dict(parse_assignment(text) for text in assignments or [])
-    config = override(ConvertConfig(), given, where="convert")
+    settings = given(
+        cameras=cameras,
+        **size_px(size),
+        rate_hz=rate,
+        outcomes=outcomes,
+        accept_failed=accept_failed or None,
+        as_arrived=as_arrived or None,
+        topics=read_map(map_file).model_dump() if map_file else None,
+    )
+    config = override(ConvertConfig(), settings | parse_assignments(assignments), where="convert")
     from dp_ros.ros.bags.convert import convert as run
 
     began = time.monotonic()
-    with ProgressLine("converting") as progress:
+    resume = on_interrupt("the converted bags are kept: run the same command to resume")
+    with ProgressLine("converting") as progress, resume:
 
         def on_progress(what: str, done: int, total: int) -> None:
-            # Looking through the bags is the first half of the way.
+            # The check of the bags counts as the first half.
             progress.update(done if what == "checking" else total + done, what, 2 * total)
 
-        try:
-            result = run(bags, out, config, jobs=jobs, cluster=cluster, on_progress=on_progress)
-        except KeyboardInterrupt:
-            raise Interrupted("the converted bags are kept: run the same command to go on") from None
+        result = run(bags, out, config, jobs=jobs, cluster=cluster, on_progress=on_progress)
     for path, why in result.refused:
         print(f"refused {path}: {why}")
     for path, share in result.sparse:
@@ -102,7 +94,7 @@ def convert(
 
 
 def read_map(path: Path) -> TopicMap:
-    """The mapping file that says which topic is what."""
+    """The topic names of a mapping file."""
     from dp_ros.schema import TopicMap, load_yaml
 
     return load_yaml(TopicMap, path)

@@ -1,4 +1,4 @@
-"""`dp_ros demo`: a trained policy drives the simulated arm over real topics."""
+"""`dp_ros demo`: a trained policy drives the simulated arm over topics."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def demo(
         Path | None,
         typer.Option(show_default=DEFAULT_CHECKPOINT, help="Checkpoint or run folder, or a name in models/."),
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="How many, one seed each.")] = 5,
+    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     json_path: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="FILE", show_default=f"{DEFAULT_FOLDER}/TASK.json", help="The report."
+            "--json", metavar="FILE", show_default=f"{DEFAULT_FOLDER}/TASK.json", help="File of the report."
         ),
     ] = None,
     video: Annotated[
@@ -37,11 +37,11 @@ def demo(
         typer.Option(
             metavar="FILE or DIR",
             show_default=f"{DEFAULT_FOLDER}/TASK.mp4",
-            help="One film of all episodes (FILE.mp4), or one for each in DIR.",
+            help="One film of all episodes (FILE.mp4), or one film per episode in DIR.",
         ),
     ] = None,
 ) -> None:
-    """Bridge and policy node, as processes, over DDS: the arm moves, the result is counted and filmed."""
+    """Run the simulated arm and the policy node as processes, count the successes and film the episodes."""
     from dp_ros.cli.evaluate import film_each, run_episodes
     from dp_ros.ros.processes.environment import require_ros
 

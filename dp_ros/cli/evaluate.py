@@ -1,4 +1,4 @@
-"""`dp_ros eval`: how good a checkpoint is, on seeds it has not seen."""
+"""`dp_ros eval`: success of a checkpoint on seeds that it was not trained on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ import typer
 
 from dp_ros.cli.console import check_outputs, command_line, find_checkpoint
 from dp_ros.cli.errors import USAGE, CliError
+from dp_ros.cli.options import (
+    FirstSeed,
+    Iterations,
+    Jobs,
+    JsonFile,
+    MaxSteps,
+    PolicySeed,
+    Sampler,
+    Task,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,25 +30,6 @@ if TYPE_CHECKING:
 
 Transport = Literal["in-process", "ros"]
 
-# Options that the commands which run episodes share.
-Task = Annotated[str, typer.Option(show_default="the checkpoint's", help="Metaworld task.")]
-FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first episode; training seeds are refused.")]
-PolicySeed = Annotated[int, typer.Option(min=0, help="Seed of the sampler's noise.")]
-MaxSteps = Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")]
-Sampler = Annotated[str, typer.Option(help="Replace the checkpoint's sampler, e.g. by ddim or ddpm.")]
-Iterations = Annotated[
-    int, typer.Option(min=0, help="Replace its denoising iterations; 0: the checkpoint's.")
-]
-Jobs = Annotated[int, typer.Option(help="Processes that run episodes; -1 for one per core.")]
-Threads = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="CPU threads of the inference; 0: torch's choice, or the cores shared out among the jobs. The same "
-        "number gives the same actions, to the bit.",
-    ),
-]
-
 
 def evaluate(
     checkpoints: Annotated[
@@ -45,10 +37,10 @@ def evaluate(
         typer.Argument(metavar="CHECKPOINT...", help="Checkpoint or run folders, or names in models/."),
     ],
     task: Task = "",
-    episodes: Annotated[int, typer.Option(min=1, help="How many, one seed each.")] = 50,
+    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 50,
     seed: FirstSeed = 0,
     transport: Annotated[
-        Transport, typer.Option(help="in-process, or ros: bridge and policy node over real topics.")
+        Transport, typer.Option(help="in-process, or ros: bridge and policy node over topics.")
     ] = "in-process",
     policy_seed: PolicySeed = 0,
     max_steps: MaxSteps = 200,
@@ -58,24 +50,24 @@ def evaluate(
     threads: Threads = 0,
     report_path: Annotated[
         Path | None,
-        typer.Option("--report", metavar="DIR", help="Write a page with videos and plots, and JSON, there."),
+        typer.Option(
+            "--report", metavar="DIR", help="Write an HTML report with videos and plots, and JSON, there."
+        ),
     ] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the report there.")
-    ] = None,
+    json_path: JsonFile = None,
     video: Annotated[
         Path | None, typer.Option("--video", metavar="DIR", help="Also film each episode: seedN.mp4.")
     ] = None,
 ) -> None:
     """Run a policy on episodes it was not trained on and count its successes."""
-    for option, given in (("--json", json_path), ("--video", video)):
-        if given and len(checkpoints) > 1:
+    for option, path in (("--json", json_path), ("--video", video)):
+        if path and len(checkpoints) > 1:
             raise CliError(f"{option} takes one checkpoint; --report DIR takes several", USAGE)
     if jobs != 1 and transport == "ros":
-        raise CliError("--jobs is for --transport in-process: a session over ROS is one robot", USAGE)
+        raise CliError("--jobs goes with --transport in-process: a session over ROS is one robot", USAGE)
     runtime = lockstep_runtime(sampler, iterations, policy_seed, threads)
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
-    for folder in folders:  # every mistake is found before the first episode
+    for folder in folders:  # all are checked before the first episode
         task_and_seeds(folder, task, seed, episodes)
     check_outputs(folders=[report_path, video], files=[json_path])
     on_video = film_each(video) if video else None
@@ -98,7 +90,7 @@ def _publish(
     max_steps: int,
     json_path: Path | None,
 ) -> Path:
-    """Run the evaluations, each written as it ends; then their videos and the page."""
+    """Run the evaluations, each written when it ends; then make their videos and the page."""
     from dp_ros.evaluation.report.write_report import (
         add_videos,
         section_of,
@@ -128,7 +120,7 @@ def _write(json_path: Path | None, report: Report) -> None:
 
 
 def lockstep_runtime(sampler: str, iterations: int, policy_seed: int, threads: int) -> RuntimeConfig:
-    """The options of a command as the policy's settings."""
+    """The runtime settings of a lockstep policy; ConfigError where they contradict each other."""
     from dp_ros.schema import RuntimeConfig, parse
 
     settings = {
@@ -142,7 +134,7 @@ def lockstep_runtime(sampler: str, iterations: int, policy_seed: int, threads: i
 
 
 def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tuple[str, range]:
-    """What to run a checkpoint on; CliError or ConfigError where that would be no test of it."""
+    """Task and seeds of an evaluation; CliError, TaskError or ConfigError where the policy was trained on a seed."""
     from dp_ros.policy.checkpoint_config import policy_config, read_config
 
     task = task or policy_config(checkpoint).task
@@ -167,7 +159,7 @@ def run_episodes(
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None,
     jobs: int = 1,
 ) -> Report:
-    """Episodes over the chosen transport, each printed as it ends, then the summary."""
+    """Run episodes over the chosen transport; print each when it ends, then the summary."""
     run: Callable[..., Report]
     options: dict[str, Any] = {}
     if transport == "ros":
@@ -200,9 +192,9 @@ def run_episodes(
 def describe(
     checkpoint: Path, runtime: RuntimeConfig, max_steps: int, jobs: int, episodes: int
 ) -> dict[str, dict[str, Any]]:
-    """The `settings` and `provenance` of a report: what will be run, of what, and how it was asked for.
+    """The `settings` and `provenance` of a report on `episodes` to come.
 
-    Read before the first of the `episodes`: a training may replace the checkpoint while they run.
+    They are read before the first episode, because a training may replace the checkpoint meanwhile.
     """
     from dp_ros.evaluation.provenance import provenance, settings
 
@@ -213,7 +205,7 @@ def describe(
 
 
 def film_each(folder: Path) -> Callable[[EpisodeResult, Any], None]:
-    """An `on_video` that writes one file for each episode."""
+    """An `on_video` callback that writes one file per episode."""
 
     def write(result: EpisodeResult, pictures: list[Picture]) -> None:
         from dp_ros.data.video import write_video

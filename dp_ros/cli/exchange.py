@@ -1,4 +1,4 @@
-"""`dp_ros export` and `dp_ros import`: datasets to other formats and from them; LeRobotDataset v3.0 so far."""
+"""`dp_ros export` and `dp_ros import`: datasets to and from other formats. So far: LeRobotDataset v3.0."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from dp_ros.cli.collect import size_px
 from dp_ros.cli.console import ProgressLine, duration, folder_mb
-from dp_ros.cli.errors import USAGE, CliError, Interrupted
+from dp_ros.cli.errors import on_interrupt
+from dp_ros.cli.options import camera_option, given, numbers, size_px
 
 Format = Annotated[Literal["lerobot"], typer.Option("--format", help="The other format.")]
 
 
 def export(
     dataset: Annotated[Path, typer.Argument(help="A dataset of dp_ros.")],
-    out: Annotated[Path, typer.Option(help="Folder of the LeRobotDataset; appears whole or not at all.")],
+    out: Annotated[Path, typer.Option(help="Folder of the LeRobotDataset; written whole or not at all.")],
     task: Annotated[
-        str | None, typer.Option(show_default="the dataset's own", help="What the episodes show, in words.")
+        str | None, typer.Option(show_default="the dataset's", help="Description of the episodes, in words.")
     ] = None,
     robot: Annotated[str | None, typer.Option(help="LeRobot's robot_type.")] = None,
     crf: Annotated[
         int | None,
-        typer.Option(show_default="lossless", help="Small video that browsers play, 1 (best) to 51."),
+        typer.Option(
+            show_default="lossless", help="Quality of small video that browsers play: 1 (best) to 51."
+        ),
     ] = None,
     format: Format = "lerobot",
 ) -> None:
@@ -36,11 +38,8 @@ def export(
     from dp_ros.data.lerobot.exporter import export_dataset
 
     began = time.monotonic()
-    with ProgressLine("exporting") as progress:
-        try:
-            reader = export_dataset(dataset, out, config, _shown(progress))
-        except KeyboardInterrupt:
-            raise Interrupted(f"nothing is left at {out}") from None
+    with ProgressLine("exporting") as progress, on_interrupt(f"nothing is left at {out}"):
+        reader = export_dataset(dataset, out, config, _shown(progress))
     print(
         f"{out}: {len(reader)} episodes, {reader.ends[-1]} ticks, {folder_mb(out):.1f} MB, "
         f"{time.monotonic() - began:.1f} s"
@@ -49,73 +48,69 @@ def export(
 
 def import_(
     folder: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v3.0.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder of the dataset; the same command goes on where it stopped.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset; the same command resumes a stopped run.")],
     ee_position: Annotated[
         str | None,
         typer.Option(
             show_default="observation.state:ee_x,ee_y,ee_z",
-            help="Measured position [m] as FEATURE:NUMBERS, by index or name, e.g. observation.state:0,1,2.",
+            help="Source of the measured position in m, as FEATURE:NUMBERS with indices or names, "
+            "e.g. observation.state:0,1,2.",
         ),
     ] = None,
     gripper: Annotated[
         str | None,
-        typer.Option(show_default="observation.state:gripper", help="Measured opening, likewise."),
+        typer.Option(
+            show_default="observation.state:gripper", help="Source of the measured opening, likewise."
+        ),
     ] = None,
     action: Annotated[
         str | None,
         typer.Option(
             show_default="action:ee_x,ee_y,ee_z,gripper",
-            help="Commanded absolute position [m] and gripper, likewise.",
+            help="Source of the label: commanded absolute position in m and gripper, likewise.",
         ),
     ] = None,
     command: Annotated[
         str | None,
-        typer.Option(show_default="the action", help="What really moved the arm, if that is another."),
+        typer.Option(
+            show_default="the label",
+            help="Source of the executed command, where it is another than the label.",
+        ),
     ] = None,
     gripper_range: Annotated[
         str | None, typer.Option(show_default="0,1", help="Measured values that mean closed and open.")
     ] = None,
     action_gripper_range: Annotated[
-        str | None, typer.Option(show_default="-1,1", help="Commanded values that mean -1 and 1.")
+        str | None, typer.Option(show_default="-1,1", help="Commanded values that mean open and closed.")
     ] = None,
-    cameras: Annotated[
-        list[str] | None,
-        typer.Option("--camera", show_default="all", help="A camera to import; repeat for more."),
-    ] = None,
+    cameras: Annotated[list[str] | None, camera_option("import", "all")] = None,
     size: Annotated[
         str | None,
-        typer.Option(show_default="as they are", help="WIDTHxHEIGHT in pixels to shrink pictures to."),
+        typer.Option(show_default="as they are", help="Size to shrink pictures to, WIDTHxHEIGHT in pixels."),
     ] = None,
     format: Format = "lerobot",
 ) -> None:
     """Make a dataset of one in another format: a LeRobotDataset v3.0."""
-    width_px, height_px = size_px(size) if size else (None, None)
-    given = {
-        "ee_position": ee_position,
-        "gripper": gripper,
-        "action": action,
-        "command": command,
-        "gripper_range": _range("--gripper-range", gripper_range),
-        "action_gripper_range": _range("--action-gripper-range", action_gripper_range),
-        "cameras": cameras or None,
-        "width_px": width_px,
-        "height_px": height_px,
-    }
+    settings = given(
+        ee_position=ee_position,
+        gripper=gripper,
+        action=action,
+        command=command,
+        gripper_range=numbers("--gripper-range", gripper_range, "0,100", count=2),
+        action_gripper_range=numbers("--action-gripper-range", action_gripper_range, "0,100", count=2),
+        cameras=cameras,
+        **size_px(size),
+    )
     from dp_ros.schema import ImportConfig, parse
 
-    settings = {key: value for key, value in given.items() if value is not None}
     config = parse(ImportConfig, settings, where="import")
     from dp_ros.cli.inspect import dataset_facts
     from dp_ros.data.lerobot.importer import import_dataset
 
     began = time.monotonic()
-    with ProgressLine("importing") as progress:
-        try:
-            import_dataset(folder, out, config, _shown(progress))
-        except KeyboardInterrupt:
-            raise Interrupted("the finished episodes are kept: run the same command to go on") from None
+    resume = on_interrupt("the finished episodes are kept: run the same command to resume")
+    with ProgressLine("importing") as progress, resume:
+        import_dataset(folder, out, config, _shown(progress))
     facts = dataset_facts(out)
     assert facts is not None
     print(
@@ -125,24 +120,13 @@ def import_(
 
 
 def _shown(progress: ProgressLine) -> Callable[[int, int], None]:
+    """A callback that shows the number of finished episodes and the time left."""
     began, first = time.monotonic(), None
 
     def on_episode(done: int, of: int) -> None:
         nonlocal first
-        first = done - 1 if first is None else first  # a resumed import does not begin at none
+        first = done - 1 if first is None else first  # a resumed import does not begin at zero
         left_s = (time.monotonic() - began) / (done - first) * (of - done)
         progress.update(done, f"{duration(left_s)} left", total=of)
 
     return on_episode
-
-
-def _range(option: str, text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise CliError(
-            f"{option} '{text}': give two numbers with a comma between, e.g. 0,100", USAGE
-        ) from None
-    return low, high

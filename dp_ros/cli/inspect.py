@@ -1,9 +1,8 @@
-"""`dp_ros inspect`: what a folder is, a checkpoint, a dataset or a bag, and what is in it."""
+"""`dp_ros inspect`: kind and contents of a folder: a checkpoint, a dataset or a bag."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dp_ros.cli.console import find_checkpoint, folder_mb
+from dp_ros.cli.console import find_checkpoint, folder_mb, table_console
 from dp_ros.cli.errors import USAGE, CliError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from dp_ros.schema import PolicyConfig
 
 Rows = list[tuple[str, str]]
 
 
 def inspect(path: Annotated[Path, typer.Argument(help="A checkpoint, a run, a dataset or a bag.")]) -> None:
-    """Say what a folder is and what is in it."""
+    """Show the kind and the contents of a folder."""
     facts = dataset_facts(path)
     if facts:
         _show(f"dataset {path}", dataset_rows(path, facts))
@@ -42,7 +39,7 @@ def inspect(path: Annotated[Path, typer.Argument(help="A checkpoint, a run, a da
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a dataset's arrays and attributes say, without reading the pictures."""
+    """Facts from a dataset's arrays and attributes; its pictures are not read."""
 
     attributes: dict[str, Any]
     arrays: dict[str, tuple[int, ...]]  # name -> shape
@@ -53,14 +50,14 @@ class DatasetFacts:
 
 
 def dataset_facts(path: Path) -> DatasetFacts | None:
-    """None where `path` holds no dataset of ours; an unfinished one is described as far as it goes."""
+    """Facts of the dataset in `path`, finished or not; None where it holds no dataset of dp_ros."""
     if not (path / "zarr.json").is_file():
         return None
     import zarr
 
-    from dp_ros.data.episodes import FORMAT, DatasetError
+    from dp_ros.data.episodes import FORMAT, damage_in_one_line
 
-    try:
+    with damage_in_one_line(path):
         group: Any = zarr.open_group(path.absolute(), mode="r")
         if group.attrs.get("format") != FORMAT:
             return None
@@ -71,8 +68,6 @@ def dataset_facts(path: Path) -> DatasetFacts | None:
         noise: list[float] = group["noise"][: len(ends)].tolist() if "noise" in arrays else []
         in_first_datasets = group.attrs.get("tried", len(ends))
         tried = int(group["tried"][-1]) if arrays.get("tried", (0,))[0] else in_first_datasets
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); make the dataset anew") from None
     ticks = ends[-1] if ends else 0
     return DatasetFacts(dict(group.attrs), arrays, len(ends), tried, ticks, dict(Counter(noise)))
 
@@ -84,7 +79,7 @@ def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
     rate_hz = attributes.get("rate_hz", 0)
     duration = f", {facts.ticks / rate_hz:.0f} s" if rate_hz else ""
     rows = [
-        ("complete", "yes" if complete else "no: run the command that made it once more"),
+        ("complete", "yes" if complete else "no: run the command that made it again"),
         ("episodes", f"{facts.episodes} ({facts.tried} seeds tried)"),
         ("ticks", f"{facts.ticks}{duration}"),
         ("size", f"{folder_mb(path):.1f} MB"),
@@ -117,7 +112,7 @@ def bag_rows(path: Path) -> Rows:
 
 
 def checkpoint_rows(folder: Path) -> Rows:
-    """Loads the weights too: a checkpoint that is shown is one that can be served."""
+    """Facts of a checkpoint. The weights are loaded, too: a checkpoint that is shown can be served."""
     from dp_ros.policy.checkpoint import load_checkpoint
     from dp_ros.policy.checkpoint_config import read_config
 
@@ -164,7 +159,7 @@ def _network(settings: PolicyConfig) -> str:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Rows:
-    """Nested values as dotted names, one row each."""
+    """Rows of nested values, named by their dotted keys."""
     rows: Rows = []
     for key, value in values.items():
         if isinstance(value, dict):
@@ -180,20 +175,13 @@ def _show(title: str, rows: Rows) -> None:
     table = Table("", "", title=title, title_justify="left", show_header=False)
     for name, value in rows:
         table.add_row(name, value)
-    console().print(table)
+    table_console().print(table)
 
 
 def _show_card(folder: Path) -> None:
-    """The card carries the measured success."""
+    """Show card.md, which has the measured success."""
     from rich.markdown import Markdown
 
     card = folder / "card.md"
     text = card.read_text().strip() if card.is_file() else ""
-    console().print(Markdown(text) if text else "no card: success was not measured yet")
-
-
-def console() -> Console:
-    """Brackets are lists here, not markup; in a pipe lines are long."""
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+    table_console().print(Markdown(text) if text else "no card: success is not measured yet")

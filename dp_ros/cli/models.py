@@ -1,4 +1,4 @@
-"""`dp_ros models`: what there is to serve, how it was made and what was measured."""
+"""`dp_ros models`: table of checkpoints with their measured success and their training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dp_ros.cli.console import table_console
 from dp_ros.cli.errors import USAGE, CliError
-from dp_ros.cli.inspect import console
 
 _HEAD = (
     "model", "network", "success", "95 % interval", "transport", "plan p50 / p99 [ms]", "demonstrations", "training",
@@ -18,11 +18,11 @@ _HEAD = (
 
 def models(
     folder: Annotated[
-        Path | None, typer.Argument(show_default="those that come with dp_ros", help="Folder of checkpoints.")
+        Path | None, typer.Argument(show_default="the models of dp_ros", help="Folder of checkpoints.")
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
-    """List models: what was measured of each (`dp_ros card`), and the training behind it."""
+    """List models with their measured success (`dp_ros card`) and their training."""
     from dp_ros.resources import share_dir
 
     folder = folder or share_dir() / "models"
@@ -38,11 +38,11 @@ def models(
     table = Table(*_HEAD)
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    table_console().print(table)
 
 
 def rows_of(folder: Path) -> list[tuple[str, ...]]:
-    """A row for each evaluation of the checkpoint in `folder`; one for a checkpoint that was never evaluated."""
+    """One row per evaluation of the checkpoint in `folder`; one row "not measured" without evaluations."""
     from dp_ros.evaluation.card import duration
     from dp_ros.evaluation.model_results import read_results
     from dp_ros.policy.checkpoint_config import policy_config, read_config

@@ -1,4 +1,4 @@
-"""`dp_ros pack` and `dp_ros card`: a training run to a model to ship, and the card of what was measured."""
+"""`dp_ros pack` and `dp_ros card`: a model to ship from a training run, and the card of its evaluations."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import Annotated
 import typer
 
 from dp_ros.cli.console import find_checkpoint
-from dp_ros.cli.errors import CliError
+from dp_ros.cli.errors import USAGE, CliError
+from dp_ros.cli.options import Checkpoint
 
 
 def pack(
     checkpoint: Annotated[Path, typer.Argument(help="Run folder or checkpoint to ship.")],
-    out: Annotated[Path, typer.Option(help="Where to, e.g. models/drawer-open-v3-unet.")],
-    dtype: Annotated[str, typer.Option(help="f16 halves the size of f32; both are served in f32.")] = "f16",
+    out: Annotated[Path, typer.Option(help="Folder of the model, e.g. models/drawer-open-v3-unet.")],
+    dtype: Annotated[
+        str, typer.Option(help="f16, or f32 at twice the size; both are served in f32.")
+    ] = "f16",
 ) -> None:
-    """Copy a checkpoint, its weights in half precision, with a card that awaits its measurements."""
+    """Copy a checkpoint with weights in half precision and a card without measurements."""
     from dp_ros.evaluation.card import write_card
     from dp_ros.policy.checkpoint import DTYPES, load_checkpoint, read_config, save_checkpoint
 
     if dtype not in DTYPES:
-        raise CliError(f"unknown dtype '{dtype}': give {' or '.join(DTYPES)}", 2)
+        raise CliError(f"unknown dtype '{dtype}': give {' or '.join(DTYPES)}", USAGE)
     source = find_checkpoint(checkpoint)
     config = read_config(source)
     policy = load_checkpoint(source)
@@ -31,16 +34,16 @@ def pack(
 
 
 def card(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, or a name in models/.")],
+    checkpoint: Checkpoint,
     report: Annotated[
         list[Path] | None,
         typer.Option(
-            show_default="what results.json has",
-            help="What `dp_ros eval --json` wrote of these weights; repeat.",
+            show_default="the results kept in results.json",
+            help="Report of `dp_ros eval --json` on these weights; repeat for more.",
         ),
     ] = None,
 ) -> None:
-    """Write what was measured beside the weights (results.json), and the card that shows it (card.md)."""
+    """Write the evaluations of a checkpoint beside its weights: results.json, and card.md from it."""
     from dp_ros.evaluation.card import write_card
     from dp_ros.evaluation.model_results import result_of, write_results
     from dp_ros.evaluation.report.write_report import name_of

@@ -1,4 +1,4 @@
-"""`dp_ros robustness`: how much goes wrong before a policy fails."""
+"""`dp_ros robustness`: success of a policy against the strength of disturbances."""
 
 from __future__ import annotations
 
@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dp_ros.cli.console import ProgressLine, check_outputs, duration, find_checkpoint
-from dp_ros.cli.evaluate import (
-    FirstSeed,
-    Jobs,
-    MaxSteps,
-    PolicySeed,
-    Task,
-    Threads,
-    describe,
-    lockstep_runtime,
-    task_and_seeds,
-)
+from dp_ros.cli.evaluate import describe, lockstep_runtime, task_and_seeds
+from dp_ros.cli.options import Checkpoint, FirstSeed, Jobs, MaxSteps, PolicySeed, Task, Threads
 
 if TYPE_CHECKING:
     from dp_ros.evaluation.results import Report
@@ -27,29 +18,31 @@ if TYPE_CHECKING:
 
 
 def robustness(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or run folder, or a name in models/.")],
+    checkpoint: Checkpoint,
     report_path: Annotated[
-        Path, typer.Option("--report", metavar="DIR", help="Write the page and robustness.json there.")
+        Path, typer.Option("--report", metavar="DIR", help="Write the HTML report and robustness.json there.")
     ],
     disturb: Annotated[
         list[str] | None,
         typer.Option(
             "--disturb",
             metavar="KIND[=S,S...]",
-            show_default="all that task and policy allow",
-            help="occlusion, patch [frames], brightness [stops], dropped-frames [share], camera-shift, "
-            "object-shift [mm], action-delay or known-delay [ticks], with strengths of your own; repeat.",
+            show_default="all that fit task and policy",
+            help="Disturbance and its strengths: occlusion, patch (frames), brightness (stops), dropped-frames "
+            "(share), camera-shift, object-shift (mm), action-delay or known-delay (ticks); repeat for more.",
         ),
     ] = None,
     task: Task = "",
-    episodes: Annotated[int, typer.Option(min=1, help="At each strength, the same seeds.")] = 20,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="Number of episodes at each strength, on the same seeds.")
+    ] = 20,
     seed: FirstSeed = 0,
     policy_seed: PolicySeed = 0,
     max_steps: MaxSteps = 200,
     jobs: Jobs = 1,
     threads: Threads = 0,
 ) -> None:
-    """Success against the strength of what may go wrong: covered cameras, late commands, moved objects."""
+    """Measure success against the strength of disturbances: covered cameras, late commands, moved objects."""
     folder = find_checkpoint(checkpoint)
     runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
     task, seeds = task_and_seeds(folder, task, seed, episodes)
@@ -76,7 +69,7 @@ def robustness(
     began = time.monotonic()
 
     def write(report: Report, curves: list[Curve], complete: bool = False) -> None:
-        """What is finished so far: a run of hours may be stopped."""
+        """Write the finished part, because a run of hours may be stopped."""
         report.settings, report.provenance = about["settings"], about["provenance"]
         data = {"complete": complete, "curves": [curve.as_dict() for curve in curves]}
         write_json(report_path / "robustness.json", {**report.as_dict(), **data})

@@ -9,42 +9,40 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dp_ros.cli.console import ProgressLine, duration
-from dp_ros.cli.errors import USAGE, CliError, Interrupted
+from dp_ros.cli.errors import USAGE, CliError, on_interrupt
+from dp_ros.cli.options import set_option
 
 if TYPE_CHECKING:
     from dp_ros.train.progress import Progress
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Dataset made by `dp_ros collect`.")],
+    data: Annotated[Path, typer.Option(help="Dataset of dp_ros.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: state, checkpoint/ and TensorBoard logs.")],
     config: Annotated[
         str,
         typer.Option(
-            help="A preset (cpu, cpu-transformer, paper, paper-transformer) or a YAML file of TrainConfig."
+            help="Preset (cpu, cpu-transformer, paper, paper-transformer) or YAML file of TrainConfig."
         ),
     ] = "cpu",
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, e.g. --set steps=500; repeat."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    assignments: Annotated[list[str] | None, set_option("a setting of TrainConfig", "steps=500")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
 ) -> None:
-    """Train a policy. A run that was interrupted and resumed gives the same result: to the last bit on a CPU with
-    as many threads, up to rounding on a GPU.
+    """Train a policy. A resumed run gives the same result as an uninterrupted one: to the bit on a CPU with the same
+    number of threads, up to rounding on a GPU.
 
     On several GPUs or hosts: accelerate launch --multi_gpu --num_processes N -m dp_ros.cli train ...
     """
-    from dp_ros.schema import TrainConfig, load_yaml, parse_assignment
+    from dp_ros.schema import TrainConfig, load_yaml, parse_assignments
 
     path = find_preset(config)
-    settings = load_yaml(TrainConfig, path, dict(parse_assignment(text) for text in assignments or []))
+    settings = load_yaml(TrainConfig, path, parse_assignments(assignments))
     from dp_ros.train.distributed import is_first_process
     from dp_ros.train.run import train as run
 
-    command = {"config": path.name, "set": list(assignments or [])}
     reports: list[Progress] = []
-    with ProgressLine("training", quiet=not is_first_process()) as progress:
+    hint = on_interrupt("run the same command with --resume to resume")
+    with ProgressLine("training", quiet=not is_first_process()) as progress, hint:
 
         def on_progress(report: Progress) -> None:
             reports.append(report)
@@ -55,19 +53,16 @@ def train(
                 report.steps,
             )
 
-        try:
-            checkpoint = run(
-                settings,
-                data,
-                out,
-                resume=resume,
-                on_start=lambda hardware: progress.say(f"training on {hardware}"),
-                on_progress=on_progress,
-                on_validation=lambda measured: progress.say(str(measured)),
-                command=command,
-            )
-        except KeyboardInterrupt:
-            raise Interrupted("run the same command with --resume to go on") from None
+        checkpoint = run(
+            settings,
+            data,
+            out,
+            resume=resume,
+            on_start=lambda hardware: progress.say(f"training on {hardware}"),
+            on_progress=on_progress,
+            on_validation=lambda measured: progress.say(str(measured)),
+            command={"config": path.name, "set": list(assignments or [])},
+        )
     if reports:
         step_s = median(report.step_s for report in reports)
         share = median(report.compute_share for report in reports)
@@ -77,7 +72,7 @@ def train(
 
 
 def find_preset(name: str) -> Path:
-    """The YAML file of a preset's name, or the path itself."""
+    """The YAML file of a preset, or the path itself."""
     from dp_ros.resources import share_file
 
     path = Path(name)

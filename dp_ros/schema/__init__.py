@@ -12,6 +12,7 @@ from dp_ros.schema.base import (
     override,
     parse,
     parse_assignment,
+    parse_assignments,
 )
 from dp_ros.schema.exchange import ExportConfig, ImportConfig
 from dp_ros.schema.policy import (
@@ -69,4 +70,5 @@ __all__ = [
     "override",
     "parse",
     "parse_assignment",
+    "parse_assignments",
 ]

@@ -1,12 +1,13 @@
-"""The base of every config: YAML in, one-line errors out.
+"""Base of every config: YAML in, one-line errors out.
 
-A value that follows from others is a property, an unknown key is an error that names the nearest valid
-one, and an invalid config cannot exist.
+An invalid config cannot exist, an unknown key is an error that names the nearest valid key, and a value that follows
+from others is a property.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -21,7 +22,7 @@ CameraName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class ConfigError(UserError):
-    """A config that cannot be used; the message is one line: where, what, and what to do."""
+    """A config that cannot be used; one line: where, what is wrong, and what to do."""
 
     exit_code = USAGE
 
@@ -34,9 +35,9 @@ Model = TypeVar("Model", bound=Config)
 
 
 def load_yaml(model: type[Model], path: str | Path, overrides: dict[str, Any] | None = None) -> Model:
-    """Read a config from YAML; `overrides` maps dotted keys ("policy.task") to values that win.
+    """Read a config from YAML; `overrides` maps dotted keys ("policy.task") to values that replace the file's.
 
-    Raises ConfigError with one line that names the file, the key and what to do.
+    ConfigError names the file and the key.
     """
     path = Path(path)
     try:
@@ -55,7 +56,7 @@ def load_yaml(model: type[Model], path: str | Path, overrides: dict[str, Any] | 
 
 
 def parse(model: type[Model], data: dict[str, Any], where: str) -> Model:
-    """Validate a mapping; a ConfigError says in one line where it is wrong and what would be right."""
+    """Validate a mapping; ConfigError names `where` and the key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -63,11 +64,16 @@ def parse(model: type[Model], data: dict[str, Any], where: str) -> Model:
 
 
 def override(config: Model, overrides: dict[str, Any], where: str = "command line") -> Model:
-    """The config with dotted keys ("gate.max_step_m") replaced, validated anew."""
+    """The config with dotted keys ("gate.max_step_m") replaced, validated again."""
     data = config.model_dump()
     for dotted, value in overrides.items():
         _set(data, dotted, value)
     return parse(type(config), data, where=where)
+
+
+def parse_assignments(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Options "policy.unet.groups=4" -> {"policy.unet.groups": 4}; values are YAML."""
+    return dict(parse_assignment(text) for text in texts or ())
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

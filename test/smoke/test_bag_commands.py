@@ -115,7 +115,7 @@ def test_inspect_shows_a_bag(run: Run, bags: Path) -> None:
         (("bag", "check", "{bags}", "--set", "max_gap=1"), 2, "unknown key 'max_gap'; did you mean 'max_gap_s'?"),
         (("bag", "repair", "nowhere"), 1, "nowhere: does not exist"),
         (("bag", "label", "{bags}", "--outcome", "good"), 2, "--outcome good: give one of success, failure"),
-        (("bag", "label", "{bags}"), 2, "nothing to say: give --outcome, --task or --note"),
+        (("bag", "label", "{bags}"), 2, "no label: give --outcome, --task or --note"),
     ],
 )  # fmt: skip
 def test_what_people_get_wrong_is_one_line(

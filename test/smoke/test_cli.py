@@ -30,6 +30,21 @@ def test_help_imports_nothing_heavy() -> None:
         assert command in done.stdout
 
 
+def test_help_texts_have_no_brackets_that_rich_would_swallow() -> None:
+    """A unit as "[m]" would be taken for markup, and not be shown."""
+    import click
+    import typer
+
+    from dp_ros.cli import app
+
+    def texts(command: click.Command) -> list[str]:
+        own = [command.help, *(getattr(parameter, "help", "") for parameter in command.params)]
+        children = getattr(command, "commands", {}).values()
+        return [text or "" for text in own] + [text for child in children for text in texts(child)]
+
+    assert [text for text in texts(typer.main.get_command(app)) if "[" in text] == []
+
+
 def test_collect_help_shows_the_defaults_of_the_schema() -> None:
     import typer
 

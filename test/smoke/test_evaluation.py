@@ -74,7 +74,7 @@ def test_compare_judges_reports_and_refuses_others(
     assert "1 seeds, the first 3, are in one report only" in capsys.readouterr().err
     b.write_text("{}")
     assert main(["compare", str(a), str(b)]) == errors.USAGE
-    assert "is not a report of `dp_ros eval`" in capsys.readouterr().err
+    assert "is not a report of `dp_ros eval --json`" in capsys.readouterr().err
 
 
 def test_checkpoint_beside_a_report_is_put_to_the_same_test(

@@ -1,4 +1,4 @@
-"""`dp_ros bench`: how fast, and how lossless, the parts are on this machine."""
+"""`dp_ros bench`: speed and losses of the parts on this machine."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-app = typer.Typer(help="Measure how fast, and how lossless, the parts are here.")
+from dp_ros.cli.options import Checkpoint, Jobs, JsonFile, set_option
+
+app = typer.Typer(help="Measure speed and losses of the parts on this machine.")
 
 Against = Literal["lerobot"]
-JsonPath = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers, with every sample.")
-]
 
 
 @app.command()
 def render(
     task: Annotated[str, typer.Option(help="Metaworld task.")] = "drawer-open-v3",
-    camera: Annotated[str, typer.Option(help="Camera to draw.")] = "gripperPOV",
+    camera: Annotated[str, typer.Option(help="Camera to render.")] = "gripperPOV",
     size: Annotated[int, typer.Option(min=16, max=480, help="Width and height in pixels.")] = 224,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 20.0,
-    json_path: JsonPath = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to measure.")] = 20.0,
+    json_path: JsonFile = None,
 ) -> None:
-    """Our renderer against Metaworld's own, interleaved: milliseconds per frame."""
+    """Compare the renderer of dp_ros with Metaworld's, interleaved: milliseconds per frame."""
     from dp_ros.cli.bench.render import compare_renderers
     from dp_ros.sim.metaworld_arm import check_task
 
@@ -38,10 +37,10 @@ def render(
 
 @app.command()
 def transport(
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each size.")] = 5.0,
-    json_path: JsonPath = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to measure each size.")] = 5.0,
+    json_path: JsonFile = None,
 ) -> None:
-    """A picture out and its command back over DDS, without a policy in between: milliseconds."""
+    """Measure the round trip of a picture and its command over DDS, without a policy: milliseconds."""
     from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
@@ -67,24 +66,23 @@ def train(
         str | None,
         typer.Option(
             show_default="cpu; with --against, LeRobot's network of 17 M parameters at 96 px",
-            help="A preset of config/train, e.g. cpu, or a YAML file.",
+            help="Preset of config/train, e.g. cpu, or YAML file of TrainConfig.",
         ),
     ] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeat.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after 3 to warm up.")] = 20,
-    profile: Annotated[bool, typer.Option("--profile", help="Also print where the time goes.")] = False,
+    assignments: Annotated[list[str] | None, set_option("a setting of TrainConfig", "batch_size=8")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps to measure, after 3 that warm up.")] = 20,
+    profile: Annotated[bool, typer.Option("--profile", help="Also print the time of each operator.")] = False,
     against: Annotated[
-        Against | None, typer.Option(help="Step by turns with that project's training, in f32 and in bf16.")
+        Against | None,
+        typer.Option(help="Compare with that project's training, step by step, in f32 and in bf16."),
     ] = None,
-    json_path: JsonPath = None,
+    json_path: JsonFile = None,
 ) -> None:
-    """One training step on made-up pictures of the preset's shapes: milliseconds, and what computes."""
+    """Measure a training step on random pictures of the preset's shapes: milliseconds and share of computing."""
     from dp_ros.cli.train import find_preset
-    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignment
+    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignments
 
-    changes = dict(parse_assignment(text) for text in assignments or [])
+    changes = parse_assignments(assignments)
     if against:
         from dp_ros.cli.bench.lerobot import LIKE_FOR_LIKE, compare_training
 
@@ -119,11 +117,11 @@ def train(
 
 @app.command()
 def record(
-    seconds: Annotated[float, typer.Option(min=1.0, help="How long to record each.")] = 60.0,
-    kills: Annotated[int, typer.Option(min=0, help="How often the recorder is killed.")] = 50,
-    json_path: JsonPath = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Time of each recording.")] = 60.0,
+    kills: Annotated[int, typer.Option(min=0, help="Number of times the recorder is killed.")] = 50,
+    json_path: JsonFile = None,
 ) -> None:
-    """What the recorder loses: of the simulated robot in real time, of two VGA cameras, and when it is killed."""
+    """Count what the recorder loses: of the simulated robot in real time, of two VGA cameras, and when it is killed."""
     from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
@@ -147,13 +145,15 @@ def record(
 
 @app.command()
 def convert(
-    seconds: Annotated[float, typer.Option(min=1.0, help="Recorded time, in all bags together.")] = 600.0,
-    size: Annotated[int, typer.Option(min=32, max=480, help="Width and height of the pictures.")] = 224,
-    bags: Annotated[int, typer.Option(min=1, help="In how many bags.")] = 2,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = -1,
-    json_path: JsonPath = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Recorded time of all bags together.")] = 600.0,
+    size: Annotated[
+        int, typer.Option(min=32, max=480, help="Width and height of the pictures in pixels.")
+    ] = 224,
+    bags: Annotated[int, typer.Option(min=1, help="Number of bags.")] = 2,
+    jobs: Jobs = -1,
+    json_path: JsonFile = None,
 ) -> None:
-    """Conversion of bags with one camera at 80 Hz: times real time, and the peak of memory."""
+    """Measure the conversion of bags with one camera at 80 Hz: speed against real time, and peak memory."""
     from dp_ros.cli.bench.convert import measure_conversion
 
     data = measure_conversion(seconds, size, bags, jobs)
@@ -167,13 +167,15 @@ def convert(
 
 @app.command("eval")
 def evaluation(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or run folder, or a name in models/.")],
-    jobs: Annotated[int, typer.Option(min=2, help="Processes to compare with one.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="Blocks of each, by turns, after one to warm up.")] = 5,
+    checkpoint: Checkpoint,
+    jobs: Annotated[int, typer.Option(min=2, help="Number of processes to compare with one.")] = 2,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Number of interleaved blocks, after one that warms up.")
+    ] = 5,
     max_steps: Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")] = 40,
-    json_path: JsonPath = None,
+    json_path: JsonFile = None,
 ) -> None:
-    """Episodes on several processes against one, interleaved: ticks a second."""
+    """Compare episodes on several processes with one process, interleaved: ticks per second."""
     from dp_ros.cli.bench.eval import compare_jobs
     from dp_ros.cli.console import find_checkpoint
 
@@ -186,7 +188,7 @@ def evaluation(
     print(
         f"{data['task']}, median of {rounds} rounds: {jobs} processes, {speed('many')}; 1 process, {speed('equal')} "
         f"(ratio {data['ratio']['equal']:.2f}), {speed('one')} (ratio {data['ratio']['one']:.2f}); "
-        f"{data['same_results']:.0%} of the episodes have equal results"
+        f"{data['same_results']:.0%} of the episodes have the same result"
     )
     _write(json_path, data)
 

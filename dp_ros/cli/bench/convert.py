@@ -1,4 +1,4 @@
-"""Conversion of a long bag with one camera: times real time, and the peak of memory."""
+"""Benchmark of the conversion of long bags with one camera: speed against real time, and peak memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BEGIN_NS = 1_700_000_000_000_000_000
 
 
 def measure_conversion(seconds: float, size_px: int, bags: int, jobs: int) -> dict[str, Any]:
-    """Write `bags` bags of together `seconds`, convert them; ratio to real time, and MB of all processes."""
+    """Write `bags` bags of `seconds` in all and convert them; ratio to real time, and MB of all processes."""
     from dp_ros.ros.bags.convert import convert
     from dp_ros.schema import ConvertConfig
 
@@ -76,7 +76,7 @@ class _PeakMemory:
 
 
 def _write_bag(path: Path, ticks: int, size_px: int, seed: int) -> None:
-    """One episode: pictures that compress like a camera's (noise on a gradient), pose, gripper, command."""
+    """Write one episode: pictures that compress like a camera's (noise on a gradient), pose, gripper, command."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = store.types
     rng = np.random.default_rng(seed)

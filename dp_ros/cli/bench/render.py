@@ -1,7 +1,7 @@
-"""Our renderer against Metaworld's own, on the same states of the same task.
+"""Comparison of the renderer of dp_ros with Metaworld's, on the same states of the same task.
 
-Each draws in a process of its own, because two GL contexts in one process disturb each other; the parent lets
-them draw blocks of frames by turns, so that whatever else the machine does meets both alike.
+Each renders in a process of its own, because two GL contexts in one process disturb each other. Their blocks of frames
+are interleaved, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from dp_ros.cli.bench.sides import Work, sides
 
-BLOCK = 5  # frames drawn before the other's turn
+BLOCK = 5  # frames between two turns
 SIDES = ("metaworld", "dp_ros")
 
 
 def compare_renderers(task: str, camera: str, size_px: int, seconds: float) -> dict[str, Any]:
-    """Medians and samples of milliseconds per frame, and their ratio; first blocks do not count."""
+    """Medians and samples of milliseconds per frame, and their ratio; the first blocks do not count."""
     from dp_ros.sim.rendering import choose_backend
 
     backend = choose_backend()
@@ -39,7 +39,7 @@ def compare_renderers(task: str, camera: str, size_px: int, seconds: float) -> d
         while time.monotonic() < deadline or not samples[SIDES[0]]:
             for name in order:
                 samples[name] += running[name].turn()[0]
-            order.reverse()  # neither always follows the other
+            order.reverse()  # neither is always the first
     medians = {side: median(samples[side]) for side in SIDES}
     difference = np.abs(pictures["metaworld"].astype(float) - pictures["dp_ros"].astype(float)).mean()
     return {
@@ -56,7 +56,7 @@ def compare_renderers(task: str, camera: str, size_px: int, seconds: float) -> d
 
 
 def _draw_blocks(side: str, task: str, camera: str, size_px: int, backend: str, pipe: Connection) -> None:
-    """For each message a block of frames; answers (milliseconds, last picture)."""
+    """Render a block of frames for each message; send (milliseconds per frame, last picture)."""
     os.environ["MUJOCO_GL"] = backend  # before mujoco is imported
     env, draw = _set_up(side, task, camera, size_px)
     rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def _draw_blocks(side: str, task: str, camera: str, size_px: int, backend: str, 
 
 
 def _set_up(side: str, task: str, camera: str, size_px: int) -> tuple[Any, Callable[[], NDArray[np.uint8]]]:
-    """The simulator and what draws it: Gymnasium's `env.render()` as Metaworld's users call it, or ours."""
+    """(simulator, render function): Gymnasium's `env.render()` as Metaworld's users call it, or that of dp_ros."""
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
     env: Any = ALL_V3_ENVIRONMENTS[task](
@@ -86,5 +86,5 @@ def _set_up(side: str, task: str, camera: str, size_px: int) -> tuple[Any, Calla
         return env, env.render
     from dp_ros.sim.rendering import Renderer
 
-    renderer = Renderer(env.model, markers=True)  # as Metaworld draws them
+    renderer = Renderer(env.model, markers=True)  # as in Metaworld's pictures
     return env, lambda: renderer.render(env.data, camera, size_px, size_px)

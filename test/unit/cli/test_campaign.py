@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dp_ros.cli import errors, main
-from dp_ros.cli.campaign import evaluation_jobs
+from dp_ros.cli.campaign_job import evaluation_jobs
 from dp_ros.schema import CollectConfig, RuntimeConfig
 
 pytestmark = pytest.mark.sim  # the names of the tasks are Metaworld's
@@ -69,7 +69,7 @@ def test_sigterm_ends_a_campaign_as_ctrl_c_does(
 
     before = signal.getsignal(signal.SIGTERM)
     assert run(collect) == errors.INTERRUPTED
-    assert "run the same command to go on" in capsys.readouterr().err
+    assert "run the same command to resume" in capsys.readouterr().err
     assert (tmp_path / "parts" / "manifest.json").exists()
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -1,0 +1,98 @@
+"""Options that several commands share, declared once, and the readers of their values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from dp_ros.cli.errors import USAGE, CliError
+
+SAMPLERS = Literal["checkpoint", "ddim", "ddpm"]
+
+
+def _check_jobs(jobs: int) -> int:
+    if jobs == 0:
+        raise CliError("--jobs 0: give a number of processes, or -1 for one per core", USAGE)
+    return jobs
+
+
+def set_option(settings: str, example: str) -> Any:
+    """`--set KEY=VALUE`, which may be repeated, for the named settings."""
+    text = f"Replace {settings}, e.g. --set {example}; repeat for more."
+    return typer.Option("--set", metavar="KEY=VALUE", help=text)
+
+
+def camera_option(verb: str, default: str) -> Any:
+    """`--camera NAME`, which may be repeated; `verb` is what the command does with it."""
+    return typer.Option("--camera", show_default=default, help=f"Camera to {verb}; repeat for more.")
+
+
+def size_option(default: str) -> Any:
+    """`--size WIDTHxHEIGHT`, to be read by `size_px`."""
+    return typer.Option(
+        show_default=default, help="Size of the pictures in pixels: WIDTHxHEIGHT, or one number for both."
+    )
+
+
+Bags = Annotated[list[Path], typer.Argument(help="Bags, or folders of bags.")]
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint or run folder, or a name in models/.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the results to this file.")
+]
+TopicMapFile = Annotated[
+    Path | None, typer.Option("--map", metavar="FILE", help="Topic names: YAML of dp_ros.schema.TopicMap.")
+]
+Jobs = Annotated[int, typer.Option(callback=_check_jobs, help="Processes; -1 for one per core.")]
+Cluster = Annotated[
+    str, typer.Option(help="Workers of a cluster, dask:tcp://HOST:8786 or ray:ADDRESS, in place of --jobs.")
+]
+
+# Of the commands that run episodes.
+Task = Annotated[str, typer.Option(show_default="the checkpoint's", help="Task of the simulated arm.")]
+FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first episode; training seeds are refused.")]
+PolicySeed = Annotated[int, typer.Option(min=0, help="Seed of the sampler's noise.")]
+MaxSteps = Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")]
+Sampler = Annotated[SAMPLERS, typer.Option(help="Sampler in place of the checkpoint's.")]
+Iterations = Annotated[
+    int, typer.Option(min=0, help="Denoising iterations in place of the checkpoint's; 0: the checkpoint's.")
+]
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="CPU threads of the inference; 0: torch's choice, or the cores divided by --jobs. The same number "
+        "gives the same actions, to the bit.",
+    ),
+]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were typed, by the fields of their config, which has the defaults of the others."""
+    return {name: value for name, value in options.items() if value is not None and value != []}
+
+
+def size_px(text: str | None) -> dict[str, int]:
+    """ "96x64" or "96" -> the fields `width_px` and `height_px`; empty where no size was typed."""
+    if text is None:
+        return {}
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise CliError(f"--size '{text}': give WIDTHxHEIGHT in pixels, e.g. 96x96", USAGE)
+    return {"width_px": int(match[1]), "height_px": int(match[2] or match[1])}
+
+
+def numbers(option: str, text: str | None, example: str, count: int = 0) -> tuple[float, ...] | None:
+    """ "0,0.3" -> (0.0, 0.3), `count` numbers where it is given; None where the option was not typed."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or (count and len(values) != count):
+        how_many = f"{count} numbers" if count else "numbers"
+        raise CliError(f"{option} '{text}': give {how_many} with commas between, e.g. {example}", USAGE)
+    return values
