@@ -1,6 +1,6 @@
-"""What our launch files share: a node that is checked before it starts, and one end for all.
+"""Actions of our launch files: a node that is checked before it starts; when one process ends, all end.
 
-What is raised here, `ros2 launch` prints as one line, ends every node, and exits with 1.
+`ros2 launch` prints a LaunchError as one line, ends every node, and exits with 1.
 """
 
 from __future__ import annotations
@@ -15,24 +15,14 @@ import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown, TimerAction
+from launch.actions import ExecuteProcess, OpaqueFunction, Shutdown, TimerAction
 from launch.events.process import ProcessExited
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from dp_ros.errors import UserError
 from dp_ros.ros.processes.environment import PROFILE_VARIABLES, node_environment
+from dp_ros.ros.processes.launch_arguments import LaunchError
 from dp_ros.schema import RecorderConfig
-
-
-class LaunchError(UserError):
-    """A launch that cannot go on; one line: what, and what to do."""
-
-
-def values(context: LaunchContext, declared: Iterable[DeclareLaunchArgument]) -> dict[str, str]:
-    """What the arguments of a launch file were given, by name."""
-    return {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in declared}
 
 
 def our_node(
@@ -43,10 +33,8 @@ def our_node(
     parameters: Mapping[str, Any],
     remappings: Iterable[tuple[str, str]] = (),
 ) -> Node:
-    """The node `name`, with `parameters` on top of `params_file`; when it ends, the launch does."""
-    outer = context.launch_configurations.get("ros_namespace")  # of who includes our launch file
-    absolute = make_namespace_absolute(prefix_namespace(outer, namespace)) or "/"
-    _check_params_file(params_file, f"{absolute.rstrip('/')}/{name}")
+    """The node `name`; `parameters` replace those of `params_file`. When the node ends, the launch ends."""
+    _check_params_file(params_file, f"{_absolute(context, namespace)}/{name}")
     environment = node_environment()
     return Node(
         package="dp_ros",
@@ -64,7 +52,7 @@ def our_node(
 def rosbag2_record(
     context: LaunchContext, topics: Iterable[str], config: RecorderConfig, namespace: str
 ) -> ExecuteProcess:
-    """`ros2 bag record` of the topics to a new MCAP bag in the recorder's folder; LaunchError where it is missing."""
+    """`ros2 bag record` of the topics to a new MCAP bag in the recorder's folder; LaunchError without `ros2 bag`."""
     try:
         get_package_prefix("ros2bag")
     except PackageNotFoundError:
@@ -74,10 +62,9 @@ def rosbag2_record(
         ) from None
     Path(config.folder).mkdir(parents=True, exist_ok=True)
     name = f"{config.prefix}_{datetime.now():%Y%m%d_%H%M%S}"
-    said = {"task": config.task, "operator": config.operator, "note": config.note, "mode": config.mode}
-    custom = [f"{key}={value}" for key, value in said.items() if value]
-    outer = context.launch_configurations.get("ros_namespace")  # of who includes our launch file
-    prefix = (make_namespace_absolute(prefix_namespace(outer, namespace)) or "/").rstrip("/")
+    facts = {"task": config.task, "operator": config.operator, "note": config.note, "mode": config.mode}
+    custom = [f"{key}={value}" for key, value in facts.items() if value]
+    prefix = _absolute(context, namespace)
     return ExecuteProcess(
         cmd=[
             *("ros2", "bag", "record", "--storage", "mcap", "--output", f"{config.folder}/{name}"),
@@ -90,12 +77,18 @@ def rosbag2_record(
     )
 
 
+def _absolute(context: LaunchContext, namespace: str) -> str:
+    """The namespace within that of a launch file that includes ours, without a slash at the end."""
+    outer = context.launch_configurations.get("ros_namespace")
+    return str(make_namespace_absolute(prefix_namespace(outer, namespace)) or "/").rstrip("/")
+
+
 def _end(event: ProcessExited, context: LaunchContext) -> Action | None:
     if context.is_shutdown:
         return None
     if event.returncode == 0:
         return Shutdown(reason=f"{event.process_name} ended")
-    # Later, because raised here it would keep other handlers from seeing this exit.
+    # Later: an exception here would keep other handlers from this event.
     return TimerAction(period=0.0, actions=[OpaqueFunction(function=_fail, args=[event])])
 
 
@@ -104,7 +97,7 @@ def _fail(context: LaunchContext, event: ProcessExited) -> None:
 
 
 def _check_params_file(path: str, node: str) -> None:
-    """Refuse a file that says nothing to `node` ("/arm/policy_node"): ROS would go on without it, silently."""
+    """LaunchError where the file has no parameters for `node` ("/arm/policy_node"): ROS would ignore that."""
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -121,7 +114,7 @@ def _check_params_file(path: str, node: str) -> None:
 
 
 def _node_names(content: Any, prefix: str) -> Iterable[str]:
-    """Whom the file speaks to; names may be nested by namespace."""
+    """The node names of a parameter file; they may be nested by namespace."""
     if isinstance(content, Mapping):
         for key, child in content.items():
             if key == "ros__parameters":
@@ -131,7 +124,7 @@ def _node_names(content: Any, prefix: str) -> Iterable[str]:
 
 
 def _matches(pattern: str, node: str) -> bool:
-    """Whether a name in a parameter file, in which ** is any number of tokens and * is one, is `node`'s."""
+    """Whether `pattern` of a parameter file means `node`; ** is any number of tokens and * is one token."""
     tokens = {"**": "(/[^/]+)*", "*": "/[^/]+"}
     parts = pattern.removeprefix("/").split("/")
     return re.fullmatch("".join(tokens.get(part, "/" + re.escape(part)) for part in parts), node) is not None
