@@ -249,6 +249,41 @@ def test_best_effort_cameras_and_topics_of_any_type_are_recorded(recorder, clien
         assert reader.info.topics["/camera/left/image_raw"][1] > 0
 
 
+SET_BACK = """
+import sys, time, types
+from pathlib import Path
+from dp_ros.ros.nodes import recorder_node
+
+def time_ns():
+    ahead_s = 0 if Path(sys.argv[1]).exists() else 3600
+    return time.time_ns() + ahead_s * 1_000_000_000
+
+recorder_node.time = types.SimpleNamespace(
+    time_ns=time_ns, monotonic_ns=time.monotonic_ns, monotonic=time.monotonic
+)
+recorder_node.main()
+"""
+
+
+def test_a_wall_clock_that_is_set_back_in_an_episode_loses_no_message(
+    start_node, client, tmp_path: Path
+) -> None:
+    """The clock of the recorder is an hour ahead until `is_right` exists."""
+    program, is_right = tmp_path / "set_back.py", tmp_path / "is_right"
+    program.write_text(SET_BACK)
+    own = {"autostart": True, "folder": str(tmp_path / "bags"), "cameras": ["left"], "min_free_mb": 1.0}
+    node = start_node(MODULE, own | {"mode": "lockstep"}, program=(program, is_right))
+    client.watched.append(node)
+    client.wait_until_active("recorder_node")
+    robot = Robot(client)
+    bag = robot.start()
+    is_right.write_text("")
+    robot.run(30)
+    assert robot.ask("success").success
+    assert robot.ended(bag)["outcome"] == "success"
+    assert stamps(bag, "/camera/left/image_raw") == list(range(30))
+
+
 def test_in_real_time_an_episode_begins_when_messages_arrive(recorder, client) -> None:
     """A publisher that is known is not yet connected, and a camera may have stopped: its episode would lack them."""
     robot = Robot(client, reliable=False)

@@ -114,7 +114,7 @@ def test_robustness_refuses_what_the_task_does_not_allow(
 def test_options_that_do_not_go_together(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for args, said in (
         ([str(trained), "--jobs", "0"], "jobs 0: give a number of processes"),
-        ([str(trained), "--jobs", "2", "--transport", "ros"], "--jobs is for --transport in-process"),
+        ([str(trained), "--jobs", "2", "--transport", "ros"], "--jobs goes with --transport in-process"),
         ([str(trained), str(trained), "--json", "x.json"], "--json takes one checkpoint"),
     ):
         assert main(["eval", *args]) == errors.USAGE

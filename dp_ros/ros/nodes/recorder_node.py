@@ -1,7 +1,8 @@
-"""The recorder: one bag per episode, begun and ended by service or by topic. Messages are never decoded.
+"""Recorder node: one bag per episode, begun and ended by service or by topic. Messages are not decoded.
 
-`record/start`, `record/success`, `record/failure`, `record/discard` (std_srvs/Trigger), or the same words on the
-topic `record/command`; each end is reported on `record/status`. A discarded episode keeps its bag, labelled so.
+The services are `record/start`, `record/success`, `record/failure` and `record/discard` (std_srvs/Trigger); the same
+words on the topic `record/command` have the same effect. Each end is reported on `record/status`. A discarded episode
+keeps its bag, with that label.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.serialization import deserialize_message
-from std_msgs.msg import Int64, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from dp_ros.data.bags.reader import BagError
 from dp_ros.data.bags.recording import Recording
+from dp_ros.ros.bags.latched import LatchedMessages
 from dp_ros.ros.bags.messages import json_object
 from dp_ros.ros.bags.recorder_topics import Sources, required_topics, wanted_topics
 from dp_ros.ros.node import qos
@@ -32,24 +34,24 @@ from dp_ros.schema import RecorderConfig
 
 _ENDS = {"success": "success", "failure": "failure", "discard": "discarded"}
 _DISCOVER_S = 0.25
-_SAME_CLOCK_NS = 1_000_000_000
-_LATCHED = 50  # kept of a topic, however many publish it
-_SILENT_S = 1.0  # a topic that pauses for longer is not there
-_SLOW_DISK_S = 1.0  # a backlog that a power failure would cost
+_SETTLED_S = 0.02  # period of the check for the end of an episode
+_SAME_CLOCK_NS = 1_000_000_000  # a larger difference means another machine's clock
+_SILENT_S = 1.0  # a topic without messages for longer counts as missing
+_SLOW_DISK_S = 1.0  # backlog that diagnostics warn of: a power failure would lose it
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """An episode that is over, of which messages may still be under way."""
+    """End of an episode whose last messages may still be in flight."""
 
     outcome: str
-    said_ns: int  # what was sent later is not part of it
-    until_s: float
+    end_ns: int  # wall time; messages sent later are not part of the episode
+    until_s: float  # steady time at which the bag is closed
     facts: dict[str, str]
 
 
 class RecorderNode(ManagedNode):
-    """Lifecycle node around one `Recording` at a time."""
+    """Lifecycle node with one `Recording` at a time."""
 
     def __init__(self) -> None:
         super().__init__("recorder_node")
@@ -65,9 +67,8 @@ class RecorderNode(ManagedNode):
         self._folder = Path(self._config.folder).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._sources = Sources(self, wanted_topics(self._config), self._on_message)
-        self._latched: dict[str, dict[bytes, int]] = {}  # topic -> what still holds, and when it was sent
-        self._heard_s: dict[str, float] = {}  # topic -> when its last message came
-        self._known: dict[str, str] = {}  # what is said of the episode: task, seed
+        self._latched = LatchedMessages(self.resolve_topic_name)
+        self._received_s: dict[str, float] = {}  # topic -> steady time of its last message
         self._problem = ""
         self._note = self._config.note
         self._ending: _Ending | None = None
@@ -84,28 +85,28 @@ class RecorderNode(ManagedNode):
         self._active = True
         self._discover()
         self.add_timer(_DISCOVER_S, self._on_timer)
-        self.add_timer(0.02, self._end_when_settled)
-        self._say("idle")
+        self.add_timer(_SETTLED_S, self._end_when_settled)
+        self._report("idle")
         return super().on_activate(state)
 
     def stop(self) -> None:
         if not self._active:
             return
+        self._active = False
         if self._recording is not None and self._sources is not None:
             self._sources.drain()
         self._finish("unknown")
-        self._active = False
 
     def release(self) -> None:
         if self._sources is not None:
             self._sources.close()
             self._sources = None
 
-    # ---- what is asked ---------------------------------------------------------------------------------
+    # ---- requests --------------------------------------------------------------------------------------
 
     def _service(self, word: str) -> Callable[[Any, Any], Any]:
         def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            response.success, response.message = self._obey(word)
+            response.success, response.message = self._execute(word)
             return response
 
         return answer
@@ -113,26 +114,26 @@ class RecorderNode(ManagedNode):
     def _on_word(self, msg: String, info: Mapping[str, int]) -> None:
         if msg.data != "start" and msg.data not in _ENDS:
             self.get_logger().error(
-                f"record/command '{msg.data[:40]}': is none of start, {', '.join(_ENDS)}; ignored"
+                f"record/command '{msg.data[:40]}': is none of start, {', '.join(_ENDS)}; it is ignored"
             )
             return
         sent_ns, received_ns = info["source_timestamp"], info["received_timestamp"]
-        done, why = self._obey(msg.data, _by_our_clock(sent_ns, received_ns))
-        if not done:
+        is_done, why = self._execute(msg.data, _by_our_clock(sent_ns, received_ns))
+        if not is_done:
             self.get_logger().error(f"record/command {msg.data}: {why}")
 
     def _on_note(self, msg: String) -> None:
         self._note = msg.data
 
-    def _obey(self, word: str, said_ns: int | None = None) -> tuple[bool, str]:
-        """Do what one word asks, said now or then; whether it could be done, and the bag or the reason."""
+    def _execute(self, word: str, sent_ns: int | None = None) -> tuple[bool, str]:
+        """Execute one word, sent now or at `sent_ns`; whether it had effect, and the bag or the reason."""
         if not self._active:
             return False, "recorder_node is not active"
         if word == "start":
             return self._start()
         if self._recording is None or self._ending is not None:
             return False, "no episode is being recorded"
-        self._end(_ENDS[word], said_ns or time.time_ns())
+        self._end(_ENDS[word], sent_ns or time.time_ns())
         return True, str(self._recording.path)
 
     def _start(self) -> tuple[bool, str]:
@@ -146,10 +147,7 @@ class RecorderNode(ManagedNode):
         if missing:
             return False, f"nobody publishes {', '.join(missing)}: start the robot and its cameras first"
         if silent := self._silent():
-            return (
-                False,
-                f"nothing arrives on {', '.join(silent)}: its publisher is there, its messages are not (yet)",
-            )
+            return False, f"nothing arrives on {', '.join(silent)}: its publisher sends nothing yet"
         path = self._folder / f"{self._config.prefix}_{_next_index(self._folder, self._config.prefix):05}"
         try:
             self._recording = Recording(path, self._config, self._facts())
@@ -158,34 +156,34 @@ class RecorderNode(ManagedNode):
             return False, self._problem
         self._problem = ""
         self._sources.lost.clear()
-        self._began_ns = now_ns = time.time_ns()
+        self._began_steady_ns = time.monotonic_ns()
         for source in self._sources.found.values():
             self._recording.add_topic(source.topic, source.type_name, source.qos)
-            for data, sent_ns in self._latched.get(source.topic, {}).items():  # said before, and still true
-                self._recording.put(source.topic, data, now_ns, sent_ns)
+            for data, sent_ns in self._latched.of(source.topic):
+                self._recording.put(source.topic, data, time.time_ns(), sent_ns)
         self.get_logger().info(f"recording {path}")
-        self._say("recording", bag=str(path))
+        self._report("recording", bag=str(path))
         return True, str(path)
 
     def _silent(self) -> list[str]:
-        """Required topics of a robot in real time that sent nothing just now: connecting takes a moment."""
-        if self._config.mode == "lockstep":  # there nothing is said before an episode begins
+        """Required topics without recent messages, of a robot in real time: connecting takes a moment."""
+        if self._config.mode == "lockstep":  # such a robot sends nothing before an episode begins
             return []
         names = map(self.resolve_topic_name, required_topics(self._config))
         now_s = time.monotonic()
-        return [name for name in names if now_s - self._heard_s.get(name, -1e9) > _SILENT_S]
+        return [name for name in names if now_s - self._received_s.get(name, -1e9) > _SILENT_S]
 
-    def _end(self, outcome: str, said_ns: int) -> None:
-        """Messages sent until then may still be under way; what is said of the episode is what was known then."""
+    def _end(self, outcome: str, end_ns: int) -> None:
+        """End the episode at `end_ns`, with the facts of now; messages sent before may still be in flight."""
         until_s = time.monotonic() + self._config.settle_s
-        self._ending = self._ending or _Ending(outcome, said_ns, until_s, self._facts())
+        self._ending = self._ending or _Ending(outcome, end_ns, until_s, self._facts())
 
     def _end_when_settled(self) -> None:
         if self._ending is not None and time.monotonic() >= self._ending.until_s:
             self._finish("unknown")
 
     def _finish(self, outcome: str) -> None:
-        """End the bag as was asked; with `outcome` where nobody did."""
+        """Close the bag with the requested outcome, or with `outcome` where no end was requested."""
         recording, ending = self._recording, self._ending
         self._recording, self._ending = None, None
         if recording is None or self._sources is None:
@@ -206,7 +204,7 @@ class RecorderNode(ManagedNode):
         else:
             self.get_logger().info(text)
         self._note = self._config.note
-        self._say(
+        self._report(
             "idle",
             bag=str(recording.path),
             outcome=outcome,
@@ -217,20 +215,20 @@ class RecorderNode(ManagedNode):
         )
 
     def _facts(self) -> dict[str, str]:
-        """What the bag should say beside its messages."""
+        """Metadata of the bag."""
         config = self._config
-        facts = {"task": config.task, **self._known, "operator": config.operator, "note": self._note}
+        facts = {"task": config.task, **self._latched.facts, "operator": config.operator, "note": self._note}
         facts |= {"mode": config.mode, "collect": config.collect}
         return {key: value for key, value in facts.items() if value}
 
-    # ---- what arrives ----------------------------------------------------------------------------------
+    # ---- messages --------------------------------------------------------------------------------------
 
     def _on_message(self, topic: str, data: bytes, received_ns: int, sent_ns: int) -> None:
-        self._heard_s[topic] = time.monotonic()
+        self._received_s[topic] = time.monotonic()
         if self._sources is not None and self._sources.found[topic].is_latched:
-            self._keep_latched(topic, data, sent_ns)
-            if self._recording is not None:  # said before the episode, and still true
-                received_ns = max(received_ns, self._began_ns)
+            self._latched.keep(topic, data, sent_ns)
+            if self._recording is not None:  # sent before the episode, and valid in it
+                received_ns = max(received_ns, self._begin_ns())
         if self._recording is None or not self._belongs(received_ns, sent_ns):
             return
         self._recording.put(topic, data, received_ns, sent_ns)
@@ -239,26 +237,14 @@ class RecorderNode(ManagedNode):
             if isinstance(result.get("success"), bool):
                 self._end("success" if result["success"] else "failure", _by_our_clock(sent_ns, received_ns))
 
-    def _keep_latched(self, topic: str, data: bytes, sent_ns: int) -> None:
-        """For the bags to come: of an episode topic the newest, of others (/tf_static) what several may have said."""
-        name = topic.removeprefix(self.resolve_topic_name("episode/task").removesuffix("task"))
-        for known, kind in (("task", String), ("seed", Int64)):
-            if name == known:
-                self._known[name] = str(deserialize_message(data, kind).data)
-        if name in ("success", "result"):  # of the episode before
-            return
-        kept = self._latched.setdefault(topic, {})
-        if name != topic:
-            kept.clear()
-        kept.pop(data, None)
-        kept[data] = sent_ns
-        while len(kept) > _LATCHED:
-            kept.pop(next(iter(kept)))
-
     def _belongs(self, received_ns: int, sent_ns: int) -> bool:
-        """Whether a message is part of the episode, and not of the time before it or after it."""
+        """Whether a message is part of the episode, not of the time before or after it."""
         sent_ns = _by_our_clock(sent_ns, received_ns)
-        return received_ns >= self._began_ns and (self._ending is None or sent_ns <= self._ending.said_ns)
+        return received_ns >= self._begin_ns() and (self._ending is None or sent_ns <= self._ending.end_ns)
+
+    def _begin_ns(self) -> int:
+        """The begin of the episode on the wall clock of now, which may have been set meanwhile."""
+        return time.time_ns() - (time.monotonic_ns() - self._began_steady_ns)
 
     def _discover(self) -> None:
         assert self._sources is not None
@@ -271,9 +257,9 @@ class RecorderNode(ManagedNode):
         if self._recording is not None and self._recording.problem:
             self._finish("unknown")
 
-    # ---- what is said ----------------------------------------------------------------------------------
+    # ---- status ----------------------------------------------------------------------------------------
 
-    def _say(self, state: str, **facts: Any) -> None:
+    def _report(self, state: str, **facts: Any) -> None:
         self._status_publisher.publish(String(data=json.dumps({"state": state, **facts})))
 
     def _status(self) -> tuple[bytes, str, dict[str, str]]:
@@ -292,7 +278,7 @@ class RecorderNode(ManagedNode):
         if recording and (recording.dropped or sum(sources.lost.values() if sources else ())):
             return ERROR, f"messages are lost: {dict(recording.dropped)} dropped", values
         if recording and recording.backlog_s > _SLOW_DISK_S:
-            return WARN, f"the disk is {recording.backlog_s:.1f} s behind", values
+            return WARN, f"the disk is too slow: messages wait {recording.backlog_s:.1f} s for it", values
         missing = sources.missing(required_topics(self._config)) if sources and self._active else []
         if missing:
             return WARN, f"nobody publishes {', '.join(missing)}", values
@@ -300,12 +286,12 @@ class RecorderNode(ManagedNode):
 
 
 def _by_our_clock(sent_ns: int, received_ns: int) -> int:
-    """When a message was sent; the sender's clock may be another machine's."""
+    """Time at which a message was sent, on our clock: that of its receipt where the sender's clock is another."""
     return sent_ns if abs(received_ns - sent_ns) < _SAME_CLOCK_NS else received_ns
 
 
 def _next_index(folder: Path, prefix: str) -> int:
-    """One after the highest number in use, whatever was deleted between."""
+    """One more than the highest number in use; gaps of deleted bags stay."""
     pattern = re.compile(rf"{re.escape(prefix)}_(\d+)")
     used = [int(match[1]) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
     return max(used, default=-1) + 1
