@@ -1,7 +1,7 @@
-"""Does the recorder keep everything? Counted by stamps: a simulated robot in real time, cameras at full size, kills.
+"""Benchmark of the recorder's losses: a simulated robot in real time, cameras at full size, and killed recorders.
 
-A synthetic camera publishes as fast as it is asked, each picture stamped with its number, so that one that is not in
-the bag is one that was lost.
+A synthetic camera stamps each picture with its number divided by the rate. A number that the bag lacks is a lost
+picture.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DOWN = [0.0, 1.0, 0.0, 0.0]
 
 
 class _Recorder(NodeGroup):
-    """A recorder and whatever robot it records; begins and ends one bag."""
+    """Recorder and robot as processes; begins and ends one bag."""
 
     def __init__(self, recorder: RecorderConfig, robot: dict[str, Config], domain_id: int | None) -> None:
         self._statuses: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ class _Recorder(NodeGroup):
         return self._statuses[-1]
 
     def kill(self) -> int:
-        """SIGKILL the recorder; the time of it [ns]."""
+        """End the recorder with SIGKILL; returns the wall time [ns]."""
         process = next(p for p in self.processes if p.name == "recorder_node")
         now_ns = time.time_ns()
         process.kill()
@@ -97,7 +97,7 @@ class _Recorder(NodeGroup):
 
 
 def record_robot(folder: Path, seconds: float, size_px: int, domain_id: int | None = None) -> dict[str, Any]:
-    """The bridge in real time, driven by its expert, one camera; what of it is in the bag."""
+    """Record the simulated arm in real time, driven by its expert, with one camera; counts of its pictures."""
     bridge = BridgeConfig(
         task="drawer-open-v3", cameras=("gripperPOV",), width_px=size_px, height_px=size_px, mode="realtime",
         expert=True, keep_steps=100_000, max_steps=100_000,
@@ -119,7 +119,7 @@ def record_cameras(
     folder: Path, seconds: float, cameras: int, width_px: int, height_px: int, rate_hz: float,
     domain_id: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Synthetic cameras at full size; what of them is in the bag."""
+    """Record synthetic cameras; counts of their pictures."""
     names = tuple(f"camera{i}" for i in range(cameras))
     recorder = RecorderConfig(folder=str(folder), cameras=names)
     robot = _synthetic_robot(names, width_px, height_px, rate_hz, domain_id)
@@ -131,7 +131,7 @@ def record_cameras(
 
 
 def kill_recorders(folder: Path, kills: int, domain_id: int | None = None) -> dict[str, Any]:
-    """SIGKILL at random moments of a recording of 224x224 at 80 Hz; what the repaired bags lack [s]."""
+    """Kill recorders of 224x224 at 80 Hz at random times; time [s] that each repaired bag lacks at its end."""
     rng = np.random.default_rng(0)
     lost_s: list[float] = []
     refused: list[str] = []
@@ -152,7 +152,7 @@ def kill_recorders(folder: Path, kills: int, domain_id: int | None = None) -> di
 
 
 def _count(bag: Path, status: dict[str, Any], rate_hz: float) -> dict[str, Any]:
-    """Messages of the cameras that the stamps lack, between the first and the last in the bag."""
+    """Counts of the cameras' pictures, by their numbers between the first and the last in the bag."""
     episode = read_episode(bag, TopicMap())
     expected = found = 0
     for track in episode.cameras.values():
@@ -190,7 +190,7 @@ def _synthetic_robot(
 
 
 def publish() -> None:
-    """The other process: cameras, pose, gripper and command, stamped with their number / rate."""
+    """Main function of the robot's process: cameras, pose, gripper and command, stamped with number / rate."""
     cameras, width_px, height_px, rate_hz = json.loads(sys.argv[1])
     rclpy.init()
     node = Node("dp_ros_bench_robot")
@@ -225,7 +225,7 @@ def publish() -> None:
 
 
 def bench_record(seconds: float, kills: int) -> dict[str, Any]:
-    """All of it, in a folder that is gone afterwards."""
+    """Run all three benchmarks in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="dp_ros-bench-", dir=".") as folder:
         path = Path(folder).absolute()
         runs = [

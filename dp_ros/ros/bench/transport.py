@@ -1,7 +1,7 @@
-"""How long a picture takes to become a command over DDS, without a policy in between.
+"""Benchmark of the round trip over DDS from a picture to its command, without a policy.
 
-One process publishes pictures as a camera would; another, started from here, converts each to NumPy and
-answers with a command that bears its stamp. The round trip ends when pose and gripper are both back.
+This process publishes pictures like a camera. A child process converts each to NumPy and answers with a command of the
+same stamp. The round trip ends when pose and gripper have arrived.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CAMERA = "camera/bench/image_raw"
 
 
 def echo() -> None:
-    """The other process: every picture is answered at once."""
+    """Main function of the child process: answer every picture at once."""
     rclpy.init()
     node = Node("dp_ros_bench_echo")
     pose = node.create_publisher(PoseStamped, "command/ee_pose", qos.RELIABLE)
@@ -53,7 +53,7 @@ def echo() -> None:
 
 
 def round_trips_ms(width_px: int, height_px: int, rate_hz: float, count: int) -> dict[str, Any]:
-    """Publish `count` pictures at `rate_hz`; p50 and p99 of the round trip, and how many were answered."""
+    """Publish `count` pictures at `rate_hz`; p50 and p99 of the round trip, and the number of answers."""
     environment = node_environment()
     os.environ.update({k: v for k, v in environment.items() if "PROFILES" in k or k.startswith("ROS_")})
     other = subprocess.Popen(
@@ -83,7 +83,7 @@ def round_trips_ms(width_px: int, height_px: int, rate_hz: float, count: int) ->
 
     try:
         began = time.perf_counter()
-        for warm_up in range(1000):  # until the first answer: both directions are connected
+        for warm_up in range(1000):  # until the first answer, when both directions are connected
             publish(warm_up)
             spin_until(time.perf_counter() + 0.05)
             if arrived:
@@ -114,6 +114,6 @@ def round_trips_ms(width_px: int, height_px: int, rate_hz: float, count: int) ->
 
 
 def bench_transport(seconds: float = 5.0) -> dict[str, Any]:
-    """The round trip at three picture sizes: the demo's, the paper's, and a VGA camera."""
+    """Measure the round trip at three picture sizes: the demo's, the paper's, and a VGA camera's."""
     sizes = ((96, 96, 80.0), (224, 224, 30.0), (640, 480, 30.0))
     return {"transport": [round_trips_ms(w, h, rate, round(seconds * rate)) for w, h, rate in sizes]}

@@ -1,4 +1,4 @@
-"""ROS parameters derived from `dp_ros.schema`: one declaration of type, unit, bounds and description."""
+"""ROS parameters derived from `dp_ros.schema`: type, unit, bounds and description are declared once, there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rclpy.node import Node
 
 from dp_ros.schema import Config, ConfigError, Model, parse
 
-_LARGEST = 1e12  # a range needs two ends; this one stands for "no upper bound"
+_LARGEST = 1e12  # stands for "no bound", because a range needs two ends
 
 
 def read_config(node: Node, model: type[Model]) -> Model:
-    """Declare every field of `model` as a read-only parameter and return the config the parameters make.
+    """Declare every field of `model` as a read-only parameter and return the config of their values.
 
-    Nested configs become dotted names ("gate.max_step_m"). ConfigError says in one line what is wrong.
+    Nested configs become dotted names ("gate.max_step_m"). ConfigError names the parameter that is wrong.
     """
     values: dict[str, Any] = {}
     _declare(node, model, "", values)
@@ -28,9 +28,9 @@ def read_config(node: Node, model: type[Model]) -> Model:
 
 
 def refuse_undeclared(node: Node) -> None:
-    """ConfigError when `node` was given a parameter it does not have: ROS would ignore a misspelt limit."""
+    """ConfigError where `node` was given a parameter that it does not have. ROS would ignore a misspelt limit."""
     declared = node.get_parameters_by_prefix("")
-    for name in node._parameter_overrides:  # rclpy has no public name for what was given
+    for name in node._parameter_overrides:  # rclpy has no public name for them
         if name not in declared and not name.startswith("qos_overrides."):
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(sorted(declared))}"
@@ -63,7 +63,7 @@ def _descriptor(field: FieldInfo, default: Any) -> ParameterDescriptor:
     choices = get_args(field.annotation) if get_origin(field.annotation) is not None else ()
     if choices and all(isinstance(choice, str) for choice in choices):
         descriptor.additional_constraints = f"one of: {', '.join(choices)}"
-    if default == []:  # an empty list has no type that rclpy could hold a value to
+    if default == []:  # an empty list has no type that rclpy could check a value against
         descriptor.dynamic_typing = True
     low, high = -_LARGEST, _LARGEST
     bounded = False

@@ -1,11 +1,11 @@
-"""The QoS profiles of our topics, in one place, so that both ends agree."""
+"""QoS profiles of our topics, in one place, so that publishers and subscriptions match."""
 
 from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 
 RELIABLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
-# Nothing may be lost by who reads slowly: episode results, pictures for a video.
+# Deep, so that a slow reader loses nothing: episode results, pictures for a video.
 RELIABLE_DEEP = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.RELIABLE
 )
@@ -18,5 +18,5 @@ LATCHED = QoSProfile(
 
 
 def observations(mode: str) -> QoSProfile:
-    """Lockstep may lose nothing; realtime prefers the newest sample to an old one."""
+    """Profile of observations: lockstep loses no sample, realtime prefers the newest one."""
     return RELIABLE if mode == "lockstep" else qos_profile_sensor_data

@@ -1,4 +1,4 @@
-"""The executables: Ctrl-C is quiet from the first moment on, also during the slow imports."""
+"""Entry points of the executables. Ctrl-C is quiet from the start, also during the slow imports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 
 
 def _start(module: str) -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):  # until the node takes over there is nothing to clean up
+    for signum in (signal.SIGINT, signal.SIGTERM):  # before the node runs there is nothing to clean up
         signal.signal(signum, lambda *_: os._exit(0))
     importlib.import_module(module).main()
 

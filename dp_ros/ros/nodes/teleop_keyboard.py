@@ -1,4 +1,4 @@
-"""The keyboard as a gamepad: keys of this terminal to Joy. Wiring only."""
+"""Keyboard node: keys of this terminal as a gamepad's Joy messages. Wiring only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class TeleopKeyboard(Node):
-    """Terminal in, `joy` out; shows what is held, and what `teleop/verdict` says of it."""
+    """Terminal in, `joy` out. Shows the pressed keys and the newest `teleop/verdict`."""
 
     def __init__(self) -> None:
         super().__init__("teleop_keyboard")
@@ -35,13 +35,13 @@ class TeleopKeyboard(Node):
         self._verdict, self._verdict_s = "", 0.0
         self._line = ""
         self._terminal: Terminal | None = None
-        # Fingers keep to the wall clock, whatever time the stamps are of.
+        # Steady, because a person presses keys in real time also where stamps are of simulated time.
         self.create_timer(1.0 / config.rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._terminal = Terminal()  # last: from here on `close` must be called
+        self._terminal = Terminal()  # last, because `close` must be called after it
         print(f"{KEY_MAP}\n", flush=True)
 
     def close(self) -> None:
-        """Let go of everything, and leave the terminal as it was."""
+        """Restore the terminal and publish the release of all keys."""
         if self._terminal is None:
             return
         self._terminal.restore()
@@ -73,7 +73,7 @@ class TeleopKeyboard(Node):
         self._verdict, self._verdict_s = msg.data, time.monotonic()
 
     def _show(self, now_s: float) -> None:
-        """Rewrite the line when it changes."""
+        """Rewrite the status line when it changes."""
         arm = self._verdict if now_s - self._verdict_s < _VERDICT_AGE_S else "no teleop_node"
         line = f"  {self._keyboard.describe(now_s)} {arm}"[: shutil.get_terminal_size().columns - 1]
         if line != self._line:

@@ -1,4 +1,4 @@
-"""The terminal, key by key: without echo, without waiting for Enter, and as it was before when it is over."""
+"""Terminal input key by key, without echo and without Enter; its settings are restored at the end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _DISABLED = b"\x00"
 
 
 class TerminalError(UserError):
-    """No terminal, or none any more; one line that says what to do."""
+    """Standard input is no terminal, or the terminal was closed; one line."""
 
 
 class Terminal:
-    """Standard input in cbreak mode until `restore`. Ctrl-C still interrupts; Ctrl-Z and Ctrl-\\ do nothing.
+    """Standard input in cbreak mode until `restore`. Ctrl-C interrupts as usual.
 
-    Both would leave the shell with our settings.
+    Ctrl-Z and Ctrl-\\ are disabled, because both would leave the shell with our settings.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Terminal:
         termios.tcsetattr(self._fd, termios.TCSANOW, settings)
 
     def read(self) -> str:
-        """What was typed since the last call, one character a byte; TerminalError when the terminal is gone."""
+        """The input since the last call, one character per byte; TerminalError when the terminal is closed."""
         if not select.select([self._fd], [], [], 0.0)[0]:
             return ""
         try:
@@ -45,11 +45,11 @@ class Terminal:
         except OSError:
             typed = b""
         if not typed:
-            raise TerminalError("the terminal is gone")
+            raise TerminalError("the terminal was closed")
         return typed.decode("latin-1")
 
     def restore(self) -> None:
-        """As it was; safe to call twice, and when the terminal is gone."""
+        """Restore the settings; may be called twice, and when the terminal is closed."""
         try:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
         except termios.error:

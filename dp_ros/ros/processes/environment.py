@@ -1,4 +1,4 @@
-"""The environment our nodes start in, and one clear line where ROS is missing."""
+"""Environment of our nodes' processes, and the check that ROS is installed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dp_ros.errors import UserError
 from dp_ros.resources import share_file
 from dp_ros.schema import ConfigError
 
-# Fast DDS 2 (Humble to Jazzy) reads the first and ignores the second; Fast DDS 3 (Kilted on) the reverse.
+# Fast DDS 2 (Humble to Jazzy) reads only the first, Fast DDS 3 (Kilted and newer) only the second.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-# A user who set any of these has chosen transports; we do not choose again.
+# A user who has set one of these has chosen the transports.
 TRANSPORT_CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
-# A session's own process: a node whose parent is another one, because that one was killed, ends.
+# Process of the session that started a node. A node ends when its parent is another: the session was killed.
 SESSION_VARIABLE = "DP_ROS_SESSION_PID"
 
 
 class RosMissingError(UserError):
-    """rclpy cannot be imported; the message is one line that says what to do."""
+    """rclpy cannot be imported; one line that says how to install it."""
 
 
 def require_ros() -> None:
@@ -36,20 +36,20 @@ def require_ros() -> None:
 
 
 def is_orphan() -> bool:
-    """Whether the session that started this process is gone, and could not end it."""
+    """Whether the session that started this process is gone."""
     session = os.environ.get(SESSION_VARIABLE)
     return session is not None and os.getppid() != int(session)
 
 
 def node_environment(domain_id: int | None = None, base: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """`base` completed for a node started as a child process; what the user set is kept.
+    """The environment of a node that is started as a child process: `base` with defaults for what is not set.
 
-    domain_id (0 to 232) replaces ROS_DOMAIN_ID when given. The defaults keep the graph on this machine and
-    give Fast DDS the transports of config/fastdds.xml; other middlewares ignore those.
+    domain_id (0 to 232) replaces ROS_DOMAIN_ID. The defaults keep the graph on this machine and give Fast DDS the
+    transports of config/fastdds.xml, which other middlewares ignore. ConfigError for a domain that does not exist.
     """
     environment = dict(base)
     environment["PYTHONUNBUFFERED"] = "1"
-    # Idle inference threads must not spin: on a small machine they take the core from the cameras and the robot.
+    # Idle inference threads must not spin: on a small machine they would slow the cameras and the robot.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     if domain_id is not None:
@@ -60,7 +60,7 @@ def node_environment(domain_id: int | None = None, base: Mapping[str, str] = os.
         profile = str(share_file("config/fastdds.xml"))
         environment.update(dict.fromkeys(PROFILE_VARIABLES, profile))
     prefixes = [prefix for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    # ROS from wheels has its index in the venv and tells nobody; last, so that a sourced workspace wins.
+    # ROS from wheels has its index in the venv and sets no variable. Last, so that a sourced workspace comes first.
     if sys.prefix not in prefixes and (Path(sys.prefix) / "share" / "ament_index").is_dir():
         environment["AMENT_PREFIX_PATH"] = os.pathsep.join([*prefixes, sys.prefix])
     return environment

@@ -1,4 +1,4 @@
-"""Our nodes as child processes, and a client node here that talks to them."""
+"""Our nodes as child processes, and a client node in this process."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ STOP_TIMEOUT_S = 10.0
 
 
 class SessionError(UserError):
-    """A node that did not start, died, or stopped answering; one line with its last words."""
+    """A node that did not start, ended, or does not answer; one line with the last line of its log."""
 
 
 def parameters_yaml(node: str, config: Config, **others: Any) -> str:
-    """A ROS parameter file for `node` with what `config` sets; the rest is left to the file before it."""
+    """ROS parameter file of `node` with the fields that `config` sets; others keep the values of the file before it."""
     values = {**_plain(config.model_dump(exclude_unset=True)), **others}
     return yaml.safe_dump({node: {"ros__parameters": values}}, sort_keys=False)
 
@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
 
 
 class NodeProcess:
-    """One of our nodes as a child process in a session of its own, so that Ctrl-C reaches it through us."""
+    """One of our nodes as a child process, in a process group of its own: this process passes Ctrl-C on."""
 
     def __init__(
         self, module: str, node: str, parameters: str, folder: Path, environment: dict[str, str]
@@ -57,7 +57,7 @@ class NodeProcess:
         self._log_path = folder / f"{node}.log"
         with self._log_path.open("w") as log:
             self._process = subprocess.Popen(
-                # The file that sim.launch.py loads, then what the caller wants otherwise.
+                # The file of sim.launch.py, then the caller's changes.
                 [
                     *(sys.executable, "-m", module, "--ros-args"),
                     *("--params-file", str(share_file("config/sim.yaml")), "--params-file", str(overrides)),
@@ -73,16 +73,16 @@ class NodeProcess:
         """SessionError when the process has ended."""
         code = self._process.poll()
         if code is not None:
-            lines = self._log_path.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            lines = self._log_path.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
             raise SessionError(f"{self.name} ended with code {code}: {lines[-1]}")
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does where memory is short."""
+        """End it with SIGKILL, as the kernel does when memory is short."""
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> int:
-        """SIGINT, then SIGKILL after a grace time; the exit code."""
+        """End it with SIGINT, after a grace time with SIGKILL; returns the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -94,15 +94,15 @@ class NodeProcess:
 
 
 class NodeGroup:
-    """Nodes of ours as processes, active once this is made, and a node in this process that is their client.
+    """Our nodes as processes, active after construction, and a client node in this process.
 
-    Leaving the context stops the processes, whatever ended it.
+    Leaving the context stops the processes.
     """
 
     def __init__(
         self, nodes: Mapping[str, str], domain_id: int | None = None, client: str = "dp_ros_session"
     ) -> None:
-        """`nodes`: name -> its parameters as YAML (`parameters_yaml`); the name is that of its module, too."""
+        """`nodes`: name -> parameters as YAML (`parameters_yaml`); a node has the name of its module."""
         self._folder = tempfile.TemporaryDirectory(prefix="dp_ros-")
         folder = Path(self._folder.name)
         environment = {**node_environment(domain_id), SESSION_VARIABLE: str(os.getpid())}
@@ -136,7 +136,7 @@ class NodeGroup:
         self.close()
 
     def create_interface(self) -> None:
-        """Subscriptions and clients of `node`, made before the nodes are waited for."""
+        """Make subscriptions and clients of `node`, before the wait for the nodes."""
 
     def wait_until_active(self) -> None:
         for name, client in self._states.items():
@@ -147,7 +147,7 @@ class NodeGroup:
                     raise SessionError(f"{name} did not become active within {START_TIMEOUT_S:g} s")
 
     def _is_active(self, client: Any) -> bool:
-        """Asked again and again: DDS drops a response whose reader the node has not discovered yet."""
+        """One question with a timeout: DDS drops a response whose reader the node has not discovered yet."""
         answer = client.call_async(GetState.Request())
         self.spin_until(answer.done, 1.0, "")
         if not answer.done() or answer.result().current_state.id != State.PRIMARY_STATE_ACTIVE:
@@ -156,7 +156,7 @@ class NodeGroup:
         return True
 
     def refuse_others(self, topics: Sequence[str]) -> None:
-        """SessionError where another robot or policy shares our topics: each would follow the other's commands."""
+        """SessionError where a topic has several publishers: each robot would follow the commands for the other."""
         for topic in topics:
             publishers = self.node.count_publishers(topic)
             if publishers > 1:
@@ -166,7 +166,7 @@ class NodeGroup:
                 )
 
     def spin_until(self, done: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
-        """Spin until `done()`; SessionError when a node ends, or with `otherwise` (if any) at the deadline."""
+        """Spin until `done()`. SessionError when a node ends, or at the deadline where `otherwise` is not empty."""
         deadline = time.monotonic() + timeout_s
         while not done():
             for process in self.processes:
@@ -178,7 +178,7 @@ class NodeGroup:
             self._executor.spin_once(timeout_sec=0.02)
 
     def close(self) -> None:
-        """Stop both processes and leave the graph; safe to call twice."""
+        """Stop the processes and leave the graph; may be called twice."""
         for process in reversed(self.processes):
             process.stop()
         if self._context.ok():
