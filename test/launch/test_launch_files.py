@@ -1,4 +1,4 @@
-"""The launch files under the real launch system, which is not on PyPI: these run where a ROS 2 is sourced."""
+"""The launch files under the real launch system. It is not on PyPI: these tests run where a ROS 2 is sourced."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def write_params(tmp_path: Path):
 
 
 def is_free(domain_id: int) -> bool:
-    """Nobody on this machine listens as the first participant of the domain (RTPS 9.6.1.1)."""
+    """Whether no process on this machine is the first participant of the domain (RTPS 9.6.1.1)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("", 7400 + 250 * domain_id + 10))
@@ -94,7 +94,7 @@ def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 class Launched:
-    """What a launch came to: its exit code, those of its nodes, and the results of its episodes."""
+    """One finished launch: its exit code, those of its nodes, and the results of its episodes."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Launched:
         self.exit_codes[event.process_name.rpartition("-")[0]] = event.returncode
 
     def _listen(self, namespace: str, results_wanted: int, domain_id: int) -> None:
-        """Collect what `episode/result` says, and end the launch when that is enough."""
+        """Collect the messages of `episode/result`, and end the launch when there are enough."""
         context = rclpy.Context()
         rclpy.init(context=context, domain_id=domain_id)
         node = rclpy.create_node("listener", context=context, namespace=namespace)
@@ -194,7 +194,7 @@ def test_every_argument_is_described(file):
 @pytest.mark.sim
 @pytest.mark.parametrize("namespace", ["", "left_arm"])
 def test_an_episode_runs_and_everything_ends_clean(namespace, checkpoint, write_params, run_launch):
-    """In a namespace too, where ROS would ignore a parameter file that names the nodes without one."""
+    """Also in a namespace, where ROS would ignore a parameter file that names the nodes without it."""
     params = write_params(
         {
             "/**/metaworld_bridge": {"max_steps": 6, "command_timeout_s": 60.0},
@@ -219,7 +219,7 @@ def test_an_episode_runs_and_everything_ends_clean(namespace, checkpoint, write_
 @pytest.mark.sim
 @pytest.mark.parametrize("namespace", ["", "left_arm"])
 def test_the_simulated_arm_waits_for_a_person_and_everything_ends_clean(namespace, write_params, run_launch):
-    """Nobody presses anything: the episode runs to its time limit by the robot's own clock."""
+    """No key is pressed: the episode runs to its time limit by the robot's own clock."""
     params = write_params({"/**/metaworld_bridge": {"max_steps": 6}, "/**/teleop_node": {"rate_hz": 80.0}})
     launched = run_launch(
         "teleop.launch.py",
@@ -252,7 +252,7 @@ def test_a_robot_gets_the_teleop_node_alone(write_params, run_launch, capfd):
 def test_the_recorder_waits_for_a_robot_and_ends_clean(
     namespace, write_params, run_launch, tmp_path, domain_id
 ):
-    """Its status is what the listener waits for, in place of an episode's result."""
+    """The listener waits for the recorder's status in place of an episode's result."""
     params = write_params({"/**/recorder_node": {"prefix": "take"}})
     launched = run_launch(
         "record.launch.py",
@@ -271,7 +271,7 @@ def test_the_recorder_waits_for_a_robot_and_ends_clean(
 
 
 def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch):
-    """A program of that name stands in for ros2 bag, and keeps what it was asked."""
+    """A program of that name stands in for ros2 bag, and keeps its arguments."""
     index = tmp_path / "prefix/share/ament_index/resource_index/packages"
     index.mkdir(parents=True)
     (index / "ros2bag").write_text("")

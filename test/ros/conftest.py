@@ -1,4 +1,4 @@
-"""What the ROS tests share: a domain of their own, processes that end with the test, tiny checkpoints.
+"""Parts that the ROS tests share: a domain of their own, processes that end with the test, tiny checkpoints.
 
 Nothing here imports ROS until a test asks for a client. Where rclpy is missing, each module of this folder is
 reported as skipped.
@@ -47,7 +47,7 @@ for _ in range((7 * os.getpid() + 29 * _worker) % 101):
 
 
 def is_free(domain_id: int) -> bool:
-    """Nobody on this machine listens as the first participant of the domain (RTPS 9.6.1.1)."""
+    """Whether no process on this machine is the first participant of the domain (RTPS 9.6.1.1)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("", 7400 + 250 * domain_id + 10))
@@ -61,7 +61,7 @@ def free_domain() -> int:
 
 
 def environment_in(domain_id: int) -> dict[str, str]:
-    """The environment of our nodes in that domain, whatever transports this shell has chosen."""
+    """The environment of our nodes in that domain, with our transports in place of this shell's."""
     base = {name: value for name, value in os.environ.items() if name not in TRANSPORT_CHOICES}
     checkout = str(Path(dp_ros.__file__).parents[1])
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [checkout, base.get("PYTHONPATH")]))
@@ -107,7 +107,7 @@ class Peer:
         self._lines.put(None)
 
     def expect(self, prefix: str, timeout_s: float = DEADLINE_S) -> str:
-        """What follows `prefix` in the next line that starts with it."""
+        """The rest of the next line that starts with `prefix`."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -149,7 +149,7 @@ def start_peer(ros_environment):
 
 
 class OurNode:
-    """One of our nodes as a process; all that it says is kept."""
+    """One of our nodes as a process; its output is kept in `log`."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class OurNode:
             pytest.fail(f"{self.name} ended with code {self.process.returncode}:\n{self.log}")
 
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
-        """The exit code, once it has ended by itself."""
+        """Wait for its end; the exit code."""
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -257,7 +257,7 @@ class Client:
         self._executor.spin_once(timeout_sec=timeout_s)
 
     def wait_for(self, done, what: str, timeout_s: float = DEADLINE_S, meanwhile=None):
-        """Spin until `done()` is true, and return what it returned; `meanwhile()` is called all the time."""
+        """Spin until `done()` is true, and return its value; `meanwhile()` is called between spins."""
         deadline = time.monotonic() + timeout_s
         while not (result := done()):
             for node in self.watched:
@@ -271,7 +271,7 @@ class Client:
         return result
 
     def listen(self, kind, topic: str, depth: int = 1000, best_effort: bool = False) -> list:
-        """Subscribe; the list fills while something is waited for."""
+        """Subscribe; the list fills while the client spins."""
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
         profile = QoSProfile(depth=depth, durability=DurabilityPolicy.VOLATILE)

@@ -72,7 +72,7 @@ class Arm(ManagedNode):
         return self._state_machine.current_state[1]
 
     def made(self) -> dict[str, int]:
-        """How many there are of each kind of thing that rclpy keeps for the node."""
+        """Number of the entities of each kind that rclpy keeps for the node."""
         kinds = ("publishers", "subscriptions", "services", "timers", "guards")
         return {kind: len(list(getattr(self, kind))) for kind in kinds} | {"workers": self.worker is not None}
 

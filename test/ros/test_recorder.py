@@ -1,4 +1,4 @@
-"""The recorder over DDS: episodes by service and by topic, nothing lost, and the truth about what is."""
+"""The recorder over DDS: episodes by service and by topic, no message lost in silence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = (24, 32)
 
 
 class Robot:
-    """Publishes what a robot does: a camera, a pose, a gripper, and a command to each observation."""
+    """A robot: publishes a camera, a pose, a gripper state, and a command for each observation."""
 
     def __init__(self, client, reliable: bool = True) -> None:
         from geometry_msgs.msg import PoseStamped
@@ -73,7 +73,7 @@ class Robot:
             self.client.spin_once(0.001)
 
     def ended(self, bag: Path) -> dict:
-        """What the recorder reports of the bag's end."""
+        """The recorder's report of the bag's end."""
 
         def end():
             return next((s for s in self.statuses if s["state"] == "idle" and s.get("bag") == str(bag)), None)
@@ -194,7 +194,7 @@ def test_a_killed_recorder_leaves_a_bag_that_repair_makes_whole(recorder, client
 
 
 def test_what_does_not_fit_the_queue_is_dropped_and_told(recorder, client) -> None:
-    """A queue smaller than a picture: every picture is dropped, all else is kept, and nobody is left in doubt."""
+    """A queue smaller than a picture: every picture is dropped and counted, all else is kept."""
     robot = Robot(client)
     node = recorder(queue_mb=0.002)
     bag = robot.start()
@@ -285,7 +285,7 @@ def test_a_wall_clock_that_is_set_back_in_an_episode_loses_no_message(
 
 
 def test_in_real_time_an_episode_begins_when_messages_arrive(recorder, client) -> None:
-    """A publisher that is known is not yet connected, and a camera may have stopped: its episode would lack them."""
+    """A discovered publisher may not be connected yet, and a camera may have stopped: the episode would lack it."""
     robot = Robot(client, reliable=False)
     recorder(mode="realtime")
     client.wait_for(robot.camera.get_subscription_count, "recorder connected")

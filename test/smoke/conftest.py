@@ -39,7 +39,7 @@ def dp_ros() -> Cli:
 
 @pytest.fixture(scope="session")
 def start_dp_ros() -> Callable[..., subprocess.Popen[bytes]]:
-    """The same, not waited for."""
+    """The same as a process that is not waited for."""
 
     def start(*args: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*COMMAND, *map(str, args)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
@@ -128,7 +128,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two seconds on `noise`, with all on that changes what is learned."""
+    """Config of a run of two seconds on `noise`, with every setting that affects the weights."""
     encoder = {
         "height_px": 40, "width_px": 40, "crop_height_px": 36, "crop_width_px": 36, "stages": 2, "keypoints": 8,
         "feature_dim": 16,
@@ -154,7 +154,7 @@ def training(noise: Path, survivor: Path) -> tuple[object, ...]:
 
 @pytest.fixture(scope="session")
 def undisturbed(training: tuple[object, ...], dp_ros: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing happened to."""
+    """The run folder of an uninterrupted training on `noise`."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     done = dp_ros(*training, out)
     assert done.returncode == 0, done.stderr

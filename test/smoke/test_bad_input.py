@@ -1,4 +1,4 @@
-"""What users get wrong, and what breaks under them: one line that says what to do, nothing half-written."""
+"""Wrong input, and an environment that fails: one line that says what to do, and no half-written files."""
 
 import json
 import os
@@ -17,7 +17,7 @@ Refused = Callable[..., str]
 
 
 def the_line(stderr: str) -> str:
-    """The message: the last line, the only one of its kind; progress may come before it."""
+    """The message: the last line. Progress may come before it."""
     lines = stderr.strip().splitlines()
     assert "Traceback" not in stderr, stderr
     assert [line for line in lines if line.startswith("dp_ros: ")] == lines[-1:], stderr

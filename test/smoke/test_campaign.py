@@ -1,4 +1,4 @@
-"""A whole campaign of tiny models: it stops when its time is over, goes on, and its results arrive whole."""
+"""A whole campaign of tiny models: it stops at its time limit, resumes, and its archive is complete."""
 
 from __future__ import annotations
 

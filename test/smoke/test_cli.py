@@ -1,4 +1,4 @@
-"""Every command once, as small as it goes: collect, train, kill, resume, eval, inspect, bench."""
+"""Every command once, in its smallest form: collect, train, kill, resume, eval, inspect, bench."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ HEAVY = ("torch", "mujoco", "zarr", "numpy", "pydantic")
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """Help that takes seconds is not asked for twice."""
+    """Heavy imports would make help slow."""
     program = (
         "import sys; from dp_ros.cli import main; code = main(['--help']); "
         f"sys.exit(code or str([m for m in {HEAVY} if m in sys.modules] or ''))"

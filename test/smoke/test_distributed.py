@@ -1,4 +1,4 @@
-"""Two processes that train one policy over gloo: the same run as one, and an end in one line when one dies."""
+"""Two processes that train one policy over gloo: the result of one process, and one line when one of them dies."""
 
 from __future__ import annotations
 

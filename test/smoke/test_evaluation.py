@@ -1,4 +1,4 @@
-"""Evaluation as users run it, as small as it goes: many processes, a report, a comparison, robustness."""
+"""Evaluation as users run it, in its smallest form: many processes, a report, a comparison, robustness."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What an install must carry: ROS finds a package by its marker, and dp_ros finds its presets in share/."""
+"""Files of an install: the marker by which ROS finds a package, and the presets in share/."""
 
 import configparser
 import importlib.metadata

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dp_ros.cli.errors import CliError
+from dp_ros.errors import UserError
 
 # Runs in the child: waits for a message, does one piece of work, sends the result, and so on.
 Work = Callable[[Connection], None]
@@ -70,7 +71,7 @@ def _serve(pipe: Connection, work: Work) -> None:
         work(pipe)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
-    except CliError as error:
+    except UserError as error:
         pipe.send(_Failure(str(error)))
     except Exception as error:
         pipe.send(_Failure(f"{type(error).__name__}: {error}"))
