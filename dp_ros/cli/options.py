@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from dp_ros.cli.errors import USAGE, CliError
-
-SAMPLERS = Literal["checkpoint", "ddim", "ddpm"]
 
 
 def _check_jobs(jobs: int) -> int:
@@ -55,7 +53,7 @@ Task = Annotated[str, typer.Option(show_default="the checkpoint's", help="Task o
 FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first episode; training seeds are refused.")]
 PolicySeed = Annotated[int, typer.Option(min=0, help="Seed of the sampler's noise.")]
 MaxSteps = Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")]
-Sampler = Annotated[SAMPLERS, typer.Option(help="Sampler in place of the checkpoint's.")]
+Sampler = Annotated[str, typer.Option(help="Sampler in place of the checkpoint's, e.g. ddim or ddpm.")]
 Iterations = Annotated[
     int, typer.Option(min=0, help="Denoising iterations in place of the checkpoint's; 0: the checkpoint's.")
 ]
