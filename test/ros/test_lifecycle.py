@@ -97,8 +97,10 @@ def make_arm(ros_domain: int) -> Iterator[Callable[..., Arm]]:
     rclpy.try_shutdown()
 
 
-def test_a_failed_configure_leaves_nothing_made_and_a_second_one_works(make_arm, capfd) -> None:
-    arm = make_arm()
+@pytest.mark.parametrize("autostart", [False, True])
+def test_a_failed_configure_leaves_nothing_made_and_a_second_one_works(make_arm, capfd, autostart) -> None:
+    """The reason is logged also where the node started by itself, and a lifecycle manager configures it later."""
+    arm = make_arm("--ros-args", "-p", f"autostart:={autostart}")
     before = arm.made()
     arm.raises["configure"] = ConfigError("checkpoint: does not exist")
     assert arm.trigger_configure() == FAILURE

@@ -66,6 +66,7 @@ class ManagedNode(LifecycleNode):
         self.fatal: str | None = None  # reason why the process must end; see `run_node`
         self.problem = ""  # why the last transition failed
         self.autostart = bool(self.declare_parameter("autostart", False, AUTOSTART).value)
+        self.is_starting = False  # `run_node` configures and activates it, and reports what fails
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._configured, self._activated = ExitStack(), ExitStack()  # each destroys what was made meanwhile
 
@@ -162,7 +163,7 @@ class ManagedNode(LifecycleNode):
             traceback.print_exception(error)
             line = self.fatal = f"{type(error).__name__}: {error}"
         self.problem = line
-        if not self.autostart:  # there `run_node` says it
+        if not self.is_starting:
             self.get_logger().error(f"{transition} failed: {line}")
         undo = {"configure": self._release, "activate": self._stop}.get(transition)
         if undo is None or self.fatal is not None:

@@ -89,9 +89,11 @@ def _init(args: Sequence[str] | None) -> None:
 
 def _start(node: ManagedNode, is_stopped: Callable[[], bool]) -> None:
     """Configure and activate; FatalError where either fails."""
+    node.is_starting = True
     for trigger in (node.trigger_configure, node.trigger_activate):
         if not is_stopped() and trigger() != TransitionCallbackReturn.SUCCESS:
             raise FatalError(node.fatal or node.problem)
+    node.is_starting = False
 
 
 def _report(node: Node | None, error: Exception) -> None:
