@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +36,7 @@ def check(
 ) -> None:
     """Measure rate, gaps, jitter, order and skew of every stream. Exit code 1 when an episode fails the audit."""
     from dp_ros.data.bags.reader import BagError, find_bags
+    from dp_ros.files import write_json
     from dp_ros.ros.bags.check import check as audit_of
     from dp_ros.ros.bags.episode_reader import read_episode
     from dp_ros.schema import AuditConfig, TopicMap, override, parse_assignments
@@ -67,8 +67,7 @@ def check(
             _plot(plot / f"{path.name}.png", episode, audit)
     _show_episodes(rows)
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(figures, indent=1))
+        write_json(json_path, figures)
     print(f"{len(paths) - failed} of {len(paths)} episodes pass")
     if failed:
         raise typer.Exit(FAILED)
