@@ -388,3 +388,40 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def tiny_checkpoint(make_checkpoint) -> Path:
     return make_checkpoint("tiny")
+
+
+SHIFTED = """
+import sys
+from pathlib import Path
+from rclpy.duration import Duration
+from dp_ros.ros.node.node_main import run_process
+from dp_ros.ros.nodes.{module} import {node}
+
+class ShiftedClock:
+    def __init__(self, clock):
+        self._clock = clock
+
+    def now(self):
+        return self._clock.now() - Duration(seconds=float(Path(sys.argv[1]).read_text()))
+
+    def __getattr__(self, name):
+        return getattr(self._clock, name)
+
+class Shifted({node}):
+    def get_clock(self):
+        return ShiftedClock(super().get_clock())
+
+run_process(Shifted)
+"""
+
+
+@pytest.fixture
+def shifted_node(tmp_path: Path):
+    """shifted_node(module, class) -> script of that node; its wall clock is behind by the seconds in the file argv[1]."""
+
+    def make(module: str, node: str) -> str:
+        script = tmp_path / f"shifted_{module}.py"
+        script.write_text(SHIFTED.format(module=module, node=node))
+        return str(script)
+
+    return make

@@ -546,6 +546,29 @@ def test_damaged_first_pictures_are_lost_frames(start_node, client, checkpoint, 
     robot.wait_until_moving()
 
 
+def test_wall_clock_set_back_holds_at_once_and_goes_on_by_the_new_time(
+    start_node, client, checkpoint, tmp_path, shifted_node
+):
+    """As after the first contact with a time server: 20 s without commands, verdicts and diagnostics would follow."""
+    back_s = tmp_path / "back_s"
+    back_s.write_text("0")
+    program = [shifted_node("policy_node", "PolicyNode"), str(back_s)]
+    node = start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint), program=program)
+    client.watched.append(node)
+    robot = Robot(client)
+    robot.wait_until_moving()
+    count, began_s = len(robot.verdicts), time.monotonic()
+    back_s.write_text("20")
+    robot.stamp_of = dict.fromkeys(robot.stamp_of, lambda now_ns: now_ns - 20 * S)
+    robot.wait_for(lambda: "hold_stale" in robot.said(count), "it holds")
+    robot.wait_until_moving()
+    assert time.monotonic() - began_s < 10.0
+    assert "hold_stale: the newest observation is from before time went back" in node.log
+    robot.diagnostics.clear()
+    robot.wait_for(lambda: robot.diagnostics, "diagnostics")
+    assert abs(time.time_ns() - 20 * S - stamp_to_ns(robot.commands[-1].header.stamp)) < 10 * S
+
+
 def map_publish(robots) -> None:
     for robot in robots:
         robot.publish()

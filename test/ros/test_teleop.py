@@ -73,6 +73,7 @@ class Person:
     def drive(self, *sticks: float) -> None:
         """Press the dead-man button anew, and push the sticks (x, y, z)."""
         self.down.discard("deadman")
+        self.sticks = [0.0, 0.0, 0.0]  # an axis moves nothing before it was seen at rest
         self.hear("hold_released")
         self.down.add("deadman")
         self.sticks = list(sticks)
@@ -117,7 +118,7 @@ class Robot(Person):
         super().publish()
         if time.monotonic() >= self._pose_due_s:
             self._pose_due_s = time.monotonic() + PERIOD_S
-            now_ns = time.time_ns()
+            now_ns = self.now_ns()
             self._pose.publish(position_to_pose(HOME_M, self.orientation, now_ns, self.frame_id))
             if self.opening is not None:
                 self._gripper.publish(gripper_state(self.opening, now_ns))
@@ -292,6 +293,22 @@ def test_deactivated_it_holds_once_and_then_says_nothing(robot, client):
     assert client.change("teleop_node", "configure", robot.publish)
     assert client.change("teleop_node", "activate", robot.publish)
     robot.drive(0.0, 0.3, 0.0)
+
+
+def test_wall_clock_set_back_holds_and_goes_on_by_the_new_time(start_node, client, tmp_path, shifted_node):
+    back_s = tmp_path / "back_s"
+    back_s.write_text("0")
+    values = {**SLOW, "autostart": True}
+    program = [shifted_node("teleop_node", "TeleopNode"), str(back_s)]
+    node = start_node("dp_ros.ros.nodes.teleop_node", values, program=program)
+    client.watched.append(node)
+    robot = Robot(client)
+    robot.drive(0.0, 0.1, 0.0)
+    back_s.write_text("20")
+    robot.now_ns = lambda: time.time_ns() - 20 * 10**9
+    robot.hear("hold_press_again")
+    assert robot.status("hold_press_again: time went back by 20 s").level == WARN
+    robot.drive(0.0, 0.1, 0.0)
 
 
 def test_a_wrong_speed_or_layout_ends_it_with_one_line(start_node):

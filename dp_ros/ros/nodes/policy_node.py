@@ -81,7 +81,7 @@ class PolicyNode(ManagedNode):
         self._bad_inputs.clear()
         self._decided_ns, self._answer, self._verdict, self._active = -1, None, None, True
         if not self._lockstep:
-            self._timer = self.create_timer(self._policy.dt_s, self._tick_realtime, clock=self.get_clock())
+            self.add_timer(self._policy.dt_s, self._tick_realtime, self.control_clock())
         return super().on_activate(state)
 
     def stop(self) -> None:
@@ -89,8 +89,6 @@ class PolicyNode(ManagedNode):
         if not self._active:
             return
         self._active = False
-        if not self._lockstep:
-            self.destroy_timer(self._timer)
         hold = self._controller.hold(self.get_clock().now().nanoseconds)
         if hold is not None and not self._lockstep:  # in lockstep nothing moves without an answer
             self._publish_command(hold)
@@ -98,9 +96,10 @@ class PolicyNode(ManagedNode):
 
     def release(self) -> None:
         if self._worker is not None:
-            self._worker.close(timeout_s=2.0)  # launch loses patience after 5 s
+            self._worker.close(
+                timeout_s=2.0
+            )  # `ros2 launch` kills a process that takes longer than 5 s to end
             self._worker = None
-        super().release()
 
     def _create_interface(self) -> None:
         observation = qos.observations(self._runtime.mode)

@@ -54,7 +54,7 @@ class TeleopNode(ManagedNode):
         self._teleop.reset()
         self._poses.clear()
         self._decision, self._bad_pose, self._rival, self._said, self._active = None, "", "", "", True
-        self._timer = self.create_timer(self._teleop.config.dt_s, self._tick, clock=self.get_clock())
+        self.add_timer(self._teleop.config.dt_s, self._tick, self.control_clock())
         return super().on_activate(state)
 
     def stop(self) -> None:
@@ -62,7 +62,6 @@ class TeleopNode(ManagedNode):
         if not self._active:
             return
         self._active = False
-        self.destroy_timer(self._timer)
         hold = self._teleop.hold(self._now_ns())
         if hold is not None and not self._find_rival():
             self._publish_command(hold)
