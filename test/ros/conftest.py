@@ -417,7 +417,7 @@ run_process(Shifted)
 
 @pytest.fixture
 def shifted_node(tmp_path: Path):
-    """shifted_node(module, class) -> script of that node; its wall clock is behind by the seconds in the file argv[1]."""
+    """shifted_node(module, class) -> script of that node; its wall clock is late by the seconds in file argv[1]."""
 
     def make(module: str, node: str) -> str:
         script = tmp_path / f"shifted_{module}.py"
