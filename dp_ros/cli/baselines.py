@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dp_ros.cli.console import ProgressLine, duration
-from dp_ros.cli.errors import USAGE, CliError, Interrupted
+from dp_ros.cli.errors import USAGE, CliError, on_interrupt
+from dp_ros.cli.options import Jobs, set_option
 from dp_ros.cli.train import find_preset
 
 if TYPE_CHECKING:
@@ -32,38 +33,31 @@ def baselines(
         str, typer.Option(help="Training on the arm: a preset (cpu, paper) or a YAML file.")
     ] = "cpu",
     assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Replace a setting, e.g. seeds=2, arm.episodes=50; repeat."
-        ),
+        list[str] | None, set_option("a setting of ComparisonConfig", "arm.episodes=50")
     ] = None,
     train_assignments: Annotated[
         list[str] | None,
-        typer.Option("--train", metavar="KEY=VALUE", help="Replace a training setting, e.g. steps=500."),
+        set_option("a setting of the arm's TrainConfig", "steps=500", name="--train"),
     ] = None,
     toy: Annotated[bool, typer.Option(help="Compare on the bimodal toy.")] = True,
-    jobs: Annotated[int, typer.Option(help="Processes for the toy; -1: one for each core.")] = -1,
+    jobs: Jobs = -1,
 ) -> None:
     """Compare diffusion with regression, mixture and implicit policies; runs that are in OUT are not repeated."""
     from dp_ros.baselines.config import ComparisonConfig
-    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignment
+    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignments
 
     if task and not data:
         raise CliError("--task without a dataset: give one with --data", USAGE)
     if not (toy or data):
         raise CliError("nothing to compare: give a dataset with --data, or omit --no-toy", USAGE)
-    settings = override(ComparisonConfig(), dict(map(parse_assignment, assignments or [])), where="--set")
-    training = load_yaml(
-        TrainConfig, find_preset(config), dict(map(parse_assignment, train_assignments or []))
-    )
+    settings = override(ComparisonConfig(), parse_assignments(assignments), where="--set")
+    training = load_yaml(TrainConfig, find_preset(config), parse_assignments(train_assignments))
     if task:
         from dp_ros.sim.metaworld_arm import check_task
 
         training = override(training, {"policy.task": check_task(task)})
-    try:
+    with on_interrupt("run the same command to resume"):
         _run(settings, training, data, out, toy, jobs)
-    except KeyboardInterrupt:
-        raise Interrupted("run the same command again to resume") from None
 
 
 def _run(

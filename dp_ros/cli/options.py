@@ -17,10 +17,10 @@ def _check_jobs(jobs: int) -> int:
     return jobs
 
 
-def set_option(settings: str, example: str) -> Any:
-    """`--set KEY=VALUE`, which may be repeated, for the named settings."""
-    text = f"Replace {settings}, e.g. --set {example}; repeat for more."
-    return typer.Option("--set", metavar="KEY=VALUE", help=text)
+def set_option(settings: str, example: str, name: str = "--set") -> Any:
+    """`--set KEY=VALUE`, which may be repeated, for the described settings."""
+    text = f"Replace {settings}, e.g. {name} {example}; repeat for more."
+    return typer.Option(name, metavar="KEY=VALUE", help=text)
 
 
 def camera_option(verb: str, default: str) -> Any:
