@@ -1,4 +1,4 @@
-"""How a policy and the simulated robot run as nodes. Nothing here changes what the weights mean."""
+"""Settings of serving: the policy and the simulated robot as nodes. They never change the meaning of the weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dp_ros.schema.policy import SamplerName
 
 
 class GateConfig(Config):
-    """Limits every command passes before it is published. Fail closed: a limit that cannot be checked holds."""
+    """Limits that every command passes before it is published. Where a limit cannot be checked, the arm holds."""
 
     workspace_low_m: Vector3 = Field(
         (-0.5, 0.3, 0.0), description="lowest commanded position, base frame [m]"
@@ -34,10 +34,10 @@ class GateConfig(Config):
 
 
 class RuntimeConfig(Config):
-    """How a policy is served: timing, sampler and limits. Nothing here changes what the weights mean."""
+    """Serving of a policy: timing, sampler and limits. None of them changes the meaning of the weights."""
 
     mode: Literal["lockstep", "realtime"] = Field(
-        "realtime", description="lockstep: one command per observation, stamped alike; realtime: own clock"
+        "realtime", description="lockstep: one command per observation, with its stamp; realtime: own clock"
     )
     engine: str = Field(
         "torch", description="engine that computes the plans: a name in the table of dp_ros.inference.engine"
@@ -46,7 +46,7 @@ class RuntimeConfig(Config):
     sampler_iterations: int = Field(
         0, ge=0, le=1000, description="override its iterations; 0: the checkpoint's"
     )
-    policy_seed: int = Field(0, ge=0, description="seed of the sampler's noise, started anew each episode")
+    policy_seed: int = Field(0, ge=0, description="seed of the sampler's noise, restarted in each episode")
     image_transport: Literal["raw", "compressed"] = Field(
         "raw", description="subscribe to camera/<name>/image_raw or to camera/<name>/image_raw/compressed"
     )
@@ -61,14 +61,14 @@ class RuntimeConfig(Config):
         0.0,
         ge=0,
         le=5,
-        description="action latency: how much later the robot obeys than in the demonstrations, in whole ticks [s]",
+        description="extra action latency of the robot, compared with the demonstrations; rounded to ticks [s]",
     )
     min_contrast: float = Field(
         5.0,
         ge=0,
         le=127,
-        description="a camera whose picture varies less (standard deviation of each colour, of 255) is taken to be "
-        "covered, and the frame to be lost; 0: never",
+        description="least standard deviation of a colour in a picture (of 255); below it the camera is covered "
+        "and the frame lost; 0: never",
     )
     gate: GateConfig = GateConfig()
 

@@ -17,21 +17,23 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import images
 from dp_ros.ros.messages.conversions import (
     ConversionError,
-    DamagedImageError,
-    compressed_to_rgb,
     effort_to_joint_state,
     gripper_state,
-    image_to_rgb,
     joint_state_to_effort,
     joint_state_to_position,
     ns_to_stamp,
     pose_to_position,
     position_to_pose,
-    rgb_to_image,
     stamp_to_ns,
+)
+from dp_ros.ros.messages.images import (
+    DamagedImageError,
+    compressed_to_rgb,
+    image_to_rgb,
+    rgb_to_image,
     to_rgb,
 )
 
@@ -336,7 +338,7 @@ def test_only_uint8_rgb_is_published(rgb):
 @pytest.fixture
 def forget_cv_bridge():
     """The installed cv_bridge, if any, is out of sight, and found again after the test."""
-    find = conversions._cv_bridge
+    find = images._cv_bridge
     installed = {
         name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "cv_bridge"
     }
@@ -368,7 +370,7 @@ def test_a_cv_bridge_that_fails_or_is_wrong_is_not_used(code, tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     rows = [struct.pack(">6H", *range(0, 60000, 10000))]
     assert image_to_rgb(image("mono16", rows, 6, b"pad", 1))[0, 3, 0] == to_8_bits(30000)
-    assert conversions._cv_bridge() is None
+    assert images._cv_bridge() is None
 
 
 def test_cv_bridge_is_given_packed_native_pixels(tmp_path, monkeypatch, forget_cv_bridge):
@@ -377,23 +379,23 @@ def test_cv_bridge_is_given_packed_native_pixels(tmp_path, monkeypatch, forget_c
     monkeypatch.syspath_prepend(tmp_path)
     rows = [struct.pack(">6H", *range(0, 60000, 10000))]
     rgb = image_to_rgb(image("16UC1", rows, 6, b"pad", 1))
-    assert conversions._cv_bridge() is not None
+    assert images._cv_bridge() is not None
     assert rgb[0].tolist() == [[to_8_bits(value)] * 3 for value in range(0, 60000, 10000)]
 
 
-CV_BRIDGE_KNOWS = [name for name in conversions._LAYOUTS if name not in ("uyvy", "yuyv")]
+CV_BRIDGE_KNOWS = [name for name in images._LAYOUTS if name not in ("uyvy", "yuyv")]
 
 
 @pytest.mark.parametrize("encoding", CV_BRIDGE_KNOWS)
 def test_opencv_and_cv_bridge_make_the_same_image(encoding, monkeypatch):
-    bridge = conversions._cv_bridge()
+    bridge = images._cv_bridge()
     if bridge is None:
         pytest.skip("no working cv_bridge here")
-    layout = conversions._LAYOUTS[encoding]
+    layout = images._LAYOUTS[encoding]
     rows = [RNG.bytes(32 * layout.pixel_bytes) for _ in range(24)]
     msg = image(encoding, rows, 32)
     theirs = bridge(msg, "rgb8")
-    monkeypatch.setattr(conversions, "_cv_bridge", lambda: None)
+    monkeypatch.setattr(images, "_cv_bridge", lambda: None)
     assert np.array_equal(image_to_rgb(msg), theirs)
 
 
@@ -494,7 +496,7 @@ import sys
 from types import SimpleNamespace
 for name in ("rclpy", "builtin_interfaces", "geometry_msgs", "sensor_msgs", "std_msgs"):
     sys.modules[name] = None
-from dp_ros.ros.messages.conversions import to_rgb
+from dp_ros.ros.messages.images import to_rgb
 data = bytes([255, 255, 0, 0])
 msg = SimpleNamespace(height=1, width=2, step=4, encoding="mono16", is_bigendian=1, data=data)
 assert to_rgb(msg).tolist() == [[[255] * 3, [0] * 3]]

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from dp_ros.resources import share_file
-from dp_ros.ros.messages.conversions import image_to_rgb, rgb_to_image, stamp_to_ns
+from dp_ros.ros.messages.conversions import stamp_to_ns
+from dp_ros.ros.messages.images import image_to_rgb, rgb_to_image
 from dp_ros.ros.processes.environment import RosMissingError, node_environment, require_ros
 from dp_ros.schema import ConfigError
 

@@ -24,13 +24,8 @@ from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
 from dp_ros.poses import angle_rad
-from dp_ros.ros.messages.conversions import (
-    gripper_state,
-    ns_to_stamp,
-    position_to_pose,
-    rgb_to_image,
-    stamp_to_ns,
-)
+from dp_ros.ros.messages.conversions import gripper_state, ns_to_stamp, position_to_pose, stamp_to_ns
+from dp_ros.ros.messages.images import rgb_to_image
 
 CAMERAS = ("left", "right")
 RATE_HZ, ROBOT_RATE_HZ = 20.0, 40.0

@@ -12,7 +12,7 @@ import pytest
 
 from dp_ros.data.bags.reader import BagReader
 from dp_ros.data.bags.repair import repair
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import conversions, images
 
 MODULE = "dp_ros.ros.nodes.recorder_node"
 SIZE = (24, 32)
@@ -63,7 +63,7 @@ class Robot:
         quat = [0.0, 1.0, 0.0, 0.0]
         self.pose.publish(conversions.position_to_pose([stamp_ns / 1e9, 0.0, 0.0], quat, stamp_ns, "base"))
         self.gripper.publish(conversions.gripper_state(0.5, stamp_ns))
-        self.camera.publish(conversions.rgb_to_image(picture, stamp_ns, "left"))
+        self.camera.publish(images.rgb_to_image(picture, stamp_ns, "left"))
         self.command.publish(conversions.position_to_pose([0.0, 0.0, 0.0], quat, stamp_ns, "base"))
         self.effort.publish(conversions.effort_to_joint_state(0.0, stamp_ns))
 

@@ -13,7 +13,8 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from dp_ros.ros.messages.conversions import effort_to_joint_state, image_to_rgb, position_to_pose, stamp_to_ns
+from dp_ros.ros.messages.conversions import effort_to_joint_state, position_to_pose, stamp_to_ns
+from dp_ros.ros.messages.images import image_to_rgb
 from dp_ros.ros.node import qos
 from dp_ros.sim.experts import demonstrate
 from dp_ros.sim.metaworld_arm import MetaworldArm

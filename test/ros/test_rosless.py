@@ -13,7 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from dp_ros.ros.messages.conversions import image_to_rgb, stamp_to_ns
+from dp_ros.ros.messages.conversions import stamp_to_ns
+from dp_ros.ros.messages.images import image_to_rgb
 
 TASK, CAMERA, SIZE_PX, SEED, STEPS = "drawer-open-v3", "behindGripper", 48, 7, 6
 START_M = (0.0, 0.6, 0.2)

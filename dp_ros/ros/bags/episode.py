@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dp_ros.data.bags.reader import BagInfo, BagReader
 from dp_ros.ros.bags.messages import decode, json_object
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import images
 
 # Names of the pose and the gripper stream of a command.
 COMMANDS = ("command_pose", "command_gripper")
@@ -58,7 +58,7 @@ class PictureSource:
                 camera, kind = cameras[topic]
                 if wanted(camera, numbers[topic]):
                     msg = decode(data, kind, topic, self.path)
-                    yield camera, numbers[topic], conversions.to_picture(msg, camera, height_px, width_px)
+                    yield camera, numbers[topic], images.to_picture(msg, camera, height_px, width_px)
 
 
 @dataclass(frozen=True)

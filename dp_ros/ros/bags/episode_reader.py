@@ -17,7 +17,7 @@ from dp_ros.data.bags.reader import BagError, BagInfo, BagReader
 from dp_ros.poses import make_pose
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode, RecordedStream
 from dp_ros.ros.bags.messages import decode, json_object
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import conversions, images
 from dp_ros.schema import TopicMap
 from dp_ros.streams import ImageSizeError, check_fits
 
@@ -217,7 +217,7 @@ class _EpisodeReader:
         """A picture's number, where the live node could use the picture: decoded, and of a shape that fits."""
 
         def number_of(msg: Any, number: int) -> int:
-            height, width = conversions.to_rgb(msg).shape[:2]
+            height, width = images.to_rgb(msg).shape[:2]
             first = self._sizes.get(camera, (height, width))
             check_fits((height, width), *(self._size if self._size[0] else first), camera)
             self._sizes.setdefault(camera, (height, width))

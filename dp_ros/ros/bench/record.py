@@ -217,7 +217,7 @@ def publish() -> None:
         ):
             publisher.publish(message)
         for name, publisher in images.items():
-            publisher.publish(conversions.rgb_to_image(picture, stamp_ns, name))
+            publisher.publish(images.rgb_to_image(picture, stamp_ns, name))
 
     node.create_timer(1.0 / rate_hz, tick)
     with suppress(KeyboardInterrupt, ExternalShutdownException):

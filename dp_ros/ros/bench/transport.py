@@ -21,7 +21,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from dp_ros.control.safety import Command
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.commands import CommandPairing, command_to_messages
 from dp_ros.ros.node import qos
 from dp_ros.ros.processes.environment import node_environment
@@ -38,7 +38,7 @@ def echo() -> None:
     gripper = node.create_publisher(JointState, "command/gripper", qos.RELIABLE)
 
     def answer(msg: Image) -> None:
-        pixels = conversions.image_to_rgb(msg)
+        pixels = images.image_to_rgb(msg)
         gripper_command = float(pixels[0, 0, 0] > 255)
         stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
         command = Command(stamp_ns, np.zeros(3), gripper_command, np.array([0.0, 0.0, 0.0, 1.0]))
@@ -75,7 +75,7 @@ def round_trips_ms(width_px: int, height_px: int, rate_hz: float, count: int) ->
 
     def publish(stamp_ns: int) -> None:
         sent[stamp_ns] = time.perf_counter()
-        camera.publish(conversions.rgb_to_image(picture, stamp_ns, "bench"))
+        camera.publish(images.rgb_to_image(picture, stamp_ns, "bench"))
 
     def spin_until(deadline: float) -> None:
         while (left := deadline - time.perf_counter()) > 0:

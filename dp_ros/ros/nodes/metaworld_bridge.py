@@ -23,7 +23,7 @@ from std_msgs.msg import Bool, Int64, String
 from std_srvs.srv import Trigger
 
 from dp_ros.poses import orientation_of
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.commands import CommandPairing
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import OK, WARN
@@ -289,11 +289,11 @@ class MetaworldBridge(ManagedNode):
         self._gripper_publisher.publish(conversions.gripper_state(observation.gripper, stamp_ns))
         if self._config.spectator and arm.steps % 2 == 0 and self._running:
             picture = arm.render(self._config.spectator, SPECTATOR_PX, SPECTATOR_PX)
-            self._spectator_publisher.publish(conversions.rgb_to_image(picture, stamp_ns, "spectator"))
+            self._spectator_publisher.publish(images.rgb_to_image(picture, stamp_ns, "spectator"))
         for camera, pixels in observation.images.items():
             frame_id = f"{camera}_optical_frame"
             self._info_publishers[camera].publish(self._camera_info(camera, stamp, frame_id))
-            self._image_publishers[camera].publish(conversions.rgb_to_image(pixels, stamp_ns, frame_id))
+            self._image_publishers[camera].publish(images.rgb_to_image(pixels, stamp_ns, frame_id))
         if self._expert and self._running and (expect_command or self._config.mode == "realtime"):
             self._expert.command(stamp_ns)
 

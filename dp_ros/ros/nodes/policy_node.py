@@ -20,7 +20,7 @@ from dp_ros.control.planner import PlanWorker
 from dp_ros.control.safety import Command, Verdict
 from dp_ros.inference.engine import load_engine
 from dp_ros.policy.checkpoint_config import policy_config
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.commands import command_to_messages
 from dp_ros.ros.messages.markers import chunk_to_path, plan_markers
 from dp_ros.ros.messages.pose_reader import PoseReader
@@ -130,9 +130,9 @@ class PolicyNode(ManagedNode):
             if not self._active:
                 return
             try:
-                pixels = conversions.to_picture(msg, camera, encoder.height_px, encoder.width_px)
+                pixels = images.to_picture(msg, camera, encoder.height_px, encoder.width_px)
             except (conversions.ConversionError, ImageSizeError) as error:
-                is_damaged = isinstance(error, conversions.DamagedImageError)
+                is_damaged = isinstance(error, images.DamagedImageError)
                 if self._verdict is None and not is_damaged:  # a wrong set-up must not start at all
                     self.fatal = str(error)
                 self._refuse(camera, str(error))
@@ -253,7 +253,7 @@ class PolicyNode(ManagedNode):
             newest = [stream.at(decision.command.stamp_ns) for stream in self._streams.images.values()]
             pictures = [sample.value for sample in newest if sample is not None]
             if pictures:
-                view = conversions.rgb_to_image(np.hstack(pictures), decision.command.stamp_ns, frame_id)
+                view = images.rgb_to_image(np.hstack(pictures), decision.command.stamp_ns, frame_id)
                 self._view_publisher.publish(view)
 
     def _log_verdict(self, decision: PolicyDecision) -> None:

@@ -13,7 +13,7 @@ from std_srvs.srv import Trigger
 from dp_ros.evaluation.results import EpisodeResult, Report
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
 from dp_ros.ros.processes.node_process import START_TIMEOUT_S, NodeGroup, SessionError, parameters_yaml
 from dp_ros.schema import BridgeConfig, RuntimeConfig
@@ -58,7 +58,7 @@ class Session(NodeGroup):
     def _picture_callback(self, camera: str) -> Callable[[Image], None]:
         def store(msg: Image) -> None:
             stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-            self._pictures.setdefault(stamp_ns, {})[camera] = conversions.image_to_rgb(msg)
+            self._pictures.setdefault(stamp_ns, {})[camera] = images.image_to_rgb(msg)
 
         return store
 
