@@ -16,7 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dp_ros.files import replacing_folder
-from dp_ros.policy.checkpoint_config import CONFIG, CheckpointError, policy_config, read_config
+from dp_ros.policy.checkpoint_config import (
+    CONFIG,
+    CheckpointError,
+    meaning_sha256,
+    policy_config,
+    read_config,
+)
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.normalizer import StatsError
 from dp_ros.schema import SCHEMA_VERSION
@@ -58,7 +64,7 @@ def save_checkpoint(
         }
         save_file(weights, staging / WEIGHTS)
         (staging / STATS).write_text(json.dumps(policy.stats(), indent=2) + "\n")
-        config = {
+        config: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "network": policy.config.network,
             "weights_dtype": dtype,
@@ -67,6 +73,7 @@ def save_checkpoint(
             "scene": dict(scene or {}),
             "training": dict(training or {}),
         }
+        config["sha256"][CONFIG] = meaning_sha256(json.loads(json.dumps(config)))
         (staging / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (staging / CARD).write_text(card)
         (staging / WEIGHTS).chmod(0o644)  # safetensors gives access to the owner only
@@ -96,6 +103,10 @@ def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> D
             raise CheckpointError(
                 f"{folder / WEIGHTS}: '{name}' has shape {found.get(name)}, config.json implies "
                 f"{expected.get(name)}: the two are of different models"
+            )
+        if not torch.isfinite(weights[name]).all():
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: '{name}' has values that are not finite: the training diverged, train again"
             )
     policy.load_state_dict(weights)
     return policy.to(device).eval()

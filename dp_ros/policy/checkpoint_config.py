@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,21 @@ from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfi
 
 CONFIG = "config.json"
 
+
+def meaning_sha256(config: dict[str, Any]) -> str:
+    """Hash of the parts of config.json that give the weights their meaning: `policy` and `scene`."""
+    meaning = {name: config.get(name, {}) for name in ("policy", "scene")}
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+def _add_meaning_hash(config: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had no hash of `policy` and `scene`: take them as they are."""
+    sha256 = {**config["sha256"], CONFIG: meaning_sha256(config)}
+    return {**config, "schema_version": 2, "sha256": sha256}
+
+
 # Version of config.json -> function that makes the next version of it.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_meaning_hash}
 
 
 class CheckpointError(UserError):
@@ -31,17 +45,24 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text())
-        version, _ = config["schema_version"], config["policy"]
+        version = config["schema_version"]
+        is_config = isinstance(version, int) and all(
+            isinstance(config[name], dict) for name in ("policy", "sha256")
+        )
     except (ValueError, KeyError, TypeError):
-        raise CheckpointError(
-            f"{path}: is not a checkpoint's config.json: copy the checkpoint again"
-        ) from None
+        is_config = False
+    if not is_config:
+        raise CheckpointError(f"{path}: is not a checkpoint's config.json: copy the checkpoint again")
     while version in MIGRATIONS:
         config = MIGRATIONS[version](config)
         version = config["schema_version"]
     if version != SCHEMA_VERSION:
         raise CheckpointError(
             f"{path}: schema version {version}, this dp_ros reads {SCHEMA_VERSION}: install a newer dp_ros"
+        )
+    if config["sha256"].get(CONFIG) != meaning_sha256(config):
+        raise CheckpointError(
+            f"{path}: policy or scene was changed after the weights were written: copy the checkpoint again"
         )
     return dict(config)
 

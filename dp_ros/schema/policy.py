@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from dp_ros.actions import ACTION_DIM, GripperKind, OrientationKind, PositionKind
 from dp_ros.schema.base import CameraName, Config
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of a checkpoint's config.json
 
 Network = Literal["unet", "transformer"]  # each has a section of its name in PolicyConfig
 SamplerName = Literal["ddpm", "ddim"]  # each has a row in `dp_ros.policy.sampler.SAMPLERS`

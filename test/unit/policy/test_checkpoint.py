@@ -26,6 +26,7 @@ from dp_ros.policy.checkpoint import (
     read_config,
     save_checkpoint,
 )
+from dp_ros.policy.checkpoint_config import meaning_sha256
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import PolicyConfig
 
@@ -75,7 +76,11 @@ def rehash(folder: Path) -> None:
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("policy.safetensors", "stats.json")
     }
-    edit_json(folder / "config.json", lambda config: config.update(sha256=hashes))
+    edit_json(folder / "config.json", lambda config: config["sha256"].update(hashes))
+    edit_json(
+        folder / "config.json",
+        lambda config: config["sha256"].update({"config.json": meaning_sha256(config)}),
+    )
 
 
 def refusal(folder: Path) -> str:
@@ -241,16 +246,24 @@ def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
     assert f"{name} is not the file that config.json describes" in refusal(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"schema_version": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "3", "null", "{}", '{"schema_version": 1}'),
+        '{"schema_version": [1], "policy": {}, "sha256": {}}',
+        '{"schema_version": 2, "policy": {}, "sha256": ["a"]}',
+        '{"schema_version": 2, "policy": 3, "sha256": {}}',
+    ],
+)
 def test_file_that_is_no_config_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     assert "is not a checkpoint's config.json" in refusal(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
+@pytest.mark.parametrize("version", [0, 3, 99])
 def test_other_schema_version_is_refused(folder: Path, version: int) -> None:
     edit_json(folder / "config.json", lambda config: config.update(schema_version=version))
-    assert f"schema version {version}, this dp_ros reads 1" in refusal(folder)
+    assert f"schema version {version}, this dp_ros reads 2" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +281,42 @@ def test_unknown_key_in_the_config_is_refused(folder: Path, where: tuple[str, ..
         part["horizon"] = 3
 
     edit_json(folder / "config.json", add)
+    rehash(folder)
     assert says in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("policy", {"rate_hz": 40.0}),
+        ("policy", {"horizons": {"T_o": 2, "T_p": 8, "T_a": 5}}),
+        ("policy", {"action": {"position": "delta", "gripper": "absolute", "orientation": "hold"}}),
+        ("scene", {"height_px": 37}),
+        ("scene", {"markers": True}),
+    ],
+)
+def test_changed_meaning_of_the_weights_is_refused(folder: Path, part: str, changes: dict[str, Any]) -> None:
+    """Such a checkpoint would load, and move the arm otherwise than it was trained to."""
+    edit_json(folder / "config.json", lambda config: config[part].update(changes))
+    assert "policy or scene was changed after the weights were written" in refusal(folder)
+
+
+def test_checkpoint_of_version_1_still_loads(folder: Path, saved: Path) -> None:
+    def older(config: dict[str, Any]) -> None:
+        config["schema_version"] = 1
+        del config["sha256"]["config.json"], config["policy"]["action"]["orientation"]
+
+    edit_json(folder / "config.json", older)
+    assert load_checkpoint(folder).config == load_checkpoint(saved).config
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
+    weights = load_file(folder / "policy.safetensors")
+    weights["network.out.1.bias"][0] = value
+    save_file(weights, folder / "policy.safetensors")
+    rehash(folder)
+    assert "'network.out.1.bias' has values that are not finite" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["action", "state"])
@@ -284,11 +332,13 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
         config["policy"]["network"] = "transformer"
 
     edit_json(folder / "config.json", rename)
+    rehash(folder)
     assert "the two are of different models" in refusal(folder)
 
 
 def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     edit_json(folder / "config.json", lambda config: config["policy"]["encoder"].update(keypoints=8))
+    rehash(folder)
     message = refusal(folder)
     assert "'encoder.cameras.0.pool.to_keypoints.bias' has shape (4,)" in message
     assert "config.json implies (8,): the two are of different models" in message
