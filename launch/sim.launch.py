@@ -24,7 +24,7 @@ ARGUMENTS = [
         str(share_dir() / "models" / "drawer-open-v3-unet"),
         "folder of the checkpoint to serve; task, cameras and picture size follow from it",
     ),
-    argument("task", "", "Metaworld task in place of the checkpoint's"),
+    argument("task", "", "task in place of the checkpoint's"),
     choice(
         "mode",
         ("lockstep", "realtime"),

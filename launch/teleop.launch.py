@@ -28,7 +28,7 @@ from dp_ros.ros.processes.launching import our_node
 
 ARGUMENTS = [
     switch("robot", False, "the arm is running: start teleop_node alone, inactive unless autostart is true"),
-    argument("task", "drawer-open-v3", "Metaworld task to simulate"),
+    argument("task", "drawer-open-v3", "task to simulate"),
     cameras_argument("simulate"),
     argument("size", "96x96", "size of their pictures in pixels, WIDTHxHEIGHT"),
     *simulation_arguments(),

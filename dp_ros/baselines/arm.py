@@ -1,4 +1,4 @@
-"""The methods on a simulated arm: the same windows, steps and episodes, judged several times while they train."""
+"""Comparison of the methods on a simulated arm: the same windows, steps and episodes, evaluated while they train."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any
 from dp_ros.baselines.config import ArmConfig, ComparisonConfig, Method
 from dp_ros.baselines.methods.mlp import count_parameters
 from dp_ros.baselines.methods.policy import camera_policy
-from dp_ros.evaluation.rollout import run_episode
+from dp_ros.evaluation.episode import run_episode
+from dp_ros.evaluation.rollout import check_rate
 from dp_ros.evaluation.seeds import check_unseen
 from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.files import write_json
 from dp_ros.inference.torch_engine import plan_chunk
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import ConfigError, RuntimeConfig, TrainConfig, override
-from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
+from dp_ros.sim.arm import ArmSpec, check_task, make_arm
 from dp_ros.train.progress import Progress
 from dp_ros.train.run import make_trainer
 from dp_ros.train.run_folder import STATE
@@ -36,7 +37,7 @@ def compare_on_arm(
     out: Path,
     on_step: Callable[[Method, int, Progress], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """All runs on the arm, one after another: each uses every core by itself. The errors are those of `run_arm`."""
+    """All runs on the arm, one after another, because each uses every core. The errors are those of `run_arm`."""
     if training.run_length > 1 and set(config.methods) != {"diffusion"}:
         raise ConfigError(
             f"run_length {training.run_length}: only diffusion encodes shared frames once: add --train run_length=1"
@@ -63,9 +64,9 @@ def run_arm(
     folder: Path,
     on_step: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
-    """Train `method` on the dataset `data` in `folder`; the same call goes on with a run that was stopped.
+    """Train `method` on the dataset `data` in `folder`; the same call resumes a run that was stopped.
 
-    Returns, and keeps in folder/run.json, the losses and every evaluation's successes. Raises ConfigError,
+    Returns the losses and every evaluation's successes, and keeps them in folder/run.json. Raises ConfigError,
     DatasetError, TrainingError, TaskError, RenderingError.
     """
     steps = training.steps
@@ -89,23 +90,23 @@ def run_arm(
     trainer = make_trainer(training, data, folder, resume=(folder / STATE).exists(), build=build)
     policy = trainer.config.policy
     task = check_task(policy.task)
-    if policy.rate_hz != RATE_HZ:
-        raise ConfigError(f"policy.rate_hz is {policy.rate_hz:g} Hz, the simulated arm's is {RATE_HZ:g} Hz")
+    check_rate(policy, task, str(folder))
     seeds = range(arm_config.first_seed, arm_config.first_seed + arm_config.episodes)
     check_unseen({"training": trainer.provenance}, task, seeds)
     record |= {"task": task, "parameters": count_parameters(trainer.policy)}
     plan = partial(plan_chunk, trainer.ema.plan, policy.encoder, trainer.device)
     scene = trainer.scene
-    arm = MetaworldArm(
+    spec = ArmSpec(
         task,
         policy.encoder.cameras,
         scene.get("width_px", policy.encoder.width_px),
         scene.get("height_px", policy.encoder.height_px),
         scene.get("markers", False),
     )
+    arm = make_arm(spec)
 
     def judge() -> None:
-        """Run the episodes that are due at the trainer's step, unless a stopped run already has."""
+        """Run the episodes that are due at the trainer's step, unless the record has them."""
         step = trainer.step
         due = step == steps or (step % interval == 0 and steps - step >= interval)
         if not due or not all(evaluation["step"] < step for evaluation in record["evaluations"]):
@@ -134,7 +135,7 @@ def run_arm(
 
     try:
         if trainer.step:
-            judge()  # Ctrl-C may have come between the step and its episodes
+            judge()  # the run may have been stopped between the step and its episodes
         trainer.run(on_progress)
     finally:
         write_json(folder / RECORD, record)
@@ -143,7 +144,7 @@ def run_arm(
 
 
 def _begin(path: Path, arm_config: ArmConfig, training: TrainConfig, method: Method) -> dict[str, Any]:
-    """What a stopped run had recorded, or an empty record; ConfigError where it had other settings."""
+    """The record of a stopped run, or an empty one; ConfigError where it had other settings."""
     settings = {
         "arm": arm_config.model_dump(mode="json", exclude={"seeds"}),
         "training": training.model_dump(mode="json"),
@@ -151,6 +152,6 @@ def _begin(path: Path, arm_config: ArmConfig, training: TrainConfig, method: Met
     if path.exists():
         record: dict[str, Any] = json.loads(path.read_text())
         if record["settings"] != settings:
-            raise ConfigError(f"{path}: was made with other settings: use the same, or another --out")
+            raise ConfigError(f"{path}: was made with other settings: give the same, or another --out")
         return record
     return {"method": method, "seed": training.seed, "settings": settings, "losses": [], "evaluations": []}

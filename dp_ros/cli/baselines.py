@@ -53,7 +53,7 @@ def baselines(
     settings = override(ComparisonConfig(), parse_assignments(assignments), where="--set")
     training = load_yaml(TrainConfig, find_preset(config), parse_assignments(train_assignments))
     if task:
-        from dp_ros.sim.metaworld_arm import check_task
+        from dp_ros.sim.arm import check_task
 
         training = override(training, {"policy.task": check_task(task)})
     with on_interrupt("run the same command to resume"):

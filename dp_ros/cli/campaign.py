@@ -89,7 +89,7 @@ def _plan(
 ) -> list[Job]:
     """The jobs of a campaign; ConfigError, TaskError or CliError for wrong settings, before hours of work."""
     from dp_ros.schema import CollectConfig, TrainConfig, load_yaml, parse, parse_assignments
-    from dp_ros.sim.metaworld_arm import check_task
+    from dp_ros.sim.arm import check_task
 
     planned = []
     for preset in presets:

@@ -91,7 +91,7 @@ def collect(
             "--cluster goes with --via direct: over topics, one robot records one episode at a time", USAGE
         )
     from dp_ros.cli.inspect import dataset_facts
-    from dp_ros.sim.metaworld_arm import check_task
+    from dp_ros.sim.arm import check_task
 
     config = parse(CollectConfig, {"task": check_task(task), **settings}, where="collect")
     if via is Via.ROS:

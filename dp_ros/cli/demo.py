@@ -47,7 +47,7 @@ def demo(
 
     require_ros()
     from dp_ros.data.video import VideoWriter
-    from dp_ros.evaluation.rollout import VIDEO_FPS
+    from dp_ros.evaluation.episode import video_fps
     from dp_ros.evaluation.video_frames import write_filmstrip
     from dp_ros.files import write_json
     from dp_ros.policy.checkpoint_config import policy_config
@@ -60,8 +60,8 @@ def demo(
     video = video or DEFAULT_FOLDER / f"{task}.mp4"
     runtime = RuntimeConfig(mode="lockstep")
     strip = video.with_suffix(".png") if video.suffix else video / f"{task}.png"
-    with VideoWriter(video, VIDEO_FPS) if video.suffix == ".mp4" else nullcontext() as film:
-        each = film_each(video) if film is None else None
+    with VideoWriter(video, video_fps(task)) if video.suffix == ".mp4" else nullcontext() as film:
+        each = film_each(video, task) if film is None else None
 
         def keep(result: EpisodeResult, pictures: list[Picture]) -> None:
             if film is not None:

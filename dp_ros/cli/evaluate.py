@@ -67,10 +67,10 @@ def evaluate(
         raise CliError("--jobs goes with --transport in-process: a session over ROS is one robot", USAGE)
     runtime = lockstep_runtime(sampler, iterations, policy_seed, threads)
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
-    for folder in folders:  # all are checked before the first episode
-        task_and_seeds(folder, task, seed, episodes)
+    # All are checked before the first episode.
+    tasks = [task_and_seeds(folder, task, seed, episodes)[0] for folder in folders]
     check_outputs(folders=[report_path, video], files=[json_path])
-    on_video = film_each(video) if video else None
+    on_video = film_each(video, tasks[0]) if video else None
 
     def run(folder: Path) -> Report:
         return run_episodes(folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs)
@@ -141,7 +141,7 @@ def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tup
     if not task:
         raise CliError(f"{checkpoint}: names no task: give one with --task", USAGE)
     from dp_ros.evaluation.seeds import check_unseen
-    from dp_ros.sim.metaworld_arm import check_task
+    from dp_ros.sim.arm import check_task
 
     task, seeds = check_task(task), range(seed, seed + episodes)
     check_unseen(read_config(checkpoint), task, seeds)
@@ -204,14 +204,14 @@ def describe(
     }
 
 
-def film_each(folder: Path) -> Callable[[EpisodeResult, Any], None]:
-    """An `on_video` callback that writes one file per episode."""
+def film_each(folder: Path, task: str) -> Callable[[EpisodeResult, Any], None]:
+    """An `on_video` callback that writes one file per episode of `task`."""
 
     def write(result: EpisodeResult, pictures: list[Picture]) -> None:
         from dp_ros.data.video import write_video
-        from dp_ros.evaluation.rollout import VIDEO_FPS
+        from dp_ros.evaluation.episode import video_fps
 
-        write_video(folder / f"seed{result.seed}.mp4", pictures, VIDEO_FPS)
+        write_video(folder / f"seed{result.seed}.mp4", pictures, video_fps(task))
 
     return write
 

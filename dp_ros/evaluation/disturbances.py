@@ -1,8 +1,8 @@
-"""What may go wrong on a robot, in doses: pictures covered, dark or lost, cameras and objects displaced, commands late.
+"""Disturbances of an episode: pictures covered, dark or lost, cameras and objects displaced, commands late.
 
-A disturbance is pure: what it does at tick t follows from its strength, the episode's seed, the ticks that this seed
-takes undisturbed, and t. Strength 0 does nothing at all. What is drawn from the seed does not depend on the strength,
-so that a stronger disturbance is more of the same and two strengths can be compared seed by seed.
+A disturbance is pure: its effect at tick t follows from its strength, the episode's seed, the ticks that this seed
+takes undisturbed, and t. Strength 0 has no effect. The numbers drawn from the seed do not depend on the strength, so
+that two strengths can be compared seed by seed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.schema import ConfigError, RuntimeConfig
-from dp_ros.sim.metaworld_arm import MOVABLE_TASKS, RATE_HZ, MetaworldArm, Observation
+from dp_ros.sim.arm import Array, Image, Observation, SimulatedArm, simulator_of
 
-Array = NDArray[np.float64]
-# Shares of the undisturbed episode between which what happens once happens: the arm is under way, the task not done.
+# Shares of the undisturbed episode between which a single event begins: the arm moves, the task is not yet done.
 ONSET = (0.2, 0.6)
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """The base of all, which disturbs nothing."""
+    """Base of all disturbances; it disturbs nothing."""
 
     strength: float = 0.0
-    nominal_steps: int = 50  # that the same seed takes undisturbed; the onset follows from it
+    nominal_steps: int = 50  # ticks that the same seed takes undisturbed; the onset follows from it
 
     kind: ClassVar[str] = "none"
     unit: ClassVar[str] = ""
@@ -48,44 +47,44 @@ class Disturbance:
         if self.whole and self.strength != int(self.strength):
             raise ConfigError(f"{self.kind} {self.strength:g}: give a whole number of {self.unit}")
 
-    def perturb_scene(self, arm: MetaworldArm, seed: int, t: int) -> bool:
-        """Change the world before it is observed at tick t; whether it did."""
+    def perturb_scene(self, arm: SimulatedArm, seed: int, t: int) -> bool:
+        """Change the scene before it is observed at tick t; True where it changed."""
         return False
 
     def perturb_observation(self, observation: Observation, seed: int, t: int) -> Observation | None:
-        """What of the observation at tick t reaches the policy; None where it is lost."""
+        """The observation that reaches the policy at tick t; None where it is lost."""
         return observation
 
     def perturb_command(self, commands: Sequence[Array], rest: Array) -> Array:
-        """What moves the arm: `commands` are those given so far, the newest last; `rest` (4,) holds it still."""
+        """The command (4,) that moves the arm: `commands` were given, the newest last; `rest` (4,) holds it still."""
         return commands[-1]
 
-    def perturb_runtime(self, runtime: RuntimeConfig) -> RuntimeConfig:
-        """How the policy is served, where it is told of the disturbance."""
+    def perturb_runtime(self, runtime: RuntimeConfig, rate_hz: float) -> RuntimeConfig:
+        """The settings of a policy that is told of the disturbance; `rate_hz`: ticks in a second."""
         return runtime
 
     def touches(self, seed: int, ticks: int) -> bool:
-        """Whether it does anything to an episode of so many ticks."""
+        """Whether it affects an episode of so many ticks."""
         return bool(self.strength)
 
     def rng(self, seed: int) -> np.random.Generator:
-        """Drawn from anew at every call: of the kind and the seed, not of the strength."""
+        """A new generator, seeded by the kind and the seed, not by the strength."""
         return np.random.default_rng([zlib.crc32(self.kind.encode()), seed])
 
     def onset(self, seed: int) -> int:
-        """The tick at which it happens, or begins."""
+        """First tick of the event."""
         return max(1, int(self.rng(seed).uniform(*ONSET) * self.nominal_steps))
 
 
 class _Once(Disturbance):
-    """Of those that begin at the onset, which an episode may not reach."""
+    """Base of those that begin at the onset; a short episode may end before it."""
 
     def touches(self, seed: int, ticks: int) -> bool:
         return bool(self.strength) and self.onset(seed) < ticks
 
 
 class Occlusion(_Once):
-    """Something black before every camera."""
+    """Every camera black, as behind a cloth."""
 
     kind, unit, says = "occlusion", "frames", "every camera black for that many frames"
     defaults, high, whole = (0, 5, 10, 20, 40, 80), 500, True
@@ -97,7 +96,7 @@ class Occlusion(_Once):
 
 
 class Patch(_Once):
-    """A grey square, of half the picture's height, somewhere in every camera's picture."""
+    """A grey square of half the picture's height, at a random place of every picture."""
 
     kind, unit, says = "patch", "frames", "a grey square over a part of every picture for that many frames"
     defaults, high, whole = (0, 5, 10, 20, 40, 80), 500, True
@@ -119,7 +118,7 @@ class Patch(_Once):
 
 
 class Brightness(Disturbance):
-    """Light times 2 to the power of the strength, as a camera's exposure would make it."""
+    """Light times 2 to the power of the strength, as by another exposure."""
 
     kind, unit, says = "brightness", "stops", "the light of every picture times two to that power"
     defaults, low, high = (-2, -1, -0.5, 0, 0.5, 1), -8, 8
@@ -130,7 +129,7 @@ class Brightness(Disturbance):
 
 
 class DroppedFrames(Disturbance):
-    """Each frame but the first is lost with that probability; the arm goes on with what it has, or holds."""
+    """Each frame but the first lost with that probability; the policy uses its older frames, or holds."""
 
     kind, unit, says = "dropped-frames", "of the frames", "each frame lost with that probability"
     defaults, high = (0, 0.05, 0.1, 0.2, 0.3, 0.5), 1
@@ -147,22 +146,22 @@ class DroppedFrames(Disturbance):
 
 
 class CameraShift(Disturbance):
-    """Every camera of the policy displaced for the whole episode, each in a direction of its own."""
+    """Every camera of the policy displaced for the whole episode, each in its own random direction."""
 
     kind, unit, says = "camera-shift", "mm", "every camera displaced that far in a random direction"
     defaults, high = (0, 2, 5, 10, 20, 40), 500
 
-    def perturb_scene(self, arm: MetaworldArm, seed: int, t: int) -> bool:
+    def perturb_scene(self, arm: SimulatedArm, seed: int, t: int) -> bool:
         if t > 0 or not self.strength:
             return False
         rng = self.rng(seed)
-        for camera in arm.cameras:
+        for camera in arm.spec.cameras:
             arm.move_camera(camera, _unit(rng.normal(size=3)) * self.strength / 1e3)
         return True
 
 
 class ObjectShift(_Once):
-    """The task's object put elsewhere on the table in the middle of the episode."""
+    """The task's object displaced on the table in the middle of the episode."""
 
     kind, unit, says = (
         "object-shift",
@@ -171,7 +170,7 @@ class ObjectShift(_Once):
     )
     defaults, high = (0, 10, 20, 40, 60, 80), 500
 
-    def perturb_scene(self, arm: MetaworldArm, seed: int, t: int) -> bool:
+    def perturb_scene(self, arm: SimulatedArm, seed: int, t: int) -> bool:
         if t != self.onset(seed) or not self.strength:
             return False
         rng = self.rng(seed)
@@ -181,7 +180,7 @@ class ObjectShift(_Once):
 
 
 class ActionDelay(Disturbance):
-    """Every command reaches the arm ticks later; until the first does, the arm stays where it is."""
+    """Every command reaches the arm some ticks late; until the first does, the arm stays where it is."""
 
     kind, unit, says = "action-delay", "ticks", "every command that many ticks late"
     defaults: ClassVar[tuple[float, ...]] = (0, 1, 2, 3, 4, 6, 8)
@@ -193,13 +192,13 @@ class ActionDelay(Disturbance):
 
 
 class KnownDelay(ActionDelay):
-    """The same, at a robot whose delay was measured: `command_delay_s` says it."""
+    """The same delay on a robot where it was measured: `command_delay_s` says it."""
 
     kind, says = "known-delay", "every command that many ticks late, and command_delay_s set to that"
     defaults: ClassVar[tuple[float, ...]] = (0, 1, 2, 3, 4, 6)  # as far as plans of T_p = 8 reach
 
-    def perturb_runtime(self, runtime: RuntimeConfig) -> RuntimeConfig:
-        return runtime.model_copy(update={"command_delay_s": self.strength / RATE_HZ})
+    def perturb_runtime(self, runtime: RuntimeConfig, rate_hz: float) -> RuntimeConfig:
+        return runtime.model_copy(update={"command_delay_s": self.strength / rate_hz})
 
 
 NONE = Disturbance()
@@ -219,21 +218,24 @@ KINDS: dict[str, type[Disturbance]] = {
 
 
 def possible(task: str) -> list[str]:
-    """The kinds that a task allows."""
-    return [kind for kind in KINDS if kind != ObjectShift.kind or task in MOVABLE_TASKS]
+    """Kinds of disturbance that a task allows. TaskError."""
+    movable = task in simulator_of(task).movable_tasks
+    return [kind for kind in KINDS if kind != ObjectShift.kind or movable]
 
 
 def check_possible(kind: str, task: str) -> None:
-    """ConfigError where the task has no such disturbance."""
+    """ConfigError where the task does not allow the kind. TaskError."""
     if kind not in possible(task):
+        simulator = simulator_of(task)
+        movable = (name.removesuffix(simulator.version) for name in simulator.movable_tasks)
         raise ConfigError(
             f"{kind}: the object of {task} is fixed to the scene and cannot be moved; "
-            f"it can in {', '.join(name.removesuffix('-v3') for name in MOVABLE_TASKS)}"
+            f"it can in {', '.join(movable)}"
         )
 
 
 def sweep(text: str) -> list[Disturbance]:
-    """ "action-delay" or "action-delay=0,2,4" -> the disturbances of that curve, weakest first, 0 among them."""
+    """ "action-delay" or "action-delay=0,2,4" -> the disturbances of that curve, weakest first, with strength 0."""
     name, given, values = text.partition("=")
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, n=1)
@@ -247,16 +249,13 @@ def sweep(text: str) -> list[Disturbance]:
     return [kind(strength) for strength in sorted({0.0, *map(float, strengths)})]
 
 
-def _with(observation: Observation, pictures: Sequence[NDArray[np.uint8]]) -> Observation:
+def _with(observation: Observation, pictures: Sequence[Image]) -> Observation:
     return replace(observation, images=dict(zip(observation.images, pictures, strict=True)))
 
 
 @lru_cache(maxsize=64)
 def _exposed(stops: float) -> NDArray[np.uint8]:
-    """(256,) what each byte of a picture becomes: bytes are sRGB, a stop is of the light they stand for.
-
-    The curves are those of IEC 61966-2-1, the standard of sRGB.
-    """
+    """(256,) new value of each byte of a picture: bytes are sRGB (IEC 61966-2-1), a stop doubles the light."""
     shown = np.arange(256) / 255
     light = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4) * 2.0**stops
     shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)

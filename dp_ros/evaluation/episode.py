@@ -1,4 +1,4 @@
-"""One lockstep episode in this process: simulator, controller, engine. The same controller that the node ticks."""
+"""One lockstep episode in this process: simulated arm, controller, engine. The node ticks the same controller."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dp_ros.actions import ACTION_DIM
 from dp_ros.control.controller import Controller
 from dp_ros.control.planner import InferenceFn, InlinePlanner
 from dp_ros.control.safety import Verdict
-from dp_ros.evaluation.disturbances import NONE, Array, Disturbance
+from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.results import EpisodeResult
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
 from dp_ros.schema import EncoderConfig, PolicyConfig, RuntimeConfig
-from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, Observation
+from dp_ros.sim.arm import Array, Observation, SimulatedArm, keep_gripper, rest_command, simulator_of
 from dp_ros.streams import Frame, fit_image
 
 SPECTATOR_PX = 480
 DRAW_EVERY = 2  # ticks between two pictures of a video
-VIDEO_FPS = round(RATE_HZ / DRAW_EVERY)  # so that videos play in real time
 
-OnTick = Callable[[Observation], None]  # hears what the policy saw
+OnTick = Callable[[Observation], None]  # is given what the policy saw
+
+
+def video_fps(task: str) -> int:
+    """Pictures in a second, so that the videos of a task play in real time."""
+    return round(simulator_of(task).rate_hz / DRAW_EVERY)
 
 
 def run_episode(
-    arm: MetaworldArm,
+    arm: SimulatedArm,
     plan: InferenceFn,
     policy: PolicyConfig,
     runtime: RuntimeConfig,
@@ -34,8 +39,8 @@ def run_episode(
     on_tick: OnTick | None = None,
     disturbance: Disturbance = NONE,
 ) -> tuple[EpisodeResult, Trace]:
-    """One episode: its result, and what happened tick by tick. `on_tick` may draw."""
-    lockstep = disturbance.perturb_runtime(runtime).model_copy(update={"mode": "lockstep"})
+    """One episode: its result, and its trace tick by tick. `on_tick` may draw."""
+    lockstep = disturbance.perturb_runtime(runtime, policy.rate_hz).model_copy(update={"mode": "lockstep"})
     controller = Controller(policy, lockstep, InlinePlanner(plan))
     world = _World(arm, seed, disturbance)
     verdicts: list[Verdict] = []
@@ -49,9 +54,8 @@ def run_episode(
         if decision is None:  # an inline planner has always answered: the episode may not begin here
             problem = controller.refused
             break
-        problem = (
-            decision.detail if decision.verdict.holds else ""
-        )  # a hold that is over is not why it failed
+        # A hold that has ended is not the reason of a failure.
+        problem = decision.detail if decision.verdict.holds else ""
         if decision.plan_s is not None:
             plans_s.append(decision.plan_s)
         verdicts.append(decision.verdict)
@@ -65,9 +69,9 @@ def run_episode(
 
 
 def replay(
-    arm: MetaworldArm, seed: int, trace: Trace, disturbance: Disturbance = NONE, on_tick: OnTick | None = None
+    arm: SimulatedArm, seed: int, trace: Trace, disturbance: Disturbance = NONE, on_tick: OnTick | None = None
 ) -> Trace:
-    """The episode of `trace` once more, without a policy: the same commands, and so the same states."""
+    """The episode of `trace` once more, without a policy: the same commands lead to the same states."""
     world = _World(arm, seed, disturbance)
     for command in trace.command:
         if on_tick:
@@ -79,22 +83,20 @@ def replay(
 
 
 class _World:
-    """The arm in one episode, as a disturbance leaves it."""
+    """The arm in one episode under a disturbance."""
 
-    def __init__(self, arm: MetaworldArm, seed: int, disturbance: Disturbance) -> None:
+    def __init__(self, arm: SimulatedArm, seed: int, disturbance: Disturbance) -> None:
         self.arm, self.seed, self.disturbance = arm, seed, disturbance
         self._commands: list[Array] = []
         self._positions_m: list[Array] = []
         observation = arm.reset(seed)
-        self._rest = np.append(arm.target_m, 0.0)
-        self.seen: Observation | None = None  # what reaches the policy at this tick
-        self.shown = observation  # the newest that did
+        self._rest = rest_command(arm, observation)
+        self.seen: Observation | None = None  # reaches the policy at this tick; None where it is lost
+        self.shown = observation  # the newest that reached it
         self._disturb(observation)
 
     def step(self, command: Array) -> None:
-        last = self._commands[-1] if self._commands else self._rest
-        command = np.where(np.isnan(command), last, command)  # a gripper that is not commanded stays
-        self._commands.append(command)
+        self._commands.append(keep_gripper(command, self._commands[-1] if self._commands else self._rest))
         self._disturb(self.arm.step(self.disturbance.perturb_command(self._commands, self._rest)))
 
     def _disturb(self, observation: Observation) -> None:
@@ -106,12 +108,12 @@ class _World:
         self.shown = self.seen or self.shown
 
     def trace(self, verdicts: Sequence[Verdict], plans_s: Sequence[float]) -> Trace:
-        commands = np.array(self._commands).reshape(-1, 4)
+        commands = np.array(self._commands).reshape(-1, ACTION_DIM)
         return Trace(commands, np.array(self._positions_m), tuple(verdicts), np.array(plans_s))
 
 
 def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) -> Frame:
-    """The simulator's observation as the controller takes it: the policy's cameras, in its order and size."""
+    """The controller's frame of a simulated observation: the policy's cameras, in its order and size."""
     images = [
         fit_image(observation.images[camera], encoder.height_px, encoder.width_px, camera)
         for camera in encoder.cameras
@@ -119,8 +121,8 @@ def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) ->
     return Frame(stamp_ns, np.stack(images), observation.ee_pose, observation.gripper, sampled_ns=stamp_ns)
 
 
-def record(pictures: list[Picture], arm: MetaworldArm, camera: str) -> OnTick:
-    """An `on_tick` that appends, every second tick, the spectator's picture beside what the policy saw."""
+def record(pictures: list[Picture], arm: SimulatedArm, camera: str) -> OnTick:
+    """An `on_tick` that appends, every DRAW_EVERY ticks, the spectator's picture beside what the policy saw."""
 
     def draw(observation: Observation) -> None:
         if arm.steps % DRAW_EVERY == 0:

@@ -1,4 +1,4 @@
-"""Success against the strength of a disturbance: the same seeds at every strength."""
+"""Curves of success against the strength of a disturbance, with the same seeds at every strength."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dp_ros.schema import ConfigError, RuntimeConfig
 
 @dataclass
 class Point:
-    """All episodes of one disturbance."""
+    """All episodes under one disturbance."""
 
     disturbance: Disturbance
     episodes: list[Episode] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Point:
 
 @dataclass
 class Curve:
-    """One kind of disturbance, from weak to strong."""
+    """The points of one kind of disturbance, from weak to strong."""
 
     points: list[Point]
 
@@ -77,27 +77,27 @@ class Curve:
         return f"{self.kind.kind} [{self.kind.unit}] {', '.join(shares)}"
 
 
-OnPoint = Callable[[Report, list[Curve]], None]  # hears of all points that are finished
+OnPoint = Callable[[Report, list[Curve]], None]  # is given all points that are finished
 
 
 def check_sweeps(
     sweeps: Sequence[Sequence[Disturbance]], task: str, checkpoint: str | Path, runtime: RuntimeConfig
 ) -> None:
-    """ConfigError where the task has no such disturbance, or the policy cannot be told of it."""
+    """ConfigError where the task does not allow a disturbance, or the policy's plans do not reach over its delay."""
     policy = policy_config(checkpoint)
     for curve in sweeps:
         check_possible(curve[-1].kind, task)
         for disturbance in curve:
-            check_delay(policy, disturbance.perturb_runtime(runtime))
+            check_delay(policy, disturbance.perturb_runtime(runtime, policy.rate_hz))
 
 
 def default_sweeps(task: str, checkpoint: str | Path, runtime: RuntimeConfig) -> list[list[Disturbance]]:
-    """All kinds that the task allows, as strong as the policy can be told of."""
+    """All kinds that the task allows, up to the delay that the policy's plans reach over."""
     policy = policy_config(checkpoint)
 
     def reaches(disturbance: Disturbance) -> bool:
         try:
-            check_delay(policy, disturbance.perturb_runtime(runtime))
+            check_delay(policy, disturbance.perturb_runtime(runtime, policy.rate_hz))
         except ConfigError:
             return False
         return True
@@ -106,7 +106,7 @@ def default_sweeps(task: str, checkpoint: str | Path, runtime: RuntimeConfig) ->
 
 
 def largest_part(sweeps: Sequence[Sequence[Disturbance]], seeds: Sequence[int]) -> int:
-    """How many episodes `measure` shares out among its processes: the disturbed ones, which run after the calm."""
+    """Number of episodes that `measure` runs at once: the disturbed ones, which follow the undisturbed."""
     return len(seeds) * max(1, len(_strong(sweeps)))
 
 
@@ -118,15 +118,15 @@ def measure(
     on_episode: Callable[[int, int], None] | None = None,
     on_point: OnPoint | None = None,
 ) -> tuple[Report, list[Curve]]:
-    """The undisturbed evaluation, and a curve for each sweep, each with the same seeds at every strength.
+    """The undisturbed evaluation, and a curve for each sweep, all with the same seeds.
 
-    Strength 0 is the undisturbed evaluation, so it is run once for all, and first: disturbances begin at a share of
-    the ticks that the same seed then took. `on_episode(done, total)` is called after each episode, `on_point` after
-    each strength. ConfigError where the task or the policy allows no such disturbance.
+    Strength 0 is the undisturbed evaluation. It is run once for all curves, and first, because the onset of a
+    disturbance is a share of the ticks that its seed takes undisturbed. `on_episode(done, total)` is called after each
+    episode, `on_point` after each strength. The errors are those of `check_sweeps` and `run_episodes`.
     """
     check_sweeps(sweeps, setting.task, setting.checkpoint, setting.runtime)
     total = len(seeds) * (1 + len(_strong(sweeps)))
-    # In the calm part, which may have fewer processes, as many threads as in the other: else the bits differ.
+    # The undisturbed part may have fewer processes. It gets as many threads as the other, else the bits differ.
     threads = worker_threads(setting.runtime, worker_count(jobs, largest_part(sweeps, seeds)))
     setting = replace(
         setting,
@@ -145,8 +145,8 @@ def measure(
                 on_point(*_results(setting, sweeps, points))
 
     run([(seed, NONE) for seed in seeds], [NONE] * len(seeds))
-    calm = [episode.result for episode in points[NONE].episodes]
-    strong = [(result, disturbance) for disturbance in _strong(sweeps) for result in calm]
+    nominal = [episode.result for episode in points[NONE].episodes]
+    strong = [(result, disturbance) for disturbance in _strong(sweeps) for result in nominal]
     if strong:
         wanted = [
             (result.seed, replace(disturbance, nominal_steps=result.steps)) for result, disturbance in strong
@@ -162,14 +162,16 @@ def _strong(sweeps: Sequence[Sequence[Disturbance]]) -> list[Disturbance]:
 def _results(
     setting: EvalConfig, sweeps: Sequence[Sequence[Disturbance]], points: Mapping[Disturbance, Point]
 ) -> tuple[Report, list[Curve]]:
-    """Of the points there are."""
-    calm = points[NONE].episodes
+    """Report and curves of the points that are finished."""
+    nominal = points[NONE].episodes
     report = Report(setting.task, setting.checkpoint, "in-process", setting.runtime.policy_seed)
-    report.results = [episode.result for episode in calm]
-    report.traces = [episode.trace for episode in calm]
-    report.plan_s = [plan_s for episode in calm for plan_s in episode.trace.plan_s]
+    report.results = [episode.result for episode in nominal]
+    report.traces = [episode.trace for episode in nominal]
+    report.plan_s = [plan_s for episode in nominal for plan_s in episode.trace.plan_s]
     curves = [
-        Curve([points[d] if d.strength else Point(d, calm) for d in curve if d in points or not d.strength])
+        Curve(
+            [points[d] if d.strength else Point(d, nominal) for d in curve if d in points or not d.strength]
+        )
         for curve in sweeps
     ]
     return report, curves

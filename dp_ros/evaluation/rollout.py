@@ -11,54 +11,48 @@ from pathlib import Path
 import joblib
 
 from dp_ros.evaluation.disturbances import NONE, Disturbance
-from dp_ros.evaluation.episode import VIDEO_FPS, frame_of, record, replay, run_episode
+from dp_ros.evaluation.episode import record, replay, run_episode
 from dp_ros.evaluation.results import EpisodeResult, Report
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture
 from dp_ros.inference.engine import load_engine
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, weights_sha256
-from dp_ros.schema import ConfigError, RuntimeConfig
-from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm, check_task
-
-__all__ = ["VIDEO_FPS", "evaluate_in_process", "frame_of", "record", "run_episode"]
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+from dp_ros.sim.arm import ArmSpec, SimulatedArm, check_task, make_arm, simulator_of, spectator_of
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What all episodes of an evaluation have in common."""
+    """Settings that all episodes of an evaluation share."""
 
     checkpoint: str
     task: str
     runtime: RuntimeConfig
     max_steps: int
-    spectator: str = ""  # the camera that videos every episode; empty for none
-    weights_sha256: str = ""  # of the only weights that may be loaded; empty for those found at the beginning
+    spectator: str = ""  # camera that films every episode; empty: none
+    weights_sha256: str = ""  # of the only weights that may be loaded; empty: those found when the run begins
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What became of one."""
+    """One episode that has been run."""
 
     result: EpisodeResult
     trace: Trace
-    pictures: list[Picture]  # VIDEO_FPS of them a second, where there is a spectator
+    pictures: list[Picture]  # `video_fps` of them a second; empty without a spectator
     disturbance: Disturbance = NONE
 
 
 class EpisodeRunner:
-    """A policy before its simulator: loaded once, then episode after episode."""
+    """A policy and its simulated arm, loaded once for many episodes."""
 
     def __init__(self, setting: EvalConfig) -> None:
         """ConfigError (a policy of another rate), TaskError, CheckpointError, RenderingError."""
         self.setting = setting
         self.engine = load_engine(setting.checkpoint, setting.runtime)
-        if setting.weights_sha256:  # after loading, which reads the hash first: what is loaded is not newer
+        if setting.weights_sha256:  # the hash is read before the weights, so they are not older
             check_weights(setting.checkpoint, setting.weights_sha256)
-        policy = self.engine.config
-        if policy.rate_hz != RATE_HZ:
-            raise ConfigError(
-                f"{setting.checkpoint}: runs at {policy.rate_hz:g} Hz, the simulated arm at {RATE_HZ:g} Hz"
-            )
+        check_rate(self.engine.config, setting.task, setting.checkpoint)
         self.arm = simulator(setting.checkpoint, setting.task)
 
     def run(self, seed: int, disturbance: Disturbance = NONE) -> Episode:
@@ -81,31 +75,37 @@ class EpisodeRunner:
         self.arm.close()
 
 
-def simulator(checkpoint: str | Path, task: str) -> MetaworldArm:
-    """The arm whose pictures the weights know."""
-    bridge = bridge_for(checkpoint, task=task)
-    return MetaworldArm(task, bridge.cameras, bridge.width_px, bridge.height_px, bridge.markers)
+def check_rate(policy: PolicyConfig, task: str, where: str) -> None:
+    """ConfigError where the policy runs at another rate than the arm of `task`; `where` names the policy."""
+    arm_hz = simulator_of(task).rate_hz
+    if policy.rate_hz != arm_hz:
+        raise ConfigError(f"{where}: runs at {policy.rate_hz:g} Hz, the simulated arm at {arm_hz:g} Hz")
+
+
+def simulator(checkpoint: str | Path, task: str) -> SimulatedArm:
+    """The arm with the cameras that the weights know."""
+    return make_arm(ArmSpec.of(bridge_for(checkpoint, task=task)))
 
 
 def run_episodes(
     setting: EvalConfig, episodes: Sequence[tuple[int, Disturbance]], jobs: int = 1
 ) -> Iterator[Episode]:
-    """Each (seed, disturbance) in its turn, on `jobs` processes (-1: one a core); what comes out does not depend on
-    how many they are, to the bit where `runtime.threads` is the same.
+    """Each (seed, disturbance) in order, on `jobs` processes (-1: one per core).
 
-    With several, the cores are shared out, so that workers do not fight over them, unless `runtime.threads` says
-    how many threads each has. CheckpointError where the weights are replaced before every process has loaded them.
+    The outcome does not depend on `jobs`, to the bit where `runtime.threads` is the same. Several processes share the
+    cores, unless `runtime.threads` says how many threads each has. CheckpointError where the weights are replaced
+    before every process has loaded them.
     """
     jobs = worker_count(jobs, len(episodes))
     if not setting.weights_sha256:
         setting = replace(setting, weights_sha256=weights_sha256(setting.checkpoint))
     if jobs == 1:
-        stage = EpisodeRunner(setting)
+        runner = EpisodeRunner(setting)
         try:
             for seed, disturbance in episodes:
-                yield stage.run(seed, disturbance)
+                yield runner.run(seed, disturbance)
         finally:
-            stage.close()
+            runner.close()
         return
     threads = worker_threads(setting.runtime, jobs)
     setting = replace(setting, runtime=setting.runtime.model_copy(update={"threads": threads}))
@@ -114,7 +114,7 @@ def run_episodes(
 
 
 def worker_count(jobs: int, episodes: int) -> int:
-    """How many processes are worth their start."""
+    """Number of processes for so many episodes; ConfigError for 0 jobs."""
     if jobs == 0:
         raise ConfigError("jobs 0: give a number of processes, or -1 for one per core")
     return max(1, min(int(joblib.effective_n_jobs(jobs)), episodes))
@@ -126,7 +126,7 @@ def worker_threads(runtime: RuntimeConfig, jobs: int) -> int:
 
 
 def _run(setting: EvalConfig, seed: int, disturbance: Disturbance) -> Episode:
-    """In a worker."""
+    """One episode in a worker process."""
     # Mesa's rasteriser starts a thread for every core, in every worker; read when the first picture is drawn.
     os.environ.setdefault("LP_NUM_THREADS", str(setting.runtime.threads))
     return _runner(setting).run(seed, disturbance)
@@ -134,7 +134,7 @@ def _run(setting: EvalConfig, seed: int, disturbance: Disturbance) -> Episode:
 
 @lru_cache(maxsize=1)
 def _runner(setting: EvalConfig) -> EpisodeRunner:
-    """One policy and one simulator a process, kept from episode to episode while the weights are the same."""
+    """The runner of this worker process, kept from episode to episode while the weights are the same."""
     return EpisodeRunner(setting)
 
 
@@ -147,17 +147,17 @@ def evaluate_in_process(
     runtime: RuntimeConfig,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None = None,
-    spectator: str = "corner2",
+    spectator: str = "auto",
     jobs: int = 1,
     weights_sha256: str = "",
 ) -> Report:
-    """One lockstep episode for each seed; `on_episode` hears of each as it ends, in the order of the seeds.
+    """One lockstep episode per seed; `on_episode` is called as each ends, in the order of the seeds.
 
-    `on_video` gets each episode's pictures, VIDEO_FPS of them a second: uint8 (480, 720, 3), the camera
-    `spectator` beside what the policy sees. Raises the errors of EpisodeRunner and
-    run_episodes. `weights_sha256`: see EvalConfig.
+    `on_video` gets each episode's pictures, `video_fps` of them a second: uint8 (480, 720, 3), the camera
+    `spectator` (auto: the simulator's own) beside what the policy sees. `weights_sha256`: see EvalConfig. Raises the
+    errors of EpisodeRunner and run_episodes.
     """
-    camera = spectator if on_video else ""
+    camera = spectator_of(task, spectator) if on_video else ""
     setting = EvalConfig(str(checkpoint), check_task(task), runtime, max_steps, camera, weights_sha256)
     report = Report(setting.task, setting.checkpoint, "in-process", runtime.policy_seed)
     for episode in run_episodes(setting, [(seed, NONE) for seed in seeds], jobs):
@@ -172,14 +172,15 @@ def evaluate_in_process(
 
 
 def render_videos(
-    setting: EvalConfig, chosen: Sequence[tuple[int, Trace, Disturbance]], spectator: str = "corner2"
+    setting: EvalConfig, chosen: Sequence[tuple[int, Trace, Disturbance]], spectator: str = "auto"
 ) -> Iterator[list[Picture]]:
-    """The pictures of episodes that were run, drawn by replaying them: no episode is filmed that is not wanted."""
+    """Pictures of episodes that have been run, drawn by replaying their traces; `spectator`: evaluate_in_process."""
     arm = simulator(setting.checkpoint, setting.task)
+    camera = spectator_of(setting.task, spectator)
     try:
         for seed, trace, disturbance in chosen:
             pictures: list[Picture] = []
-            again = replay(arm, seed, trace, disturbance, record(pictures, arm, spectator))
+            again = replay(arm, seed, trace, disturbance, record(pictures, arm, camera))
             assert (again.ee_position_m == trace.ee_position_m).all(), f"seed {seed} does not repeat itself"
             yield pictures
     finally:

@@ -1,4 +1,4 @@
-"""Which seeds a policy was trained on: an evaluation on those would be no test."""
+"""Check that an evaluation's seeds are not those a policy was trained on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dp_ros.schema import ConfigError
 
 
 def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:
-    """ConfigError where the policy was trained on one of the seeds, as far as its checkpoint says."""
+    """ConfigError where the checkpoint's `config` says that the policy was trained on one of the seeds."""
     data = _data(config.get("training", {}))
     if not seeds or data.get("task", task) != task:
         return
@@ -22,7 +22,7 @@ def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> 
 
 
 def seeds_known(training: Mapping[str, Any], task: str) -> bool:
-    """Whether a checkpoint's `training` says of every episode of the task which seed it was made from."""
+    """Whether a checkpoint's `training` names the seed of every episode of the task."""
     data = _data(training)
     return data.get("task", task) != task or bool(_trained(data) and not data.get("seeds_unknown"))
 
@@ -33,11 +33,11 @@ def _data(training: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _trained(data: Mapping[str, Any]) -> list[tuple[int, int | None]]:
-    """First and last of each run of seeds; None: of no end."""
+    """First and last of each range of seeds; last is None where the range has no end."""
     ranges: list[tuple[int, int | None]] = [(first, last) for first, last in data.get("seeds", ())]
     first = data.get("first_seed")
     if first is not None and "tried" in data:
         ranges.append((first, first + data["tried"] - 1))
     elif first is not None and not ranges:
-        ranges.append((first, None))  # it does not say how many: it may have seen all that follow
+        ranges.append((first, None))  # their number is not kept, so all that follow may have been seen
     return ranges

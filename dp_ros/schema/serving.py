@@ -74,20 +74,23 @@ class RuntimeConfig(Config):
 
 
 class BridgeConfig(Config):
-    """Metaworld as a robot: what it simulates, what its cameras are, and how time passes."""
+    """The simulated robot as a node: its task, its cameras, its episodes and its clock."""
 
-    task: str = "drawer-open-v3"
+    task: str = Field("drawer-open-v3", description="task of any simulator; a version may be left out")
     cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1)
     width_px: int = Field(96, ge=16, le=640)
     height_px: int = Field(96, ge=16, le=480)
-    markers: bool = Field(False, description="draw Metaworld's goal and finger markers")
+    markers: bool = Field(False, description="draw goals and other marks of the simulator")
     mode: Literal["lockstep", "realtime"] = "lockstep"
     first_seed: int = Field(
-        0, ge=0, description="seed of the first episode; the next episode takes the next one"
+        0, ge=0, description="seed of the first episode; each episode takes the next number"
     )
     max_steps: int = Field(200, ge=1, le=100_000, description="time limit of an episode [ticks]")
-    spectator: str = Field("", description="another camera, for people: published at 480x480; empty for none")
-    auto_reset: bool = Field(False, description="begin episodes without being asked, one after another")
+    spectator: str = Field(
+        "",
+        description="camera for people, published at 480x480; auto: the simulator's own; empty: none",
+    )
+    auto_reset: bool = Field(False, description="begin episodes one after another, without episode/reset")
     command_timeout_s: float = Field(
         5.0, gt=0, description="lockstep: fail the episode when no command comes [s]"
     )
@@ -97,17 +100,15 @@ class BridgeConfig(Config):
 
     expert: bool = Field(False, description="the scripted expert commands the arm, over the command topics")
     noise: tuple[float, ...] = Field(
-        (0.0,), min_length=1, description="expert: std of the noise on the executed native action, by turns"
+        (0.0,),
+        min_length=1,
+        description="expert: std of the noise on the executed move, in longest moves of one tick; episode i uses entry "
+        "i modulo their number",
     )
-    keep_steps: int = Field(0, ge=0, le=100_000, description="ticks that an episode goes on after success")
+    keep_steps: int = Field(0, ge=0, le=100_000, description="ticks that an episode continues after success")
     follow_recorder: bool = Field(
-        False, description="a recorded episode's end (record/command) resets the scene, for the next one"
+        False, description="the end of a recorded episode (record/command) begins the next episode"
     )
     min_readers: int = Field(
-        0, ge=0, le=16, description="lockstep: subscribers an observation needs before an episode may begin"
+        0, ge=0, le=16, description="lockstep: subscribers of each observation before an episode may begin"
     )
-
-    @property
-    def rate_hz(self) -> float:
-        """Metaworld's control rate: 5 substeps of 2.5 ms."""
-        return 80.0

@@ -13,7 +13,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class CollectConfig(Config):
-    """How demonstrations of the scripted expert are made."""
+    """Demonstrations of a scripted expert: the task, the cameras, the noise and the episodes."""
 
     task: str = "drawer-open-v3"
     episodes: int = Field(250, ge=1)
@@ -21,17 +21,18 @@ class CollectConfig(Config):
     width_px: int = Field(224, ge=16, le=640)
     height_px: int = Field(224, ge=16, le=480)
     markers: bool = Field(
-        False, description="draw Metaworld's goal and finger markers, which no real camera would see"
+        False, description="draw goals and other marks of the simulator, which no real camera would see"
     )
     noise: tuple[float, ...] = Field(
         (0.0,),
         min_length=1,
-        description="std of the noise injected into the executed native action, by turns",
+        description="std of the noise on the executed move, in longest moves of one tick (Metaworld: 1 cm); episode i "
+        "uses entry i modulo their number",
     )
     first_seed: int = Field(100_000, ge=0, description="episode i uses seed first_seed + i")
     max_steps: int = Field(300, ge=1, le=500)
     keep_steps: int = Field(
-        10, ge=0, description="ticks recorded after success, so that the policy learns to stay"
+        10, ge=0, description="ticks recorded after success, so that the policy learns to stay there"
     )
 
     @model_validator(mode="after")

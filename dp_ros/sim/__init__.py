@@ -1,4 +1,4 @@
-"""Metaworld as a robot arm: the task adapter, its scripted experts, fast rendering. No ROS, no torch."""
+"""Simulated robot arms: contract, registry, Metaworld, a tiny arm, scripted experts, rendering. No ROS, no torch."""
 
 import os
 

@@ -1,58 +1,54 @@
-"""Episodes of the scripted experts, with noise injected into what moves the arm and clean labels."""
+"""Episodes of the scripted experts: noise moves the arm, the labels are clean."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dp_ros.sim.metaworld_arm import MetaworldArm, Observation
-
-Array = NDArray[np.float64]
+from dp_ros.actions import POSITION
+from dp_ros.sim.arm import Array, Image, Observation, SimulatedArm
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One successful episode of T ticks. Row t: what was seen, the clean answer, what really moved the arm."""
+    """One successful episode of T ticks; row t is tick t."""
 
     seed: int
     noise: float
-    images: dict[str, NDArray[np.uint8]]  # camera -> (T, H, W, 3)
-    ee_pose: Array  # (T, 3) measured [m]
+    images: dict[str, Image]  # camera -> (T, H, W, 3)
+    ee_pose: Array  # (T, 3) measured position [m]
     gripper: Array  # (T,) measured opening [0, 1]
-    action: Array  # (T, 4) the expert's clean command: the label
-    command: Array  # (T, 4) the command that was executed
+    action: Array  # (T, 4) the label: the expert's clean command
+    command: Array  # (T, 4) the command that moved the arm
 
 
 class NoisyExpert:
-    """The scripted expert of one episode: a clean answer for each tick, and the command that moves the arm.
+    """The scripted expert in one episode: at each tick a clean label, and the command that moves the arm.
 
-    `noise` is the standard deviation added to each coordinate of the executed native action, before it is
-    clipped to [-1, 1] (1 is one centimetre per tick; DART, Laskey et al. 2017). The gripper is never perturbed.
+    `noise` is the standard deviation of what is added to each coordinate of the executed move, in longest moves of
+    one tick (`SimulatedArm.max_step_m`; DART, Laskey et al. 2017). The gripper is never perturbed.
     """
 
-    def __init__(self, arm: MetaworldArm, seed: int, noise: float = 0.0) -> None:
+    def __init__(self, arm: SimulatedArm, seed: int, noise: float = 0.0) -> None:
         self._arm, self._noise = arm, noise
         self._rng = np.random.default_rng([seed, int(noise * 1000)])
 
     def answer(self) -> tuple[Array, Array]:
-        """(action, command), both absolute (4,), at the arm's present state; once for each tick."""
+        """(label, command), both absolute (4,), at the arm's present state. Call it once per tick."""
         action = self._arm.expert_command()
         command = action.copy()
         if self._noise > 0:
-            native = self._arm.to_native(action)
-            native[:3] += self._rng.normal(0.0, self._noise, 3)
-            command = self._arm.to_command(native)
+            command = self._arm.perturb(action, self._rng.normal(0.0, self._noise, POSITION.size))
         return action, command
 
 
 def demonstrate(
-    arm: MetaworldArm, seed: int, noise: float = 0.0, max_steps: int = 300, keep_steps: int = 0
+    arm: SimulatedArm, seed: int, noise: float = 0.0, max_steps: int = 300, keep_steps: int = 0
 ) -> Demonstration | None:
-    """Run the expert on one seed; None when it does not succeed in `max_steps`.
+    """Run the expert on one seed; None when it does not succeed within `max_steps`.
 
-    `noise`: see NoisyExpert. `keep_steps` ticks are recorded after the success.
+    `noise`: see NoisyExpert. `keep_steps`: ticks recorded after the success.
     """
     expert = NoisyExpert(arm, seed, noise)
     observation = arm.reset(seed)
@@ -72,7 +68,7 @@ def demonstrate(
     return Demonstration(
         seed=seed,
         noise=noise,
-        images={camera: np.stack([o.images[camera] for o in seen]) for camera in arm.cameras},
+        images={camera: np.stack([o.images[camera] for o in seen]) for camera in arm.spec.cameras},
         ee_pose=np.stack([o.ee_position_m for o in seen]),
         gripper=np.array([o.gripper for o in seen]),
         action=np.stack(actions),

@@ -1,7 +1,7 @@
-"""Offscreen pictures from MuJoCo, without what costs time and shows nothing: shadows, reflections, multisampling.
+"""Offscreen pictures from MuJoCo, without shadows, reflections and multisampling, which cost much of the time.
 
-One GL context serves the whole process, whatever the number of models, cameras and sizes, and is closed
-once at exit. EGL is used where it works, OSMesa where not; MUJOCO_GL overrides the choice.
+One GL context serves all models, cameras and sizes of the process; it is closed once, at exit. EGL is used where it
+works, else OSMesa; MUJOCO_GL overrides the choice.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _egl_has_a_device() -> bool:
 
 
 class _Context:
-    """The process's one GL context; a model's textures and meshes are uploaded when it is first drawn."""
+    """The GL context of the process; a model's textures and meshes are uploaded when it is first drawn."""
 
     def __init__(self) -> None:
         backend = choose_backend()
@@ -91,7 +91,7 @@ class _Context:
         atexit.register(self.close)
 
     def resources(self, owner: Renderer) -> mujoco.MjrContext:
-        """The GPU resources of this renderer's model, uploaded when another model was drawn last."""
+        """GPU resources of the owner's model, uploaded when another model was drawn last."""
         if self._owner is not owner or self._mjr is None:
             self.release(self._owner)
             self._mjr = mujoco.MjrContext(owner.model, mujoco.mjtFontScale.mjFONTSCALE_50)
@@ -124,10 +124,10 @@ def _shared_context() -> _Context:
 
 
 class Renderer:
-    """Draws one model from any of its cameras at any size up to 640x480."""
+    """Renderer of one model, from any of its cameras, at any size up to 640x480."""
 
     def __init__(self, model: mujoco.MjModel, markers: bool = False) -> None:
-        """`markers` draws the model's sites (goals, finger tips), which no real camera would see."""
+        """`markers`: draw the model's sites (goals, finger tips), which no real camera would see."""
         self.model = model
         model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = MAX_WIDTH_PX
@@ -145,7 +145,7 @@ class Renderer:
         return [self.model.camera(i).name for i in range(self.model.ncam)]
 
     def focal_length_px(self, camera: str, height_px: int) -> float:
-        """Of the ideal pinhole that MuJoCo draws: both axes share it."""
+        """Focal length of both axes: MuJoCo draws an ideal pinhole with square pixels."""
         fovy_rad = np.deg2rad(self.model.camera(camera).fovy[0])
         return float(0.5 * height_px / np.tan(0.5 * fovy_rad))
 

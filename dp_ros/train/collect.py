@@ -11,23 +11,22 @@ from joblib import delayed
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import DatasetError
 from dp_ros.schema import CollectConfig
+from dp_ros.sim.arm import ArmSpec, SimulatedArm, make_arm
 from dp_ros.sim.experts import Demonstration, demonstrate
-from dp_ros.sim.metaworld_arm import RATE_HZ, MetaworldArm
 from dp_ros.train.workers import workers
 
 _HOPELESS = 20  # seeds tried in a row without one success
 
 
 @lru_cache(maxsize=1)
-def _arm(task: str, cameras: tuple[str, ...], width_px: int, height_px: int, markers: bool) -> MetaworldArm:
-    """One simulator a process, kept from episode to episode."""
-    return MetaworldArm(task, cameras, width_px, height_px, markers)
+def _arm(spec: ArmSpec) -> SimulatedArm:
+    """The simulated arm of this process, kept from episode to episode."""
+    return make_arm(spec)
 
 
 def _demonstrate(config: CollectConfig, index: int) -> Demonstration | None:
-    arm = _arm(config.task, config.cameras, config.width_px, config.height_px, config.markers)
     return demonstrate(
-        arm,
+        _arm(ArmSpec.of(config)),
         seed=config.first_seed + index,
         noise=config.noise[index % len(config.noise)],
         max_steps=config.max_steps,
@@ -42,17 +41,16 @@ def collect(
     on_episode: Callable[[int, int], None] | None = None,
     cluster: str = "",
 ) -> tuple[int, int]:
-    """Fill the dataset at `path` with `config.episodes` successful episodes; a killed run goes on where it was.
+    """Fill the dataset at `path` with `config.episodes` successful episodes; the same call resumes a killed run.
 
     `jobs` processes here, or a `cluster` (see `workers`). `on_episode(kept, tried)` is called after each seed.
-    Returns (kept, tried).
-    Episodes are written in the order of their seeds, so the result does not depend on who made them.
+    Returns (kept, tried). Raises TaskError, DatasetError, ClusterError, RenderingError. Episodes are written in the
+    order of their seeds, so the result does not depend on the number of processes.
     """
     settings = config.model_dump(mode="json", exclude={"episodes"})
     failures = 0
-    # A wrong task or camera fails before the dataset exists.
-    _arm(config.task, config.cameras, config.width_px, config.height_px, config.markers)
-    with DatasetWriter(path, {"rate_hz": RATE_HZ, "collect": settings}) as writer:
+    rate_hz = _arm(ArmSpec.of(config)).rate_hz  # a wrong task or camera fails here, before the dataset exists
+    with DatasetWriter(path, {"rate_hz": rate_hz, "collect": settings}) as writer:
         kept, tried = writer.episodes, writer.tried
         if writer.complete and kept > config.episodes:
             raise DatasetError(

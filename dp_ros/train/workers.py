@@ -1,4 +1,4 @@
-"""Work for many processes by joblib: the cores of this machine, or a cluster that Dask or Ray leads."""
+"""Pools of processes by joblib: the cores of this machine, or a Dask or Ray cluster."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ClusterError(UserError):
 def workers(jobs: int = -1, cluster: str = "") -> Iterator[Parallel]:
     """A pool whose results come in the order of the calls: `for r in pool(delayed(f)(x) for x in xs)`.
 
-    `jobs` processes here (-1: one a core), or `cluster`: "dask:tcp://HOST:8786" or "ray:ADDRESS" ("ray:auto",
-    "ray:local"). Its workers need dp_ros, and see files under the same paths. One thread a worker, because a
-    simulator draws on the thread that made it: `dask worker --nworkers N --nthreads 1 ADDRESS`.
+    `jobs` processes here (-1: one per core), or `cluster`: "dask:tcp://HOST:8786" or "ray:ADDRESS" ("ray:auto",
+    "ray:local"). The cluster's workers need dp_ros and the same paths of files. Each needs a single thread, because a
+    simulator draws on the thread that made it: `dask worker --nworkers N --nthreads 1 ADDRESS`. ClusterError.
     """
     if not cluster:
         with Parallel(n_jobs=jobs, return_as="generator") as pool:

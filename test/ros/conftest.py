@@ -390,6 +390,12 @@ def tiny_checkpoint(make_checkpoint) -> Path:
     return make_checkpoint("tiny")
 
 
+@pytest.fixture(scope="session")
+def push_checkpoint(make_checkpoint) -> Path:
+    """The same weights for the tiny arm, which is made and drawn much faster than Metaworld's."""
+    return make_checkpoint("push", task="tiny-push", rate_hz=20.0)
+
+
 SHIFTED = """
 import sys
 from pathlib import Path

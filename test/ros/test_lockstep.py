@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import threading
 
 import numpy as np
@@ -10,22 +11,25 @@ import pytest
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
-from dp_ros.evaluation.rollout import run_episode
+from dp_ros.evaluation.episode import run_episode
 from dp_ros.inference.engine import load_engine
 from dp_ros.policy.checkpoint import CheckpointError
+from dp_ros.poses import angle_rad, orientation_of
 from dp_ros.ros.messages.commands import CommandPairing
+from dp_ros.ros.messages.conversions import pose_to_vector
 from dp_ros.ros.node import qos
 from dp_ros.ros.processes.session import evaluate
 from dp_ros.schema import RuntimeConfig
-from dp_ros.sim.metaworld_arm import MetaworldArm
+from dp_ros.sim.arm import ArmSpec
+from dp_ros.sim.tiny_arm import TinyArm
 
 pytestmark = pytest.mark.sim
-TASK, SEEDS, MAX_STEPS = "reach-v3", [3, 4], 60
-DT_NS = 12_500_000
+TASK, SEEDS, MAX_STEPS = "tiny-push", [0, 1], 60
+DT_NS = 50_000_000
 
 
-class RecordingArm(MetaworldArm):
-    """The simulator, and the commands it was given since its last reset."""
+class RecordingArm(TinyArm):
+    """The simulated arm, and the commands it was given since its last reset."""
 
     def reset(self, seed):
         self.commands = []
@@ -37,14 +41,14 @@ class RecordingArm(MetaworldArm):
 
 
 @pytest.fixture(scope="module")
-def in_process(tiny_checkpoint):
+def in_process(push_checkpoint):
     """in_process(policy_seed, seed) -> (result, commands (steps, 4))."""
-    arm = RecordingArm(TASK, ("gripperPOV",), 64, 64)
+    arm = RecordingArm(ArmSpec(TASK, ("gripperPOV",), 64, 64))
 
     @functools.cache
     def run(policy_seed: int, seed: int):
         runtime = RuntimeConfig(mode="lockstep", policy_seed=policy_seed, threads=1)
-        engine = load_engine(tiny_checkpoint, runtime)
+        engine = load_engine(push_checkpoint, runtime)
         result, _ = run_episode(arm, engine, engine.config, runtime, seed, MAX_STEPS)
         return result, np.stack(arm.commands)
 
@@ -53,7 +57,7 @@ def in_process(tiny_checkpoint):
 
 
 @pytest.fixture
-def over_ros(client, ros_domain, tiny_checkpoint):
+def over_ros(client, ros_domain, push_checkpoint):
     """over_ros(policy_seed, seeds) -> [(result, commands (steps, 4))], by listening to what the node says."""
     heard: dict[int, np.ndarray] = {}
 
@@ -71,7 +75,7 @@ def over_ros(client, ros_domain, tiny_checkpoint):
         def measure():
             runtime = RuntimeConfig(policy_seed=policy_seed, threads=1)
             report = evaluate(
-                tiny_checkpoint,
+                push_checkpoint,
                 TASK,
                 seeds,
                 max_steps=MAX_STEPS,
@@ -112,12 +116,12 @@ def test_episodes_over_ros_are_those_in_process_command_by_command(over_ros, in_
     assert set(psutil.Process().children(recursive=True)) <= before  # both nodes have ended
 
 
-def test_weights_that_came_before_the_node_loaded_are_refused(tiny_checkpoint, ros_domain):
+def test_weights_that_came_before_the_node_loaded_are_refused(push_checkpoint, ros_domain):
     """A training may replace the checkpoint after the evaluation has said what it is of."""
     outcome = []
     with pytest.raises(CheckpointError, match="holds other weights than when this began"):
         evaluate(
-            tiny_checkpoint,
+            push_checkpoint,
             TASK,
             SEEDS,
             max_steps=2,
@@ -130,7 +134,10 @@ def test_weights_that_came_before_the_node_loaded_are_refused(tiny_checkpoint, r
 
 
 def test_the_expert_commands_alone_and_begins_when_its_readers_are_there(start_node, client):
-    """A reader that connects late would miss the first observation of a lossless recording."""
+    """A reader that connects late would miss the first observation of a lossless recording.
+
+    The tool is mounted at 30 degrees: so it is measured, and no command tells it to turn.
+    """
     from geometry_msgs.msg import PoseStamped
     from sensor_msgs.msg import Image, JointState
     from std_msgs.msg import String
@@ -139,7 +146,7 @@ def test_the_expert_commands_alone_and_begins_when_its_readers_are_there(start_n
     from dp_ros.ros.node import qos
 
     robot = {
-        "task": "reach-v3",
+        "task": "tiny-push-tilt30",
         "cameras": ["gripperPOV"],
         "width_px": 32,
         "height_px": 32,
@@ -175,3 +182,7 @@ def test_the_expert_commands_alone_and_begins_when_its_readers_are_there(start_n
     assert json.loads(results[0].data)["success"]
     client.wait_for(lambda: len(poses) == steps + 1, "every observation")
     assert len(commands) == len(answers) == steps
+    measured = orientation_of(pose_to_vector(poses[0]))
+    assert math.degrees(angle_rad(measured, (0.0, 1.0, 0.0, 0.0))) == pytest.approx(30.0)
+    for msg in (*poses, *answers, *commands):
+        np.testing.assert_array_equal(orientation_of(pose_to_vector(msg)), measured)

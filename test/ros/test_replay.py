@@ -13,11 +13,16 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from dp_ros.ros.messages.conversions import effort_to_joint_state, position_to_pose, stamp_to_ns
+from dp_ros.ros.messages.conversions import (
+    effort_to_joint_state,
+    pose_to_vector,
+    position_to_pose,
+    stamp_to_ns,
+)
 from dp_ros.ros.messages.images import image_to_rgb
 from dp_ros.ros.node import qos
+from dp_ros.sim.arm import ArmSpec, SimulatedArm, make_arm, rest_command
 from dp_ros.sim.experts import demonstrate
-from dp_ros.sim.metaworld_arm import MetaworldArm
 
 pytestmark = pytest.mark.sim
 TASK, CAMERA, SIZE_PX, FIRST_SEED = "drawer-open-v3", "gripperPOV", 64, 21
@@ -56,9 +61,10 @@ class Operator:
         position.x, position.y, position.z = (float(value) for value in position_m)
         self._pose.publish(msg)
 
-    def send_gripper(self, stamp_ns: int, effort: float) -> None:
-        msg = effort_to_joint_state(0.0, stamp_ns)
-        msg.effort = [float(effort)]
+    def send_gripper(self, stamp_ns: int, effort: float | None) -> None:
+        """None: a message without effort, which commands no gripper."""
+        msg = effort_to_joint_state(None, stamp_ns)
+        msg.effort = [] if effort is None else [float(effort)]
         self._gripper.publish(msg)
 
     def send(self, stamp_ns: int, command) -> None:
@@ -114,12 +120,12 @@ def operator(bridge, shared_client):
 
 @pytest.fixture(scope="module")
 def arm():
-    arm = MetaworldArm(TASK, (CAMERA,), SIZE_PX, SIZE_PX)
+    arm = make_arm(ArmSpec(TASK, (CAMERA,), SIZE_PX, SIZE_PX))
     yield arm
     arm.close()
 
 
-def home(arm: MetaworldArm) -> np.ndarray:
+def home(arm: SimulatedArm) -> np.ndarray:
     """The command that keeps the arm of a new episode where it is, (4,)."""
     return np.append(arm.target_m, 0.0)
 
@@ -147,8 +153,8 @@ def test_a_replayed_expert_episode_reaches_the_same_states(operator, arm):
     for command in demonstration.command:
         observations.append(arm.step(command))
         joints.append(arm.joint_positions()[1])
-    poses = operator.by_stamp(operator.poses, position_of)
-    np.testing.assert_allclose(poses, [o.ee_position_m for o in observations], rtol=0, atol=1e-6)
+    poses = operator.by_stamp(operator.poses, pose_to_vector)
+    np.testing.assert_allclose(poses, [o.ee_pose for o in observations], rtol=0, atol=1e-6)
     np.testing.assert_allclose(
         operator.by_stamp(operator.joints, lambda m: list(m.position)), joints, rtol=0, atol=1e-6
     )
@@ -234,6 +240,28 @@ def test_half_a_command_for_an_observation_that_is_yet_to_come_is_no_half_of_its
     arm.advance(forward)
     arm.advance(forward)
     np.testing.assert_allclose(position_at(operator, t2), arm.observe().ee_position_m, rtol=0, atol=1e-6)
+
+
+def test_gripper_that_is_not_commanded_keeps_what_it_did(operator, arm):
+    """Open before the first command, which effort 0 would close a little; then as the last command said."""
+    rest = rest_command(arm, arm.reset(operator.next_seed))
+    assert rest[3] == -1.0
+    operator.begin()
+    first_ns = stamp_ns = operator.observation()
+    for effort in (None, None, 0.5, None, None):
+        operator.send_pose(stamp_ns, rest[:3])
+        operator.send_gripper(stamp_ns, effort)
+        stamp_ns = operator.observation(after_ns=stamp_ns)
+    operator.client.wait_for(
+        lambda: stamp_to_ns(operator.openings[-1].header.stamp) == stamp_ns, "the opening"
+    )
+    own = [msg for msg in operator.openings if stamp_to_ns(msg.header.stamp) >= first_ns]
+    openings = operator.by_stamp(own, lambda m: m.position[0])
+    expected = [arm.reset(operator.next_seed - 1).gripper]
+    for effort in (-1.0, -1.0, 0.5, 0.5, 0.5):
+        expected.append(arm.step(np.append(rest[:3], effort)).gripper)
+    np.testing.assert_allclose(openings, expected, rtol=0, atol=1e-6)
+    assert expected[2] > expected[-1]
 
 
 def position_at(operator: Operator, stamp_ns: int) -> list[float]:

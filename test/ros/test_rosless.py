@@ -68,7 +68,7 @@ def drive(domain_id: int) -> None:
 def test_a_client_without_ros_sees_our_pictures_and_commands_the_arm(start_node, start_peer, ros_domain):
     """Every picture is the one that the simulator draws, byte for byte, after the commands that were sent."""
     pytest.importorskip("rosless")
-    from dp_ros.sim.metaworld_arm import MetaworldArm
+    from dp_ros.sim.arm import ArmSpec, make_arm
 
     start_node(
         "dp_ros.ros.nodes.metaworld_bridge",
@@ -85,7 +85,7 @@ def test_a_client_without_ros_sees_our_pictures_and_commands_the_arm(start_node,
         },
     )
     peer = start_peer(__file__, ros_domain)
-    arm = MetaworldArm(TASK, (CAMERA,), SIZE_PX, SIZE_PX)
+    arm = make_arm(ArmSpec(TASK, (CAMERA,), SIZE_PX, SIZE_PX))
     observations = [arm.reset(SEED), *(arm.step(command) for command in commands())]
     drawn = [hashlib.sha256(o.images[CAMERA]).hexdigest() for o in observations]
     assert len(set(drawn)) == len(drawn)

@@ -37,11 +37,11 @@ def run(checkpoint: Path, domain_id: int) -> int:
 
 
 @pytest.fixture
-def session(start_peer, tiny_checkpoint, ros_domain, ros_environment, tmp_path):
+def session(start_peer, push_checkpoint, ros_domain, ros_environment, tmp_path):
     """session() -> (peer, its nodes): a running session, and the processes it started by their module."""
     ros_environment["TMPDIR"] = str(tmp_path)
 
-    def start(checkpoint: Path = tiny_checkpoint):
+    def start(checkpoint: Path = push_checkpoint):
         peer = start_peer(__file__, checkpoint, ros_domain)
         peer.expect("ready", timeout_s=60.0)
         nodes = {}

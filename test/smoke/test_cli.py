@@ -158,9 +158,9 @@ def test_eval_counts_and_films(trained: Path, dp_ros: Cli, tmp_path: Path) -> No
 @pytest.mark.sim
 def test_spectator_is_upright(can_render: None) -> None:
     """Metaworld's corner cameras hang upside down; the arm's base belongs at the bottom of the picture."""
-    from dp_ros.sim.metaworld_arm import MetaworldArm
+    from dp_ros.sim.arm import ArmSpec, make_arm
 
-    arm = MetaworldArm("handle-press")
+    arm = make_arm(ArmSpec("handle-press"))
     try:
         arm.reset(0)
         picture = arm.render("corner2", 240, 240).astype(int)

@@ -24,7 +24,7 @@ def render(
 ) -> None:
     """Compare the renderer of dp_ros with Metaworld's, interleaved: milliseconds per frame."""
     from dp_ros.cli.bench.render import compare_renderers
-    from dp_ros.sim.metaworld_arm import check_task
+    from dp_ros.sim.arm import check_task
 
     data = compare_renderers(check_task(task), camera, size, seconds)
     print(

@@ -11,7 +11,7 @@ from typing import Any
 
 from dp_ros.data.video import write_video
 from dp_ros.evaluation.disturbances import NONE
-from dp_ros.evaluation.episode import VIDEO_FPS
+from dp_ros.evaluation.episode import video_fps
 from dp_ros.evaluation.report.html import (
     Example,
     Section,
@@ -63,7 +63,7 @@ def add_videos(section: Section, config: EvalConfig) -> None:
     episodes = section.report["per_episode"]
     wanted = [(episodes[i]["seed"], section.traces[i], NONE) for i in episodes_to_show(episodes)]
     for (seed, _, _), pictures in zip(wanted, render_videos(config, wanted), strict=True):
-        section.videos[seed] = mp4(pictures)
+        section.videos[seed] = mp4(pictures, video_fps(config.task))
 
 
 def examples_of(config: EvalConfig, curves: Sequence[Curve]) -> Iterator[Example]:
@@ -76,7 +76,7 @@ def examples_of(config: EvalConfig, curves: Sequence[Curve]) -> Iterator[Example
         caption = (
             f"{disturbance.kind} {disturbance.strength:g} {disturbance.unit}, seed {result.seed}: {outcome}"
         )
-        yield Example(disturbance.kind, caption, mp4(pictures))
+        yield Example(disturbance.kind, caption, mp4(pictures, video_fps(config.task)))
 
 
 def write_section(folder: str | Path, section: Section) -> None:
@@ -102,9 +102,9 @@ def write_report(
     return page
 
 
-def mp4(pictures: Sequence[Picture]) -> bytes:
-    """Content of an MP4 file of `pictures`."""
+def mp4(pictures: Sequence[Picture], fps: int) -> bytes:
+    """Content of an MP4 file of `pictures`, `fps` of them a second."""
     with tempfile.TemporaryDirectory(prefix="dp_ros-") as folder:
         path = Path(folder) / "video.mp4"
-        write_video(path, pictures, VIDEO_FPS)
+        write_video(path, pictures, fps)
         return path.read_bytes()

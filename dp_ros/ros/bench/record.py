@@ -34,6 +34,7 @@ from dp_ros.ros.node import qos
 from dp_ros.ros.processes.environment import SESSION_VARIABLE, node_environment
 from dp_ros.ros.processes.node_process import NodeGroup, SessionError, parameters_yaml
 from dp_ros.schema import BridgeConfig, Config, RecorderConfig, TopicMap
+from dp_ros.sim.arm import simulator_of
 
 _DOWN = [0.0, 1.0, 0.0, 0.0]
 
@@ -109,10 +110,8 @@ def record_robot(folder: Path, seconds: float, size_px: int, domain_id: int | No
         bag = session.start()
         session.run(seconds)
         status = session.end()
-    return {
-        "what": f"bridge {size_px}x{size_px} at {bridge.rate_hz:g} Hz",
-        **_count(bag, status, bridge.rate_hz),
-    }
+    rate_hz = simulator_of(bridge.task).rate_hz
+    return {"what": f"bridge {size_px}x{size_px} at {rate_hz:g} Hz", **_count(bag, status, rate_hz)}
 
 
 def record_cameras(

@@ -1,4 +1,4 @@
-"""Demonstrations of the scripted expert over topics: bridge and recorder as processes, one bag an episode."""
+"""Demonstrations of the scripted expert over topics, with bridge and recorder as processes: one bag per episode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOPELESS = 20  # seeds tried in a row without one success
 
 
 class CollectSession(NodeGroup):
-    """The simulated robot, commanded by its expert, and a recorder."""
+    """The simulated robot, commanded by its expert, and a recorder, as processes."""
 
     def __init__(self, bridge: BridgeConfig, recorder: RecorderConfig, domain_id: int | None = None) -> None:
         self._statuses: list[dict[str, Any]] = []
@@ -40,7 +40,7 @@ class CollectSession(NodeGroup):
         self._reset = self.node.create_client(Trigger, "episode/reset")
 
     def record_episode(self) -> dict[str, Any]:
-        """Record the bridge's next episode; the recorder's report of its end."""
+        """Record the bridge's next episode; returns the recorder's report of its end. SessionError."""
         self.refuse_others(("ee_pose", "command/ee_pose"))
         self._ask_until(self._start, lambda: self._newest("recording") is not None)
         bag = self._newest("recording")
@@ -55,14 +55,14 @@ class CollectSession(NodeGroup):
         return status
 
     def _newest(self, state: str, bag: str | None = None) -> str | None:
-        """The bag of the newest status, where it is of that state (and bag)."""
+        """The bag of the newest status, where the status has that state (and bag)."""
         if not self._statuses or self._statuses[-1]["state"] != state:
             return None
         found = self._statuses[-1].get("bag")
         return found if bag is None or bag == found else None
 
     def _ask_until(self, client: Any, seen: Callable[[], bool]) -> None:
-        """Ask until it is done, or seen to be done; a new graph may need a moment before everybody is connected."""
+        """Call until the answer is a success, or `seen()`: the nodes of a new graph may not be connected yet."""
         answer, why = client.call_async(Trigger.Request()), "no answer"
 
         def done() -> bool:
@@ -88,9 +88,9 @@ def collect_bags(
     domain_id: int | None = None,
     on_episode: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int]:
-    """Fill `folder` with bags until `config.episodes` hold a success; a killed run goes on where it was.
+    """Fill `folder` with bags until `config.episodes` hold a success; the same call resumes a killed run.
 
-    Lockstep: converting the bags gives what direct collection gives. `on_episode(kept, tried)` is called after
+    The bags, converted, give the dataset of `dp_ros.train.collect.collect`. `on_episode(kept, tried)` is called after
     each seed. Returns (kept, tried). Raises SessionError, BagError.
     """
     folder = Path(folder)
@@ -140,7 +140,7 @@ def collect_bags(
 
 
 def _resume(folder: Path, settings: str) -> tuple[int, int]:
-    """(kept, tried) of the bags already there; SessionError where they were made otherwise."""
+    """(kept, tried) of the bags in `folder`; SessionError where they were made with other settings."""
     if not folder.exists() or not any(folder.iterdir()):
         return 0, 0
     outcomes = []
@@ -156,5 +156,5 @@ def _resume(folder: Path, settings: str) -> tuple[int, int]:
                     f"{path}: was not recorded with these settings: give the same to go on, or another --out"
                 )
             outcomes.append(bag.info.outcome)
-    # One that was cut off is recorded again: its seed has not been tried.
+    # A bag that was cut off does not count: its seed is tried again.
     return outcomes.count("success"), outcomes.count("success") + outcomes.count("failure")

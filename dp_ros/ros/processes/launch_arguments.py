@@ -62,7 +62,7 @@ def simulation_arguments() -> list[DeclareLaunchArgument]:
     return [
         argument("seed", "0", "seed of the first episode"),
         switch("auto_reset", True, "begin one episode after another; false: call the service episode/reset"),
-        argument("spectator", "corner2", "Metaworld camera for people to watch, or none"),
+        argument("spectator", "auto", "camera for people to watch; auto: the simulator's own; or none"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Episodes over real topics: starts the bridge and the policy node as processes, runs episodes, ends both."""
+"""Episodes over real topics, with the bridge and the policy node as processes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from dp_ros.ros.processes.node_process import START_TIMEOUT_S, NodeGroup, Sessio
 from dp_ros.schema import BridgeConfig, RuntimeConfig
 
 SPECTATOR = "spectator"
+_LAST_PLAN_S = 0.3  # wait for the duration of the last plan, which may arrive after the result of the episode
 
 
 class Session(NodeGroup):
-    """Bridge and policy node as processes, and a client node here that runs episodes."""
+    """Bridge and policy node as processes, and a client node in this process that runs episodes."""
 
     def __init__(
         self, checkpoint: Path, bridge: BridgeConfig, runtime: RuntimeConfig, domain_id: int | None = None
@@ -63,7 +64,7 @@ class Session(NodeGroup):
         return store
 
     def film(self) -> list[Picture]:
-        """The last episode: the spectator's pictures beside what the policy saw, in order."""
+        """Pictures of the last episode in order: the spectator's beside what the policy saw."""
         return [
             with_policy_view(
                 seen[SPECTATOR], [picture for camera, picture in sorted(seen.items()) if camera != SPECTATOR]
@@ -76,12 +77,12 @@ class Session(NodeGroup):
         self._results.append(EpisodeResult(**json.loads(msg.data)))
 
     def run_episode(self, seed: int, timeout_s: float) -> EpisodeResult:
-        """Begin the bridge's next episode, which must be `seed`, and wait for its result."""
+        """Begin the bridge's next episode, which must be that of `seed`, and wait for its result. SessionError."""
         self.refuse_others(("command/ee_pose", "ee_pose"))
         self._pictures.clear()
         count = len(self._results)
         answer = self._reset.call_async(Trigger.Request())
-        # A response may be lost on a busy machine; the result is what counts.
+        # The response may be lost on a busy machine. The result is enough.
         self.spin_until(
             lambda: len(self._results) > count or (answer.done() and not answer.result().success),
             timeout_s,
@@ -106,14 +107,15 @@ def evaluate(
     runtime: RuntimeConfig,
     on_episode: Callable[[EpisodeResult], None],
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None = None,
-    spectator: str = "corner2",
+    spectator: str = "auto",
     domain_id: int | None = None,
     weights_sha256: str = "",
 ) -> Report:
     """Lockstep episodes over DDS, one per seed (consecutive numbers); the same outcomes as in-process.
 
-    `on_video` gets each episode's pictures, one every second tick: uint8 (480, 720, 3), the camera `spectator`
-    beside what the policy sees. CheckpointError where the node has loaded other weights than `weights_sha256`.
+    `on_video` gets each episode's pictures, `video_fps` of them a second: uint8 (480, 720, 3), the camera `spectator`
+    (auto: the simulator's own) beside what the policy sees. Raises SessionError, and CheckpointError where the node
+    has loaded other weights than `weights_sha256`.
     """
     bridge = bridge_for(
         checkpoint,
@@ -137,5 +139,6 @@ def evaluate(
             on_episode(result)
             if on_video:
                 on_video(result, session.film())
+        session.spin_until(lambda: False, _LAST_PLAN_S, "")
         report.plan_s = list(session.plans_s)
     return report

@@ -1,4 +1,4 @@
-"""An evaluation of hours: what it is of is settled before its first episode, and what it measured is kept."""
+"""Evaluations: checkpoints and outputs are checked before the first episode, and finished results are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("metaworld")
+pytest.importorskip("mujoco")
 
 from dp_ros.cli import errors, main
 from dp_ros.cli.evaluate import describe
@@ -28,12 +28,13 @@ from dp_ros.schema import PolicyConfig, RuntimeConfig, override
 from dp_ros.sim.rendering import RenderingError, choose_backend
 
 RUNTIME = RuntimeConfig(mode="lockstep", threads=1)
+TASK = "tiny-push"
 
 
 @pytest.fixture
 def save(tiny_policy: PolicyConfig, stats: Any, one_thread: None) -> Callable[..., Path]:
     """Write a checkpoint with weights of its own each time, as a training does."""
-    policy = override(tiny_policy, {"encoder.cameras": ["gripperPOV"], "task": "reach-v3"})
+    policy = override(tiny_policy, {"encoder.cameras": ["gripperPOV"], "task": TASK, "rate_hz": 20.0})
 
     def save(folder: Path, horizons: dict[str, int] | None = None, **training: Any) -> Path:
         changed = override(policy, {f"horizons.{name}": value for name, value in (horizons or {}).items()})
@@ -54,7 +55,7 @@ def test_weights_that_a_training_has_replaced_are_refused_in_one_line(
     save: Callable[..., Path], tmp_path: Path
 ) -> None:
     checkpoint = save(tmp_path / "checkpoint")
-    setting = EvalConfig(str(checkpoint), "reach-v3", RUNTIME, 2, weights_sha256=weights_sha256(checkpoint))
+    setting = EvalConfig(str(checkpoint), TASK, RUNTIME, 2, weights_sha256=weights_sha256(checkpoint))
     save(checkpoint)
     with pytest.raises(CheckpointError, match=r"holds other weights than when this began") as caught:
         next(run_episodes(setting, [(0, NONE)]))
@@ -77,7 +78,7 @@ def test_report_names_the_weights_that_were_run_and_not_those_that_came_meanwhil
 def test_points_are_told_of_as_they_end_and_onsets_follow_the_calm_episode(
     save: Callable[..., Path], tmp_path: Path, can_render: None
 ) -> None:
-    setting = EvalConfig(str(save(tmp_path / "checkpoint")), "reach-v3", RUNTIME, 4)
+    setting = EvalConfig(str(save(tmp_path / "checkpoint")), TASK, RUNTIME, 4)
     occlusion = KINDS["occlusion"]
     told: list[list[int]] = []
 
@@ -104,7 +105,7 @@ def test_policy_is_told_of_no_delay_beyond_its_plans(
     assert main(asked) != 0
     assert "is 7.0 ticks, but plans reach 6 ahead" in capsys.readouterr().err
     short = save(tmp_path / "short", horizons={"T_p": 4, "T_a": 2})
-    (known,) = [c for c in default_sweeps("reach-v3", short, RUNTIME) if c[-1].kind == "known-delay"]
+    (known,) = [c for c in default_sweeps(TASK, short, RUNTIME) if c[-1].kind == "known-delay"]
     assert [d.strength for d in known] == [0, 1, 2]
 
 
@@ -133,7 +134,7 @@ def test_seeds_that_are_not_the_reports_are_refused_before_the_first_episode(
     save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     episodes = [{"seed": seed, "success": True, "steps": 5} for seed in (0, 2)]
-    report = {"task": "reach-v3", "checkpoint": "a", "settings": {"max_steps": 2}, "per_episode": episodes}
+    report = {"task": TASK, "checkpoint": "a", "settings": {"max_steps": 2}, "per_episode": episodes}
     (tmp_path / "a.json").write_text(json.dumps(report))
     assert main(["compare", str(tmp_path / "a.json"), str(save(tmp_path / "b"))]) == errors.USAGE
     printed = capsys.readouterr()
