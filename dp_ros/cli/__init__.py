@@ -24,6 +24,7 @@ from dp_ros.cli import (
     inspect,
     models,
     pack,
+    reference,
     robustness,
     train,
 )
@@ -49,6 +50,7 @@ app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
 app.command("models")(models.models)
+app.command("reference")(reference.reference)
 app.command("pack")(pack.pack)
 app.command("card")(pack.card)
 app.add_typer(campaign.app, name="campaign")

@@ -10,7 +10,6 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
@@ -18,11 +17,9 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from dp_ros.errors import message_of
 from dp_ros.ros.node.diagnostics import Status, to_diagnostics
+from dp_ros.ros.node.parameters import read_config
+from dp_ros.schema.nodes import LifecycleConfig
 
-AUTOSTART = ParameterDescriptor(
-    description="configure and activate without a lifecycle manager; a failure ends the process",
-    read_only=True,
-)
 _ACKED_S = 0.25
 _DIAGNOSTICS_S = 1.0
 _ACTIVE = (State.TRANSITION_STATE_ACTIVATING, State.PRIMARY_STATE_ACTIVE)
@@ -65,7 +62,7 @@ class ManagedNode(LifecycleNode):
         super().__init__(name)
         self.fatal: str | None = None  # reason why the process must end; see `run_node`
         self.problem = ""  # why the last transition failed
-        self.autostart = bool(self.declare_parameter("autostart", False, AUTOSTART).value)
+        self.autostart = read_config(self, LifecycleConfig).autostart
         self.is_starting = False  # `run_node` configures and activates it, and reports what fails
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._configured, self._activated = ExitStack(), ExitStack()  # each destroys what was made meanwhile

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
@@ -30,6 +29,7 @@ from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.schema import ConfigError, RuntimeConfig
+from dp_ros.schema.nodes import ServedConfig
 from dp_ros.streams import FrameAssembler, ImageSizeError, Selection, to_frame
 
 
@@ -38,8 +38,7 @@ class PolicyNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("policy_node")
-        described = ParameterDescriptor(description="folder of the checkpoint to serve", read_only=True)
-        self._checkpoint = str(self.declare_parameter("checkpoint", "", described).value)
+        self._checkpoint = read_config(self, ServedConfig).checkpoint
         self._runtime = read_config(self, RuntimeConfig)
         self._worker: PlanWorker | None = None
         self._active = False

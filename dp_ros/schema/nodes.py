@@ -1,0 +1,33 @@
+"""Parameters of the nodes: the configs that each reads, and what it declares besides."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dp_ros.schema.bags import RecorderConfig
+from dp_ros.schema.base import Config
+from dp_ros.schema.serving import BridgeConfig, RuntimeConfig
+from dp_ros.schema.teleop import KeyboardConfig, TeleopConfig
+
+
+class LifecycleConfig(Config):
+    """Start of a lifecycle node."""
+
+    autostart: bool = Field(
+        False, description="configure and activate without a lifecycle manager; a failure ends the process"
+    )
+
+
+class ServedConfig(Config):
+    """The weights of the policy node."""
+
+    checkpoint: str = Field("", description="folder of the checkpoint to serve")
+
+
+NODES: dict[str, tuple[type[Config], ...]] = {
+    "policy_node": (ServedConfig, RuntimeConfig, LifecycleConfig),
+    "metaworld_bridge": (BridgeConfig, LifecycleConfig),
+    "recorder_node": (RecorderConfig, LifecycleConfig),
+    "teleop_node": (TeleopConfig, LifecycleConfig),
+    "teleop_keyboard": (KeyboardConfig,),
+}
