@@ -1,10 +1,10 @@
-# Everything runs from .venv, which `make setup` builds and keeps current with the sources.
+# Every target runs in .venv, which `make setup` builds and keeps current with the sources.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup egl demo lerobot test test-unit lint clean distclean
+.PHONY: help setup egl demo lerobot check test test-unit lint reference clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -113,17 +113,26 @@ $(LEROBOT): $(LEROBOT_PINS) | $(DEPS)
 	$(PIP) install --no-deps --target $(VENV)/lerobot -r $(LEROBOT_PINS)
 	touch $@
 
-test: setup lerobot lint  ## lint, types, layers, then every test
-	@$(BIN)/python -m pytest $(ARGS)
+# As many processes as there are cores. A process that has no tests left takes some of another's: the long ones run
+# beside the many short ones. ARGS come last and win: `make test ARGS='-n 0 -k chunk -x'` runs in one process.
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
-test-unit: setup  ## the tests that need neither ROS nor a simulator
-	@$(BIN)/python -m pytest test/unit $(ARGS)
+check: lint test-unit  ## before each commit: linters, types, layers and the unit tests, in a minute
+
+test: setup lerobot lint  ## the same and every other test; names the slowest
+	@$(PYTEST) --durations 10 $(ARGS)
+
+test-unit: $(DEPS)  ## the unit tests; ARGS go to pytest
+	@$(PYTEST) test/unit $(ARGS)
 
 lint: $(DEPS)  ## ruff, mypy and the layer rule
 	@$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+reference: $(DEPS)  ## write docs/reference.md from the schema
+	@$(BIN)/python -m dp_ros.cli reference >docs/reference.md
 
 clean:  ## remove build outputs and caches; keep .venv and runs/
 	@rm -rf build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

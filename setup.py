@@ -86,6 +86,7 @@ setup(
             "distributed",
             "import-linter",
             "mypy",
+            "pytest-xdist",
             "rosless",
             "ruff",
             "types-PyYAML",
