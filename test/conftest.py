@@ -1,8 +1,13 @@
-"""Bags written without ROS, for every folder of tests."""
+"""Parallel runs that do not disturb one another, and bags made without ROS, for every folder of tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import fcntl
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,15 @@ from numpy.typing import NDArray
 
 from dp_ros.actions import GRIPPER, POSITION, join
 
+# Before a test imports torch or opens a renderer: one thread for tensors and one for Mesa's rasteriser. Networks and
+# pictures of this size gain nothing from more, and the tests run in as many processes as there are cores.
+os.environ["OMP_NUM_THREADS"] = os.environ["LP_NUM_THREADS"] = "1"
+
+# Ports of domains 1 to 101 lie below the range that Linux hands out to clients.
+_DOMAINS = range(1, 102)
+_domains = itertools.cycle(_DOMAINS)  # each test gets the next: a domain is not used again at once
 MS = 1_000_000
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 BEGIN_NS = 1_700_000_000_000_000_000
 DOWN = (0.0, 1.0, 0.0, 0.0)  # a tool that points down, x, y, z, w
 
@@ -197,3 +210,69 @@ class BagMaker:
 @pytest.fixture(scope="session")
 def bag_maker() -> BagMaker:
     return BagMaker()
+
+
+@contextlib.contextmanager
+def reserved_domain() -> Iterator[int]:
+    """A ROS_DOMAIN_ID that no other test of this machine and no other graph uses, until the context ends."""
+    for domain_id in itertools.islice(_domains, len(_DOMAINS)):
+        # A socket without a file is a lock that ends with its process; the ports tell of graphs that are no test's.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+            try:
+                lock.bind(f"\0dp_ros test in ROS domain {domain_id}")
+            except OSError:
+                continue
+            if is_silent(domain_id):
+                yield domain_id
+                return
+    raise RuntimeError(f"every ROS domain from {_DOMAINS[0]} to {_DOMAINS[-1]} is in use")
+
+
+def is_silent(domain_id: int) -> bool:
+    """Whether no process of this machine listens as the first participant of the domain (RTPS 9.6.1.1)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", 7400 + 250 * domain_id + 10))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture
+def ros_domain() -> Iterator[int]:
+    """A ROS_DOMAIN_ID of the test's own."""
+    with reserved_domain() as domain_id:
+        yield domain_id
+
+
+@pytest.fixture(scope="module")
+def module_domain() -> Iterator[int]:
+    """A ROS_DOMAIN_ID for a module whose tests share their nodes."""
+    with reserved_domain() as domain_id:
+        yield domain_id
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """make_once(name, make) -> the file or folder `name`, which `make(path)` writes once in a run of many processes.
+
+    Tests must not change it: others read it at the same time.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # each process has its own folder in that of the run
+    shared = shared / "shared"
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        path = shared / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.with_name(f".{path.name}.made")
+        with path.with_name(f".{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                assert not path.exists(), f"{path} was not finished: the first test that needs it says why"
+                make(path)
+                made.touch()
+        return path
+
+    return once

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import threading
 from pathlib import Path
 
@@ -74,23 +73,12 @@ def write_params(tmp_path: Path):
     return write
 
 
-def is_free(domain_id: int) -> bool:
-    """Whether no process on this machine is the first participant of the domain (RTPS 9.6.1.1)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("", 7400 + 250 * domain_id + 10))
-        except OSError:
-            return False
-    return True
-
-
 @pytest.fixture
-def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A ROS_DOMAIN_ID that nobody uses, for this process and those it launches."""
-    chosen = next(domain for domain in range(101, 0, -1) if is_free(domain))
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(chosen))
+def domain_id(ros_domain: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The test's own ROS_DOMAIN_ID, for this process and those it launches."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(ros_domain))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return chosen
+    return ros_domain
 
 
 class Launched:

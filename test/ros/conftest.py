@@ -5,11 +5,9 @@ reported as skipped.
 """
 
 import importlib.util
-import itertools
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -39,27 +37,6 @@ def pytest_pycollect_makemodule(module_path, parent):
     return module
 
 
-# Ports of domains 1 to 101 lie below the range that Linux hands out to clients.
-_domains = itertools.cycle(range(1, 102))
-_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-for _ in range((7 * os.getpid() + 29 * _worker) % 101):
-    next(_domains)
-
-
-def is_free(domain_id: int) -> bool:
-    """Whether no process on this machine is the first participant of the domain (RTPS 9.6.1.1)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("", 7400 + 250 * domain_id + 10))
-        except OSError:
-            return False
-    return True
-
-
-def free_domain() -> int:
-    return next(domain for domain in itertools.islice(_domains, 101) if is_free(domain))
-
-
 def environment_in(domain_id: int) -> dict[str, str]:
     """The environment of our nodes in that domain, with our transports in place of this shell's."""
     base = {name: value for name, value in os.environ.items() if name not in TRANSPORT_CHOICES}
@@ -67,18 +44,6 @@ def environment_in(domain_id: int) -> dict[str, str]:
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [checkout, base.get("PYTHONPATH")]))
     base["ROS_PYTHON_CHECK_FIELDS"] = "1"  # what a strict installation runs with
     return node_environment(domain_id, base)
-
-
-@pytest.fixture
-def ros_domain() -> int:
-    """A ROS_DOMAIN_ID that no other test uses at the same time."""
-    return free_domain()
-
-
-@pytest.fixture(scope="module")
-def module_domain() -> int:
-    """A ROS_DOMAIN_ID for a module whose tests share their nodes."""
-    return free_domain()
 
 
 @pytest.fixture

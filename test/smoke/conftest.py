@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-# One thread: networks this small are slowed down by more, and results do not depend on the machine.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 COMMAND = (sys.executable, "-m", "dp_ros.cli")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +65,13 @@ def collect_args() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def dataset(
-    can_render: None, dp_ros: Cli, collect_args: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    path = tmp_path_factory.mktemp("data") / "handle-press"
-    done = dp_ros("collect", *collect_args, "--episodes", 2, "--out", path)
-    assert done.returncode == 0, done.stderr
-    assert "2 episodes" in done.stdout
-    return path
+def dataset(can_render: None, dp_ros: Cli, collect_args: tuple[str, ...], make_once: MakeOnce) -> Path:
+    def collect(path: Path) -> None:
+        done = dp_ros("collect", *collect_args, "--episodes", 2, "--out", path)
+        assert done.returncode == 0, done.stderr
+        assert "2 episodes" in done.stdout
+
+    return make_once("data/handle-press", collect)
 
 
 @pytest.fixture(scope="session")
@@ -92,13 +91,15 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(dataset: Path, tiny_config: Path, dp_ros: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(dataset: Path, tiny_config: Path, dp_ros: Cli, make_once: MakeOnce) -> Path:
     """The run folder of an uninterrupted training."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    done = dp_ros("train", "--config", tiny_config, "--data", dataset, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert f"checkpoint: {out / 'checkpoint'}" in done.stdout
-    return out
+
+    def train(out: Path) -> None:
+        done = dp_ros("train", "--config", tiny_config, "--data", dataset, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert f"checkpoint: {out / 'checkpoint'}" in done.stdout
+
+    return make_once("trained/whole", train)
 
 
 @pytest.fixture(scope="session")
@@ -153,10 +154,12 @@ def training(noise: Path, survivor: Path) -> tuple[object, ...]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(training: tuple[object, ...], dp_ros: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(training: tuple[object, ...], dp_ros: Cli, make_once: MakeOnce) -> Path:
     """The run folder of an uninterrupted training on `noise`."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    done = dp_ros(*training, out)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("validation at step") == 8
-    return out
+
+    def train(out: Path) -> None:
+        done = dp_ros(*training, out)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("validation at step") == 8
+
+    return make_once("undisturbed/whole", train)

@@ -116,11 +116,11 @@ def test_wrong_task_or_camera_makes_no_dataset(can_render: None, refused: Refuse
 
 @pytest.mark.sim
 def test_dataset_of_other_settings_is_not_mixed(
-    dataset: Path, collect_args: tuple[str, ...], refused: Refused
+    dataset: Path, collect_args: tuple[str, ...], refused: Refused, tmp_path: Path
 ) -> None:
-    line = refused(
-        "collect", *collect_args, "--out", dataset, "--seed", 7, "--episodes", 5, code=errors.FAILED
-    )
+    out = tmp_path / "data"
+    shutil.copytree(dataset, out)
+    line = refused("collect", *collect_args, "--out", out, "--seed", 7, "--episodes", 5, code=errors.FAILED)
     assert "collect.first_seed = 100000, not 7" in line
 
 

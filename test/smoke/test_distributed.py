@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -24,14 +25,18 @@ COMMAND = (sys.executable, "-m", "dp_ros.cli")
 Start = Callable[..., list[subprocess.Popen[str]]]
 
 
+def is_free(port: int) -> bool:
+    """Below the ports that Linux hands out to clients, so that it is still free when the process group takes it."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 @pytest.fixture(scope="module")
 def start_two(dp_ros_environment: dict[str, str]) -> Start:
     """Both processes, as a launcher starts them."""
 
     def start(*args: object) -> list[subprocess.Popen[str]]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = next(filter(is_free, range(20_000 + os.getpid() % 10_000, 32_000)))
         launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         return [
             subprocess.Popen(

@@ -12,18 +12,21 @@ import pytest
 from dp_ros.cli import errors, main
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 SHORT = ("--episodes", 4, "--max-steps", 10)
 
 pytestmark = pytest.mark.sim
 
 
-@pytest.fixture(scope="module")
-def one_process(trained: Path, dp_ros: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def one_process(trained: Path, dp_ros: Cli, make_once: MakeOnce) -> Path:
     """The report of one process, of two checkpoints with the same name in different folders."""
-    folder = tmp_path_factory.mktemp("one")
-    done = dp_ros("eval", trained, trained / "checkpoint", *SHORT, "--threads", 1, "--report", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def evaluate(folder: Path) -> None:
+        done = dp_ros("eval", trained, trained / "checkpoint", *SHORT, "--threads", 1, "--report", folder)
+        assert done.returncode == 0, done.stderr
+
+    return make_once("one_process", evaluate)
 
 
 def test_two_processes_give_what_one_gives_seed_by_seed(

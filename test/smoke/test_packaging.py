@@ -32,7 +32,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.is_file():
             shutil.copy(path, source)
         elif path.name in {"dp_ros", "launch", "config", "resource"}:
-            shutil.copytree(path, source / path.name)
+            shutil.copytree(path, source / path.name, ignore=shutil.ignore_patterns("__pycache__"))
     # A stand-in, because packing the real weights takes longer than the rest.
     (source / "models" / "tiny" / ".cache").mkdir(parents=True)
     (source / "models" / "tiny" / "config.json").write_text("{}")
@@ -88,6 +88,6 @@ def test_pip_and_ros_agree_on_version_and_license(prefix: Path) -> None:
 
 def test_the_reports_template_is_installed(prefix: Path) -> None:
     """A file that is not Python is left out unless setup.py names it."""
-    templates = visible_files(ROOT / "dp_ros/evaluation/templates")
+    templates = visible_files(ROOT / "dp_ros/evaluation/report/templates")
     assert templates
-    assert visible_files(prefix / "dp_ros/evaluation/templates") == templates
+    assert visible_files(prefix / "dp_ros/evaluation/report/templates") == templates
