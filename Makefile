@@ -15,6 +15,8 @@ SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
   $$p -c $(SUPPORTED) 2>/dev/null && echo $$p && break; done)
 
+# Compiled modules are kept: every process of a test run would compile the tests again.
+unexport PYTHONDONTWRITEBYTECODE
 # A sourced ROS would shadow the wheels in .venv.
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export AMENT_PREFIX_PATH := $(CURDIR)/$(VENV)
@@ -117,12 +119,13 @@ $(LEROBOT): $(LEROBOT_PINS) | $(DEPS)
 # beside the many short ones. ARGS come last and win: `make test ARGS='-n 0 -k chunk -x'` runs in one process.
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
-check: lint test-unit  ## before each commit: linters, types, layers and the unit tests, in a minute
+check: lint  ## before each commit, in a minute: linters, types, layers, and the unit tests that are quick
+	@$(PYTEST) test/unit -m 'not slow and not sim' $(ARGS)
 
-test: setup lerobot lint  ## the same and every other test; names the slowest
+test: setup lerobot lint  ## linters, types, layers and every test; names the slowest
 	@$(PYTEST) --durations 10 $(ARGS)
 
-test-unit: $(DEPS)  ## the unit tests; ARGS go to pytest
+test-unit: $(DEPS)  ## every unit test; none needs ROS
 	@$(PYTEST) test/unit $(ARGS)
 
 lint: $(DEPS)  ## ruff, mypy and the layer rule

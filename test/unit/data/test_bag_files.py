@@ -128,6 +128,7 @@ def messages_or_reason(path: Path) -> int:
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 def test_a_bag_cut_anywhere_is_repaired_or_refused_with_a_reason(tmp_path: Path, compression: str) -> None:
     """The kept messages are the first recorded ones, without a hole."""

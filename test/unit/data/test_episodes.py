@@ -118,6 +118,7 @@ for child in children:
 """
 
 
+@pytest.mark.slow
 def test_run_killed_at_any_write_resumes_to_the_arrays_of_one_that_was_not(
     tmp_path: Path, make_episode: Callable[..., Any]
 ) -> None:

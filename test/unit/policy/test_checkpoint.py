@@ -198,6 +198,7 @@ for child in children:
 """
 
 
+@pytest.mark.slow
 def test_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
     saved: Path, tiny_policy: PolicyConfig, stats: dict[str, Any], tmp_path: Path
 ) -> None:

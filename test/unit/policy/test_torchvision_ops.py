@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -16,6 +18,7 @@ def run(script: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_torchvision_models_import_in_a_fresh_process() -> None:
     script = """
 from dp_ros.policy.torchvision_ops import import_torchvision_models

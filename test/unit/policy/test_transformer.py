@@ -178,6 +178,7 @@ def test_dropout_of_zero_changes_nothing_in_training() -> None:
     assert torch.equal(model.train()(x, k, obs), model.eval()(x, k, obs))
 
 
+@pytest.mark.slow
 def test_transformer_overfits_two_windows_and_plans_each_its_own_chunk() -> None:
     model = transformer(T_p=4, dropout=0.0).train()
     schedule = NoiseSchedule(DiffusionConfig(iterations=20, sampler_iterations=10))

@@ -174,6 +174,7 @@ def bags(tmp_path: Path, bag_maker) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_stopped_conversion_resumes_to_the_same_dataset(tmp_path: Path, bags: Path) -> None:
     class Stop(Exception):
         pass

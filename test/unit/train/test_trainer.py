@@ -64,6 +64,7 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert not different
 
 
+@pytest.mark.slow
 @each_network
 def test_loss_falls_on_a_tiny_dataset(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], network: str

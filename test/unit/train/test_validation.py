@@ -130,6 +130,7 @@ def test_validation_windows_are_spread_over_all_that_are_held_out(
     assert Validator(tiny_train(validation_windows=999), run.windows, rows).rows.tolist() == rows.tolist()
 
 
+@pytest.mark.slow
 def test_best_is_the_averaged_policy_of_the_lowest_score_and_survives_a_resume(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
 ) -> None:

@@ -12,6 +12,8 @@ from joblib import delayed
 
 from dp_ros.train.workers import ClusterError, workers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dask_cluster():
