@@ -17,7 +17,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 class MixtureConfig(Config):
     """Mixture density network (Bishop 1994): Gaussians over the whole chunk."""
 
-    components: int = Field(5, ge=1, le=64)
+    components: int = Field(5, ge=1, le=64, description="Gaussians")
     min_std: float = Field(
         0.02,
         gt=0,
@@ -59,7 +59,7 @@ class BimodalToyConfig(OptimizerConfig):
 
     T_p: int = Field(8, ge=4, le=64, description="points of a path; a chunk is the whole path")
     demonstrations: int = Field(10_000, ge=2, multiple_of=2, description="half of them pass on the left")
-    obstacle_radius_m: float = Field(0.3, gt=0)
+    obstacle_radius_m: float = Field(0.3, gt=0, description="radius of the disc")
     clearance_m: tuple[float, float] = Field(
         (0.15, 0.35), description="least and largest distance from the disc"
     )
@@ -67,18 +67,20 @@ class BimodalToyConfig(OptimizerConfig):
     goal_radius_m: float = Field(
         0.1, gt=0, description="largest distance from the goal at which a path may end"
     )
-    data_seed: int = Field(0, ge=0)
+    data_seed: int = Field(0, ge=0, description="seed of the demonstrations")
 
     unet: UNetConfig = UNetConfig(channels=(16, 32), groups=4, kernel_size=5, step_embedding_dim=32)
     diffusion: DiffusionConfig = DiffusionConfig(iterations=50, sampler="ddpm", sampler_iterations=50)
     heads: HeadsConfig = HeadsConfig()
 
-    steps: int = Field(1500, ge=1)
-    batch_size: int = Field(32, ge=1)
+    steps: int = Field(1500, ge=1, description="optimiser steps")
+    batch_size: int = Field(32, ge=1, description="windows per step")
     noise_samples: int = Field(4, ge=1, description="diffusion targets drawn per window")
-    lr: float = Field(1e-3, gt=0)
-    warmup_steps: int = Field(100, ge=0)
-    ema_max: float = Field(0.999, gt=0, lt=1)
+    lr: float = Field(
+        1e-3, gt=0, description="learning rate after the warm-up; then it falls to 0 as a cosine"
+    )
+    warmup_steps: int = Field(100, ge=0, description="steps in which the learning rate rises to lr")
+    ema_max: float = Field(0.999, gt=0, lt=1, description="largest EMA decay")
     evaluations: int = Field(10, ge=1, description="evaluations of samples during training")
     observations: int = Field(
         16, ge=1, description="start and goal pairs to evaluate on; none was trained on"
@@ -124,7 +126,7 @@ class ArmConfig(Config):
 class ComparisonConfig(Config):
     """Settings of `dp_ros baselines`."""
 
-    methods: tuple[Method, ...] = Field(METHODS, min_length=1)
+    methods: tuple[Method, ...] = Field(METHODS, min_length=1, description="methods to compare")
     seeds: int = Field(3, ge=1, description="trainings of each method on the toy, one seed each")
     toy: BimodalToyConfig = BimodalToyConfig()
     arm: ArmConfig = ArmConfig()

@@ -55,16 +55,18 @@ class TopicMap(Config):
         default_factory=dict,
         description="camera -> topic; empty: every camera/<name>/image_raw and .../compressed in the bag",
     )
-    ee_pose: Topic = "ee_pose"
-    gripper: Topic = "gripper/state"
+    ee_pose: Topic = Field("ee_pose", description="measured pose, geometry_msgs/PoseStamped")
+    gripper: Topic = Field("gripper/state", description="measured gripper, sensor_msgs/JointState")
     gripper_joint: str = Field("gripper", description="its joint, where the state holds several")
-    command_pose: Topic = "command/ee_pose"
-    command_gripper: Topic = "command/gripper"
+    command_pose: Topic = Field("command/ee_pose", description="commanded pose, geometry_msgs/PoseStamped")
+    command_gripper: Topic = Field(
+        "command/gripper", description="gripper command, effort of sensor_msgs/JointState"
+    )
     expert_pose: Topic = Field(
         "expert/ee_pose",
         description="the label where noise was injected; without it, the command is the label",
     )
-    expert_gripper: Topic = "expert/gripper"
+    expert_gripper: Topic = Field("expert/gripper", description="the same for the gripper")
 
     @model_validator(mode="after")
     def _cameras_differ(self) -> TopicMap:

@@ -41,7 +41,9 @@ class Horizons(Config):
 class EncoderConfig(Config):
     """Encoder of images to one feature vector per frame: ResNet-18 from scratch, GroupNorm, spatial softmax."""
 
-    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1, max_length=4)
+    cameras: tuple[CameraName, ...] = Field(
+        ("gripperPOV",), min_length=1, max_length=4, description="cameras that the policy sees"
+    )
     height_px: int = Field(224, ge=32, le=480, description="height to which every picture is resized")
     width_px: int = Field(224, ge=32, le=640, description="width to which every picture is resized")
     crop_height_px: int = Field(
@@ -82,7 +84,7 @@ class ActionConfig(Config):
         "relative",
         description="absolute; relative to the last command before the newest frame; delta to the previous action",
     )
-    gripper: GripperKind = "absolute"
+    gripper: GripperKind = Field("absolute", description="absolute: -1 open to 1 closed")
     orientation: OrientationKind = Field(
         "hold", description="hold: the tool keeps the orientation measured when the episode began"
     )
@@ -96,8 +98,10 @@ class ActionConfig(Config):
 class UNetConfig(Config):
     """Conditional 1-D U-Net with FiLM (Chi et al. 2023, section 3.1; Janner et al. 2022)."""
 
-    channels: tuple[int, ...] = Field((256, 512, 1024), min_length=1, max_length=5)
-    kernel_size: int = Field(5, ge=1, le=9)
+    channels: tuple[int, ...] = Field(
+        (256, 512, 1024), min_length=1, max_length=5, description="channels of each level"
+    )
+    kernel_size: int = Field(5, ge=1, le=9, description="actions that a convolution spans; odd")
     groups: int = Field(8, ge=1, le=32, description="GroupNorm groups")
     step_embedding_dim: int = Field(
         256, ge=8, le=1024, multiple_of=2, description="sinusoidal embedding of k: half sines, half cosines"
@@ -139,10 +143,10 @@ class DiffusionConfig(Config):
     """Forward process and sampler (Ho et al. 2020; Nichol & Dhariwal 2021; Song et al. 2021)."""
 
     iterations: int = Field(100, ge=2, le=1000, description="K, the iterations of the forward process")
-    schedule: Literal["squared_cosine"] = "squared_cosine"
-    prediction: Literal["epsilon"] = "epsilon"
+    schedule: Literal["squared_cosine"] = Field("squared_cosine", description="noise over the iterations")
+    prediction: Literal["epsilon"] = Field("epsilon", description="output of the network: the added noise")
     clip: float = Field(1.0, gt=0, description="the predicted clean action is clipped to [-clip, clip]")
-    sampler: SamplerName = "ddim"
+    sampler: SamplerName = Field("ddim", description="method that denoises an action chunk")
     sampler_iterations: int = Field(10, ge=1, le=1000, description="iterations of the sampler; K for ddpm")
 
     @model_validator(mode="after")
@@ -167,7 +171,9 @@ class PolicyConfig(Config):
     horizons: Horizons = Horizons()
     encoder: EncoderConfig = EncoderConfig()
     action: ActionConfig = ActionConfig()
-    network: Network = "unet"
+    network: Network = Field(
+        "unet", description="network that predicts the noise; its section has its settings"
+    )
     unet: UNetConfig = UNetConfig()
     transformer: TransformerConfig = TransformerConfig()
     diffusion: DiffusionConfig = DiffusionConfig()

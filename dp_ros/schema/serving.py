@@ -77,11 +77,16 @@ class BridgeConfig(Config):
     """The simulated robot as a node: its task, its cameras, its episodes and its clock."""
 
     task: str = Field("drawer-open-v3", description="task of any simulator; a version may be left out")
-    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1)
-    width_px: int = Field(96, ge=16, le=640)
-    height_px: int = Field(96, ge=16, le=480)
+    cameras: tuple[CameraName, ...] = Field(
+        ("gripperPOV",), min_length=1, description="each is published as camera/<name>/image_raw"
+    )
+    width_px: int = Field(96, ge=16, le=640, description="width of their pictures")
+    height_px: int = Field(96, ge=16, le=480, description="height of their pictures")
     markers: bool = Field(False, description="draw goals and other marks of the simulator")
-    mode: Literal["lockstep", "realtime"] = "lockstep"
+    mode: Literal["lockstep", "realtime"] = Field(
+        "lockstep",
+        description="lockstep: one step for each command; realtime: the arm steps on its own clock",
+    )
     first_seed: int = Field(
         0, ge=0, description="seed of the first episode; each episode takes the next number"
     )

@@ -15,11 +15,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class CollectConfig(Config):
     """Demonstrations of a scripted expert: the task, the cameras, the noise and the episodes."""
 
-    task: str = "drawer-open-v3"
-    episodes: int = Field(250, ge=1)
-    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1)
-    width_px: int = Field(224, ge=16, le=640)
-    height_px: int = Field(224, ge=16, le=480)
+    task: str = Field("drawer-open-v3", description="task of any simulator; a version may be left out")
+    episodes: int = Field(250, ge=1, description="successful episodes to record")
+    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), min_length=1, description="cameras to record")
+    width_px: int = Field(224, ge=16, le=640, description="width of the pictures")
+    height_px: int = Field(224, ge=16, le=480, description="height of the pictures")
     markers: bool = Field(
         False, description="draw goals and other marks of the simulator, which no real camera would see"
     )
@@ -30,7 +30,7 @@ class CollectConfig(Config):
         "uses entry i modulo their number",
     )
     first_seed: int = Field(100_000, ge=0, description="episode i uses seed first_seed + i")
-    max_steps: int = Field(300, ge=1, le=500)
+    max_steps: int = Field(300, ge=1, le=500, description="time limit of an episode [ticks]")
     keep_steps: int = Field(
         10, ge=0, description="ticks recorded after success, so that the policy learns to stay there"
     )
@@ -52,9 +52,9 @@ class AugmentationConfig(Config):
     from 1 - strength to 1 + strength.
     """
 
-    brightness: Strength = 0.0
-    contrast: Strength = Field(0.0, description="about mid-grey")
-    saturation: Strength = 0.0
+    brightness: Strength = Field(0.0, description="how far the brightness may change")
+    contrast: Strength = Field(0.0, description="how far the contrast about mid-grey may change")
+    saturation: Strength = Field(0.0, description="how far the saturation may change")
     cover: Strength = Field(
         0.0, description="share of the pictures that a rectangle of one colour partly covers (random erasing)"
     )
@@ -110,8 +110,8 @@ class TrainConfig(OptimizerConfig):
     precision: Literal["f32", "tf32", "bf16"] = Field(
         "f32", description="tf32: f32 with products of shorter mantissas on a GPU; on a CPU it is f32"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if any")
+    seed: int = Field(0, ge=0, description="seed of the weights, the batches and the noise")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints to resume from")
     log_every: int = Field(20, ge=1, description="steps between reports of the loss")
 

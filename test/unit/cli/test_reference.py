@@ -28,6 +28,12 @@ def test_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> 
     assert (ROOT / "docs/reference.md").read_text() == printed, "docs/reference.md: run `make reference`"
 
 
+def test_every_row_says_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["reference"])
+    tables = capsys.readouterr().out.partition("## Presets")[0]
+    assert not [line for line in tables.splitlines() if line.startswith("| `") and line.endswith("|  |")]
+
+
 def test_rows_say_type_default_unit_bounds_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     main(["reference"])
     printed = capsys.readouterr().out
