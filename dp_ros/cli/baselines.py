@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def baselines(
     out: Annotated[Path, typer.Option(help="Folder for the report, results.json and every run.")],
-    task: Annotated[
-        str, typer.Option(show_default="the dataset's", help="Metaworld task of the dataset.")
-    ] = "",
+    task: Annotated[str, typer.Option(show_default="the dataset's", help="Task of the dataset.")] = "",
     data: Annotated[
         Path | None,
         typer.Option(

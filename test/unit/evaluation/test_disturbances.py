@@ -181,6 +181,9 @@ def test_a_hold_is_why_an_episode_failed_only_where_it_ended_in_it(
     result, trace = run_episode(arm, fragile, policy, RuntimeConfig(), 5, 9)
     assert [verdict.holds for verdict in trace.verdict].count(True) == 1
     assert (result.success, result.reason) == (False, reason)
+    np.testing.assert_array_equal(
+        trace.command[:1, 3] == -1.0, [0 in failing]
+    )  # without a plan it stays open
 
 
 @pytest.mark.parametrize("kind", ["occlusion", "patch", "object-shift"])

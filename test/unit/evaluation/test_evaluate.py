@@ -16,15 +16,16 @@ from dp_ros.cli import errors, main
 from dp_ros.cli.evaluate import describe
 from dp_ros.cli.evaluate import run_episodes as evaluate
 from dp_ros.evaluation.disturbances import KINDS, NONE
+from dp_ros.evaluation.episode import video_fps
 from dp_ros.evaluation.provenance import provenance
 from dp_ros.evaluation.report.write_report import unique_names
 from dp_ros.evaluation.results import Report
 from dp_ros.evaluation.robustness import Curve, default_sweeps, largest_part, measure
-from dp_ros.evaluation.rollout import EvalConfig, run_episodes
+from dp_ros.evaluation.rollout import EvalConfig, check_rate, run_episodes
 from dp_ros.policy.checkpoint import CheckpointError, save_checkpoint
-from dp_ros.policy.checkpoint_config import weights_sha256
+from dp_ros.policy.checkpoint_config import policy_config, weights_sha256
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.schema import PolicyConfig, RuntimeConfig, override
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, override
 from dp_ros.sim.rendering import RenderingError, choose_backend
 
 RUNTIME = RuntimeConfig(mode="lockstep", threads=1)
@@ -60,6 +61,20 @@ def test_weights_that_a_training_has_replaced_are_refused_in_one_line(
     with pytest.raises(CheckpointError, match=r"holds other weights than when this began") as caught:
         next(run_episodes(setting, [(0, NONE)]))
     assert "\n" not in str(caught.value)
+
+
+def test_policy_of_another_rate_than_the_arm_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
+    """A policy of the tiny arm takes every tick of Metaworld's, four times as fast, for its own."""
+    checkpoint = save(tmp_path / "checkpoint")
+    check_rate(policy_config(checkpoint), TASK, "here")
+    pytest.importorskip("metaworld")
+    with pytest.raises(ConfigError, match=r"checkpoint: runs at 20 Hz, the simulated arm at 80 Hz"):
+        next(run_episodes(EvalConfig(str(checkpoint), "reach-v3", RUNTIME, 2), [(0, NONE)]))
+
+
+def test_videos_play_in_real_time() -> None:
+    pytest.importorskip("metaworld")
+    assert (video_fps(TASK), video_fps("reach-v3")) == (10, 40)
 
 
 @pytest.mark.sim

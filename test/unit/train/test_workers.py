@@ -44,7 +44,7 @@ def test_demonstrations_of_a_cluster_are_those_of_this_machine(dask_cluster: str
     from dp_ros.schema import CollectConfig
     from dp_ros.train.collect import collect
 
-    config = CollectConfig(task="reach-v3", episodes=3, width_px=32, height_px=32, noise=(0.0, 0.3))
+    config = CollectConfig(task="tiny-push", episodes=3, width_px=32, height_px=32, noise=(0.0, 0.3))
     collect(config, tmp_path / "here", jobs=1)
     collect(config, tmp_path / "cluster", cluster=dask_cluster)
     here, cluster = episodes.load(tmp_path / "here"), episodes.load(tmp_path / "cluster")

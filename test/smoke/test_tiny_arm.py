@@ -1,0 +1,36 @@
+"""The commands with the tiny arm: another simulator, another rate, and nothing said of it but the task."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dp_ros.cli import main
+
+pytestmark = pytest.mark.sim
+
+
+def test_from_demonstrations_to_an_evaluation(
+    can_render: None, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run, report, video = (tmp_path / name for name in ("data", "run", "report.json", "videos"))
+
+    def dp_ros(*arguments: object) -> str:
+        assert main(list(map(str, arguments))) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    collect = ("collect", "--task", "tiny-push", "--size", "64x64", "--jobs", 1, "--noise", "0,0.3")
+    assert "2 episodes (2 tried)" in dp_ros(*collect, "--episodes", 2, "--out", data)
+    train = ("train", "--config", tiny_config, "--data", data, "--out", run, "--set", "steps=4")
+    assert main(list(map(str, train))) != 0
+    assert "was recorded at 20 Hz, not at 80 Hz: set policy.rate_hz=20" in capsys.readouterr().err
+    dp_ros(*train, "--set", "policy.rate_hz=20")
+    short = ("--episodes", 1, "--max-steps", 8, "--iterations", 2, "--json", report, "--video", video)
+    assert "tiny-push [in-process]: " in dp_ros("eval", run, *short)
+    assert json.loads(report.read_text())["task"] == "tiny-push"
+
+    import av
+
+    with av.open(str(video / "seed0.mp4")) as film:
+        assert film.streams.video[0].average_rate == 10
+        assert len(list(film.decode(video=0))) == 8 // 2 + 1
