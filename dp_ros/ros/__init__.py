@@ -1,6 +1,5 @@
-"""The nodes, and the translation between messages and arrays.
+"""Nodes, and conversions between ROS messages and arrays.
 
-The only room that imports rclpy and the message packages; everything below it installs and is tested
-without ROS. What may enter: wiring (topics, parameters, lifecycle, diagnostics, drawing). A decision about
-what the robot does belongs in `dp_ros.control`.
+The only room that imports rclpy and message packages; the rest installs and is tested without ROS. What belongs here:
+topics, parameters, lifecycle, diagnostics, drawing. Decisions about the robot's motion belong in `dp_ros.control`.
 """

@@ -1,4 +1,4 @@
-"""Every config model of the project, one file a subject. No torch, no ROS."""
+"""Config models, one file a subject: type, default, unit and bounds of every setting. No torch, no ROS."""
 
 from dp_ros.schema.bags import AuditConfig, ConvertConfig, RecorderConfig, TopicMap
 from dp_ros.schema.base import (

@@ -1,1 +1,1 @@
-"""`dp_ros bench`: speed and losses of each part on this machine, one file a benchmark."""
+"""Benchmarks: `dp_ros bench NAME` measures one part on this machine, one file each."""

@@ -1,1 +1,1 @@
-"""Teleoperation: input of a person (gamepad or keyboard) to commands."""
+"""Teleoperation: input of a person (gamepad or keyboard) to commands, through the policy's gate."""

@@ -1,1 +1,1 @@
-"""Benchmarks that need ROS: recording and transport."""
+"""Benchmarks that need ROS: recorder and transport."""

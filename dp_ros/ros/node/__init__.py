@@ -1,1 +1,1 @@
-"""Parts that every node shares: lifecycle, process entry, parameters from the schema, QoS profiles, diagnostics."""
+"""Shared parts of all nodes: lifecycle, process entry, parameters from the schema, QoS profiles, diagnostics."""
