@@ -37,7 +37,8 @@ def convert(
     cameras: Annotated[list[str] | None, camera_option("convert", "all")] = None,
     size: Annotated[str | None, size_option("as recorded")] = None,
     rate: Annotated[
-        float | None, typer.Option(show_default="80", help="Control rate in Hz: one frame and action a tick.")
+        float | None,
+        typer.Option(show_default="as recorded", help="Control rate in Hz: one frame and action a tick."),
     ] = None,
     map_file: TopicMapFile = None,
     assignments: Annotated[
@@ -83,6 +84,13 @@ def convert(
             progress.update(done if what == "checking" else total + done, what, 2 * total)
 
         result = run(bags, out, config, jobs=jobs, cluster=cluster, on_progress=on_progress)
+    origin = f", that of {result.rate.source} (--rate sets another)" if result.rate.source else ""
+    print(f"control rate: {result.rate.hz:g} Hz{origin}")
+    for name, share in result.repeats.items():
+        print(
+            f"warning: {share:.0%} of the ticks repeat the sample of {name}, so a policy would learn to stand still: "
+            "give a lower --rate"
+        )
     for path, why in result.refused:
         print(f"refused {path}: {why}")
     for path, share in result.sparse:

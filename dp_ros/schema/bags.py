@@ -104,7 +104,12 @@ class AuditConfig(Config):
 class ConvertConfig(Config):
     """Conversion of bags to a dataset."""
 
-    rate_hz: float = Field(80.0, gt=0, le=1000, description="control rate: one frame and one action per tick")
+    rate_hz: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="control rate: one frame and one action per tick; 0: that of the slowest camera or command",
+    )
     cameras: tuple[CameraName, ...] = Field((), description="empty: all that every bag has")
     width_px: int = Field(0, ge=0, le=640, description="width of the dataset's pictures; 0: as recorded")
     height_px: int = Field(0, ge=0, le=480, description="height of the dataset's pictures; 0: as recorded")

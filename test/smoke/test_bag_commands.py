@@ -71,6 +71,10 @@ def test_convert_names_what_it_refuses_and_goes_on(run: Run, bags: Path, tmp_pat
     assert code == 0
     assert f"refused {bags / 'episode_3'}: fails the audit: camera left: a gap of 262 ms" in out
     assert f"{out_dir}: 3 episodes, 120 ticks, 3 bags converted, 1 refused" in out
+    assert "control rate: 80 Hz, that of camera left and /command/ee_pose (--rate sets another)" in out
+    assert "warning" not in out
+    _, out, _ = run("convert", bags, "--out", tmp_path / "fast", "--rate", 200, "--jobs", 1)
+    assert "control rate: 200 Hz\nwarning: 61% of the ticks repeat the sample of camera left" in out
     assert "0 bags converted" in run("convert", bags, "--out", out_dir, "--jobs", 1)[1]
     assert episodes.load(out_dir).attributes["collect"]["task"] == "pour"
     code, out, _ = run("inspect", out_dir)

@@ -26,11 +26,13 @@ from dp_ros.ros.bags.common import Size, common_cameras, common_settings, common
 from dp_ros.ros.bags.episode import PictureSource
 from dp_ros.ros.bags.episode_reader import read_episode
 from dp_ros.ros.bags.frames import Ticks, frames_of
+from dp_ros.ros.bags.rate import RecordedRate, common_rate, recorded_rate
 from dp_ros.schema import ConvertConfig
 from dp_ros.train.workers import workers
 
 _KEPT = ("task", "seed", "outcome", "operator", "note", "repaired")  # of a bag's custom data, in the dataset
 _SPARSE = 0.95  # bags with fewer of their ticks are named
+_MANY_REPEATS = 0.2  # streams with more of their samples repeated are named
 OnProgress = Callable[[str, int, int], None]  # stage, bags done, of
 
 # max_turn_rad changes no row, so that datasets which were begun without it can still grow.
@@ -46,6 +48,10 @@ class Converted:
     new_bags: int  # converted by this call
     refused: list[tuple[Path, str]]  # bags left out, and why
     sparse: list[tuple[Path, float]]  # bags of which only that share of the ticks has every stream
+    rate: RecordedRate
+    repeats: dict[
+        str, float
+    ]  # stream -> share of the ticks with the sample of the tick before, where many have
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,14 @@ class _Accepted:
     by_node: bool  # its frames are those that a policy node had
     order: int  # among all bags, refused ones too
     share: float  # of the ticks that the sensors cover, how many have every stream
+    rate: RecordedRate  # of its ticks
 
 
 @dataclass(frozen=True)
 class _Refusal:
     path: Path
     reason: str
+    order: int
 
 
 def convert(
@@ -80,18 +88,17 @@ def convert(
 ) -> Converted:
     """Make the dataset `out` of all the bags found under `bags`, or resume a conversion that was interrupted.
 
-    Bags converted by an earlier call are not converted again; new ones are added after them. Raises BagError,
+    Bags converted by an earlier call are not converted again; new ones are added after them. Without a rate in the
+    configuration, the rate is that of the dataset, or of the recordings where the dataset is begun. Raises BagError,
     ConfigError (bags that do not fit together), DatasetError, ClusterError.
     """
     paths = find_bags(bags)
     report = on_progress or (lambda *_: None)
     with workers(jobs, cluster) as pool:
+        given = config.rate_hz or _attributes(out).get("rate_hz", 0.0)
         cameras = config.cameras or common_cameras(paths, config)
-        examined: list[_Accepted | _Refusal] = []
-        calls = (delayed(_examine)(path, order, config, cameras) for order, path in enumerate(paths))
-        for bag in pool(calls):
-            examined.append(bag)
-            report("checking", len(examined), len(paths))
+        config = config.model_copy(update={"rate_hz": given})
+        examined, rate = _examine_all(pool, paths, config, cameras, report)
         accepted = [bag for bag in examined if isinstance(bag, _Accepted)]
         refused = [(bag.path, bag.reason) for bag in examined if isinstance(bag, _Refusal)]
         if not accepted:
@@ -100,7 +107,7 @@ def convert(
             raise BagError(f"none of the {len(paths)} bags can be converted; {path}: {reason}{more}")
         size = common_size([(bag.info, bag.sizes) for bag in accepted], config)
         attributes = {
-            "rate_hz": config.rate_hz,
+            "rate_hz": rate.hz,
             "collect": common_settings([(bag.info, bag.collect) for bag in accepted], cameras, size),
             "convert": {**config.model_dump(mode="json", exclude=_NOT_COMPARED), "cameras": list(cameras)},
         }
@@ -121,7 +128,36 @@ def convert(
             if pending or not writer.complete:
                 writer.finish()
             sparse = [(bag.info.path, bag.share) for bag in accepted if bag.share < _SPARSE]
-            return Converted(writer.episodes, writer.ticks, len(pending), refused, sparse)
+            repeats = {name: share for name, share in _repeats(accepted).items() if share > _MANY_REPEATS}
+            return Converted(writer.episodes, writer.ticks, len(pending), refused, sparse, rate, repeats)
+
+
+def _examine_all(
+    pool: Any, paths: Sequence[Path], config: ConvertConfig, cameras: Sequence[str], report: OnProgress
+) -> tuple[list[_Accepted | _Refusal], RecordedRate]:
+    """Every bag, examined at one rate: the given one, or that of the recordings."""
+    examined: list[_Accepted | _Refusal] = []
+    for bag in pool(delayed(_examine)(path, order, config, cameras) for order, path in enumerate(paths)):
+        examined.append(bag)
+        report("checking", len(examined), len(paths))
+    rates = [bag.rate for bag in examined if isinstance(bag, _Accepted)]
+    if config.rate_hz or not rates:
+        return examined, RecordedRate(config.rate_hz, "")
+    rate = common_rate(rates)
+    config = config.model_copy(update={"rate_hz": rate.hz})
+    others = [bag.order for bag in examined if isinstance(bag, _Accepted) and bag.rate.hz != rate.hz]
+    for bag in pool(delayed(_examine)(paths[order], order, config, cameras) for order in others):
+        examined[bag.order] = bag
+    return examined, rate
+
+
+def _repeats(accepted: Sequence[_Accepted]) -> dict[str, float]:
+    """Stream -> share of repeated samples over all bags."""
+    ticks = sum(len(bag.ticks) for bag in accepted)
+    return {
+        name: sum(bag.ticks.repeats[name] * len(bag.ticks) for bag in accepted) / ticks
+        for name in accepted[0].ticks.repeats
+    }
 
 
 def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[str]) -> _Accepted | _Refusal:
@@ -131,16 +167,20 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
             outcome = bag.info.outcome
         if outcome and outcome not in config.outcomes:
             hint = "; label it with `dp_ros bag label` when it is one" if outcome == "unknown" else ""
-            return _Refusal(path, f"its outcome is {outcome}, not {' or '.join(config.outcomes)}{hint}")
+            return _Refusal(
+                path, f"its outcome is {outcome}, not {' or '.join(config.outcomes)}{hint}", order
+            )
         episode = read_episode(path, config.topics, cameras, (config.height_px, config.width_px))
         audit = check(episode, config.audit)
         if not (audit.passed or config.accept_failed):
             more = f" (and {len(audit.reasons) - 3} more)" if len(audit.reasons) > 3 else ""
-            return _Refusal(path, f"fails the audit: {'; '.join(audit.reasons[:3])}{more}")
+            return _Refusal(path, f"fails the audit: {'; '.join(audit.reasons[:3])}{more}", order)
+        given = RecordedRate(config.rate_hz, "")
+        rate = given if given.hz else recorded_rate(episode, config.hold_commands)
         ticks = frames_of(episode, config)
     except BagError as error:
-        return _Refusal(path, str(error).removeprefix(f"{path}: "))
-    covered = max(1, round(audit.sensed_s * config.rate_hz) + 1)
+        return _Refusal(path, str(error).removeprefix(f"{path}: "), order)
+    covered = max(1, round(audit.sensed_s * rate.hz) + 1)
     return _Accepted(
         info=episode.info,
         ticks=ticks,
@@ -151,6 +191,7 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
         by_node=bool(episode.node_stamps) and not config.as_arrived,
         order=order,
         share=min(1.0, len(ticks) / covered),
+        rate=rate,
     )
 
 
@@ -206,16 +247,21 @@ def _entry(bag: _Accepted) -> dict[str, Any]:
         "ticks": len(bag.ticks),
         "pieces": len(bag.ticks.segment_ends),
         "frames": "as the policy node had them" if bag.by_node else "by stamp",
+        "repeats": {name: round(share, 4) for name, share in bag.ticks.repeats.items()},
         "audit": bag.audit.as_dict(),
     }
 
 
 def bags_in(dataset: str | Path) -> list[dict[str, Any]]:
     """The dataset's record of the bags it was made of; empty where it does not exist yet."""
+    return list(_attributes(dataset).get("bags", []))
+
+
+def _attributes(dataset: str | Path) -> dict[str, Any]:
+    """Attributes of a dataset, finished or not; empty where it does not exist yet."""
     if not (Path(dataset) / "zarr.json").is_file():
-        return []
-    bags: Any = zarr.open_group(Path(dataset).absolute(), mode="r").attrs.get("bags", [])
-    return list(bags)
+        return {}
+    return dict(zarr.open_group(Path(dataset).absolute(), mode="r").attrs)
 
 
 def _in_order(

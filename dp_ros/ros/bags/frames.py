@@ -16,6 +16,7 @@ from dp_ros.data.bags.reader import BagError
 from dp_ros.poses import position_of
 from dp_ros.ros.bags.check import recorded_poses
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode
+from dp_ros.ros.bags.rate import recorded_rate
 from dp_ros.schema import ConvertConfig
 from dp_ros.streams import FrameAssembler, Selection, Stream
 
@@ -33,37 +34,51 @@ class Ticks:
     gripper: NDArray[np.float64]  # (N,) measured opening
     action: NDArray[np.float64]  # (N, ACTION_DIM) labels
     command: NDArray[np.float64]  # (N, ACTION_DIM) executed commands
+    label_ns: NDArray[np.int64]  # (N,) stamp of the commanded position that is the label
     segment_ends: NDArray[np.int64]  # (S,) rows after which a hole, or the end, follows
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
 
+    @property
+    def repeats(self) -> dict[str, float]:
+        """Stream -> share of the ticks that hold the same sample as the tick before."""
+        samples = {f"camera {camera}": numbers for camera, numbers in self.pictures.items()}
+        samples["action"] = self.label_ns
+        return {
+            name: float(np.mean(np.diff(each) == 0)) if len(self) > 1 else 0.0
+            for name, each in samples.items()
+        }
+
 
 def frames_of(episode: BagEpisode, config: ConvertConfig) -> Ticks:
     """The episode at the control rate. BagError where no tick has every stream, or where poses are in several frames.
 
+    Without a rate in the configuration, the episode's own rate is taken.
     While a policy drove, its node published which samples each of its frames held: these frames are rebuilt from the
     same samples. All other frames are selected by stamp.
     """
     if faults := frame_faults(recorded_poses(episode)):
         raise BagError(f"{episode.info.path}: {'; '.join(faults)}: record all poses in one frame")
-    assembler = _Assembler(episode, config)
-    rows: list[tuple[Selection, NDArray[np.float64], NDArray[np.float64]]] = []
+    rate_hz = config.rate_hz or recorded_rate(episode, config.hold_commands).hz
+    assembler = _Assembler(episode, config.model_copy(update={"rate_hz": rate_hz}))
+    label = EXPERT if EXPERT[0] in episode.actions else COMMANDS
+    rows: list[tuple[Selection, NDArray[np.float64], NDArray[np.float64], int]] = []
     lacking: Counter[str] = Counter()
     for stamp_ns, selection in assembler.selections():
         if selection is None:
             lacking.update(problem.partition(":")[0] for problem in assembler.frames.missing(stamp_ns))
             continue
         command = assembler.action(COMMANDS, selection)
-        action = assembler.action(EXPERT, selection) if EXPERT[0] in episode.actions else command
+        action = assembler.action(EXPERT, selection) if label == EXPERT else command
         if command is None or action is None:
             lacking["command" if command is None else "expert"] += 1
         else:
-            rows.append((selection, action, command))
+            rows.append((selection, action, command, assembler.commanded_ns(label, selection)))
     if not rows:
         names = ", ".join(f"{name} at {count}" for name, count in lacking.most_common(_NAMED_REASONS))
         raise BagError(f"{episode.info.path}: no tick has every stream (missing: {names or 'all'})")
-    selections = [selection for selection, _, _ in rows]
+    selections = [selection for selection, *_ in rows]
     stamps_ns = np.array([selection.stamp_ns for selection in selections], dtype=np.int64)
     holes = np.flatnonzero(np.diff(stamps_ns) > _SPLIT_PERIODS * assembler.dt_ns) + 1
     return _without_short(
@@ -75,8 +90,9 @@ def frames_of(episode: BagEpisode, config: ConvertConfig) -> Ticks:
             },
             np.stack([position_of(s.ee_pose.value) for s in selections]),
             np.array([s.gripper.value for s in selections]),
-            np.stack([action for _, action, _ in rows]),
-            np.stack([command for _, _, command in rows]),
+            np.stack([action for _, action, _, _ in rows]),
+            np.stack([command for _, _, command, _ in rows]),
+            np.array([label_ns for *_, label_ns in rows], dtype=np.int64),
             np.append(holes, len(rows)),
         ),
         max(2, round(config.audit.min_duration_s * 1e9 / assembler.dt_ns)),
@@ -174,6 +190,12 @@ class _Assembler:
         action = join(position_of(pose.value), closing)
         return action if np.isfinite(action).all() else None
 
+    def commanded_ns(self, names: tuple[str, str], selection: Selection) -> int:
+        """Stamp of the commanded position at the frame's tick, where `action` has found one."""
+        pose = self._actions[names[0]].at(selection.stamp_ns)
+        assert pose is not None
+        return pose.stamp_ns
+
     def _come_in_pairs(self, pose: str, gripper: str) -> bool:
         """Whether position and gripper of a command have one stamp, as ours have; from the first gripper command on."""
         if not {pose, gripper} <= self._recorded.keys():
@@ -246,5 +268,6 @@ def _without_short(ticks: Ticks, at_least: int, episode: BagEpisode) -> Ticks:
         ticks.gripper[kept],
         ticks.action[kept],
         ticks.command[kept],
+        ticks.label_ns[kept],
         np.cumsum(lengths[lengths >= at_least]),
     )
