@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -150,7 +151,7 @@ class BagMaker:
         expert: bool = False,
         prefix: str = "",
         compressed: bool = False,
-        custom: Mapping[str, str] | None = None,
+        custom: Mapping[str, str] = MappingProxyType({"outcome": "success"}),
         extra: Sequence[tuple[str, int, tuple[str, Any]]] = (),
         **kwargs: Any,
     ) -> Path:

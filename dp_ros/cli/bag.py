@@ -100,8 +100,8 @@ def label(
     note: Annotated[str | None, typer.Option(help="Remark.")] = None,
 ) -> None:
     """Write outcome, task or note into the metadata of bags. Their messages are not changed."""
-    from dp_ros.data.bags.reader import OUTCOMES, find_bags, read_metadata
-    from dp_ros.data.bags.writer import write_metadata
+    from dp_ros.data.bags.label import label_bag
+    from dp_ros.data.bags.reader import OUTCOMES, find_bags
 
     if outcome is not None and outcome not in OUTCOMES:
         raise CliError(f"--outcome {outcome}: give one of {', '.join(OUTCOMES)}", USAGE)
@@ -111,9 +111,7 @@ def label(
     for path in find_bags(bags):
         if path.is_file():
             raise CliError(f"{path}: is a file without metadata.yaml; label the bag folder it is in", USAGE)
-        metadata = read_metadata(path)
-        metadata["custom_data"] = {**(metadata.get("custom_data") or {}), **labels}
-        write_metadata(path, metadata)
+        label_bag(path, labels)
         print(f"{path}: {', '.join(f'{key} {value}' for key, value in labels.items())}")
 
 

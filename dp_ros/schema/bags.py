@@ -126,7 +126,7 @@ class ConvertConfig(Config):
     outcomes: tuple[Outcome, ...] = Field(
         ("success",),
         min_length=1,
-        description="outcomes to convert; bags without a label are always converted",
+        description="outcomes to convert; a bag without a label counts as unknown",
     )
     accept_failed: bool = Field(False, description="convert also episodes that fail the audit")
     topics: TopicMap = TopicMap()

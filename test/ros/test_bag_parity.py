@@ -180,7 +180,10 @@ def test_live_frames_and_converted_frames_are_identical(
     nodes[-1].close()
     assert disturber.dropped > 0
 
-    config = override(ConvertConfig(), {"accept_failed": True, "max_age_s": 0.3, "audit.min_duration_s": 0.0})
+    config = override(
+        ConvertConfig(),
+        {"rate_hz": 80.0, "accept_failed": True, "max_age_s": 0.3, "audit.min_duration_s": 0.0},
+    )
     bag = Path(answer.message)
     convert([bag], tmp_path / "data", config, jobs=1)
     dataset = episodes.load(tmp_path / "data")

@@ -94,7 +94,7 @@ def test_repair_then_label_then_convert(run: Run, bags: Path, tmp_path: Path, ba
     assert f"{bag}: repaired, 200 messages kept" in out
     code, _, err = run("convert", bag, "--out", tmp_path / "data")
     assert code == 1
-    assert "its outcome is unknown, not success; label it with `dp_ros bag label`" in err
+    assert "its outcome is unknown, not success; label it with `dp_ros bag label" in err
     assert run("bag", "label", bag, "--outcome", "success", "--note", "was killed")[0] == 0
     assert run("convert", bag, "--out", tmp_path / "data")[0] == 0
     assert episodes.load(tmp_path / "data").attributes["bags"][0]["note"] == "was killed"

@@ -20,7 +20,7 @@ from rosbags.rosbag2 import Reader, ReaderError
 from dp_ros.errors import UserError
 from dp_ros.schema.bags import Outcome
 
-METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` when metadata.yaml is lost
+METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` when metadata.yaml is lost or made again
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _FILES = (".mcap", ".db3")
 
@@ -90,10 +90,16 @@ class BagReader:
             raise BagError(f"{self.path}: is damaged ({_reason(error)}); {_repair_hint(self.path)}") from None
 
     def _custom(self) -> dict[str, str]:
-        custom: Any = getattr(self._reader.storage.metadata, "custom", None)
+        """From metadata.yaml; where that has no label, from the .mcap files, too."""
         if self.path.is_file():
-            custom = _custom_beside(self.path) or _custom_inside(self.path)
-        return {str(key): str(value) for key, value in (custom or {}).items()}
+            custom, files = _custom_beside(self.path), [self.path]
+        else:
+            custom = dict(getattr(self._reader.storage.metadata, "custom", None) or {})
+            files = storage_files(self.path)
+        if "outcome" not in custom:
+            for file in files:
+                custom = {**_custom_inside(file), **custom}
+        return {str(key): str(value) for key, value in custom.items()}
 
 
 def find_bags(paths: Iterable[str | Path]) -> list[Path]:
@@ -164,8 +170,11 @@ def _custom_inside(file: Path) -> dict[str, Any]:
     """Custom data that our recorder wrote into an MCAP file; the last value of a key counts."""
     if file.suffix != ".mcap":
         return {}
-    with file.open("rb") as stream:
-        records = list(make_reader(stream).iter_metadata())
+    try:
+        with file.open("rb") as stream:
+            records = list(make_reader(stream).iter_metadata())
+    except Exception as error:  # damaged files raise many kinds
+        raise BagError(f"{file.parent}: {file.name} is damaged ({_reason(error)})") from None
     return {k: v for record in records if record.name == METADATA_RECORD for k, v in record.metadata.items()}
 
 

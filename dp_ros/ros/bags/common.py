@@ -20,10 +20,10 @@ def common_cameras(paths: Sequence[Path], config: ConvertConfig) -> tuple[str, .
         try:
             with BagReader(path) as bag:
                 found = camera_topics(bag.info, config.topics)
-                outcome = bag.info.outcome
+                outcome = bag.info.outcome or "unknown"
         except BagError:
             continue  # it is refused later, with the reason
-        if outcome and outcome not in config.outcomes:
+        if outcome not in config.outcomes:
             continue
         common = {c: None for c in (common if common is not None else sorted(found)) if c in found}
     if common is not None and not common:

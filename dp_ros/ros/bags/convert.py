@@ -164,12 +164,15 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
     """In a worker: read a bag but for its pictures, and decide whether it is converted."""
     try:
         with BagReader(path) as bag:
-            outcome = bag.info.outcome
-        if outcome and outcome not in config.outcomes:
-            hint = "; label it with `dp_ros bag label` when it is one" if outcome == "unknown" else ""
-            return _Refusal(
-                path, f"its outcome is {outcome}, not {' or '.join(config.outcomes)}{hint}", order
-            )
+            labelled, outcome = bool(bag.info.outcome), bag.info.outcome or "unknown"
+        if outcome not in config.outcomes:
+            what = f"its outcome is {outcome}, not {' or '.join(config.outcomes)}"
+            if outcome == "unknown":
+                what = what if labelled else "it has no label, so its outcome is unknown"
+                what += (
+                    f"; label it with `dp_ros bag label {path} --outcome success`, or give --outcome unknown"
+                )
+            return _Refusal(path, what, order)
         episode = read_episode(path, config.topics, cameras, (config.height_px, config.width_px))
         audit = check(episode, config.audit)
         if not (audit.passed or config.accept_failed):

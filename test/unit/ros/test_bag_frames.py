@@ -225,7 +225,7 @@ def test_a_clock_that_was_set_by_hours_does_not_make_hours_of_ticks(tmp_path: Pa
 
 
 def test_a_lockstep_bag_may_not_hold_a_sample_over_a_tick(tmp_path: Path, bag_maker) -> None:
-    custom = {"mode": "lockstep"}
+    custom = {"mode": "lockstep", "outcome": "success"}
     lost = lambda stream, i: stream == "camera left" and i == 20  # noqa: E731
     path = bag_maker.episode(tmp_path / "bag", dropped=lost, custom=custom)
     with pytest.raises(BagError, match=r"camera left: 1 samples missing"):

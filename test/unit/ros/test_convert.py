@@ -255,8 +255,8 @@ def test_the_settings_of_a_scripted_collection_are_those_of_the_dataset(tmp_path
 
 
 def test_bags_that_do_not_fit_together_are_refused(tmp_path: Path, bag_maker) -> None:
-    bag_maker.episode(tmp_path / "tasks/a", custom={"task": "pour"})
-    bag_maker.episode(tmp_path / "tasks/b", custom={"task": "stack"})
+    bag_maker.episode(tmp_path / "tasks/a", custom={"task": "pour", "outcome": "success"})
+    bag_maker.episode(tmp_path / "tasks/b", custom={"task": "stack", "outcome": "success"})
     with pytest.raises(ConfigError, match=r"several tasks \(pour, stack\)"):
         run(tmp_path / "tasks", tmp_path / "data")
     bag_maker.episode(tmp_path / "sizes/a")
@@ -285,3 +285,26 @@ def test_a_topic_that_is_missing_or_of_another_type_is_named(
     with pytest.raises(BagError, match=says) as caught:
         run(path, tmp_path / "data", **changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("storage", ["ours", "mcap", "sqlite3"])
+def test_a_bag_without_a_label_is_no_success_by_itself(tmp_path: Path, bag_maker, storage: str) -> None:
+    path = bag_maker.episode(tmp_path / "bag", custom={}, storage=storage)
+    says = "it has no label, so its outcome is unknown; label it with `dp_ros bag label .*, or give --outcome unknown"
+    with pytest.raises(BagError, match=says):
+        run(path, tmp_path / "data")
+    assert run(path, tmp_path / "data", outcomes=("success", "unknown")).episodes == 1
+
+
+def test_a_failure_whose_metadata_was_rebuilt_stays_a_failure(tmp_path: Path, bag_maker) -> None:
+    """`ros2 bag reindex` writes metadata.yaml without custom data."""
+    from dp_ros.data.bags.reader import read_metadata
+    from dp_ros.data.bags.writer import write_metadata
+
+    for outcome in ("failure", "discarded", "success"):
+        path = bag_maker.episode(tmp_path / "bags" / outcome, custom={"outcome": outcome})
+        write_metadata(
+            path, {key: value for key, value in read_metadata(path).items() if key != "custom_data"}
+        )
+    result = run(tmp_path / "bags", tmp_path / "data")
+    assert (result.episodes, [path.name for path, _ in result.refused]) == (1, ["discarded", "failure"])
