@@ -51,6 +51,11 @@ GRIPPER = Part("gripper", 3, 1, "-1 open to 1 closed")
 PARTS = (POSITION, GRIPPER)
 ACTION_DIM = sum(part.size for part in PARTS)
 
+Range = tuple[float, float]
+OPENING: Range = (0.0, 1.0)  # measured: closed, open
+OPEN_TO_CLOSED: Range = (-1.0, 1.0)  # commanded: open, closed
+_OVERSHOOT = 0.05  # share of a range by which a sensor may exceed it
+
 # The measured state has the same layout; its gripper is an opening, 0 closed to 1 open.
 STATE_DIM = ACTION_DIM
 
@@ -64,6 +69,19 @@ def join(position: ArrayLike, gripper: ArrayLike) -> Array:
 def gripper_of(vectors: Vectors) -> Vectors:
     """The gripper's number of vectors (..., 4): (...)."""
     return vectors[..., GRIPPER.start]
+
+
+def to_range(values: ArrayLike, given: Range, ours: Range) -> Array:
+    """Values of the range `given`, which may fall, in the range `ours`; ValueError where they are outside of it."""
+    values = np.asarray(values, dtype=np.float64)
+    share = (values - given[0]) / (given[1] - given[0])
+    if not (np.abs(share - 0.5) <= 0.5 + _OVERSHOOT).all():  # NaN fails
+        low, high = float(values.min()), float(values.max())
+        found = f"{low:g} is" if low == high else f"{low:g} to {high:g} are"
+        raise ValueError(f"{found} outside {given[0]:g} to {given[1]:g}")
+    if given == ours:
+        return values.clip(*ours)
+    return np.asarray(ours[0] + np.clip(share, 0, 1) * (ours[1] - ours[0]))
 
 
 def opening_to_command(opening: float) -> float:

@@ -88,6 +88,9 @@ class BagMaker:
         )
         return kind, msg
 
+    def number(self, value: float) -> tuple[str, Any]:
+        return "std_msgs/msg/Float64", self._make("std_msgs/msg/Float64", data=float(value))
+
     def text(self, value: str) -> tuple[str, Any]:
         return "std_msgs/msg/String", self._make("std_msgs/msg/String", data=value)
 

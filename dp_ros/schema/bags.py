@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from dp_ros.actions import OPEN_TO_CLOSED, Range
 from dp_ros.schema.base import CameraName, Config
+from dp_ros.schema.gripper import GripperState
 
 Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 Outcome = Literal["success", "failure", "discarded", "unknown"]
@@ -47,7 +49,7 @@ class RecorderConfig(Config):
     collect: str = Field("", description="settings of a scripted collection, JSON")
 
 
-class TopicMap(Config):
+class TopicMap(GripperState):
     """Topics of a bag by their meaning. Names without a leading slash are below `namespace`."""
 
     namespace: str = Field("", description="e.g. /arm")
@@ -57,10 +59,18 @@ class TopicMap(Config):
     )
     ee_pose: Topic = Field("ee_pose", description="measured pose, geometry_msgs/PoseStamped")
     gripper: Topic = Field("gripper/state", description="measured gripper, sensor_msgs/JointState")
-    gripper_joint: str = Field("gripper", description="its joint, where the state holds several")
     command_pose: Topic = Field("command/ee_pose", description="commanded pose, geometry_msgs/PoseStamped")
     command_gripper: Topic = Field(
-        "command/gripper", description="gripper command, effort of sensor_msgs/JointState"
+        "command/gripper", description="gripper command, sensor_msgs/JointState or std_msgs/Float64"
+    )
+    command_gripper_joint: str = Field(
+        "", description="joint of the gripper's commands, of the expert's too; empty: as for gripper_joint"
+    )
+    command_gripper_field: Literal["effort", "position"] = Field(
+        "effort", description="field of the gripper's commands"
+    )
+    command_gripper_range: Range = Field(
+        OPEN_TO_CLOSED, description="commanded values that mean open and closed"
     )
     expert_pose: Topic = Field(
         "expert/ee_pose",

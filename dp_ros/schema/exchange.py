@@ -6,10 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from dp_ros.actions import ACTION_DIM, GRIPPER, POSITION
+from dp_ros.actions import ACTION_DIM, GRIPPER, POSITION, Range
 from dp_ros.schema.base import CameraName, Config
 
-Range = tuple[float, float]
 Numbers = Annotated[
     str,
     Field(

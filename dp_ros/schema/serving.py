@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dp_ros.schema.base import CameraName, Config, Vector3
+from dp_ros.schema.gripper import GripperState
 from dp_ros.schema.policy import SamplerName
 
 
@@ -33,7 +34,7 @@ class GateConfig(Config):
         return self
 
 
-class RuntimeConfig(Config):
+class RuntimeConfig(GripperState):
     """Serving of a policy: timing, sampler and limits. None of them changes the meaning of the weights."""
 
     mode: Literal["lockstep", "realtime"] = Field(

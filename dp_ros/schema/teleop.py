@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from dp_ros.schema.base import Config, Vector3
+from dp_ros.schema.gripper import GripperState
 from dp_ros.schema.serving import GateConfig
 
 AxisIndex = Annotated[int, Field(ge=0, le=63)]
@@ -92,7 +93,7 @@ class JoyLayout(Config):
         return self
 
 
-class TeleopConfig(Config):
+class TeleopConfig(GripperState):
     """Teleoperation: speeds, limits, and the ages at which inputs are too old."""
 
     layout: JoyLayout = JoyLayout()

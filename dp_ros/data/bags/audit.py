@@ -75,6 +75,7 @@ def audit_episode(
     *,
     dropped: Mapping[str, int] | None = None,
     unreadable: Mapping[str, int] | None = None,
+    why: Mapping[str, str] | None = None,
     poses: Mapping[str, RecordedPoses] | None = None,
     result_steps: int | None = None,
     lockstep: bool = False,
@@ -82,7 +83,8 @@ def audit_episode(
     """Audit `streams`: name -> (stamps, receive times) [ns] in the order of arrival.
 
     Names that begin with "camera" are pictures; "ee_pose" must be among the others.
-    dropped: topic -> messages that the recorder dropped or lost. unreadable: stream -> messages that cannot be used.
+    dropped: topic -> messages that the recorder dropped or lost. unreadable: stream -> messages that cannot be used;
+    why: stream -> reason for the first of them.
     poses: measured and commanded poses by stream. lockstep: no sample may be missing; `result_steps`, the number of
     steps such an episode had, shows a lost end.
     """
@@ -90,16 +92,20 @@ def audit_episode(
     turns_rad = largest_turns_rad(poses) if poses else {}
     duration_s, skew_s = _overlap_s(streams), _skews_s(streams)
     reasons = [f"{topic}: the recorder lost {count}" for topic, count in (dropped or {}).items() if count]
+    notes = []
     for name, count in (unreadable or {}).items():
-        total = audits[name].messages + count
+        total = (audits[name].messages if name in audits else 0) + count
+        reason = (why or {}).get(name, "")
+        # A pose is unreadable for one reason only.
+        fault = f"{count} of {total} without a valid orientation" if name == MEASURED else ""
+        fault = fault or f"{count} messages cannot be used{f' ({reason})' if reason else ''}"
         if count > limits.max_missing * total:
-            # A pose is unreadable for one reason only.
-            fault = f"{count} of {total} without a valid orientation" if name == MEASURED else ""
-            reasons.append(f"{name}: {fault or f'{count} messages cannot be used'}")
+            reasons.append(f"{name}: {fault}")
+        elif count:
+            notes.append(f"{name}: {fault}")
     if poses:
         reasons += frame_faults(poses) + orientation_faults(poses)
     reasons += _uncovered(streams, limits)
-    notes = []
     for name, (stamps, _) in streams.items():
         audit = audits[name]
         reasons += _reasons(name, audit, limits, lockstep)

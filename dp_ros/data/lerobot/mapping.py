@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.actions import Range, to_range
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.folder import LeRobotFolder
 from dp_ros.schema import ImportConfig
 
 Array = NDArray[np.float64]
-Range = tuple[float, float]
-_OVERSHOOT = 0.05  # share of a range by which a sensor may exceed it
 _EXPORTED_COMMAND = f"{lerobot.COMMAND}:{','.join(lerobot.VECTOR_NAMES)}"
 
 
@@ -101,13 +100,13 @@ def camera_name(feature: str) -> str:
 
 def to_our_range(values: Array, given: Range, ours: Range, where: str, option: str) -> Array:
     """Values scaled from the range `given`, which may be falling, to the range `ours`; LeRobotError outside of it."""
-    share = (values - given[0]) / (given[1] - given[0])
-    if not (np.abs(share - 0.5) <= 0.5 + _OVERSHOOT).all():
+    try:
+        return to_range(values, given, ours)
+    except ValueError:
         raise LeRobotError(
             f"{where} run from {values.min():g} to {values.max():g}, outside {given[0]:g} to {given[1]:g}: "
             f"give the values that mean {ours[0]:g} and {ours[1]:g} with {option} FROM,TO"
-        )
-    return ours[0] + np.clip(share, 0, 1) * (ours[1] - ours[0])
+        ) from None
 
 
 def _names(feature: dict[str, Any]) -> list[str]:

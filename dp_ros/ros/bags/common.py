@@ -66,3 +66,33 @@ def common_settings(
             f"the bags hold several tasks ({named}): convert each by itself, or `dp_ros bag label --task` them"
         )
     return {"task": tasks[0], "cameras": list(cameras), "width_px": size[1], "height_px": size[0]}
+
+
+def settings_of(config: ConvertConfig, cameras: Sequence[str], begun: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a dataset keeps and compares when it grows; `begun`: those that it has.
+
+    Left out: the rate, which is an attribute of its own, and settings with their default value that are newer than
+    the dataset. Outcomes decide only which bags there are, so the dataset's stay.
+    """
+    defaults = ConvertConfig().model_dump(mode="json")
+    ours = {**config.model_dump(mode="json"), "cameras": list(cameras)}
+    del ours["audit"]["max_turn_rad"]  # changes no row
+    if not begun:
+        return {key: value for key, value in ours.items() if key != "rate_hz"}
+    kept = _without_newer(ours, defaults, begun)
+    kept["outcomes"] = begun.get("outcomes", ours["outcomes"])
+    if begun.get("topics", {}).get("gripper_joint") == "gripper" and not kept["topics"]["gripper_joint"]:
+        kept["topics"]["gripper_joint"] = "gripper"  # the former default, of the same meaning
+    return kept
+
+
+def _without_newer(
+    ours: Mapping[str, Any], defaults: Mapping[str, Any], begun: Mapping[str, Any]
+) -> dict[str, Any]:
+    kept = {}
+    for key, value in ours.items():
+        if key in begun and isinstance(value, dict) and isinstance(begun[key], dict):
+            kept[key] = _without_newer(value, defaults.get(key, {}), begun[key])
+        elif key in begun or (value != defaults.get(key) and key != "rate_hz"):
+            kept[key] = value
+    return kept

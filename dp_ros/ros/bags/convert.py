@@ -22,7 +22,7 @@ from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import LOW_DIMENSIONAL
 from dp_ros.data.picture_rows import PictureRows
 from dp_ros.ros.bags.check import check
-from dp_ros.ros.bags.common import Size, common_cameras, common_settings, common_size
+from dp_ros.ros.bags.common import Size, common_cameras, common_settings, common_size, settings_of
 from dp_ros.ros.bags.episode import PictureSource
 from dp_ros.ros.bags.episode_reader import read_episode
 from dp_ros.ros.bags.frames import Ticks, frames_of
@@ -34,9 +34,6 @@ _KEPT = ("task", "seed", "outcome", "operator", "note", "repaired")  # of a bag'
 _SPARSE = 0.95  # bags with fewer of their ticks are named
 _MANY_REPEATS = 0.2  # streams with more of their samples repeated are named
 OnProgress = Callable[[str, int, int], None]  # stage, bags done, of
-
-# max_turn_rad changes no row, so that datasets which were begun without it can still grow.
-_NOT_COMPARED: dict[str, Any] = {"rate_hz": True, "audit": {"max_turn_rad"}}
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,8 @@ def convert(
     paths = find_bags(bags)
     report = on_progress or (lambda *_: None)
     with workers(jobs, cluster) as pool:
-        given = config.rate_hz or _attributes(out).get("rate_hz", 0.0)
+        begun = _attributes(out)
+        given = config.rate_hz or begun.get("rate_hz", 0.0)
         cameras = config.cameras or common_cameras(paths, config)
         config = config.model_copy(update={"rate_hz": given})
         examined, rate = _examine_all(pool, paths, config, cameras, report)
@@ -109,7 +107,7 @@ def convert(
         attributes = {
             "rate_hz": rate.hz,
             "collect": common_settings([(bag.info, bag.collect) for bag in accepted], cameras, size),
-            "convert": {**config.model_dump(mode="json", exclude=_NOT_COMPARED), "cameras": list(cameras)},
+            "convert": settings_of(config, cameras, begun.get("convert", {})),
         }
         accepted, entries = _in_order(accepted, bags_in(out))
         with DatasetWriter(out, attributes, growing={"bags": entries}) as writer:

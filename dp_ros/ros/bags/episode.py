@@ -34,6 +34,7 @@ class RecordedStream:
     values: list[Any]
     frame_ids: tuple[str, ...]  # every header.frame_id, in the order of first use
     unreadable: int = 0  # messages that were left out, because the live node cannot use them either
+    why: str = ""  # the first of them cannot be used
 
     def __len__(self) -> int:
         return len(self.stamps_ns)

@@ -18,15 +18,17 @@ from dp_ros.poses import make_pose
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode, RecordedStream
 from dp_ros.ros.bags.messages import decode, json_object
 from dp_ros.ros.messages import conversions, images
+from dp_ros.ros.messages.gripper_reader import GripperCommandReader, GripperReader
 from dp_ros.schema import TopicMap
 from dp_ros.streams import ImageSizeError, check_fits
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _POSE, _JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
-_STRING = "std_msgs/msg/String"
+_FLOAT, _STRING = "std_msgs/msg/Float64", "std_msgs/msg/String"
 _AGES, _RESULT = "policy/ages", "episode/result"
 
-Translation = Callable[[Any, int], Any]  # (message, its number on the topic) -> value
+Translation = Callable[[Any, int], Any]  # (message, its number on the topic) -> value, or OTHER
+OTHER = object()  # instead of the value of a message that is not of the stream
 
 
 def read_episode(
@@ -76,24 +78,29 @@ class _StreamBuilder:
         self._values: list[Any] = []
         self._frame_ids: dict[str, None] = {}
         self._messages = self._unreadable = 0
+        self._why = ""
 
     def add(self, msg: Any, stamp_ns: int, received_ns: int) -> None:
         number, self._messages = self._messages, self._messages + 1
         try:
             value = self._translate(msg, number)
-        except (conversions.ConversionError, ImageSizeError):
+        except (conversions.ConversionError, ImageSizeError) as error:
             self._unreadable += 1
+            self._why = self._why or str(error)
+            return
+        if value is OTHER:
             return
         self._stamps.append(stamp_ns)
         self._received.append(received_ns)
         self._values.append(value)
-        self._frame_ids.setdefault(msg.header.frame_id)
+        if hasattr(msg, "header"):
+            self._frame_ids.setdefault(msg.header.frame_id)
 
     def build(self, type_name: str) -> RecordedStream:
         stamps, received = (np.array(times, dtype=np.int64) for times in (self._stamps, self._received))
         frame_ids = tuple(self._frame_ids)
         return RecordedStream(
-            self.topic, type_name, stamps, received, self._values, frame_ids, self._unreadable
+            self.topic, type_name, stamps, received, self._values, frame_ids, self._unreadable, self._why
         )
 
 
@@ -104,7 +111,8 @@ class _EpisodeReader:
         self, bag: BagReader, topics: TopicMap, cameras: dict[str, str], size: tuple[int, int]
     ) -> None:
         self._bag, self._path, self._cameras, self._size = bag, bag.path, cameras, size
-        self._joint = topics.gripper_joint
+        self._map = topics
+        self._joints: dict[str, None] = {}  # of the messages that are not the gripper's
         self._types = {name: kind for name, (kind, _) in bag.info.topics.items()}
         self._with_messages = {name for name, (_, messages) in bag.info.topics.items() if messages}
         self._topics = self._find_topics(topics)
@@ -136,7 +144,10 @@ class _EpisodeReader:
                 raise BagError(f"{self._path}: {topic} has no messages: map another topic with --map")
             self._check_type(topic, *_IMAGES)
         for name, topic in self._topics.items():
-            self._check_type(topic, _POSE if name.endswith("pose") else _JOINTS)
+            expected = (
+                (_POSE,) if name.endswith("pose") else (_JOINTS,) if name == "gripper" else (_JOINTS, _FLOAT)
+            )
+            self._check_type(topic, *expected)
         builders = {
             name: _StreamBuilder(topic, self._translation(name)) for name, topic in self._topics.items()
         }
@@ -171,7 +182,9 @@ class _EpisodeReader:
         for topic, received_ns, data in self._bag.messages([*builders_of, *recorded]):
             msg = decode(data, self._types[topic], topic, self._path)
             if topic in builders_of:
-                stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+                stamp_ns = (
+                    conversions.stamp_to_ns(msg.header.stamp) if hasattr(msg, "header") else received_ns
+                )
                 for builder in builders_of[topic]:
                     builder.add(msg, stamp_ns, received_ns)
             elif topic == self._ages_topic:
@@ -192,6 +205,12 @@ class _EpisodeReader:
             )
 
     def _check_usable(self, name: str, stream: RecordedStream) -> None:
+        if not len(stream) and not stream.unreadable and name.endswith("gripper") and self._joints:
+            setting = "gripper_joint" if name == "gripper" else "command_gripper_joint"
+            raise BagError(
+                f"{self._path}: no message on {stream.topic} ({name}) has the joint '{getattr(self._map, setting)}'; "
+                f"they have {', '.join(self._joints)}: name another one with {setting}"
+            )
         if len(stream) or not stream.unreadable:
             return
         count = stream.unreadable
@@ -202,16 +221,26 @@ class _EpisodeReader:
             )
         what = f"pictures of camera '{name.removeprefix('camera ')}'" if name.startswith("camera") else ""
         what = what or f"messages on {stream.topic} ({name})"
-        raise BagError(f"{self._path}: not one of the {count} {what} can be used")
+        raise BagError(f"{self._path}: not one of the {count} {what} can be used: {stream.why}")
 
     def _translation(self, name: str) -> Translation:
         if name == "ee_pose":
             return lambda msg, _: conversions.pose_to_vector(msg)
         if name.endswith("pose"):
             return lambda msg, _: _pose_as_sent(msg)
+        topics = self._map
         if name == "gripper":
-            return lambda msg, _: conversions.joint_state_to_position(msg, self._joint)
-        return lambda msg, _: conversions.joint_state_to_effort(msg, self._joint) if len(msg.effort) else None
+            states = GripperReader(topics.gripper_joint, topics.gripper_range)
+            return lambda msg, _: self._other(msg) if (opening := states.read(msg)) is None else opening
+        commands = GripperCommandReader(
+            topics.command_gripper_joint, topics.command_gripper_field, topics.command_gripper_range
+        )
+        return lambda msg, _: commands.read(msg) if commands.is_of_gripper(msg) else self._other(msg)
+
+    def _other(self, msg: Any) -> object:
+        """A JointState that is not the gripper's: its joints are kept for the message of a fault."""
+        self._joints.update(dict.fromkeys(msg.name))
+        return OTHER
 
     def _picture_translation(self, camera: str) -> Translation:
         """A picture's number, where the live node could use the picture: decoded, and of a shape that fits."""

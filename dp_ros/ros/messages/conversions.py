@@ -105,9 +105,9 @@ def effort_to_joint_state(effort: float | None, stamp_ns: int, name: str = "grip
     return _joint_state(stamp_ns, name, effort=[float(effort)])
 
 
-def joint_state_to_effort(msg: Any, name: str = "gripper") -> float:
-    """JointState -> the only effort or that of `name`, as sent; ConversionError if there is none."""
-    return _joint_value(msg, name, "effort")
+def joint_state_to_effort(msg: Any, name: str = "") -> float:
+    """JointState -> the effort of joint `name` as sent, see `joint_index`."""
+    return float(msg.effort[joint_index(msg, name, "effort")])
 
 
 def gripper_state(position: float, stamp_ns: int, name: str = "gripper") -> JointState:
@@ -117,9 +117,9 @@ def gripper_state(position: float, stamp_ns: int, name: str = "gripper") -> Join
     return _joint_state(stamp_ns, name, position=[float(position)])
 
 
-def joint_state_to_position(msg: Any, name: str = "gripper") -> float:
-    """JointState -> the only position or that of `name`, as sent; ConversionError if there is none."""
-    return _joint_value(msg, name, "position")
+def joint_state_to_position(msg: Any, name: str = "") -> float:
+    """JointState -> the position of joint `name` as sent, see `joint_index`."""
+    return float(msg.position[joint_index(msg, name, "position")])
 
 
 def selection_to_ages(selection: Selection, names: Sequence[str]) -> JointState:
@@ -151,14 +151,21 @@ def _joint_state(stamp_ns: int, name: str, **values: Sequence[float]) -> JointSt
     return JointState(header=make_header(stamp_ns), name=[name], **values)
 
 
-def _joint_value(msg: Any, name: str, field: str) -> float:
-    values, names = getattr(msg, field), list(msg.name)
-    if len(values) == 1:
-        return float(values[0])
-    if name in names and names.index(name) < len(values):
-        return float(values[names.index(name)])
-    found = f"{len(values)} {field} values for joints {names}"
-    raise ConversionError(f"joint state: {found}, none for '{name}'; publish one, or name the joint '{name}'")
+def joint_index(msg: Any, name: str, field: str) -> int:
+    """Place of joint `name` in a field of a JointState; ConversionError where the field has no value for it.
+
+    Without a name: the only value, or the joint called `gripper`.
+    """
+    count, names = len(getattr(msg, field)), list(msg.name)
+    if not name and count == 1:
+        return 0
+    wanted = name or "gripper"
+    if wanted in names and names.index(wanted) < count:
+        return names.index(wanted)
+    found = f"{count} {field} values for joints {names}"
+    raise ConversionError(
+        f"joint state: {found}, none for '{wanted}'; publish one, or name the gripper's joint (gripper_joint)"
+    )
 
 
 def make_header(stamp_ns: int, frame_id: str = "") -> Header:

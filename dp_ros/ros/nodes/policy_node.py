@@ -21,6 +21,7 @@ from dp_ros.inference.engine import load_engine
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.commands import command_to_messages
+from dp_ros.ros.messages.gripper_reader import GripperReader
 from dp_ros.ros.messages.markers import chunk_to_path, plan_markers
 from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
@@ -60,6 +61,7 @@ class PolicyNode(ManagedNode):
         self._streams = FrameAssembler(self._policy.encoder.cameras, max_age_ns)
         self._create_interface()
         self._poses = PoseReader()
+        self._openings = GripperReader(self._runtime.gripper_joint, self._runtime.gripper_range)
         self._bad_inputs: dict[str, str] = {}  # source -> why its newest message was refused
         self._decided_ns = -1
         self._answer: Command | None = None
@@ -173,7 +175,10 @@ class PolicyNode(ManagedNode):
             return
         stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
         try:
-            self._streams.gripper.put(stamp_ns, conversions.joint_state_to_position(msg))
+            opening = self._openings.read(msg)
+            if opening is None:  # of other joints
+                return
+            self._streams.gripper.put(stamp_ns, opening)
         except conversions.ConversionError as error:
             self._refuse("gripper/state", f"gripper/state: {error}")
             return

@@ -11,6 +11,7 @@ from dp_ros.control.safety import Command
 from dp_ros.control.teleop.teleoperation import TeleopDecision, Teleoperation
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.messages.commands import command_to_messages
+from dp_ros.ros.messages.gripper_reader import GripperReader
 from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
@@ -45,6 +46,7 @@ class TeleopNode(ManagedNode):
         self.add_subscription(JointState, "command/gripper", self._on_gripper_command, qos.RELIABLE)
         self.add_diagnostics(self._status)
         self._poses = PoseReader()
+        self._openings = GripperReader(self._teleop.config.gripper_joint, self._teleop.config.gripper_range)
         self._bad_pose = self._rival = self._said = ""
         self._decision: TeleopDecision | None = None
         return TransitionCallbackReturn.SUCCESS
@@ -95,7 +97,8 @@ class TeleopNode(ManagedNode):
 
     def _on_gripper(self, msg: JointState) -> None:
         try:
-            self._teleop.observe_opening(conversions.joint_state_to_position(msg))
+            if (opening := self._openings.read(msg)) is not None:  # else of other joints
+                self._teleop.observe_opening(opening)
         except conversions.ConversionError as error:
             self.get_logger().warning(f"gripper/state: {error}", once=True)
 
