@@ -151,6 +151,7 @@ class BagMaker:
         orientation: Callable[[str, int], Sequence[float]] = lambda stream, index: DOWN,
         frame_id: Callable[[str, int], str] = lambda stream, index: "base_link",
         uncommanded: Callable[[str, int], bool] = lambda stream, index: False,
+        moved: Callable[[str, int, NDArray[np.float64]], NDArray[np.float64]] = lambda stream, index, at: at,
         expert: bool = False,
         prefix: str = "",
         compressed: bool = False,
@@ -161,7 +162,8 @@ class BagMaker:
         """An episode of arbitrary but reproducible numbers, every stream once a tick.
 
         Each of these is asked for (stream, index). latency_ns: from stamp to receipt. dropped: whether the message is
-        missing. orientation, frame_id: of a pose. uncommanded: whether a gripper command has no effort.
+        missing. orientation, frame_id: of a pose. uncommanded: whether a gripper command has no effort. moved, which is
+        also given the position: another position of a pose.
         """
         values = self.values(seed, ticks, cameras, size)
         messages: list[tuple[str, int, tuple[str, Any]]] = list(extra)
@@ -173,7 +175,7 @@ class BagMaker:
                 messages.append((f"{prefix}/{topic}", stamp + latency_ns(stream, i), message))
 
         def pose(stream: str, i: int, stamp: int, position_m: NDArray[np.float64]) -> tuple[str, Any]:
-            return self.pose(stamp, position_m, orientation(stream, i), frame_id(stream, i))
+            return self.pose(stamp, moved(stream, i, position_m), orientation(stream, i), frame_id(stream, i))
 
         for i in range(ticks):
             at = BEGIN_NS + i * period_ns
@@ -204,10 +206,10 @@ class BagMaker:
         gripper = rng.uniform(-1, 1, (2, ticks))
         return {
             **{c: rng.integers(0, 256, (ticks, *size, 3), dtype=np.uint8) for c in cameras},
-            "ee_pose": rng.normal(size=(ticks, POSITION.size)),
+            "ee_pose": rng.normal(scale=0.05, size=(ticks, POSITION.size)),
             "gripper": rng.random(ticks),
-            "action": join(rng.normal(size=(ticks, POSITION.size)), gripper[0]),
-            "command": join(rng.normal(size=(ticks, POSITION.size)), gripper[1]),
+            "action": join(rng.normal(scale=0.05, size=(ticks, POSITION.size)), gripper[0]),
+            "command": join(rng.normal(scale=0.05, size=(ticks, POSITION.size)), gripper[1]),
         }
 
 

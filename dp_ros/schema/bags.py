@@ -108,6 +108,14 @@ class AuditConfig(Config):
         gt=0,
         description="angle from the measured to the commanded orientation above which is noted [rad]",
     )
+    max_offset_m: float = Field(
+        0.5, gt=0, description="longest distance from the measured to the commanded position [m]"
+    )
+    max_leap_m: float = Field(
+        0.1,
+        gt=0,
+        description="step of a pose above which it is noted, where it is 10 times the usual one [m]",
+    )
     min_duration_s: float = Field(0.1, ge=0, description="shortest time that all streams cover [s]")
 
 

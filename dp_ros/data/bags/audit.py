@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from dp_ros.data.bags.pose_audit import (
     MEASURED,
     RecordedPoses,
+    distance_faults,
     frame_faults,
     largest_turns_rad,
+    leaps,
     orientation_faults,
 )
 from dp_ros.schema import AuditConfig
@@ -104,7 +106,8 @@ def audit_episode(
         elif count:
             notes.append(f"{name}: {fault}")
     if poses:
-        reasons += frame_faults(poses) + orientation_faults(poses)
+        reasons += frame_faults(poses) + orientation_faults(poses) + distance_faults(poses, limits)
+        notes += leaps(poses, limits)
     reasons += _uncovered(streams, limits)
     for name, (stamps, _) in streams.items():
         audit = audits[name]

@@ -1,4 +1,4 @@
-"""Audit of recorded poses: one frame for all of them, and a valid orientation in each command."""
+"""Audit of recorded poses: one frame, plausible positions, and a valid orientation in each command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.poses import angle_rad, is_unit
+from dp_ros.schema import AuditConfig
 
 MEASURED = "ee_pose"
+_LARGEST_EXTENT_M = 10.0  # of the positions of one episode
+_LEAP = 10.0  # a leap is so many times longer than the usual step
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class RecordedPoses:
     topic: str
     frame_ids: tuple[str, ...]  # every header.frame_id, in the order of first use
     stamps_ns: NDArray[np.int64]  # (N,)
+    positions: NDArray[np.float64]  # (N, 3) [m]
     orientations: NDArray[np.float64]  # (N, 4) quaternions x, y, z, w, as sent
 
 
@@ -53,20 +57,70 @@ def largest_turns_rad(poses: Mapping[str, RecordedPoses]) -> dict[str, float]:
     Measured is the newest `ee_pose` at the command's stamp. Commands before the first one, and invalid orientations,
     are left out.
     """
-    measured = poses[MEASURED]
-    order = np.argsort(measured.stamps_ns, kind="stable")
-    stamps_ns, orientations = measured.stamps_ns[order], measured.orientations[order]
+    orientations = poses[MEASURED].orientations
     turns = {}
     for name, stream in poses.items():
         if name == MEASURED:
             continue
-        newest = np.searchsorted(stamps_ns, stream.stamps_ns, side="right") - 1
         turns[name] = max(
             (
                 angle_rad(orientations[at], commanded)
-                for at, commanded in zip(newest, stream.orientations, strict=True)
+                for at, commanded in zip(_measured_at(poses, stream), stream.orientations, strict=True)
                 if at >= 0 and is_unit(commanded)
             ),
             default=0.0,
         )
     return turns
+
+
+def distance_faults(poses: Mapping[str, RecordedPoses], limits: AuditConfig) -> list[str]:
+    """One line for each stream with positions that no arm has: of another unit, or relative ones."""
+    faults = []
+    measured = poses[MEASURED].positions
+    if len(measured) and (extent_m := float(np.ptp(measured, axis=0).max())) > _LARGEST_EXTENT_M:
+        faults.append(
+            f"{MEASURED}: {poses[MEASURED].topic} moves over {extent_m:.4g} m: is it in millimetres? Record metres"
+        )
+    for name, stream in poses.items():
+        if name == MEASURED:
+            continue
+        at = _measured_at(poses, stream)
+        commanded = stream.positions[at >= 0]
+        distances_m = np.linalg.norm(commanded - measured[at[at >= 0]], axis=1)
+        far = ~(distances_m <= limits.max_offset_m)  # NaN is far
+        if far.sum() > limits.max_missing * len(far):
+            faults.append(
+                f"{name}: {far.sum()} of {len(far)} positions on {stream.topic} are more than "
+                f"{limits.max_offset_m:g} m from the measured one, usually {np.median(distances_m):.4g} m "
+                "(max_offset_m): record absolute positions in metres, in the frame of the measured ones"
+            )
+    return faults
+
+
+def leaps(poses: Mapping[str, RecordedPoses], limits: AuditConfig) -> list[str]:
+    """One line for each stream with steps far longer than its usual ones: the first of them, and how many there are."""
+    notes = []
+    for name, stream in poses.items():
+        order = np.argsort(stream.stamps_ns, kind="stable")
+        steps_m = np.linalg.norm(np.diff(stream.positions[order], axis=0), axis=1)
+        if not len(steps_m):
+            continue
+        found = np.flatnonzero(~(steps_m <= max(limits.max_leap_m, _LEAP * float(np.median(steps_m)))))
+        if len(found):
+            at_s = (stream.stamps_ns[order][found[0] + 1] - stream.stamps_ns.min()) / 1e9
+            more = f", and {len(found) - 1} times more" if len(found) > 1 else ""
+            notes.append(
+                f"{name} leaps by {steps_m[found[0]]:.3g} m at {at_s:.2f} s{more} (max_leap_m "
+                f"{limits.max_leap_m:g}): one wrong position stretches the range of all labels"
+            )
+    return notes
+
+
+def _measured_at(poses: Mapping[str, RecordedPoses], stream: RecordedPoses) -> NDArray[np.int64]:
+    """(N,) for each pose of `stream`: index of the newest measured pose at its stamp; -1 before the first one."""
+    measured_ns = poses[MEASURED].stamps_ns
+    if not len(measured_ns):
+        return np.full(len(stream.stamps_ns), -1)
+    order = np.argsort(measured_ns, kind="stable")
+    newest = np.searchsorted(measured_ns[order], stream.stamps_ns, side="right") - 1
+    return np.where(newest >= 0, order[newest.clip(0)], -1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from dp_ros.data.bags.audit import EpisodeAudit, audit_episode
 from dp_ros.data.bags.pose_audit import RecordedPoses
-from dp_ros.poses import POSE_DIM, orientation_of
+from dp_ros.poses import POSE_DIM, orientation_of, position_of
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode
 from dp_ros.ros.bags.messages import json_object
 from dp_ros.schema import AuditConfig
@@ -39,12 +39,16 @@ def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
 def recorded_poses(episode: BagEpisode) -> dict[str, RecordedPoses]:
     """Measured and commanded poses by the name of their stream."""
     streams = {name: stream for name, stream in episode.streams.items() if name.endswith("pose")}
+    values = {
+        name: np.reshape(np.array(s.values, dtype=np.float64), (-1, POSE_DIM)) for name, s in streams.items()
+    }
     return {
         name: RecordedPoses(
             stream.topic,
             stream.frame_ids,
             stream.stamps_ns,
-            orientation_of(np.reshape(np.array(stream.values, dtype=np.float64), (-1, POSE_DIM))),
+            position_of(values[name]),
+            orientation_of(values[name]),
         )
         for name, stream in streams.items()
     }
