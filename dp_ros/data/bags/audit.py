@@ -25,6 +25,7 @@ from dp_ros.schema import AuditConfig
 
 Stamps = NDArray[np.int64]
 _STEP_SAMPLES = 5
+_PERIOD_STEPS = 4  # few, so that a lost sample is in few of the spans
 OTHER_CLOCK_S = 60.0  # stamps further from the time of receipt are of another clock (a simulation's, say)
 BEGIN_LATE = ("command_gripper", "expert_gripper")  # a gripper is not commanded before it has to move
 
@@ -34,10 +35,10 @@ class StreamAudit:
     """Figures of one stream. Intervals are between successive distinct stamps."""
 
     messages: int
-    rate_hz: float  # from the median interval
+    rate_hz: float  # see `usual_period_s`
     max_gap_s: float
     jitter_s: float  # 95th percentile of an interval's distance from the median
-    missing: int  # samples that the stream's own rate implies in its gaps
+    missing: int  # samples that the stream's own rate implies over its whole span, beyond those it has
     out_of_order: int
     duplicates: int
     latency_p50_s: float | None  # from stamp to receipt; None where they are of different clocks
@@ -152,19 +153,36 @@ def audit_episode(
     )
 
 
+def usual_period_s(stamps: Stamps) -> float:
+    """Time from sample to sample of a stream: 0 for fewer than two distinct stamps.
+
+    From the spans over several intervals at once, in which jitter averages out, without those that have a gap.
+    """
+    distinct = np.unique(stamps)
+    steps = _PERIOD_STEPS if len(distinct) > 2 * _PERIOD_STEPS else 1
+    spans = distinct[steps:] - distinct[:-steps]
+    if not len(spans):
+        return 0.0
+    median = float(np.median(spans))
+    whole = spans[np.abs(spans - median) < 0.5 * median / steps]
+    return float(np.mean(whole)) / steps / 1e9 if len(whole) else median / steps / 1e9
+
+
 def _audit(stamps: Stamps, received: Stamps) -> StreamAudit:
     distinct = np.unique(stamps)
     intervals = np.diff(distinct) / 1e9
     median = float(np.median(intervals)) if len(intervals) else 0.0
+    period_s = usual_period_s(stamps)
+    due = round((distinct[-1] - distinct[0]) / 1e9 / period_s) + 1 if period_s > 0 else len(distinct)
     newest_before = np.maximum.accumulate(stamps)[:-1] if len(stamps) else stamps
     latency_s = (received - stamps) / 1e9
     same_clock = bool(len(latency_s)) and abs(float(np.median(latency_s))) < OTHER_CLOCK_S
     return StreamAudit(
         messages=len(stamps),
-        rate_hz=1.0 / median if median > 0 else 0.0,
+        rate_hz=1.0 / period_s if period_s > 0 else 0.0,
         max_gap_s=float(intervals.max()) if len(intervals) else 0.0,
         jitter_s=float(np.percentile(np.abs(intervals - median), 95)) if len(intervals) else 0.0,
-        missing=int(np.maximum(np.round(intervals / median) - 1, 0).sum()) if median > 0 else 0,
+        missing=max(0, int(due) - len(distinct)),
         out_of_order=int((stamps[1:] < newest_before).sum()) if len(stamps) else 0,
         duplicates=len(stamps) - len(distinct),
         latency_p50_s=float(np.median(latency_s)) if same_clock else None,

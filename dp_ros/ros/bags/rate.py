@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.data.bags.audit import usual_period_s
 from dp_ros.data.bags.reader import BagError
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode
 
@@ -49,7 +50,7 @@ def common_rate(rates: Sequence[RecordedRate]) -> RecordedRate:
 
 
 def _rate_hz(stamps_ns: NDArray[np.int64]) -> float:
-    """From the median interval; to a whole number, or to three digits."""
-    exact = 1e9 / float(np.median(np.diff(np.unique(stamps_ns))))
+    """To a whole number, or to three digits."""
+    exact = 1.0 / usual_period_s(stamps_ns)
     whole = round(exact)
     return float(whole) if abs(exact - whole) <= _WHOLE * whole else float(f"{exact:.3g}")

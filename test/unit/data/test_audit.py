@@ -172,3 +172,25 @@ def test_messages_that_cannot_be_used_are_counted() -> None:
 def test_in_lockstep_the_first_observation_may_be_repeated() -> None:
     at = np.arange(101) * PERIOD_MS
     assert verdict(facts={"lockstep": True}, **{"camera left": np.concatenate([np.zeros(6), at])}).passed
+
+
+@pytest.mark.parametrize(("kind", "within"), [("normal", 0), ("alternating", 0), ("skewed", 8), ("even", 8)])
+def test_jitter_is_not_taken_for_missing_samples(kind: str, within: int) -> None:
+    """A camera at 30 Hz for 14 s; every interval is right on average. Then 402 messages where 417 were due."""
+    rng = np.random.default_rng(3)
+    count, period_ms = 417, 33.3
+    noise_ms = {
+        "normal": rng.normal(0.0, 0.1 * period_ms, count),
+        "even": rng.uniform(-0.9, 0.9, count) * period_ms / 2,
+        "skewed": rng.exponential(0.3 * period_ms, count),
+        "alternating": np.where(np.arange(count) % 2, 0.4 * period_ms, 0.0),
+    }[kind]
+    at = np.sort(np.arange(count) * period_ms + noise_ms)
+    limits = {"max_gap_s": 0.3, "max_skew_s": 0.1}
+    camera = verdict(limits, **{"camera left": at}).streams["camera left"]
+    assert camera.missing <= 0.01 * count
+    assert camera.rate_hz == pytest.approx(30.0, rel=0.01)
+    assert camera.jitter_s > 0.004
+    lost = np.delete(at, rng.choice(np.arange(1, count - 1), 15, replace=False))
+    few = verdict(limits, **{"camera left": lost})
+    assert few.streams["camera left"].missing == pytest.approx(15, abs=within)
