@@ -20,20 +20,26 @@ def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
     lost: Counter[str] = Counter()
     for key in ("dropped", "lost"):
         lost.update(json_object(episode.info.custom.get(key, "{}")))
+    used = {stream.topic for stream in episode.streams.values()}
+    unused = [
+        f"{topic}: the recorder lost {count}, which training does not use"
+        for topic, count in lost.items()
+        if count and topic not in used
+    ]
     steps = episode.result.get("steps") if episode.is_lockstep else None
     # Without a gripper command that never came; in lockstep every step has one.
     streams = {name: stream for name, stream in episode.streams.items() if len(stream) or episode.is_lockstep}
     audit = audit_episode(
         {name: (stream.stamps_ns, stream.received_ns) for name, stream in streams.items()},
         limits,
-        dropped=lost,
+        dropped={topic: count for topic, count in lost.items() if topic in used},
         unreadable={name: stream.unreadable for name, stream in episode.streams.items()},
         why={name: stream.why for name, stream in episode.streams.items()},
         poses=recorded_poses(episode),
         lockstep=episode.is_lockstep,
         result_steps=steps if isinstance(steps, int) else None,
     )
-    return replace(audit, notes=(*audit.notes, *_notes_on_the_gripper(episode, limits)))
+    return replace(audit, notes=(*audit.notes, *unused, *_notes_on_the_gripper(episode, limits)))
 
 
 def recorded_poses(episode: BagEpisode) -> dict[str, RecordedPoses]:

@@ -175,7 +175,10 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
         audit = check(episode, config.audit)
         if not (audit.passed or config.accept_failed):
             more = f" (and {len(audit.reasons) - 3} more)" if len(audit.reasons) > 3 else ""
-            return _Refusal(path, f"fails the audit: {'; '.join(audit.reasons[:3])}{more}", order)
+            reasons = f"{'; '.join(audit.reasons[:3])}{more}"
+            return _Refusal(
+                path, f"fails the audit: {reasons}; --accept-failed converts it all the same", order
+            )
         given = RecordedRate(config.rate_hz, "")
         rate = given if given.hz else recorded_rate(episode, config.hold_commands)
         ticks = frames_of(episode, config)

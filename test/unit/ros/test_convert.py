@@ -230,6 +230,23 @@ def test_an_episode_that_fails_the_audit_is_refused_by_name(tmp_path: Path, bags
     assert why.startswith("fails the audit: ee_pose: a gap of 250 ms; ee_pose: 19 samples missing")
 
 
+def test_only_what_training_uses_can_fail_an_episode_by_its_losses(tmp_path: Path, bag_maker) -> None:
+    lost = {"/camera/left/camera_info": 1, "/joint_states": 3, "/camera/right/image_raw": 2}
+    custom = {"outcome": "success", "dropped": json.dumps(lost), "lost": json.dumps({"/tf": 1})}
+    path = bag_maker.episode(tmp_path / "bag", cameras=("left", "right"), custom=custom)
+    run(path, tmp_path / "data", cameras=("left",))
+    audit = episodes.load(tmp_path / "data").attributes["bags"][0]["audit"]
+    assert audit["passed"]
+    assert audit["notes"] == [
+        f"{topic}: the recorder lost {count}, which training does not use"
+        for topic, count in (lost | {"/tf": 1}).items()
+    ]
+    says = "fails the audit: /camera/right/image_raw: the recorder lost 2; --accept-failed converts it all the same"
+    with pytest.raises(BagError, match=says):
+        run(path, tmp_path / "both")
+    assert run(path, tmp_path / "both", accept_failed=True).episodes == 1
+
+
 def test_outcomes_decide_what_is_converted(tmp_path: Path, bag_maker) -> None:
     for outcome in ("success", "failure", "discarded", "unknown"):
         bag_maker.episode(tmp_path / "bags" / outcome, custom={"outcome": outcome})
