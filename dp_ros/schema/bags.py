@@ -141,6 +141,9 @@ class ConvertConfig(Config):
     as_arrived: bool = Field(
         False, description="hold the samples that had arrived by the tick, not those stamped by then"
     )
+    trim_still_s: float = Field(
+        0.0, ge=0, description="standing still that is kept of each longer stop [s]; 0: all of it"
+    )
     outcomes: tuple[Outcome, ...] = Field(
         ("success",),
         min_length=1,

@@ -7,12 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from dp_ros.actions import join
 from dp_ros.data.bags.audit import EpisodeAudit, audit_episode
 from dp_ros.data.bags.pose_audit import RecordedPoses
+from dp_ros.data.bags.still import NOTED_S, still_runs
 from dp_ros.poses import POSE_DIM, orientation_of, position_of
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode
 from dp_ros.ros.bags.messages import json_object
 from dp_ros.schema import AuditConfig
+
+_MUCH_STILL = 0.1  # of the commanded time, from which stops are noted
 
 
 def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
@@ -39,7 +43,15 @@ def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
         lockstep=episode.is_lockstep,
         result_steps=steps if isinstance(steps, int) else None,
     )
-    return replace(audit, notes=(*audit.notes, *unused, *_notes_on_the_gripper(episode, limits)))
+    return replace(
+        audit,
+        notes=(
+            *audit.notes,
+            *unused,
+            *_notes_on_the_gripper(episode, limits),
+            *_notes_on_stops(episode, limits),
+        ),
+    )
 
 
 def recorded_poses(episode: BagEpisode) -> dict[str, RecordedPoses]:
@@ -79,3 +91,35 @@ def _notes_on_the_gripper(episode: BagEpisode, limits: AuditConfig) -> list[str]
                 "measured opening"
             )
     return notes
+
+
+def _notes_on_stops(episode: BagEpisode, limits: AuditConfig) -> list[str]:
+    """Whether the commands stand still for more than a tenth of the episode, in stops of NOTED_S or more."""
+    pose, gripper = (episode.actions[name] for name in (EXPERT if EXPERT[0] in episode.actions else COMMANDS))
+    order = np.argsort(pose.stamps_ns, kind="stable")
+    stamps_ns = pose.stamps_ns[order]
+    if len(stamps_ns) < 2:
+        return []
+    positions = position_of(np.array(pose.values, dtype=np.float64)[order])
+    commanded = [
+        (int(at), value)
+        for at, value in zip(gripper.stamps_ns, gripper.values, strict=True)
+        if value is not None
+    ]
+    grippers = np.array([0.0, *(value for _, value in sorted(commanded))])
+    held = np.searchsorted(
+        np.array(sorted(at for at, _ in commanded), dtype=np.int64), stamps_ns, side="right"
+    )
+    intervals_s = np.diff(stamps_ns) / 1e9
+    intervals_s[intervals_s > limits.max_gap_s] = 0.0  # nothing was commanded
+    stops_s = [
+        float(intervals_s[run.begin : run.end - 1].sum())
+        for run in still_runs(join(positions, grippers[held]))
+    ]
+    still_s, whole_s = sum(s for s in stops_s if s >= NOTED_S), float(intervals_s.sum())
+    if not still_s > _MUCH_STILL * whole_s:
+        return []
+    return [
+        f"{still_s / whole_s:.0%} of the commands stand still ({still_s:.1f} of {whole_s:.1f} s): "
+        "--set trim_still_s=0.5 keeps half a second of each stop"
+    ]

@@ -194,7 +194,7 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
         collect=episode.collect,
         by_node=bool(episode.node_stamps) and not config.as_arrived,
         order=order,
-        share=min(1.0, len(ticks) / covered),
+        share=min(1.0, (len(ticks) + ticks.trimmed) / covered),
         rate=rate,
     )
 

@@ -13,6 +13,7 @@ from dp_ros.actions import join, opening_to_command
 from dp_ros.data.bags.audit import BEGIN_LATE, OTHER_CLOCK_S
 from dp_ros.data.bags.pose_audit import frame_faults
 from dp_ros.data.bags.reader import BagError
+from dp_ros.data.bags.still import rows_to_keep
 from dp_ros.poses import position_of
 from dp_ros.ros.bags.check import recorded_poses
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode
@@ -36,6 +37,7 @@ class Ticks:
     command: NDArray[np.float64]  # (N, ACTION_DIM) executed commands
     label_ns: NDArray[np.int64]  # (N,) stamp of the commanded position that is the label
     segment_ends: NDArray[np.int64]  # (S,) rows after which a hole, or the end, follows
+    trimmed: int = 0  # ticks of standing still that were left out
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -78,6 +80,14 @@ def frames_of(episode: BagEpisode, config: ConvertConfig) -> Ticks:
     if not rows:
         names = ", ".join(f"{name} at {count}" for name, count in lacking.most_common(_NAMED_REASONS))
         raise BagError(f"{episode.info.path}: no tick has every stream (missing: {names or 'all'})")
+    found = len(rows)
+    if config.trim_still_s:
+        measured = [join(position_of(s.ee_pose.value), s.gripper.value) for s, *_ in rows]
+        labels = [action for _, action, *_ in rows]
+        kept = rows_to_keep(
+            np.concatenate([measured, labels], axis=1), max(1, round(config.trim_still_s * rate_hz))
+        )
+        rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
     selections = [selection for selection, *_ in rows]
     stamps_ns = np.array([selection.stamp_ns for selection in selections], dtype=np.int64)
     holes = np.flatnonzero(np.diff(stamps_ns) > _SPLIT_PERIODS * assembler.dt_ns) + 1
@@ -94,6 +104,7 @@ def frames_of(episode: BagEpisode, config: ConvertConfig) -> Ticks:
             np.stack([command for _, _, command, _ in rows]),
             np.array([label_ns for *_, label_ns in rows], dtype=np.int64),
             np.append(holes, len(rows)),
+            found - len(rows),
         ),
         max(2, round(config.audit.min_duration_s * 1e9 / assembler.dt_ns)),
         episode,
@@ -270,4 +281,5 @@ def _without_short(ticks: Ticks, at_least: int, episode: BagEpisode) -> Ticks:
         ticks.command[kept],
         ticks.label_ns[kept],
         np.cumsum(lengths[lengths >= at_least]),
+        ticks.trimmed,
     )
