@@ -233,3 +233,9 @@ def check_fits(size: tuple[int, ...], height_px: int, width_px: int, camera: str
             f"{camera}: sends {width}x{height} px, fewer than the {width_px}x{height_px} the policy takes: "
             "raise the camera's resolution"
         )
+
+
+def contrast(rgb: NDArray[np.uint8]) -> float:
+    """uint8 (H, W, 3) -> the largest standard deviation of a colour, of 255, over about 32 x 32 pixels."""
+    every = max(1, min(rgb.shape[:2]) // 32)
+    return float(rgb[::every, ::every].std(axis=(0, 1)).max())

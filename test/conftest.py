@@ -151,6 +151,7 @@ class BagMaker:
         orientation: Callable[[str, int], Sequence[float]] = lambda stream, index: DOWN,
         frame_id: Callable[[str, int], str] = lambda stream, index: "base_link",
         uncommanded: Callable[[str, int], bool] = lambda stream, index: False,
+        edited: Callable[[str, int, NDArray[np.uint8]], NDArray[np.uint8]] = lambda camera, index, rgb: rgb,
         moved: Callable[[str, int, NDArray[np.float64]], NDArray[np.float64]] = lambda stream, index, at: at,
         expert: bool = False,
         prefix: str = "",
@@ -163,7 +164,7 @@ class BagMaker:
 
         Each of these is asked for (stream, index). latency_ns: from stamp to receipt. dropped: whether the message is
         missing. orientation, frame_id: of a pose. uncommanded: whether a gripper command has no effort. moved, which is
-        also given the position: another position of a pose.
+        also given the position: another position of a pose. edited, likewise: another picture.
         """
         values = self.values(seed, ticks, cameras, size)
         messages: list[tuple[str, int, tuple[str, Any]]] = list(extra)
@@ -185,7 +186,7 @@ class BagMaker:
                     f"camera/{camera}/image_raw{suffix}",
                     i,
                     at,
-                    picture(at, values[camera][i]),
+                    picture(at, edited(camera, i, values[camera][i])),
                 )
             add("ee_pose", "ee_pose", i, at, pose("ee_pose", i, at, values["ee_pose"][i]))
             add("gripper", "gripper/state", i, at, self.joints(at, position=[values["gripper"][i]]))

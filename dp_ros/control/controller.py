@@ -18,7 +18,7 @@ from dp_ros.control.planner import Planner, PlanRequest
 from dp_ros.control.safety import Array, Command, Gate, Verdict
 from dp_ros.poses import angle_rad, is_unit
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
-from dp_ros.streams import Frame
+from dp_ros.streams import Frame, contrast
 
 
 @dataclass(frozen=True)
@@ -211,10 +211,8 @@ class Controller:
         """Message about the first camera whose picture is of one colour; empty where there is none."""
         least = self.runtime.min_contrast
         for camera, picture in zip(self.policy.encoder.cameras, frame.images, strict=True):
-            every = max(1, min(picture.shape[:2]) // 32)  # about 32 x 32 pixels are enough
-            contrast = float(picture[::every, ::every].std(axis=(0, 1)).max())
-            if contrast < least:
-                measured = f"contrast {contrast:.1f}, min_contrast {least:g}"
+            if (found := contrast(picture)) < least:
+                measured = f"contrast {found:.1f}, min_contrast {least:g}"
                 return f"camera {camera} shows nothing ({measured}): is it covered?"
         return ""
 

@@ -111,6 +111,12 @@ class AuditConfig(Config):
     max_offset_m: float = Field(
         0.5, gt=0, description="longest distance from the measured to the commanded position [m]"
     )
+    min_contrast: float = Field(
+        5.0, ge=0, le=127, description="contrast below which a picture shows nothing, as for the policy node"
+    )
+    max_frozen_s: float = Field(
+        1.0, gt=0, description="longest time that a picture or the measured pose stays the same in motion [s]"
+    )
     max_leap_m: float = Field(
         0.1,
         gt=0,

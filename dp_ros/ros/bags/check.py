@@ -9,6 +9,7 @@ import numpy as np
 
 from dp_ros.actions import join
 from dp_ros.data.bags.audit import EpisodeAudit, audit_episode
+from dp_ros.data.bags.picture_audit import RecordedPictures, frozen_pose_faults, picture_audit
 from dp_ros.data.bags.pose_audit import RecordedPoses
 from dp_ros.data.bags.still import NOTED_S, still_runs
 from dp_ros.poses import POSE_DIM, orientation_of, position_of
@@ -30,6 +31,7 @@ def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
         for topic, count in lost.items()
         if count and topic not in used
     ]
+    poses = recorded_poses(episode)
     steps = episode.result.get("steps") if episode.is_lockstep else None
     # Without a gripper command that never came; in lockstep every step has one.
     streams = {name: stream for name, stream in episode.streams.items() if len(stream) or episode.is_lockstep}
@@ -39,19 +41,24 @@ def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
         dropped={topic: count for topic, count in lost.items() if topic in used},
         unreadable={name: stream.unreadable for name, stream in episode.streams.items()},
         why={name: stream.why for name, stream in episode.streams.items()},
-        poses=recorded_poses(episode),
+        poses=poses,
         lockstep=episode.is_lockstep,
         result_steps=steps if isinstance(steps, int) else None,
     )
-    return replace(
-        audit,
-        notes=(
-            *audit.notes,
-            *unused,
-            *_notes_on_the_gripper(episode, limits),
-            *_notes_on_stops(episode, limits),
-        ),
-    )
+    faults, looks = picture_audit(_recorded_pictures(episode), poses, limits)
+    reasons = (*audit.reasons, *faults, *frozen_pose_faults(poses, limits))
+    notes = (*looks, *unused, *_notes_on_the_gripper(episode, limits), *_notes_on_stops(episode, limits))
+    return replace(audit, reasons=reasons, notes=(*audit.notes, *notes))
+
+
+def _recorded_pictures(episode: BagEpisode) -> dict[str, RecordedPictures]:
+    found = {}
+    for camera, stream in episode.cameras.items():
+        contrasts, digests = zip(*episode.looks[camera], strict=True)
+        found[f"camera {camera}"] = RecordedPictures(
+            episode.sizes[camera], stream.stamps_ns, contrasts, digests
+        )
+    return found
 
 
 def recorded_poses(episode: BagEpisode) -> dict[str, RecordedPoses]:

@@ -17,11 +17,12 @@ from joblib import delayed
 from numpy.typing import NDArray
 
 from dp_ros.data.bags.audit import EpisodeAudit
+from dp_ros.data.bags.pose_audit import frame_faults
 from dp_ros.data.bags.reader import BagError, BagInfo, BagReader, find_bags
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import LOW_DIMENSIONAL
 from dp_ros.data.picture_rows import PictureRows
-from dp_ros.ros.bags.check import check
+from dp_ros.ros.bags.check import check, recorded_poses
 from dp_ros.ros.bags.common import Size, common_cameras, common_settings, common_size, settings_of
 from dp_ros.ros.bags.episode import PictureSource
 from dp_ros.ros.bags.episode_reader import read_episode
@@ -176,9 +177,11 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
         if not (audit.passed or config.accept_failed):
             more = f" (and {len(audit.reasons) - 3} more)" if len(audit.reasons) > 3 else ""
             reasons = f"{'; '.join(audit.reasons[:3])}{more}"
-            return _Refusal(
-                path, f"fails the audit: {reasons}; --accept-failed converts it all the same", order
+            # Poses in several frames are never converted.
+            hint = (
+                "" if frame_faults(recorded_poses(episode)) else "; --accept-failed converts it all the same"
             )
+            return _Refusal(path, f"fails the audit: {reasons}{hint}", order)
         given = RecordedRate(config.rate_hz, "")
         rate = given if given.hz else recorded_rate(episode, config.hold_commands)
         ticks = frames_of(episode, config)

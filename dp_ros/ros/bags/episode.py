@@ -75,6 +75,8 @@ class BagEpisode:
     node_stamps: dict[int, dict[str, int]] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # camera -> (height, width) [px]
     result: dict[str, Any] = field(default_factory=dict)  # the last message on episode/result
+    # Camera -> contrast and digest of each usable picture.
+    looks: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
 
     @property
     def streams(self) -> dict[str, RecordedStream]:

@@ -6,6 +6,7 @@ Messages are translated by the functions that the live nodes call. Works without
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dp_ros.ros.bags.messages import decode, json_object
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.gripper_reader import GripperCommandReader, GripperReader
 from dp_ros.schema import TopicMap
-from dp_ros.streams import ImageSizeError, check_fits
+from dp_ros.streams import ImageSizeError, check_fits, contrast
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _POSE, _JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
@@ -118,6 +119,7 @@ class _EpisodeReader:
         self._topics = self._find_topics(topics)
         self._ages_topic, self._result_topic = topics.absolute(_AGES), topics.absolute(_RESULT)
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._looks: dict[str, list[tuple[float, int]]] = {}
 
     def _find_topics(self, topics: TopicMap) -> dict[str, str]:
         """Stream -> topic, of the streams that the bag has; BagError where one is missing."""
@@ -166,6 +168,7 @@ class _EpisodeReader:
             node_stamps,
             {camera: self._sizes[camera] for camera in self._cameras},
             result,
+            self._looks,
         )
 
     def _read_messages(
@@ -246,10 +249,12 @@ class _EpisodeReader:
         """A picture's number, where the live node could use the picture: decoded, and of a shape that fits."""
 
         def number_of(msg: Any, number: int) -> int:
-            height, width = images.to_rgb(msg).shape[:2]
+            rgb = images.to_rgb(msg)
+            height, width = rgb.shape[:2]
             first = self._sizes.get(camera, (height, width))
             check_fits((height, width), *(self._size if self._size[0] else first), camera)
             self._sizes.setdefault(camera, (height, width))
+            self._looks.setdefault(camera, []).append((contrast(rgb), zlib.crc32(msg.data)))
             return number
 
         return number_of
