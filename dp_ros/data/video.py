@@ -98,6 +98,18 @@ def write_video(path: str | Path, pictures: Iterable[NDArray[np.uint8]], fps: in
         video.add(pictures)
 
 
+def duration_s(path: str | Path) -> float | None:
+    """Duration of a video; None where the file does not tell. OSError where it cannot be opened."""
+    try:
+        with av.open(str(path)) as container:
+            streams = container.streams.video
+            if not streams or streams[0].duration is None or streams[0].time_base is None:
+                return None
+            return float(((streams[0].start_time or 0) + streams[0].duration) * streams[0].time_base)
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def read_pictures(
     path: str | Path, times_s: NDArray[np.float64], tolerance_s: float
 ) -> Iterator[NDArray[np.uint8]]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.arrow import pa, pq, read_table
+from dp_ros.data.lerobot.index import check_videos, whole_episodes
 from dp_ros.data.video import read_pictures
 
 _CONVERT = "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=NAME --root=FOLDER --push-to-hub=false"
@@ -50,7 +51,7 @@ class LeRobotFolder:
             expected = int(self._info["total_episodes"])
         with self._damage_in_one_line("meta/episodes"):
             self.episodes = self._read_episodes()
-            self.lengths = [int(facts["length"]) for facts in self.episodes]
+            self.lengths: list[int] = [facts["length"] for facts in self.episodes]
         if not expected or [facts["episode_index"] for facts in self.episodes] != list(range(expected)):
             raise LeRobotError(
                 f"{self.path}: meta/info.json counts {expected} episodes, meta/episodes lists "
@@ -64,6 +65,15 @@ class LeRobotFolder:
     def image_features(self) -> list[str]:
         """Names of the features that hold pictures."""
         return [key for key, feature in self.features.items() if feature["dtype"] in ("video", "image")]
+
+    def check_videos(self, features: Iterable[str]) -> None:
+        """LeRobotError, with the episode, where `meta/episodes` locates pictures wrongly."""
+        for feature in features:
+            if self.features[feature]["dtype"] == "video":
+                with self._damage_in_one_line(lerobot.INFO):
+                    path = str(self._info["video_path"])
+                with self._damage_in_one_line(f"videos/{feature}"):
+                    check_videos(self.path, path, self.fps, self.episodes, feature)
 
     def numbers(self, episode: int, features: Iterable[str]) -> dict[str, NDArray[np.float64]]:
         """Feature -> (T, D)."""
@@ -83,7 +93,7 @@ class LeRobotFolder:
             start_s = float(facts[f"videos/{feature}/from_timestamp"])
             name = str(self._info["video_path"]).format(video_key=feature, **place)
         times_s = start_s + np.arange(self.lengths[episode]) / self.fps
-        with self._damage_in_one_line(name):
+        with self._damage_in_one_line(f"episode {episode} in {name}"):
             yield from read_pictures(self.path / name, times_s, tolerance_s=0.5 / self.fps)
 
     def _stored_pictures(self, episode: int, feature: str) -> Iterator[NDArray[np.uint8]]:
@@ -95,7 +105,8 @@ class LeRobotFolder:
             )
             if pixels is None:
                 raise LeRobotError(
-                    f"{self.path}: a picture of '{feature}' cannot be decoded: copy the dataset again"
+                    f"{self.path}: a picture of '{feature}' in episode {episode} cannot be decoded: copy the dataset "
+                    "again"
                 )
             yield np.asarray(pixels[..., ::-1], dtype=np.uint8)
 
@@ -107,7 +118,7 @@ class LeRobotFolder:
             name = str(self._info["data_path"]).format(**place)
         if name != self._data_file:
             self._data_file, self._tables = name, {}
-        with self._damage_in_one_line(name):
+        with self._damage_in_one_line(f"episode {episode} in {name}"):
             if features not in self._tables:
                 self._tables[features] = read_table(self.path / name, [*features, *_COUNTERS])
             table = self._tables[features]
@@ -122,14 +133,14 @@ class LeRobotFolder:
         for path in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
             names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
             episodes += read_table(path, names).to_pylist()
-        return sorted(episodes, key=lambda facts: int(facts["episode_index"]))
+        return whole_episodes(self.path, episodes)
 
     @contextmanager
     def _damage_in_one_line(self, part: str) -> Iterator[None]:
         """Turn errors while reading `part` into a LeRobotError that names it."""
         try:
             yield
-        except (KeyError, OSError, ValueError) as error:  # pyarrow's own are of these kinds
+        except (KeyError, OSError, TypeError, ValueError) as error:  # pyarrow's own are of these kinds
             reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
             raise LeRobotError(
                 f"{self.path}: {part} cannot be read ({reason}): copy the dataset again"

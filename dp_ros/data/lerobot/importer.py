@@ -72,7 +72,11 @@ class _Source:
         return {**kept, "lerobot": origin}
 
     def check(self) -> None:
-        """Read every number and the first picture of each camera: minutes at most, where all pictures take hours."""
+        """Check the location of every episode, then read every number and the first picture of each camera.
+
+        This takes minutes at most, where all pictures take hours.
+        """
+        self._folder.check_videos(self._cameras.values())
         for index in range(len(self)):
             self._numbers(index)
         for camera in self._cameras:
