@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, get_args
 
 import yaml
+import zstandard
 from mcap.reader import make_reader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
@@ -23,6 +24,7 @@ from dp_ros.schema.bags import Outcome
 METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` when metadata.yaml is lost or made again
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _FILES = (".mcap", ".db3")
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class BagError(UserError):
@@ -85,9 +87,18 @@ class BagReader:
             return
         try:
             for connection, received_ns, data in self._reader.messages(connections):
-                yield connection.topic, received_ns, data
+                yield connection.topic, received_ns, plain_message(bytes(data), self.path)
+        except BagError:
+            raise
         except Exception as error:  # damaged files raise many kinds
             raise BagError(f"{self.path}: is damaged ({_reason(error)}); {_repair_hint(self.path)}") from None
+
+    def has_compressed_messages(self) -> bool:
+        """Whether the first message is compressed, as rosbag2 does with `--compression-mode message`."""
+        if not self._reader.connections:
+            return False
+        _, _, data = next(self._reader.messages(), (None, 0, b""))
+        return bytes(data[: len(_ZSTD)]) == _ZSTD
 
     def _custom(self) -> dict[str, str]:
         """From metadata.yaml; where that has no label, from the .mcap files, too."""
@@ -100,6 +111,16 @@ class BagReader:
             for file in files:
                 custom = {**_custom_inside(file), **custom}
         return {str(key): str(value) for key, value in custom.items()}
+
+
+def plain_message(data: bytes, path: Path) -> bytes:
+    """A serialized message, decompressed where metadata.yaml no longer says that messages are compressed."""
+    if data[: len(_ZSTD)] != _ZSTD:  # CDR begins with a zero
+        return data
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    except zstandard.ZstdError as error:
+        raise BagError(f"{path}: a compressed message is damaged ({error})") from None
 
 
 def find_bags(paths: Iterable[str | Path]) -> list[Path]:
@@ -130,7 +151,9 @@ def is_bag(path: Path) -> bool:
 
 def storage_files(bag: Path) -> list[Path]:
     """The files that hold a bag folder's messages."""
-    return sorted(p for p in bag.iterdir() if p.suffix in _FILES and not p.name.startswith("."))
+    return sorted(
+        (p for p in bag.iterdir() if p.suffix in _FILES and not p.name.startswith(".")), key=_natural
+    )
 
 
 def read_metadata(bag: Path) -> dict[str, Any]:

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mcap.records import Attachment, Channel, Chunk, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
-from dp_ros.data.bags.reader import METADATA_RECORD, BagError, BagReader, read_metadata, storage_files
+from dp_ros.data.bags.information import information_of, merged, qos_of
+from dp_ros.data.bags.reader import (
+    METADATA_RECORD,
+    BagError,
+    BagReader,
+    plain_message,
+    read_metadata,
+    storage_files,
+)
 from dp_ros.data.bags.writer import BagWriter, Definition, write_metadata
 
 DAMAGED = ".damaged"
 _LARGEST_RECORD = 1 << 30  # a length beyond this is damage, not data
+
+
+class NothingToSaveError(BagError):
+    """A file without a single whole chunk of messages."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,11 @@ class Repair:
 
 
 def repair(bag: str | Path) -> Repair:
-    """Make a folder with one .mcap file readable again; BagError where that is impossible."""
+    """Make a folder of .mcap files readable again; BagError where that is impossible.
+
+    Whole files stay as they are and get their metadata.yaml; damaged ones, and those with compressed messages, are
+    rewritten.
+    """
     path = Path(bag)
     if not path.is_dir():
         what = "is a file: give the folder it is in" if path.is_file() else "does not exist"
@@ -54,11 +69,7 @@ def repair(bag: str | Path) -> Repair:
     whole = _messages_if_whole(path)
     if whole is not None:
         return Repair(whole, 0, 0, was_whole=True)
-    if len(files) > 1:
-        raise BagError(
-            f"{path}: has {len(files)} files, of which one is damaged; try `ros2 bag reindex {path}`"
-        )
-    return _rewrite(path, files[0])
+    return _rewrite_split(path, files) if len(files) > 1 else _rewrite(path, files[0])
 
 
 def _messages_if_whole(path: Path) -> int | None:
@@ -72,6 +83,52 @@ def _messages_if_whole(path: Path) -> int | None:
 
 
 def _rewrite(path: Path, file: Path) -> Repair:
+    """A bag of one file."""
+    information, scan = _rewrite_file(path, file)
+    custom = {**(information["custom_data"] or {}), **_known_custom(path), "repaired": str(scan)}
+    write_metadata(path, {**information, "custom_data": custom})
+    return Repair(information["message_count"], scan.chunks_lost, scan.bytes_lost, was_whole=False)
+
+
+def _rewrite_split(path: Path, files: Sequence[Path]) -> Repair:
+    """A bag of several files. One without any whole chunk is set aside."""
+    parts: list[dict[str, Any]] = []
+    chunks_lost = bytes_lost = rewritten = 0
+    for file in files:
+        if _messages_if_whole(file) is not None and not _is_compressed(file):
+            parts.append(information_of(file))
+            continue
+        size = file.stat().st_size
+        try:
+            information, scan = _rewrite_file(path, file)
+        except NothingToSaveError:
+            os.replace(file, file.with_name(file.name + DAMAGED))
+            bytes_lost += size
+            continue
+        parts.append(information)
+        rewritten += 1
+        chunks_lost, bytes_lost = chunks_lost + scan.chunks_lost, bytes_lost + scan.bytes_lost
+    if not parts:
+        raise BagError(f"{path}: its files hold not one whole chunk of messages; nothing can be saved")
+    information = merged(parts)
+    custom = {
+        key: value for part in parts for key, value in (part["custom_data"] or {}).items()
+    } | _known_custom(path)
+    custom.setdefault("outcome", "unknown")
+    custom["repaired"] = (
+        f"{rewritten} of {len(files)} files, {chunks_lost} chunks and {bytes_lost} bytes lost"
+    )
+    write_metadata(path, {**information, "custom_data": custom})
+    return Repair(information["message_count"], chunks_lost, bytes_lost, was_whole=False)
+
+
+def _is_compressed(file: Path) -> bool:
+    with BagReader(file) as bag:
+        return bag.has_compressed_messages()
+
+
+def _rewrite_file(path: Path, file: Path) -> tuple[dict[str, Any], _Scan]:
+    """Replace one file of the bag `path` by a whole one; its part of metadata.yaml, and what was lost."""
     staging = path / ".repairing" / path.name
     shutil.rmtree(staging.parent, ignore_errors=True)
     scan = _Scan(file)
@@ -103,30 +160,34 @@ def _rewrite(path: Path, file: Path) -> Repair:
                     schema = schemas[record.schema_id]
                     digest = record.metadata.get("topic_type_hash", "")
                     definition = Definition(schema.data, digest, schema.encoding)
-                    writer.add_topic(record.topic, schema.name, _qos(record), definition)
+                    writer.add_topic(record.topic, schema.name, qos_of(record), definition)
             elif isinstance(record, Message) and writer is not None and record.channel_id in topics:
-                writer.write(
-                    topics[record.channel_id], bytes(record.data), record.log_time, record.publish_time
-                )
+                data = plain_message(bytes(record.data), path)
+                if data[:1] != b"\0":  # the first byte of CDR
+                    raise BagError(
+                        f"{path}: a message on {topics[record.channel_id]} in {file.name} is neither CDR nor zstd: it "
+                        "cannot be repaired here"
+                    )
+                writer.write(topics[record.channel_id], data, record.log_time, record.publish_time)
         if writer is None or not writer.messages:
-            raise BagError(f"{path}: {file.name} holds not one whole chunk of messages; nothing can be saved")
+            raise NothingToSaveError(
+                f"{path}: {file.name} holds not one whole chunk of messages; nothing can be saved"
+            )
         custom.setdefault("outcome", "unknown")
         writer.close({**custom, **_known_custom(path), "repaired": str(scan)})
-        kept = writer.messages
         information = read_metadata(staging)
         information["relative_file_paths"] = [file.name]
         information["files"][0]["path"] = file.name
         if scan.chunks_lost or scan.bytes_lost or others:
             os.replace(file, file.with_name(file.name + DAMAGED))
         os.replace(next(iter(storage_files(staging))), file)
-        write_metadata(path, information)
     except OSError as error:
         raise BagError(
             f"{path}: cannot be repaired ({error.strerror or error}); it is left as it was"
         ) from None
     finally:
         shutil.rmtree(staging.parent, ignore_errors=True)
-    return Repair(kept, scan.chunks_lost, scan.bytes_lost, was_whole=False)
+    return information, scan
 
 
 class _Scan:
@@ -165,14 +226,6 @@ class _Scan:
         except Exception:  # zstandard and lz4 have errors of their own
             self.chunks_lost += 1
             return []
-
-
-def _qos(channel: Channel) -> list[dict[str, Any]]:
-    try:
-        profiles = yaml.safe_load(channel.metadata.get("offered_qos_profiles", "") or "[]")
-    except yaml.YAMLError:
-        return []
-    return profiles if isinstance(profiles, list) else []
 
 
 def _known_custom(path: Path) -> dict[str, str]:
