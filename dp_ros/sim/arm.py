@@ -179,7 +179,7 @@ def rest_command(arm: SimulatedArm, observation: Observation) -> Array:
 
 
 def keep_gripper(command: Array, last: Array) -> Array:
-    """`command` (4,), with the gripper of `last` (4,) where the command leaves it open (NaN)."""
+    """`command` (4,), with the gripper of `last` (4,) where its own is NaN: not commanded."""
     return join(POSITION.of(command), gripper_of(last)) if np.isnan(gripper_of(command)) else command
 
 

@@ -188,7 +188,7 @@ def test_a_command_that_does_not_come_fails_the_episode_and_the_next_one_works(o
 
 
 def test_only_the_command_for_this_observation_moves_the_arm_and_only_once(operator, arm):
-    """Whatever else is sent before it, the state after the awaited command is that of one step."""
+    """Other messages sent before it change nothing: the state after the awaited command is that of one step."""
     arm.reset(operator.next_seed)
     seed = operator.begin()
     forward = np.add(home(arm), [0.0, 0.01, 0.0, 0.0])

@@ -1,4 +1,4 @@
-"""A session ends with its two nodes gone, whatever ended it. Run as a script, this file is the parent process."""
+"""After any end of a session, its two nodes are gone. Run as a script, this file is the parent process."""
 
 import os
 import signal
@@ -66,7 +66,7 @@ def assert_gone(processes) -> None:
 
 def lives(process: psutil.Process) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE  # whoever adopted it may not look after it
+        return process.status() != psutil.STATUS_ZOMBIE  # its adoptive parent may not reap it
     except psutil.NoSuchProcess:
         return False
 
@@ -109,7 +109,7 @@ def test_nodes_do_not_outlive_a_parent_that_could_not_end_them(session):
 
 @pytest.mark.sim
 def test_another_robot_in_the_same_domain_is_refused(session, client):
-    """Its arm would follow our commands, or ours its own: the stamps of two simulators are alike."""
+    """Each arm would follow the commands for the other: the stamps of two simulators are the same."""
     from geometry_msgs.msg import PoseStamped
 
     peer, nodes = session()

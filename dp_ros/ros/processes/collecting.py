@@ -153,7 +153,7 @@ def _resume(folder: Path, settings: str) -> tuple[int, int]:
         with BagReader(path) as bag:
             if bag.info.custom.get("collect") != settings:
                 raise SessionError(
-                    f"{path}: was not recorded with these settings: give the same to go on, or another --out"
+                    f"{path}: was not recorded with these settings: give the same to resume, or another --out"
                 )
             outcomes.append(bag.info.outcome)
     # A bag that was cut off does not count: its seed is tried again.

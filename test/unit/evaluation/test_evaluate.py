@@ -64,7 +64,7 @@ def test_weights_that_a_training_has_replaced_are_refused_in_one_line(
 
 
 def test_policy_of_another_rate_than_the_arm_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
-    """A policy of the tiny arm takes every tick of Metaworld's, four times as fast, for its own."""
+    """A policy of 20 Hz would take each tick of an arm of 80 Hz for 50 ms."""
     checkpoint = save(tmp_path / "checkpoint")
     check_rate(policy_config(checkpoint), TASK, "here")
     pytest.importorskip("metaworld")

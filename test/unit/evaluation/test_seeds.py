@@ -18,7 +18,7 @@ TASK = "drawer-open-v3"
 
 
 def training(make_dataset: Callable[..., Dataset], seeds: list[int], **collect: Any) -> dict[str, Any]:
-    """What a checkpoint keeps of a dataset with one episode for each seed."""
+    """The `training` of a checkpoint whose dataset has one episode for each seed."""
     dataset = make_dataset(lengths=(2,) * len(seeds))
     attributes = {"collect": {"task": TASK, **collect}, "tried": len(seeds)}
     return provenance(replace(dataset, seed=np.array(seeds), attributes=attributes), {})
@@ -38,7 +38,7 @@ def test_seeds_of_teleoperated_episodes_are_refused(make_dataset: Callable[..., 
 
 
 def test_seeds_that_were_tried_and_not_kept_are_refused_too(make_dataset: Callable[..., Dataset]) -> None:
-    """Whoever tried them may have chosen by them."""
+    """The choice of the kept ones may have depended on them."""
     made = training(make_dataset, [100, 102], first_seed=100)
     made["data"]["tried"] = 4
     with pytest.raises(ConfigError, match="100 to 103"):
