@@ -405,7 +405,6 @@ FAULTS = {
     "the stamp never changes": lambda robot: freeze(robot, time.time_ns()),
     "the pose is not a number": measure(position_m=(math.nan, 0.6, 0.2)),
     "the pose is infinite": measure(position_m=(0.0, math.inf, 0.2)),
-    "the gripper is not a number": measure(opening=math.nan),
     "a camera is covered": measure(edit=lambda camera, msg: cover(msg) if camera == "right" else msg),
 }
 
@@ -425,6 +424,16 @@ def test_it_holds_while_what_it_needs_is_missing_and_goes_on_after(robot, fault)
     moved_ns = max(stamp_ns for stamp_ns, verdict, _ in decisions if not verdict.startswith("hold"))
     assert moved_ns <= fault_ns + MAX_OBS_AGE_S * S
     assert robot.status("hold_stale: ").level == WARN
+    robot.healthy()
+    robot.wait_until_moving()
+
+
+@pytest.mark.parametrize("opening", [math.nan, math.inf, 7.5])
+def test_opening_that_cannot_be_is_refused_and_stops_the_arm(robot, opening):
+    robot.wait_until_moving()
+    robot.opening = opening
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stale"] * HOLD_TICKS, "it holds")
+    assert robot.status("gripper/state: ").level == ERROR
     robot.healthy()
     robot.wait_until_moving()
 
