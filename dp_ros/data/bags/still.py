@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dp_ros.actions import GRIPPER, POSITION, gripper_of
+from dp_ros.actions import ACTION_DIM, POSITION, gripper_of
 
 STILL_M, STILL_GRIPPER = 1e-3, 0.01  # changes up to these are none
 NOTED_S = 1.0  # shorter stops are part of many tasks
@@ -27,7 +27,7 @@ def still_runs(rows: ArrayLike) -> list[Still]:
     All rows of a run are as its first one, within STILL_M and STILL_GRIPPER: a slow motion is no run.
     """
     rows = np.asarray(rows, dtype=np.float64)
-    blocks = rows.reshape(len(rows), -1, POSITION.size + GRIPPER.size)
+    blocks = rows.reshape(len(rows), -1, ACTION_DIM)
     runs, begin = [], 0
     for end in range(1, len(rows) + 1):
         if end < len(rows):
