@@ -1,4 +1,4 @@
-"""From demonstrations to a running policy on a robot arm: record, train, evaluate and serve a Diffusion Policy.
+"""Diffusion Policy for robot arms: from demonstrations to a policy that runs on a robot.
 
 CONTRIBUTING.md has the rooms and which of them may import which. Only `dp_ros.ros` imports ROS.
 """

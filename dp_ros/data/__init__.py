@@ -1,1 +1,1 @@
-"""Training data: episodes on disk (zarr v3), windows, batches. No torch models, no simulator, no ROS."""
+"""Training data: datasets on disk (zarr v3), windows, videos, bags, LeRobot. No torch, no simulator, no ROS."""

@@ -1,1 +1,1 @@
-"""Evaluation: episodes on unseen seeds, disturbances, statistics, and reports."""
+"""Evaluation: episodes on unseen seeds, disturbances, statistics, and reports. No ROS."""
