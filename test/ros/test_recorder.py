@@ -53,8 +53,11 @@ class Robot:
 
     def start(self) -> Path:
         """Ask until the recorder has found all topics and all are connected."""
+        from rclpy.duration import Duration
+
         topics = (self.camera, self.pose, self.gripper, self.command, self.effort, self.task, self.seed)
         self.client.wait_for(lambda: all(t.get_subscription_count() for t in topics), "recorder connected")
+        assert self.task.wait_for_all_acked(Duration(seconds=20)), "the latched message has not arrived"
         answer = self.client.wait_for(lambda: (a := self.ask("start")).success and a, "episode started")
         return Path(answer.message)
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 MAX_STEPS = 40
-SECONDS_TO_END = 15.0
+SECONDS_TO_END = 30.0  # a second, but on a busy machine
 
 
 def run(checkpoint: Path, domain_id: int) -> int:
