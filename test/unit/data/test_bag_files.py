@@ -149,6 +149,7 @@ def test_a_bag_cut_anywhere_is_repaired_or_refused_with_a_reason(tmp_path: Path,
     assert kept.count(0) < 40
 
 
+@pytest.mark.slow
 def test_a_bag_with_flipped_bytes_is_repaired_or_refused_with_a_reason(tmp_path: Path) -> None:
     """A chunk with a wrong checksum is left out; the others are kept as recorded."""
     whole = write(tmp_path / "whole", 100)

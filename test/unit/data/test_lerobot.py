@@ -184,6 +184,7 @@ def test_task_and_robot_are_what_was_asked_for(dataset: Path, tmp_path: Path) ->
     assert json.loads((tmp_path / "exported" / layout.INFO).read_text())["robot_type"] == "sawyer"
 
 
+@pytest.mark.slow
 def test_neither_way_holds_the_pictures_of_all_episodes(tmp_path: Path, make_episode: MakeEpisode) -> None:
     episodes, length, side = 8, 32, 128
     dark = {"left": np.zeros((length, side, side, 3), dtype=np.uint8)}  # quick to compress

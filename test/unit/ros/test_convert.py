@@ -203,6 +203,7 @@ def test_many_processes_make_the_same_dataset(tmp_path: Path, bags: Path) -> Non
     assert one.attributes == two.attributes
 
 
+@pytest.mark.slow
 def test_new_bags_are_added_after_the_others(tmp_path: Path, bags: Path, bag_maker) -> None:
     (bags / "episode_4").rename(tmp_path / "episode_4")
     run(bags, tmp_path / "grown")

@@ -90,6 +90,7 @@ def stop_at(step: int) -> Callable[[Progress], None]:
     return on_progress
 
 
+@pytest.mark.slow
 @each_network
 def test_resumed_run_is_the_run_that_was_never_stopped_to_the_last_bit(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], network: str
@@ -115,6 +116,7 @@ def test_resumed_run_is_the_run_that_was_never_stopped_to_the_last_bit(
     assert a["seconds"] > 0 < b["seconds"]
 
 
+@pytest.mark.slow
 @each_network
 def test_same_seed_is_the_same_run_and_another_is_another(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any], network: str
@@ -249,6 +251,7 @@ def test_run_begun_when_the_config_had_another_order_is_resumed(
     assert trainer(config, resume=True).step == 2
 
 
+@pytest.mark.slow
 def test_resuming_under_another_config_or_dataset_is_refused(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
 ) -> None:
