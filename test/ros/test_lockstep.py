@@ -24,8 +24,9 @@ from dp_ros.sim.arm import ArmSpec
 from dp_ros.sim.tiny_arm import TinyArm
 
 pytestmark = pytest.mark.sim
-TASK, SEEDS, MAX_STEPS = "tiny-push", [0, 1], 60
+TASK, SEEDS, MAX_STEPS = "tiny-push", [1, 2], 60
 DT_NS = 50_000_000
+WARM_UP = 0  # seed of the episode before those that are compared
 
 
 class RecordingArm(TinyArm):
@@ -58,7 +59,10 @@ def in_process(push_checkpoint):
 
 @pytest.fixture
 def over_ros(client, ros_domain, push_checkpoint):
-    """over_ros(policy_seed, seeds) -> [(result, commands (steps, 4))], by listening to what the node says."""
+    """over_ros(policy_seed, seeds) -> [(result, commands (steps, 4))], by listening to the node's commands.
+
+    A first episode gives this listener the time to connect to the node; its commands are not looked at.
+    """
     heard: dict[int, np.ndarray] = {}
 
     def on_command(stamp_ns, command):
@@ -77,7 +81,7 @@ def over_ros(client, ros_domain, push_checkpoint):
             report = evaluate(
                 push_checkpoint,
                 TASK,
-                seeds,
+                [WARM_UP, *seeds],
                 max_steps=MAX_STEPS,
                 runtime=runtime,
                 on_episode=outcome.append,
@@ -89,16 +93,22 @@ def over_ros(client, ros_domain, push_checkpoint):
         measuring = threading.Thread(target=measure)
         measuring.start()
         client.wait_for(lambda: not measuring.is_alive(), "the evaluation", timeout_s=90.0)
-        client.wait_for(lambda: len(heard) >= sum(r.steps for r in outcome), "all commands")
-        stamps = sorted(heard)
-        episodes = np.split(
-            np.stack([heard[s] for s in stamps]), 1 + np.flatnonzero(np.diff(stamps) != DT_NS)
-        )
-        assert len(episodes) == len(outcome)
+        measured = outcome[1:]
+        client.wait_for(lambda: is_complete(measured, episodes()[-len(measured) :]), "all commands")
         # The last observation is answered too, but nothing moves any more.
         return [
-            (result, commands[: result.steps]) for result, commands in zip(outcome, episodes, strict=True)
+            (result, commands[: result.steps])
+            for result, commands in zip(measured, episodes()[-len(measured) :], strict=True)
         ]
+
+    def episodes() -> list[np.ndarray]:
+        stamps = sorted(heard)
+        return np.split(np.stack([heard[s] for s in stamps]), 1 + np.flatnonzero(np.diff(stamps) != DT_NS))
+
+    def is_complete(results, found) -> bool:
+        return len(found) == len(results) and all(
+            len(commands) >= result.steps for result, commands in zip(results, found, strict=True)
+        )
 
     return run
 
@@ -181,6 +191,7 @@ def test_the_expert_commands_alone_and_begins_when_its_readers_are_there(start_n
     steps = json.loads(results[0].data)["steps"]
     assert json.loads(results[0].data)["success"]
     client.wait_for(lambda: len(poses) == steps + 1, "every observation")
+    client.wait_for(lambda: min(len(commands), len(answers)) >= steps, "every command and label")
     assert len(commands) == len(answers) == steps
     measured = orientation_of(pose_to_vector(poses[0]))
     assert math.degrees(angle_rad(measured, (0.0, 1.0, 0.0, 0.0))) == pytest.approx(30.0)
