@@ -120,7 +120,8 @@ $(LEROBOT): $(LEROBOT_PINS) | $(DEPS)
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
 check: lint  ## before each commit, in a minute: linters, types, layers, and the unit tests that are quick
-	@$(PYTEST) test/unit -m 'not slow and not sim' $(ARGS)
+	@# One process more than cores: some of these tests wait for the disk.
+	$(PYTEST) test/unit -m 'not slow and not sim' -n $$(( $$(nproc) + 1 )) $(ARGS)
 
 test: setup lerobot lint  ## linters, types, layers and every test; names the slowest
 	@$(PYTEST) --durations 10 $(ARGS)
