@@ -81,8 +81,7 @@ class Gate:
         the arm holds, and the command repeats the measured orientation: no wrist is ever told to turn further.
         """
         is_valid = is_unit(orientation) and is_unit(measured_orientation)
-        may_turn = is_valid and angle_rad(orientation, measured_orientation) <= self.config.max_turn_rad
-        turned = is_valid and not may_turn
+        turned = is_valid and not angle_rad(orientation, measured_orientation) <= self.config.max_turn_rad
         hold = Command(now_ns, last.position_m, last.gripper, measured_orientation if turned else orientation)
         if not 0.0 <= obs_age_s <= self.config.max_obs_age_s:  # also catches NaN
             return hold, Verdict.HOLD_STALE

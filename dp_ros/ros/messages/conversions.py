@@ -135,7 +135,7 @@ def selection_to_ages(selection: Selection, names: Sequence[str]) -> JointState:
 
 
 def ages_to_stamps(msg: Any) -> tuple[int, dict[str, int]]:
-    """What `selection_to_ages` made -> (tick [ns], stream -> stamp of its sample [ns])."""
+    """Message of `selection_to_ages` -> (tick [ns], stream -> stamp of its sample [ns])."""
     tick_ns = stamp_to_ns(msg.header.stamp)
     if len(msg.name) != len(msg.position):
         raise ConversionError(

@@ -30,7 +30,7 @@ class DamagedImageError(ConversionError):
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one pixel is stored, and OpenCV's code to make it R, G, B (None: its first channels are that)."""
+    """Storage of one pixel, and OpenCV's code that converts it to R, G, B (None: its first channels are R, G, B)."""
 
     channels: int
     code: int | None = None
