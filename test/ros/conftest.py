@@ -216,6 +216,7 @@ class Client:
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._clients: dict[str, object] = {}
+        self._probes: dict[tuple[str, str], object] = {}
         self.watched: list[OurNode] = []
 
     def spin_once(self, timeout_s: float = 0.02) -> None:
@@ -245,31 +246,58 @@ class Client:
         self.node.create_subscription(kind, topic, received.append, profile)
         return received
 
-    def call(self, kind, name: str, request, meanwhile=None, again: bool = False):
-        """The response of a service, once it is there; `again`: asked once more when there is none.
-
-        DDS drops a response whose reader the server has not discovered yet, as happens on a busy machine.
-        """
-        client = self._clients.get(name) or self.node.create_client(kind, name)
-        self._clients[name] = client
+    def call(self, kind, name: str, request, meanwhile=None):
+        """The response of a service, once it is there."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, name)
+        client = self._clients[name]
         self.wait_for(client.service_is_ready, f"service {name}", meanwhile=meanwhile)
-        futures = [client.call_async(request)]
-        due_s = time.monotonic() + 1.0
+        self._wait_until_known_to_server(name, meanwhile)
+        future = client.call_async(request)
+        self.wait_for(future.done, f"answer of {name}", meanwhile=meanwhile)
+        return future.result()
 
-        def answer():
+    def _wait_until_known_to_server(self, name: str, meanwhile) -> None:
+        """DDS drops a response whose reader the server has not discovered yet, as happens on a busy machine.
+
+        A server discovers a client's readers in the order they were made. A response to a second client, made after
+        the first, therefore proves that the server knows the first, too. The second one may ask repeatedly.
+        """
+        from rcl_interfaces.srv import ListParameters
+
+        server = self.wait_for(lambda: self._server_of(name), f"the node of {name}", meanwhile=meanwhile)
+        if (name, server) not in self._probes:
+            self._probes[name, server] = self.node.create_client(ListParameters, f"{server}/list_parameters")
+        probe = self._probes[name, server]
+        self.wait_for(probe.service_is_ready, f"parameters of {server}", meanwhile=meanwhile)
+        futures, due_s = [], 0.0
+
+        def answered() -> bool:
             nonlocal due_s
-            if again and time.monotonic() > due_s:
-                futures.append(client.call_async(request))
+            if time.monotonic() > due_s:
+                futures.append(probe.call_async(ListParameters.Request()))
                 due_s = time.monotonic() + 1.0
-            return next((future for future in futures if future.done()), None)
+            return any(future.done() for future in futures)
 
-        return self.wait_for(answer, f"answer of {name}", meanwhile=meanwhile).result()
+        self.wait_for(answered, f"{server} knows its client", meanwhile=meanwhile)
+
+    def _server_of(self, service: str) -> str | None:
+        """The full name of the node that offers a service."""
+        service = self.node.resolve_service_name(service)
+        for node, namespace in self.node.get_node_names_and_namespaces():
+            try:
+                offered = dict(self.node.get_service_names_and_types_by_node(node, namespace))
+            except RuntimeError:  # the node has just ended
+                continue
+            if service in offered:
+                return f"{namespace.rstrip('/')}/{node}"
+        return None
 
     def state(self, node: str) -> str:
         """The lifecycle state: "unconfigured", "inactive", "active", ..."""
         from lifecycle_msgs.srv import GetState
 
-        return self.call(GetState, f"{node}/get_state", GetState.Request(), again=True).current_state.label
+        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
 
     def change(self, node: str, transition: str, meanwhile=None) -> bool:
         """A lifecycle transition: "configure", "activate", "deactivate", "cleanup"."""
