@@ -54,6 +54,13 @@ ACTION_DIM = sum(part.size for part in PARTS)
 Range = tuple[float, float]
 OPENING: Range = (0.0, 1.0)  # measured: closed, open
 OPEN_TO_CLOSED: Range = (-1.0, 1.0)  # commanded: open, closed
+# Least ranges of the normaliser: scaling less motion to [-1, 1] would amplify the noise of a sensor.
+LEAST_RANGE_M: dict[PositionKind, float] = {
+    "absolute": 2e-3,
+    "relative": 2e-3,
+    "delta": 2e-4,
+}  # delta: in one tick
+LEAST_GRIPPER_SHARE = 0.05  # of OPENING, or of OPEN_TO_CLOSED
 _OVERSHOOT = 0.05  # share of a range by which a sensor may exceed it
 
 # The measured state has the same layout; its gripper is an opening, 0 closed to 1 open.
@@ -82,6 +89,22 @@ def to_range(values: ArrayLike, given: Range, ours: Range) -> Array:
     if given == ours:
         return values.clip(*ours)
     return np.asarray(ours[0] + np.clip(share, 0, 1) * (ours[1] - ours[0]))
+
+
+def least_ranges(position: PositionKind, gripper: Range) -> Array:
+    """Least range of each dimension of vectors (..., 4), in its own unit; `gripper`: the range of their gripper."""
+    return join(
+        np.full(POSITION.size, LEAST_RANGE_M[position]), LEAST_GRIPPER_SHARE * (gripper[1] - gripper[0])
+    )
+
+
+def widen(low: ArrayLike, high: ArrayLike, least: ArrayLike) -> tuple[Array, Array]:
+    """Limits (D,), moved apart about their middle where they are nearer than `least` (D,)."""
+    low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    half = np.asarray(least) / 2
+    middle = (low + high) / 2
+    narrow = high - low < 2 * half
+    return np.where(narrow, middle - half, low), np.where(narrow, middle + half, high)
 
 
 def opening_to_command(opening: float) -> float:

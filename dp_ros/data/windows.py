@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.actions import POSITION, encode_positions, join
+from dp_ros.actions import (
+    OPEN_TO_CLOSED,
+    OPENING,
+    POSITION,
+    encode_positions,
+    join,
+    least_ranges,
+    widen,
+)
 from dp_ros.data.episodes import Dataset, DatasetError
 from dp_ros.schema import ActionConfig, EncoderConfig, Horizons
 
@@ -38,6 +46,7 @@ class Windows:
                     f"the dataset has no camera '{camera}'; it has {', '.join(dataset.images)}"
                 )
         self._pixels = [dataset.images[camera] for camera in encoder.cameras]
+        self._position_kind = action.position
         self._crop = (encoder.crop_height_px, encoder.crop_width_px)
         for camera, pixels in zip(encoder.cameras, self._pixels, strict=True):
             if pixels.shape[1:3] != (encoder.height_px, encoder.width_px):
@@ -73,15 +82,20 @@ class Windows:
         return len(self.frames)
 
     def stats(self, rows: NDArray[np.int64] | None = None) -> dict[str, dict[str, list[float]]]:
-        """Per-dimension limits of actions and state, for the normaliser; over the windows `rows`, or over all."""
+        """Per-dimension limits of actions and state, for the normaliser; over the windows `rows`, or over all.
+
+        A dimension that varied less than its least range gets that range, about the middle of its values.
+        """
         chosen = slice(None) if rows is None else rows
-        return {
-            name: {
-                "low": values.reshape(-1, values.shape[-1]).min(0).tolist(),
-                "high": values.reshape(-1, values.shape[-1]).max(0).tolist(),
-            }
-            for name, values in (("action", self.actions[chosen]), ("state", self.state[chosen]))
-        }
+        limits = {}
+        for name, values, least in (
+            ("action", self.actions[chosen], least_ranges(self._position_kind, OPEN_TO_CLOSED)),
+            ("state", self.state[chosen], least_ranges("absolute", OPENING)),
+        ):
+            flat = values.reshape(-1, values.shape[-1])
+            low, high = widen(flat.min(0), flat.max(0), least)
+            limits[name] = {"low": low.tolist(), "high": high.tolist()}
+        return limits
 
     def batch(
         self, rows: NDArray[np.int64], rng: np.random.Generator, part: slice = slice(None)

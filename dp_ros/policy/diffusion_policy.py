@@ -43,7 +43,7 @@ class DiffusionPolicy(nn.Module):
         """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, STATE_DIM), not normalised -> (B, obs_dim).
 
         `frames` for windows that share images: see ObservationEncoder."""
-        return self.encoder(images, self.state_normalizer.normalise(state), frames)
+        return self.encoder(images, self.state_normalizer.normalise_input(state), frames)
 
     def loss(
         self,

@@ -1,4 +1,8 @@
-"""Linear maps to [-1, 1], fitted on the training data and stored with the weights."""
+"""Linear maps to [-1, 1], fitted on the training data and stored with the weights.
+
+Training widens the range of a dimension that hardly varied (`dp_ros.actions.widen`). Inputs are clipped to
+[-INPUT_BOUND, INPUT_BOUND], so that a value far from the trained ones cannot drown the others.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from dp_ros.errors import UserError
 MIN_HALF_RANGE = (
     1e-6  # a dimension that varies less is constant: dividing by its range would amplify rounding
 )
+
+INPUT_BOUND = 2.0  # normalised; twice the trained range, which inputs like the trained ones never reach
 
 
 class StatsError(UserError):
@@ -45,6 +51,10 @@ class LimitsNormalizer(nn.Module):
     def normalise(self, x: Tensor) -> Tensor:
         """x (..., D) in its own units -> (..., D) in [-1, 1]."""
         return (x - self.centre) / self.half_range
+
+    def normalise_input(self, x: Tensor) -> Tensor:
+        """x (..., D) in its own units, of the network's input -> (..., D) in [-INPUT_BOUND, INPUT_BOUND]."""
+        return self.normalise(x).clamp(-INPUT_BOUND, INPUT_BOUND)
 
     def unnormalise(self, nx: Tensor) -> Tensor:
         """nx (..., D) in [-1, 1] -> (..., D) in its own units."""

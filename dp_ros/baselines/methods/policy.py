@@ -36,7 +36,7 @@ class ChunkPolicy(nn.Module):
 
     def encode(self, images: Tensor | None, state: Tensor) -> Tensor:
         """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, D_s) -> (B, obs_dim)."""
-        return self.encoder(images, self.state_normalizer.normalise(state))
+        return self.encoder(images, self.state_normalizer.normalise_input(state))
 
     def no_decay_parameters(self) -> list[nn.Parameter]:
         """Parameters without weight decay: none."""

@@ -81,9 +81,26 @@ def test_gripper_keeps_its_first_and_last_command_outside_the_episode() -> None:
 def test_statistics_are_the_limits_of_what_is_trained_on() -> None:
     stats = Windows(small_dataset(), HORIZONS, ActionConfig(), encoder()).stats()
     assert stats == {
-        "action": {"low": [-6, 0, 0, -1], "high": [210, 0, 0, 1]},
-        "state": {"low": [0, 0, 0, 0.1], "high": [100, 0, 0, 0.5]},
+        "action": {"low": [-6, -0.001, -0.001, -1], "high": [210, 0.001, 0.001, 1]},
+        "state": {"low": [0, -0.001, -0.001, 0.1], "high": [100, 0.001, 0.001, 0.5]},
     }
+
+
+@pytest.mark.parametrize(("kind", "least_m"), [("absolute", 2e-3), ("relative", 2e-3), ("delta", 2e-4)])
+def test_dimension_that_hardly_varied_has_the_least_range_of_its_unit(kind: Any, least_m: float) -> None:
+    """Metres for positions, a share of its whole range for the gripper; its middle stays."""
+    still = small_dataset()
+    noise = 1e-6 * np.array([0.0, 1, 0, 1, 0])
+    action = join(np.stack([noise, 0.4 + noise, np.zeros(5)], axis=1), -1 + noise)
+    state = np.stack([noise, 0.4 + noise, np.zeros(5)], axis=1)
+    still = replace(still, action=action, command=action, ee_pose=state, gripper=0.7 + noise)
+    stats = Windows(still, HORIZONS, ActionConfig(position=kind), encoder()).stats()
+    ranges = {name: np.subtract(each["high"], each["low"]) for name, each in stats.items()}
+    np.testing.assert_allclose(ranges["action"], [least_m] * 3 + [0.1])
+    np.testing.assert_allclose(ranges["state"], [2e-3] * 3 + [0.05])
+    assert np.mean([stats["state"]["low"], stats["state"]["high"]], axis=0) == pytest.approx(
+        [0, 0.4, 0, 0.7], abs=1e-6
+    )
 
 
 def located_dataset(ticks: int = 6) -> Dataset:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.policy.normalizer import LimitsNormalizer, StatsError
+from dp_ros.policy.normalizer import INPUT_BOUND, LimitsNormalizer, StatsError
 from dp_ros.schema import PolicyConfig, override
 
 finite = st.floats(-100, 100)
@@ -125,6 +125,22 @@ def test_normaliser_maps_the_limits_to_one_and_back(limits: list[list[float]], s
     wide = [i for i, (a, b) in enumerate(limits) if b - a > 1e-2]
     torch.testing.assert_close(normalizer.normalise(torch.tensor(low))[wide], -torch.ones(len(wide)))
     torch.testing.assert_close(normalizer.normalise(torch.tensor(high))[wide], torch.ones(len(wide)))
+
+
+def test_input_far_outside_the_trained_range_is_clipped_and_one_inside_is_exact() -> None:
+    normalizer = LimitsNormalizer([0.0, -1e-5], [1.0, 1e-5])
+    inside = torch.tensor([[0.0, 1e-5], [0.3, 0.0], [1.0, -1e-5], [1.4, 0.0]])
+    assert torch.equal(normalizer.normalise_input(inside), normalizer.normalise(inside))
+    far = normalizer.normalise_input(torch.tensor([[50.0, 0.02], [-50.0, -0.02]]))
+    assert far.tolist() == [[INPUT_BOUND, INPUT_BOUND], [-INPUT_BOUND, -INPUT_BOUND]]
+
+
+def test_state_beyond_the_bound_changes_the_plan_no_further(
+    policy: DiffusionPolicy, observed: Callable
+) -> None:
+    images, state = observed()
+    far, farther = (torch.full_like(state, metres) for metres in (100.0, 1e6))
+    assert torch.equal(policy.plan(images, far, generator()), policy.plan(images, farther, generator()))
 
 
 def test_constant_dimension_maps_to_zero_and_back_to_its_constant() -> None:
