@@ -36,13 +36,17 @@ def compare_on_arm(
     data: Path,
     out: Path,
     on_step: Callable[[Method, int, Progress], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """All runs on the arm, one after another, because each uses every core. The errors are those of `run_arm`."""
+    """All runs on the arm, one after another, because each uses every core. The errors are those of `run_arm`.
+
+    `on_warning` gets a line for each fault of the dataset, once.
+    """
     if training.run_length > 1 and set(config.methods) != {"diffusion"}:
         raise ConfigError(
             f"run_length {training.run_length}: only diffusion encodes shared frames once: add --train run_length=1"
         )
-    runs = []
+    runs: list[dict[str, Any]] = []
     for seed in range(config.arm.seeds):
         for method in config.methods:
 
@@ -51,7 +55,11 @@ def compare_on_arm(
                     on_step(method, seed, progress)
 
             folder = out / "arm" / f"{method}-{seed}"
-            runs.append(run_arm(config.arm, training, method, seed, data, folder, report))
+            runs.append(
+                run_arm(
+                    config.arm, training, method, seed, data, folder, report, None if runs else on_warning
+                )
+            )
     return runs
 
 
@@ -63,6 +71,7 @@ def run_arm(
     data: Path,
     folder: Path,
     on_step: Callable[[Progress], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train `method` on the dataset `data` in `folder`; the same call resumes a run that was stopped.
 
@@ -87,7 +96,8 @@ def run_arm(
     record = _begin(folder / RECORD, arm_config, training, method)
     if record["evaluations"] and record["evaluations"][-1]["step"] == steps:
         return record
-    trainer = make_trainer(training, data, folder, resume=(folder / STATE).exists(), build=build)
+    resume = (folder / STATE).exists()
+    trainer = make_trainer(training, data, folder, resume=resume, build=build, on_warning=on_warning)
     policy = trainer.config.policy
     task = check_task(policy.task)
     check_rate(policy, task, str(folder))

@@ -10,7 +10,7 @@ import typer
 from dp_ros.cli.console import table_console
 from dp_ros.cli.convert import read_map
 from dp_ros.cli.errors import FAILED, USAGE, CliError
-from dp_ros.cli.options import Bags, JsonFile, TopicMapFile, given, set_option
+from dp_ros.cli.options import Bags, JsonFile, TopicMapFile, given, set_option, typed_config
 
 if TYPE_CHECKING:
     from dp_ros.data.bags.audit import EpisodeAudit
@@ -39,9 +39,9 @@ def check(
     from dp_ros.files import write_json
     from dp_ros.ros.bags.check import check as audit_of
     from dp_ros.ros.bags.episode_reader import read_episode
-    from dp_ros.schema import AuditConfig, TopicMap, override, parse_assignments
+    from dp_ros.schema import AuditConfig, TopicMap
 
-    limits = override(AuditConfig(), parse_assignments(assignments), where="bag check")
+    limits = typed_config(AuditConfig, {}, assignments)
     topics = read_map(map_file) if map_file else TopicMap()
     paths = find_bags(bags)
     rows: list[tuple[str, str, str, str]] = []

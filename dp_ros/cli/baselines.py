@@ -10,11 +10,11 @@ import typer
 from dp_ros.cli.console import ProgressLine, duration
 from dp_ros.cli.errors import USAGE, CliError, on_interrupt
 from dp_ros.cli.options import Jobs, set_option
-from dp_ros.cli.train import find_preset
+from dp_ros.cli.train import training_settings
 
 if TYPE_CHECKING:
     from dp_ros.baselines.config import ComparisonConfig
-    from dp_ros.schema import TrainConfig
+    from dp_ros.schema import Settings, TrainConfig
     from dp_ros.train.progress import Progress
 
 
@@ -42,20 +42,36 @@ def baselines(
 ) -> None:
     """Compare diffusion with regression, mixture and implicit policies; runs that are in OUT are not repeated."""
     from dp_ros.baselines.config import ComparisonConfig
-    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignments
+    from dp_ros.schema import Layers
 
     if task and not data:
         raise CliError("--task without a dataset: give one with --data", USAGE)
     if not (toy or data):
         raise CliError("nothing to compare: give a dataset with --data, or omit --no-toy", USAGE)
-    settings = override(ComparisonConfig(), parse_assignments(assignments), where="--set")
-    training = load_yaml(TrainConfig, find_preset(config), parse_assignments(train_assignments))
-    if task:
-        from dp_ros.sim.arm import check_task
-
-        training = override(training, {"policy.task": check_task(task)})
+    layers = Layers()
+    layers.assign(assignments)
+    settings = layers.settings(ComparisonConfig).config
+    chosen = training_settings(config, train_assignments, "--train")
+    training = _fit(chosen, data, task) if data else chosen.config
     with on_interrupt("run the same command to resume"):
         _run(settings, training, data, out, toy, jobs)
+
+
+def _fit(settings: Settings[TrainConfig], data: Path, task: str) -> TrainConfig:
+    """The training with the dataset's rate, cameras and size; ConfigError where it does not fit the dataset."""
+    from dp_ros.data.episodes import read_layout
+    from dp_ros.schema import Layers, Source, override
+    from dp_ros.sim.arm import check_task
+    from dp_ros.train.fit import TASK, fit
+
+    if task:
+        layers = Layers.of(settings)
+        layers.add(TASK, check_task(task), Source(f"--task {task}"))
+        settings = layers.settings(type(settings.config))
+    fitted = fit(settings, read_layout(data), str(data)).config
+    return override(
+        fitted, {TASK: settings.config.policy.task}
+    )  # runs in --out were compared with the typed task
 
 
 def _run(
@@ -79,7 +95,9 @@ def _run(
                 note = f"{method}, seed {seed}: loss {progress.loss:.4f}, {duration(progress.eta_s)} left"
                 line.update(progress.step, note, progress.steps)
 
-            arm_runs = compare_on_arm(settings, training, data, out, on_step)
+            arm_runs = compare_on_arm(
+                settings, training, data, out, on_step, lambda fault: line.say(f"warning: {fault}")
+            )
     results = write_results(out, settings, toy_runs, arm_runs)
     report = write_report(out, settings, results, toy_runs)
     for method, row in results["toy"]["summary"].items():

@@ -12,7 +12,7 @@ import typer
 from dp_ros.cli.campaign_job import Job, run_job
 from dp_ros.cli.errors import FAILED, CliError, on_interrupt
 from dp_ros.cli.options import Jobs, MaxSteps, numbers, set_option
-from dp_ros.cli.train import find_preset
+from dp_ros.cli.train import find_preset, training_settings
 
 app = typer.Typer(help="Train many models unattended and archive their results.")
 
@@ -88,13 +88,13 @@ def _plan(
     out: Path,
 ) -> list[Job]:
     """The jobs of a campaign; ConfigError, TaskError or CliError for wrong settings, before hours of work."""
-    from dp_ros.schema import CollectConfig, TrainConfig, load_yaml, parse, parse_assignments
+    from dp_ros.schema import CollectConfig, parse
     from dp_ros.sim.arm import check_task
 
     planned = []
     for preset in presets:
         path = find_preset(preset)
-        train = load_yaml(TrainConfig, path, parse_assignments(assignments))
+        train = training_settings(preset, list(assignments)).config
         encoder = train.policy.encoder
         for task in tasks:
             settings = {

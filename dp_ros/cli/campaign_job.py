@@ -146,6 +146,7 @@ def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
             on_start=lambda hardware: progress.say(f"{job.name}: training on {hardware}"),
             on_progress=on_progress,
             on_validation=lambda measured: progress.say(f"{job.name}: {measured}"),
+            on_warning=lambda line: progress.say(f"{job.name}: warning: {line}"),
             command={"config": job.preset, "set": list(job.assignments)},
             time_is_over=time_is_over,
         )

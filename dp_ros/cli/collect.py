@@ -11,7 +11,16 @@ import typer
 
 from dp_ros.cli.console import ProgressLine, duration, folder_mb
 from dp_ros.cli.errors import USAGE, CliError, on_interrupt
-from dp_ros.cli.options import Cluster, Jobs, camera_option, given, numbers, size_option, size_px
+from dp_ros.cli.options import (
+    Cluster,
+    Jobs,
+    camera_option,
+    given,
+    numbers,
+    size_option,
+    size_px,
+    typed_config,
+)
 
 if TYPE_CHECKING:
     from dp_ros.schema import CollectConfig
@@ -83,9 +92,9 @@ def collect(
         max_steps=max_steps,
         keep_steps=keep_steps,
     )
-    from dp_ros.schema import CollectConfig, parse
+    from dp_ros.schema import CollectConfig
 
-    parse(CollectConfig, settings, where="collect")  # before the simulator is loaded
+    typed_config(CollectConfig, settings)  # before the simulator is loaded
     if via is Via.ROS and cluster:
         raise CliError(
             "--cluster goes with --via direct: over topics, one robot records one episode at a time", USAGE
@@ -93,7 +102,7 @@ def collect(
     from dp_ros.cli.inspect import dataset_facts
     from dp_ros.sim.arm import check_task
 
-    config = parse(CollectConfig, {"task": check_task(task), **settings}, where="collect")
+    config = typed_config(CollectConfig, {"task": check_task(task), **settings})
     if via is Via.ROS:
         _collect_bags(config, out, compression)
         return

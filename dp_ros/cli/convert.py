@@ -20,6 +20,7 @@ from dp_ros.cli.options import (
     set_option,
     size_option,
     size_px,
+    typed_config,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def convert(
     cluster: Cluster = "",
 ) -> None:
     """Make a dataset of bags. Episodes that fail the audit are refused and named."""
-    from dp_ros.schema import ConvertConfig, override, parse_assignments
+    from dp_ros.schema import ConvertConfig
 
     settings = given(
         cameras=cameras,
@@ -72,7 +73,7 @@ def convert(
         as_arrived=as_arrived or None,
         topics=read_map(map_file).model_dump() if map_file else None,
     )
-    config = override(ConvertConfig(), settings | parse_assignments(assignments), where="convert")
+    config = typed_config(ConvertConfig, settings, assignments)
     from dp_ros.ros.bags.convert import convert as run
 
     began = time.monotonic()

@@ -19,6 +19,7 @@ from dp_ros.cli.options import (
     Sampler,
     Task,
     Threads,
+    typed_config,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _write(json_path: Path | None, report: Report) -> None:
 
 def lockstep_runtime(sampler: str, iterations: int, policy_seed: int, threads: int) -> RuntimeConfig:
     """The runtime settings of a lockstep policy; ConfigError where they contradict each other."""
-    from dp_ros.schema import RuntimeConfig, parse
+    from dp_ros.schema import RuntimeConfig
 
     settings = {
         "mode": "lockstep",
@@ -130,7 +131,7 @@ def lockstep_runtime(sampler: str, iterations: int, policy_seed: int, threads: i
         "policy_seed": policy_seed,
         "threads": threads,
     }
-    return parse(RuntimeConfig, settings, where="eval")
+    return typed_config(RuntimeConfig, settings)
 
 
 def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tuple[str, range]:

@@ -11,7 +11,7 @@ import typer
 
 from dp_ros.cli.console import ProgressLine, duration, folder_mb
 from dp_ros.cli.errors import on_interrupt
-from dp_ros.cli.options import camera_option, given, numbers, size_px
+from dp_ros.cli.options import camera_option, given, numbers, size_px, typed_config
 
 Format = Annotated[Literal["lerobot"], typer.Option("--format", help="The other format.")]
 
@@ -32,9 +32,9 @@ def export(
     format: Format = "lerobot",
 ) -> None:
     """Write a dataset in another format: a LeRobotDataset v3.0."""
-    from dp_ros.schema import ExportConfig, parse
+    from dp_ros.schema import ExportConfig
 
-    config = parse(ExportConfig, {"task": task, "robot": robot, "crf": crf}, where="export")
+    config = typed_config(ExportConfig, given(task=task, robot=robot, crf=crf))
     from dp_ros.data.lerobot.exporter import export_dataset
 
     began = time.monotonic()
@@ -101,9 +101,9 @@ def import_(
         cameras=cameras,
         **size_px(size),
     )
-    from dp_ros.schema import ImportConfig, parse
+    from dp_ros.schema import ImportConfig
 
-    config = parse(ImportConfig, settings, where="import")
+    config = typed_config(ImportConfig, settings)
     from dp_ros.cli.inspect import dataset_facts
     from dp_ros.data.lerobot.importer import import_dataset
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from dp_ros.cli.errors import USAGE, CliError
+
+if TYPE_CHECKING:
+    from dp_ros.schema import Config
+
+Model = TypeVar("Model", bound="Config")
 
 
 def _check_jobs(jobs: int) -> int:
@@ -70,6 +76,26 @@ Threads = Annotated[
 def given(**options: Any) -> dict[str, Any]:
     """The options that were typed, by the fields of their config, which has the defaults of the others."""
     return {name: value for name, value in options.items() if value is not None and value != []}
+
+
+# Field of a config -> its option, where they differ by more than dashes.
+_OPTIONS = {
+    "cameras": "--camera", "width_px": "--size", "height_px": "--size", "rate_hz": "--rate", "outcomes": "--outcome",
+    "first_seed": "--seed", "topics": "--map", "sampler_iterations": "--iterations",
+}  # fmt: skip
+
+
+def typed_config(
+    model: type[Model], options: Mapping[str, Any], assignments: Iterable[str] | None = None
+) -> Model:
+    """A config of options, by field, and of --set KEY=VALUE, which win. A ConfigError names each wrong option."""
+    from dp_ros.schema import Layers, Source
+
+    layers = Layers()
+    for name, value in options.items():
+        layers.add(name, value, Source(_OPTIONS.get(name, f"--{name.replace('_', '-')}")))
+    layers.assign(assignments)
+    return layers.settings(model).config
 
 
 def size_px(text: str | None) -> dict[str, int]:

@@ -13,6 +13,7 @@ from dp_ros.cli.errors import USAGE, CliError, on_interrupt
 from dp_ros.cli.options import set_option
 
 if TYPE_CHECKING:
+    from dp_ros.schema import Settings, TrainConfig
     from dp_ros.train.progress import Progress
 
 
@@ -33,10 +34,11 @@ def train(
 
     On several GPUs or hosts: accelerate launch --multi_gpu --num_processes N -m dp_ros.cli train ...
     """
-    from dp_ros.schema import TrainConfig, load_yaml, parse_assignments
+    settings = training_settings(config, assignments)
+    from dp_ros.data.episodes import read_layout
+    from dp_ros.train.fit import describe, fit
 
-    path = find_preset(config)
-    settings = load_yaml(TrainConfig, path, parse_assignments(assignments))
+    settings = fit(settings, read_layout(data), str(data))
     from dp_ros.train.distributed import is_first_process
     from dp_ros.train.run import train as run
 
@@ -53,15 +55,17 @@ def train(
                 report.steps,
             )
 
+        progress.say(describe(settings))
         checkpoint = run(
-            settings,
+            settings.config,
             data,
             out,
             resume=resume,
             on_start=lambda hardware: progress.say(f"training on {hardware}"),
             on_progress=on_progress,
             on_validation=lambda measured: progress.say(str(measured)),
-            command={"config": path.name, "set": list(assignments or [])},
+            on_warning=lambda line: progress.say(f"warning: {line}"),
+            command={"config": find_preset(config).name, "set": list(assignments or [])},
         )
     if reports:
         step_s = median(report.step_s for report in reports)
@@ -69,6 +73,18 @@ def train(
         print(f"profile: {step_s:.3f} s/step, {share:.0%} of it forward and backward")
     if checkpoint:
         print(f"checkpoint: {checkpoint}")
+
+
+def training_settings(
+    config: str, assignments: list[str] | None, option: str = "--set"
+) -> Settings[TrainConfig]:
+    """Settings of a training, from a preset or YAML file and options KEY=VALUE."""
+    from dp_ros.resources import share_file
+    from dp_ros.train.fit import read_training
+
+    path = find_preset(config)
+    is_preset = path.absolute().parent == share_file("config/train").absolute()
+    return read_training(path, assignments, option, is_preset=is_preset)
 
 
 def find_preset(name: str) -> Path:

@@ -55,6 +55,36 @@ class Dataset:
         return len(self.action)
 
 
+@dataclass(frozen=True)
+class DatasetLayout:
+    """What a dataset says of itself without its rows."""
+
+    cameras: dict[str, tuple[int, int]]  # in the order of the recording: (height, width) [px] of its pictures
+    rate_hz: float | None
+    task: str
+    ticks: int
+
+
+def read_layout(path: str | Path) -> DatasetLayout:
+    """Layout of a finished dataset; DatasetError where it is damaged."""
+    path = Path(path)
+    group = open_finished(path)
+    attributes: Any = dict(group.attrs)
+    collect = attributes.get("collect", {})
+    with damage_in_one_line(path):
+        pictures: Any = group["images"]
+        sizes = {name: (array.shape[1], array.shape[2]) for name, array in sorted(pictures.arrays())}
+        ends = _read(group, "episode_ends")
+    order = collect.get("cameras", [])
+    names = order if set(order) == set(sizes) else list(sizes)
+    return DatasetLayout(
+        cameras={name: sizes[name] for name in names},
+        rate_hz=attributes.get("rate_hz"),
+        task=collect.get("task", ""),
+        ticks=int(ends[-1]) if len(ends) else 0,
+    )
+
+
 def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
     """Read a whole dataset into memory; DatasetError where it is damaged or lacks one of `cameras`."""
     path = Path(path)

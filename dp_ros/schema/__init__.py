@@ -8,11 +8,8 @@ from dp_ros.schema.base import (
     Model,
     Vector3,
     as_vector,
-    load_yaml,
     override,
     parse,
-    parse_assignment,
-    parse_assignments,
 )
 from dp_ros.schema.exchange import ExportConfig, ImportConfig
 from dp_ros.schema.policy import (
@@ -29,6 +26,7 @@ from dp_ros.schema.policy import (
     UNetConfig,
 )
 from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
+from dp_ros.schema.sources import Layers, Settings, Source, load_yaml, parse_assignment
 from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
 from dp_ros.schema.training import AugmentationConfig, CollectConfig, OptimizerConfig, TrainConfig
 
@@ -52,6 +50,7 @@ __all__ = [
     "ImportConfig",
     "JoyLayout",
     "KeyboardConfig",
+    "Layers",
     "Model",
     "Network",
     "OptimizerConfig",
@@ -59,6 +58,8 @@ __all__ = [
     "RecorderConfig",
     "RuntimeConfig",
     "SamplerName",
+    "Settings",
+    "Source",
     "TeleopConfig",
     "TopicMap",
     "TrainConfig",
@@ -70,5 +71,4 @@ __all__ = [
     "override",
     "parse",
     "parse_assignment",
-    "parse_assignments",
 ]

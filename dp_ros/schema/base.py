@@ -1,4 +1,4 @@
-"""Base of every config: YAML in, one-line errors out.
+"""Base of every config: checked values in, one-line errors out.
 
 An invalid config cannot exist, an unknown key is an error that names the nearest valid key, and a value that follows
 from others is a property.
@@ -7,18 +7,17 @@ from others is a property.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dp_ros.errors import USAGE, UserError
 
 Vector3 = tuple[float, float, float]
 CameraName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+_SHOWN = 6  # errors; the others are counted
 
 
 class ConfigError(UserError):
@@ -32,62 +31,38 @@ class Config(BaseModel):
 
 
 Model = TypeVar("Model", bound=Config)
+Place = Callable[[str, str], str]  # (dotted key, "" for the whole config; message) -> the source of the value
 
 
-def load_yaml(model: type[Model], path: str | Path, overrides: dict[str, Any] | None = None) -> Model:
-    """Read a config from YAML; `overrides` maps dotted keys ("policy.task") to values that replace the file's.
-
-    ConfigError names the file and the key.
-    """
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, found a {type(data).__name__}")
-    for dotted, value in (overrides or {}).items():
-        _set(data, dotted, value)
-    return parse(model, data, where=str(path))
-
-
-def parse(model: type[Model], data: dict[str, Any], where: str) -> Model:
-    """Validate a mapping; ConfigError names `where` and the key."""
+def parse(model: type[Model], data: Mapping[str, Any], where: str, place: Place | None = None) -> Model:
+    """Validate a mapping; ConfigError names every wrong key, and `where` or, given `place`, the source of its value."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_one_line(model, error)}") from None
+        found = error.errors(include_url=False)
+        lines = []
+        for each in found[:_SHOWN]:
+            key, message = _described(model, each)
+            source = place(key, message) if place else ""
+            is_named = message.startswith("unknown key") or _names(source, key) or (source and not key)
+            lines.append(
+                ": ".join(filter(None, (source, "" if is_named else key or model.__name__, message)))
+            )
+        more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
+        prefix = "" if place else f"{where}: "
+        raise ConfigError(f"{prefix}{'; '.join(lines)}{more}") from None
 
 
-def override(config: Model, overrides: dict[str, Any], where: str = "command line") -> Model:
+def override(config: Model, overrides: Mapping[str, Any], where: str = "command line") -> Model:
     """The config with dotted keys ("gate.max_step_m") replaced, validated again."""
     data = config.model_dump()
     for dotted, value in overrides.items():
-        _set(data, dotted, value)
+        set_dotted(data, dotted, value)
     return parse(type(config), data, where=where)
 
 
-def parse_assignments(texts: Iterable[str] | None) -> dict[str, Any]:
-    """Options "policy.unet.groups=4" -> {"policy.unet.groups": 4}; values are YAML."""
-    return dict(parse_assignment(text) for text in texts or ())
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """ "policy.unet.groups=4" -> ("policy.unet.groups", 4); the value is YAML."""
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"'{text}' is not KEY=VALUE, e.g. batch_size=32")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"'{text}': the value is not YAML") from None
-
-
-def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
+def set_dotted(data: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set the value of a dotted key in nested mappings, which are made where they are missing."""
     *parents, last = dotted.split(".")
     for key in parents:
         child = data.get(key)
@@ -97,20 +72,56 @@ def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
     data[last] = value
 
 
-def _one_line(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location) or model.__name__
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        valid = list(_model_at(model, location[:-1]).model_fields)
-        near = difflib.get_close_matches(location[-1], valid, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
-        return f"unknown key '{key}'; {hint}{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    value = first.get("input")
+def leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of all values in nested mappings; an empty mapping is a value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _names(source: str, key: str) -> bool:
+    """Whether a source, e.g. "--set lr=3" or "--max-steps", names the key."""
+    option = source.partition("=")[0].rpartition(" ")[2]
+    return option == key or option.removeprefix("--").replace("-", "_") == key
+
+
+def _described(model: type[BaseModel], error: Mapping[str, Any]) -> tuple[str, str]:
+    """(dotted key, message) of an error of pydantic; the key is "" where the error is about the whole config."""
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        return key, f"unknown key '{key}'; {_nearest(model, location)}"
+    value = error.get("input")
     shown = "" if isinstance(value, dict | BaseModel) else f" (got {value!r})"
-    return f"{key}: {message}{shown}{more}"
+    return key, f"{error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _nearest(model: type[BaseModel], location: list[str]) -> str:
+    """The valid key that was probably meant: of the same name elsewhere, or of a similar one; else the valid keys."""
+    *parents, last = location
+    siblings = list(_model_at(model, parents).model_fields)
+    names: dict[str, str] = {}  # last part of a dotted key -> the first such key
+    for dotted in _dotted_keys(model):
+        names.setdefault(dotted.rpartition(".")[2], dotted)
+    if last in names:
+        return f"did you mean '{names[last]}'?"
+    if near := difflib.get_close_matches(last, siblings, n=1):
+        return f"did you mean '{near[0]}'?"
+    if near := difflib.get_close_matches(last, names, n=1, cutoff=0.75):
+        return f"did you mean '{names[near[0]]}'?"
+    return f"valid keys: {', '.join(siblings)}"
+
+
+def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a model, the short ones first in each part."""
+    for name in model.model_fields:
+        yield f"{prefix}{name}"
+    for name in model.model_fields:
+        child = _model_at(model, [name])
+        if child is not model:
+            yield from _dotted_keys(child, f"{prefix}{name}.")
 
 
 def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel]:

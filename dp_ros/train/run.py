@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from dp_ros import __version__
 from dp_ros.data import episodes
+from dp_ros.data.faults import fault_lines
 from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.resources import share_dir
-from dp_ros.schema import ConfigError, TrainConfig, override
+from dp_ros.schema import Settings, TrainConfig
 from dp_ros.train.distributed import Ranks
+from dp_ros.train.fit import fit
 from dp_ros.train.progress import Progress
 from dp_ros.train.trainer import Build, Trainer
 from dp_ros.train.validation import Validation
@@ -34,18 +36,22 @@ def train(
     on_start: Callable[[str], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_validation: Callable[[Validation], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
     command: Mapping[str, Any] | None = None,
     time_is_over: Callable[[], bool] = lambda: False,
 ) -> Path | None:
     """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
 
-    `on_start` gets the name of the hardware. `command`: the user's options, kept in the checkpoint.
+    `on_start` gets the name of the hardware, `on_warning` a line for each fault of the dataset. `command`: the user's
+    options, kept in the checkpoint.
     Of several processes of a launcher, each calls this; only the first reports, the others return None.
     Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
     `time_is_over`.
     """
     ranks = Ranks.join(config.device)
-    trainer = make_trainer(config, data, out, resume=resume, command=command, ranks=ranks)
+    trainer = make_trainer(
+        config, data, out, resume=resume, command=command, ranks=ranks, on_warning=on_warning
+    )
     if on_start and ranks.first:
         on_start(trainer.hardware)
     reports = (on_progress, on_validation, time_is_over) if ranks.first else ()
@@ -63,11 +69,15 @@ def make_trainer(
     command: Mapping[str, Any] | None = None,
     build: Build = DiffusionPolicy,
     ranks: Ranks | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Trainer:
     """Trainer of `train`, for the policy that `build` makes. Raises as `train`, before the first step."""
-    dataset = episodes.load(data, config.policy.encoder.cameras)
-    config = fit_to_dataset(config, dataset.attributes, where=str(data))
+    config = fit(Settings.of(config, "config"), episodes.read_layout(data), str(data)).config
     policy = config.policy
+    dataset = episodes.load(data, policy.encoder.cameras)
+    if on_warning and (ranks is None or ranks.first):
+        for line in fault_lines(dataset):
+            on_warning(line)
     windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
     collected = dataset.attributes.get("collect", {})
     return Trainer(
@@ -80,20 +90,6 @@ def make_trainer(
         build=build,
         ranks=ranks,
     )
-
-
-def fit_to_dataset(config: TrainConfig, attributes: Mapping[str, Any], where: str) -> TrainConfig:
-    """The config with the dataset's task filled in; ConfigError where task or rate differ."""
-    policy = config.policy
-    rate_hz = attributes.get("rate_hz", policy.rate_hz)
-    if rate_hz != policy.rate_hz:
-        raise ConfigError(
-            f"{where}: was recorded at {rate_hz:g} Hz, not at {policy.rate_hz:g} Hz: set policy.rate_hz={rate_hz:g}"
-        )
-    task = attributes.get("collect", {}).get("task", policy.task)
-    if policy.task and policy.task != task:
-        raise ConfigError(f"{where}: holds {task} but policy.task is {policy.task}: leave policy.task empty")
-    return override(config, {"policy.task": task})
 
 
 def provenance(dataset: episodes.Dataset, command: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,8 +145,12 @@ def test_config_that_does_not_fit_the_dataset(
     train = ("train", "--config", tiny_config, "--data", dataset, "--out", tmp_path / "run")
     assert "holds handle-press-v3" in refused(*train, "--set", "policy.task=sweep-v3", code=errors.USAGE)
     assert "80 Hz" in refused(*train, "--set", "policy.rate_hz=20", code=errors.USAGE)
-    assert "64x64" in refused(*train, "--set", "policy.encoder.width_px=96", code=errors.FAILED)
-    assert "batch_size 500" in refused(*train, "--set", "batch_size=500", code=errors.FAILED)
+    assert "64x64" in refused(*train, "--set", "policy.encoder.width_px=96", code=errors.USAGE)
+    assert "batch_size 500" in refused(*train, "--set", "batch_size=500", code=errors.USAGE)
+    together = ("policy.task=sweep-v3", "policy.rate_hz=20", "policy.encoder.width_px=96", "batch_size=500")
+    options = [part for each in together for part in ("--set", each)]
+    line = refused(*train, *options, code=errors.USAGE)
+    assert all(said in line for said in (*(f"--set {each}" for each in together), "4 settings do not fit"))
     assert not (tmp_path / "run").exists()
 
 

@@ -78,6 +78,11 @@ def test_defaults_are_valid_and_frozen(model: type[Config]) -> None:
         (TrainConfig, {"policy": {"encoder": {"hight_px": 64}}}, "policy.encoder.hight_px", "height_px"),
         (TrainConfig, {"policy": {"horizons": {"To": 1}}}, "policy.horizons.To", "T_o"),
         (RuntimeConfig, {"gate": {"max_step": 1}}, "gate.max_step", "max_step_m"),
+        # Of another section: the whole dotted key.
+        (TrainConfig, {"rate_hz": 10}, "rate_hz", "policy.rate_hz"),
+        (TrainConfig, {"policy": {"cameras": ["a"]}}, "policy.cameras", "policy.encoder.cameras"),
+        (TrainConfig, {"policy": {"hight_px": 64}}, "policy.hight_px", "policy.encoder.height_px"),
+        (TrainConfig, {"policy": {"batch_size": 8}}, "policy.batch_size", "batch_size"),
     ],
 )
 def test_unknown_key_names_itself_and_the_nearest_valid_one(
@@ -170,8 +175,12 @@ def test_invalid_value_is_refused_in_one_line_that_names_it(
     assert says in refusal(model, data)
 
 
-def test_several_errors_are_counted_in_the_one_line() -> None:
-    assert refusal(TrainConfig, {"lr": 0, "seed": -1, "batch_size": 0}).endswith("(and 2 more)")
+def test_several_errors_are_all_in_the_one_line_and_many_are_counted() -> None:
+    three = refusal(TrainConfig, {"lr": 0, "seed": -1, "batch_size": 0})
+    assert all(f"{key}: Input should be" in three for key in ("lr", "seed", "batch_size"))
+    many = refusal(TrainConfig, {f"unknown_{i}": i for i in range(10)})
+    assert many.count("unknown key") == 6
+    assert many.endswith("(and 4 more)")
 
 
 @given(T_o=st.integers(1, 16), T_a=st.integers(1, 48), extra=st.integers(0, 1))

@@ -79,15 +79,16 @@ def train(
     json_path: JsonFile = None,
 ) -> None:
     """Measure a training step on random pictures of the preset's shapes: milliseconds and share of computing."""
-    from dp_ros.cli.train import find_preset
-    from dp_ros.schema import TrainConfig, load_yaml, override, parse_assignments
+    from dp_ros.cli.train import training_settings
+    from dp_ros.schema import Layers, Settings, TrainConfig
 
-    changes = parse_assignments(assignments)
     if against:
         from dp_ros.cli.bench.lerobot import LIKE_FOR_LIKE, compare_training
 
-        start = load_yaml(TrainConfig, find_preset(config)) if config else TrainConfig(**LIKE_FOR_LIKE)
-        rows = [compare_training(override(start, changes), precision, steps) for precision in ("f32", "bf16")]
+        layers = Layers.of(Settings(TrainConfig(**LIKE_FOR_LIKE), {}))
+        layers.assign(assignments)
+        settings = training_settings(config, assignments) if config else layers.settings(TrainConfig)
+        rows = [compare_training(settings.config, precision, steps) for precision in ("f32", "bf16")]
         for row in rows:
             for clock in ("wall", "processor"):
                 of = row[clock]
@@ -101,10 +102,10 @@ def train(
                 )
         _write(json_path, {"against": against, "rows": rows})
         return
-    settings = load_yaml(TrainConfig, find_preset(config or "cpu"), changes)
+    settings = training_settings(config or "cpu", assignments)
     from dp_ros.cli.bench.train import measure_training
 
-    data, table = measure_training(settings, steps, profile)
+    data, table = measure_training(settings.config, steps, profile)
     print(
         f"batch {data['batch_size']}, {data['parameters'] / 1e6:.1f} M parameters, {data['precision']}, "
         f"{data['device']}: {data['median_ms']:.0f} ms/step (median of {steps}), "

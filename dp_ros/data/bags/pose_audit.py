@@ -14,6 +14,7 @@ from dp_ros.schema import AuditConfig
 MEASURED = "ee_pose"
 _LARGEST_EXTENT_M = 10.0  # of the positions of one episode
 _LEAP = 10.0  # a leap is so many times longer than the usual step
+_LEAPS = " leaps by "
 
 
 @dataclass(frozen=True)
@@ -103,17 +104,27 @@ def leaps(poses: Mapping[str, RecordedPoses], limits: AuditConfig) -> list[str]:
     for name, stream in poses.items():
         order = np.argsort(stream.stamps_ns, kind="stable")
         steps_m = np.linalg.norm(np.diff(stream.positions[order], axis=0), axis=1)
-        if not len(steps_m):
-            continue
-        found = np.flatnonzero(~(steps_m <= max(limits.max_leap_m, _LEAP * float(np.median(steps_m)))))
+        found = leap_steps(steps_m, limits.max_leap_m)
         if len(found):
             at_s = (stream.stamps_ns[order][found[0] + 1] - stream.stamps_ns.min()) / 1e9
             more = f", and {len(found) - 1} times more" if len(found) > 1 else ""
             notes.append(
-                f"{name} leaps by {steps_m[found[0]]:.3g} m at {at_s:.2f} s{more} (max_leap_m "
+                f"{name}{_LEAPS}{steps_m[found[0]]:.3g} m at {at_s:.2f} s{more} (max_leap_m "
                 f"{limits.max_leap_m:g}): one wrong position stretches the range of all labels"
             )
     return notes
+
+
+def leap_steps(steps_m: NDArray[np.float64], max_leap_m: float) -> NDArray[np.int64]:
+    """Indices of the steps, lengths (N,), that are longer than `max_leap_m` and far longer than the usual one."""
+    if not len(steps_m):
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(~(steps_m <= max(max_leap_m, _LEAP * float(np.median(steps_m)))))  # NaN is a leap
+
+
+def is_leap(note: str) -> bool:
+    """Whether a note of the audit is one of `leaps`."""
+    return _LEAPS in note
 
 
 def _measured_at(poses: Mapping[str, RecordedPoses], stream: RecordedPoses) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ from dp_ros.data.bags.pose_audit import frame_faults
 from dp_ros.data.bags.reader import BagError, BagInfo, BagReader, find_bags
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import LOW_DIMENSIONAL
+from dp_ros.data.faults import MANY_REPEATS
 from dp_ros.data.picture_rows import PictureRows
 from dp_ros.ros.bags.check import check, recorded_poses
 from dp_ros.ros.bags.common import Size, common_cameras, common_settings, common_size, settings_of
@@ -33,7 +34,6 @@ from dp_ros.train.workers import workers
 
 _KEPT = ("task", "seed", "outcome", "operator", "note", "repaired")  # of a bag's custom data, in the dataset
 _SPARSE = 0.95  # bags with fewer of their ticks are named
-_MANY_REPEATS = 0.2  # streams with more of their samples repeated are named
 OnProgress = Callable[[str, int, int], None]  # stage, bags done, of
 
 
@@ -127,7 +127,7 @@ def convert(
             if pending or not writer.complete:
                 writer.finish()
             sparse = [(bag.info.path, bag.share) for bag in accepted if bag.share < _SPARSE]
-            repeats = {name: share for name, share in _repeats(accepted).items() if share > _MANY_REPEATS}
+            repeats = {name: share for name, share in _repeats(accepted).items() if share > MANY_REPEATS}
             return Converted(writer.episodes, writer.ticks, len(pending), refused, sparse, rate, repeats)
 
 
