@@ -127,6 +127,39 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def make_leaping() -> Callable[[Path], Path]:
+    """A dataset as of two bags at 30 Hz: `a` repeats its pictures, and one command of `b` is far off."""
+    from dp_ros.data.episode_writer import DatasetWriter
+    from dp_ros.data.reader import StoredEpisode
+
+    def make(path: Path) -> Path:
+        bags = [
+            {"name": name, "pieces": 1, "repeats": {"camera wrist": share}, "audit": {"notes": []}}
+            for name, share in (("a", 0.69), ("b", 0.1))
+        ]
+        position_m = np.linspace([0.0, 0.5, 0.1], [0.1, 0.6, 0.2], 20)
+        with DatasetWriter(path, {"rate_hz": 30.0}, growing={"bags": bags}) as writer:
+            for i in range(2):
+                action = np.concatenate([position_m, np.ones((20, 1))], axis=1)
+                action[9, 0] += 5.0 * i
+                episode = StoredEpisode(
+                    seed=-1,
+                    noise=0.0,
+                    tried=i + 1,
+                    images={"wrist": np.full((20, 40, 48, 3), i, dtype=np.uint8)},
+                    ee_pose=position_m,
+                    gripper=np.ones(20),
+                    action=action,
+                    command=action,
+                )
+                writer.append(episode, i + 1)
+            writer.finish()
+        return path
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Config of a run of two seconds on `noise`, with every setting that affects the weights."""

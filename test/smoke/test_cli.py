@@ -124,6 +124,28 @@ def test_a_killed_training_resumes_to_the_same_weights(
             assert tensor.tobytes() == expected[name].tobytes(), f"{file}: {name}"
 
 
+def test_preset_trains_on_a_dataset_of_other_cameras_rate_and_size(
+    dp_ros: Cli, make_leaping: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """It says what it took, and warns of the bags that spoil the labels."""
+    data, out = make_leaping(tmp_path / "data"), tmp_path / "run"
+    small = ("steps=1", "batch_size=2", "noise_samples=1", "policy.unet={channels: [16], groups: 4}")
+    options = [part for each in small for part in ("--set", each)]
+    done = dp_ros("train", "--config", "cpu", "--data", data, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"cameras wrist ({data}); 30 Hz ({data}); 48x40 px ({data}); cropped to 42x35 px ({data})"
+        in done.stderr
+    )
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("warning: bag b: action leaps by 5.01 m at tick 9")
+    assert warnings[1].startswith("warning: bag a: up to 69% of the ticks repeat the sample of camera wrist")
+    policy = json.loads((out / "checkpoint" / "config.json").read_text())["policy"]
+    assert (policy["rate_hz"], policy["encoder"]["cameras"]) == (30, ["wrist"])
+    assert (policy["encoder"]["width_px"], policy["encoder"]["crop_height_px"]) == (48, 35)
+
+
 @pytest.mark.sim
 def test_a_checkpoint_says_where_it_came_from(trained: Path, tiny_config: Path) -> None:
     text = (trained / "checkpoint" / "config.json").read_text()

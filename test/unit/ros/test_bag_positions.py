@@ -11,6 +11,7 @@ import pytest
 from dp_ros.data import episodes
 from dp_ros.data.bags.audit import EpisodeAudit
 from dp_ros.data.bags.reader import BagError
+from dp_ros.data.faults import fault_lines
 from dp_ros.ros.bags.check import check
 from dp_ros.ros.bags.convert import convert
 from dp_ros.ros.bags.episode_reader import read_episode
@@ -77,6 +78,10 @@ def test_one_command_far_off_is_named(tmp_path: Path, bag_maker) -> None:
     assert audit.passed
     (note,) = audit.notes
     assert note.startswith("command_pose leaps by 3 m at 0.75 s, and 1 times more (max_leap_m 0.1)")
+    (line,) = fault_lines(run(tmp_path / "bag", tmp_path / "data"))  # as a training warns
+    assert line.startswith(
+        "bag bag: command_pose leaps by 3 m at 0.75 s, and 1 times more, which stretches the range"
+    )
 
 
 def test_a_measured_pose_that_leaps_is_named_and_waypoints_are_not(tmp_path: Path, bag_maker) -> None:
