@@ -30,6 +30,16 @@ from dp_ros.train.trainer import Build
 RECORD = "run.json"
 
 
+def check_comparable(config: ComparisonConfig, training: TrainConfig) -> None:
+    """ConfigError where the methods cannot be compared with these settings of the training."""
+    if training.steps is None:
+        raise ConfigError("the training has epochs, the comparison needs steps: add --train steps=N")
+    if training.run_length > 1 and set(config.methods) != {"diffusion"}:
+        raise ConfigError(
+            f"run_length {training.run_length}: only diffusion encodes shared frames once: add --train run_length=1"
+        )
+
+
 def compare_on_arm(
     config: ComparisonConfig,
     training: TrainConfig,
@@ -42,10 +52,7 @@ def compare_on_arm(
 
     `on_warning` gets a line for each fault of the dataset, once.
     """
-    if training.run_length > 1 and set(config.methods) != {"diffusion"}:
-        raise ConfigError(
-            f"run_length {training.run_length}: only diffusion encodes shared frames once: add --train run_length=1"
-        )
+    check_comparable(config, training)
     runs: list[dict[str, Any]] = []
     for seed in range(config.arm.seeds):
         for method in config.methods:

@@ -52,7 +52,12 @@ def baselines(
     layers.assign(assignments)
     settings = layers.settings(ComparisonConfig).config
     chosen = training_settings(config, train_assignments, "--train")
-    training = _fit(chosen, data, task) if data else chosen.config
+    training = chosen.config
+    if data:
+        from dp_ros.baselines.arm import check_comparable
+
+        check_comparable(settings, training)
+        training = _fit(chosen, data, task)
     with on_interrupt("run the same command to resume"):
         _run(settings, training, data, out, toy, jobs)
 

@@ -94,8 +94,8 @@ def _plan(
     planned = []
     for preset in presets:
         path = find_preset(preset)
-        train = training_settings(preset, list(assignments)).config
-        encoder = train.policy.encoder
+        train = training_settings(preset, list(assignments))
+        encoder = train.config.policy.encoder
         for task in tasks:
             settings = {
                 "task": check_task(task),
@@ -106,7 +106,7 @@ def _plan(
                 "noise": numbers("--noise", noise, "0,0.3,0.6"),
             }
             collect = parse(CollectConfig, settings, where="campaign")
-            planned.append(Job(collect, train, path.name, out, assignments))
+            planned.append(Job(collect, train.config, path.name, out, assignments, train.sources))
     names = [job.name for job in planned]
     if len(set(names)) < len(names):
         raise CliError("a task and preset are given twice: two models would have one name")

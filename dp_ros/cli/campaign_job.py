@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from dp_ros.cli.console import ProgressLine, duration
 from dp_ros.cli.errors import describe
 
 if TYPE_CHECKING:
-    from dp_ros.schema import CollectConfig, RuntimeConfig, TrainConfig
+    from dp_ros.schema import CollectConfig, RuntimeConfig, Source, TrainConfig
     from dp_ros.train.progress import Progress
 
 SETTINGS = "settings.json"
@@ -30,6 +30,7 @@ class Job:
     preset: str
     folder: Path
     assignments: tuple[str, ...]
+    sources: Mapping[str, Source] | None = None  # of the values of `train`
 
     @property
     def name(self) -> str:
@@ -148,6 +149,7 @@ def _train(job: Job, time_is_over: Callable[[], bool]) -> None:
             on_validation=lambda measured: progress.say(f"{job.name}: {measured}"),
             on_warning=lambda line: progress.say(f"{job.name}: warning: {line}"),
             command={"config": job.preset, "set": list(job.assignments)},
+            sources=job.sources,
             time_is_over=time_is_over,
         )
     _free_gpu()  # the evaluation's workers need it

@@ -99,7 +99,7 @@ def _described(model: type[BaseModel], error: Mapping[str, Any]) -> tuple[str, s
 
 
 def _nearest(model: type[BaseModel], location: list[str]) -> str:
-    """The valid key that was probably meant: of the same name elsewhere, or of a similar one; else the valid keys."""
+    """The valid key that was probably meant, of the same name elsewhere or of a similar one; else the valid keys."""
     *parents, last = location
     siblings = list(_model_at(model, parents).model_fields)
     names: dict[str, str] = {}  # last part of a dotted key -> the first such key
@@ -109,9 +109,9 @@ def _nearest(model: type[BaseModel], location: list[str]) -> str:
         return f"did you mean '{names[last]}'?"
     if near := difflib.get_close_matches(last, siblings, n=1):
         return f"did you mean '{near[0]}'?"
-    if near := difflib.get_close_matches(last, names, n=1, cutoff=0.75):
-        return f"did you mean '{names[near[0]]}'?"
-    return f"valid keys: {', '.join(siblings)}"
+    near = difflib.get_close_matches(last, names, n=1, cutoff=0.75)
+    elsewhere = f"; did you mean '{names[near[0]]}'?" if near else ""
+    return f"valid keys: {', '.join(siblings)}{elsewhere}"
 
 
 def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

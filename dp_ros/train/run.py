@@ -17,7 +17,7 @@ from dp_ros.data.faults import fault_lines
 from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.resources import share_dir
-from dp_ros.schema import Settings, TrainConfig
+from dp_ros.schema import Settings, Source, TrainConfig
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.fit import fit
 from dp_ros.train.progress import Progress
@@ -38,19 +38,21 @@ def train(
     on_validation: Callable[[Validation], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
     command: Mapping[str, Any] | None = None,
+    sources: Mapping[str, Source] | None = None,
     time_is_over: Callable[[], bool] = lambda: False,
 ) -> Path | None:
     """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
 
     `on_start` gets the name of the hardware, `on_warning` a line for each fault of the dataset. `command`: the user's
-    options, kept in the checkpoint.
+    options, kept in the checkpoint. `sources` of the config's values, to name in errors; without it, every value is
+    taken as one that a user set.
     Of several processes of a launcher, each calls this; only the first reports, the others return None.
     Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
     `time_is_over`.
     """
     ranks = Ranks.join(config.device)
     trainer = make_trainer(
-        config, data, out, resume=resume, command=command, ranks=ranks, on_warning=on_warning
+        config, data, out, resume=resume, command=command, sources=sources, ranks=ranks, on_warning=on_warning
     )
     if on_start and ranks.first:
         on_start(trainer.hardware)
@@ -67,12 +69,14 @@ def make_trainer(
     *,
     resume: bool = False,
     command: Mapping[str, Any] | None = None,
+    sources: Mapping[str, Source] | None = None,
     build: Build = DiffusionPolicy,
     ranks: Ranks | None = None,
     on_warning: Callable[[str], None] | None = None,
 ) -> Trainer:
     """Trainer of `train`, for the policy that `build` makes. Raises as `train`, before the first step."""
-    config = fit(Settings.of(config, "config"), episodes.read_layout(data), str(data)).config
+    settings = Settings.of(config, "config") if sources is None else Settings(config, sources)
+    config = fit(settings, episodes.read_layout(data), str(data)).config
     policy = config.policy
     dataset = episodes.load(data, policy.encoder.cameras)
     if on_warning and (ranks is None or ranks.first):

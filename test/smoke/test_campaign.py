@@ -55,6 +55,7 @@ def test_campaign_names_what_failed_and_goes_on_with_the_rest(
         "--jobs", 1, "--set", "batch_size=1000",
     )  # fmt: skip
     assert done.returncode == errors.FAILED
-    assert "failed: the dataset has" in done.stdout
+    assert "failed: " in done.stdout
+    assert "batch_size 1000 (--set batch_size=1000) exceeds the" in done.stdout
     assert "Traceback" not in done.stderr
     assert (tmp_path / "parts" / "manifest.json").exists()
