@@ -29,7 +29,7 @@ from std_srvs.srv import Trigger
 from dp_ros.data.bags.reader import BagError
 from dp_ros.data.bags.repair import repair
 from dp_ros.ros.bags.episode_reader import read_episode
-from dp_ros.ros.messages import conversions
+from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
 from dp_ros.ros.processes.environment import SESSION_VARIABLE, node_environment
 from dp_ros.ros.processes.node_process import NodeGroup, SessionError, parameters_yaml
@@ -194,7 +194,7 @@ def publish() -> None:
     rclpy.init()
     node = Node("dp_ros_bench_robot")
     profile = qos.observations("realtime")
-    images = {name: node.create_publisher(Image, f"camera/{name}/image_raw", profile) for name in cameras}
+    sensors = {name: node.create_publisher(Image, f"camera/{name}/image_raw", profile) for name in cameras}
     poses = [node.create_publisher(PoseStamped, name, profile) for name in ("ee_pose", "command/ee_pose")]
     grippers = [
         node.create_publisher(JointState, name, profile) for name in ("gripper/state", "command/gripper")
@@ -215,7 +215,7 @@ def publish() -> None:
             strict=True,
         ):
             publisher.publish(message)
-        for name, publisher in images.items():
+        for name, publisher in sensors.items():
             publisher.publish(images.rgb_to_image(picture, stamp_ns, name))
 
     node.create_timer(1.0 / rate_hz, tick)
