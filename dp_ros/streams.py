@@ -11,22 +11,13 @@ import bisect
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.actions import join
-from dp_ros.errors import USAGE, UserError
 from dp_ros.poses import orientation_of, position_of
 
 Value = TypeVar("Value")
-_ASPECT_TOLERANCE = 0.02
-
-
-class ImageSizeError(UserError):
-    """Pictures of a camera that cannot be scaled to the policy's size without distortion; one line."""
-
-    exit_code = USAGE
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,9 @@ class Frame:
     """One observation tick of the arm."""
 
     stamp_ns: int  # the tick it is for
-    images: NDArray[np.uint8]  # (V, H, W, 3) RGB, cameras in the policy's order, at the policy's size
+    images: tuple[
+        NDArray[np.uint8], ...
+    ]  # V of (H, W, 3) RGB, in the policy's order, each of its camera's size
     ee_pose: NDArray[np.float64]  # (7,) measured, base frame: x, y, z [m] and quaternion x, y, z, w
     gripper: float  # measured opening, 0 closed to 1 open
     sampled_ns: int  # stamp of its oldest sample, at most stamp_ns
@@ -203,39 +196,8 @@ def to_frame(selection: Selection) -> Frame:
     """The frame of a selection whose picture samples hold pixels, uint8 (H, W, 3)."""
     return Frame(
         selection.stamp_ns,
-        np.stack([picture.value for picture in selection.pictures]),
+        tuple(picture.value for picture in selection.pictures),
         selection.ee_pose.value,
         selection.gripper.value,
         selection.sampled_ns,
     )
-
-
-def fit_image(
-    rgb: NDArray[np.uint8], height_px: int, width_px: int, camera: str = "camera"
-) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3) -> (height_px, width_px, 3), by area; ImageSizeError where `check_fits` raises it."""
-    check_fits(rgb.shape[:2], height_px, width_px, camera)
-    if rgb.shape[:2] == (height_px, width_px):
-        return rgb
-    return np.asarray(cv2.resize(rgb, (width_px, height_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def check_fits(size: tuple[int, ...], height_px: int, width_px: int, camera: str = "camera") -> None:
-    """ImageSizeError unless pictures of `size` (height, width) are as large and of the same aspect ratio."""
-    height, width = size
-    if abs(width / height - width_px / height_px) > _ASPECT_TOLERANCE * width_px / height_px:
-        raise ImageSizeError(
-            f"{camera}: sends {width}x{height} px, the policy takes {width_px}x{height_px}, another aspect ratio: "
-            "set the camera's size or crop its pictures before the policy"
-        )
-    if height < height_px or width < width_px:
-        raise ImageSizeError(
-            f"{camera}: sends {width}x{height} px, fewer than the {width_px}x{height_px} the policy takes: "
-            "raise the camera's resolution"
-        )
-
-
-def contrast(rgb: NDArray[np.uint8]) -> float:
-    """uint8 (H, W, 3) -> the largest standard deviation of a colour, of 255, over about 32 x 32 pixels."""
-    every = max(1, min(rgb.shape[:2]) // 32)
-    return float(rgb[::every, ::every].std(axis=(0, 1)).max())

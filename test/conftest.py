@@ -145,7 +145,7 @@ class BagMaker:
         ticks: int = 40,
         period_ns: int = 12_500_000,
         cameras: Sequence[str] = ("left",),
-        size: tuple[int, int] = (36, 40),
+        size: tuple[int, int] | Mapping[str, tuple[int, int]] = (36, 40),
         latency_ns: Callable[[str, int], int] = lambda stream, index: 1 * MS,
         dropped: Callable[[str, int], bool] = lambda stream, index: False,
         orientation: Callable[[str, int], Sequence[float]] = lambda stream, index: DOWN,
@@ -161,6 +161,8 @@ class BagMaker:
         **kwargs: Any,
     ) -> Path:
         """An episode of arbitrary but reproducible numbers, every stream once a tick.
+
+        size: (height, width) of the pictures, or that of each camera.
 
         Each of these is asked for (stream, index). latency_ns: from stamp to receipt. dropped: whether the message is
         missing. orientation, frame_id: of a pose. uncommanded: whether a gripper command has no effort. moved, which is
@@ -200,13 +202,18 @@ class BagMaker:
         return self.write(path, messages, custom, **kwargs)
 
     def values(
-        self, seed: int, ticks: int, cameras: Sequence[str], size: tuple[int, int]
+        self,
+        seed: int,
+        ticks: int,
+        cameras: Sequence[str],
+        size: tuple[int, int] | Mapping[str, tuple[int, int]],
     ) -> dict[str, NDArray[Any]]:
         """The values that `episode` writes, by stream; row i is tick i."""
         rng = np.random.default_rng(seed)
         gripper = rng.uniform(-1, 1, (2, ticks))
+        sizes = size if isinstance(size, Mapping) else dict.fromkeys(cameras, size)
         return {
-            **{c: rng.integers(0, 256, (ticks, *size, 3), dtype=np.uint8) for c in cameras},
+            **{c: rng.integers(0, 256, (ticks, *sizes[c], 3), dtype=np.uint8) for c in cameras},
             "ee_pose": rng.normal(scale=0.05, size=(ticks, POSITION.size)),
             "gripper": rng.random(ticks),
             "action": join(rng.normal(scale=0.05, size=(ticks, POSITION.size)), gripper[0]),

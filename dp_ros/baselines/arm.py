@@ -113,11 +113,12 @@ def run_arm(
     record |= {"task": task, "parameters": count_parameters(trainer.policy)}
     plan = partial(plan_chunk, trainer.ema.plan, policy.encoder, trainer.device)
     scene = trainer.scene
+    height_px, width_px = policy.encoder.largest_size()
     spec = ArmSpec(
         task,
         policy.encoder.cameras,
-        scene.get("width_px", policy.encoder.width_px),
-        scene.get("height_px", policy.encoder.height_px),
+        scene.get("width_px", width_px),
+        scene.get("height_px", height_px),
         scene.get("markers", False),
     )
     arm = make_arm(spec)

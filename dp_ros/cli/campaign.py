@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dp_ros.cli.campaign_job import Job, run_job
-from dp_ros.cli.errors import FAILED, CliError, on_interrupt
+from dp_ros.cli.errors import FAILED, USAGE, CliError, on_interrupt
 from dp_ros.cli.options import Jobs, MaxSteps, numbers, set_option
 from dp_ros.cli.train import find_preset, training_settings
 
@@ -96,6 +96,11 @@ def _plan(
         path = find_preset(preset)
         train = training_settings(preset, list(assignments))
         encoder = train.config.policy.encoder
+        if encoder.pictures:
+            raise CliError(
+                f"{preset}: policy.encoder.pictures: demonstrations are drawn in one size for all cameras: remove it",
+                USAGE,
+            )
         for task in tasks:
             settings = {
                 "task": check_task(task),

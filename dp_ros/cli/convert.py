@@ -13,13 +13,14 @@ from dp_ros.cli.errors import on_interrupt
 from dp_ros.cli.options import (
     Bags,
     Cluster,
+    Fits,
     Jobs,
+    Sizes,
     TopicMapFile,
     camera_option,
     given,
+    picture_sizes,
     set_option,
-    size_option,
-    size_px,
     typed_config,
 )
 
@@ -36,7 +37,8 @@ def convert(
         ),
     ],
     cameras: Annotated[list[str] | None, camera_option("convert", "all")] = None,
-    size: Annotated[str | None, size_option("as recorded")] = None,
+    size: Sizes = None,
+    fit: Fits = None,
     rate: Annotated[
         float | None,
         typer.Option(show_default="as recorded", help="Control rate in Hz: one frame and action a tick."),
@@ -66,7 +68,7 @@ def convert(
 
     settings = given(
         cameras=cameras,
-        **size_px(size),
+        **picture_sizes(size, fit),
         rate_hz=rate,
         outcomes=outcomes,
         accept_failed=accept_failed or None,

@@ -11,7 +11,7 @@ import typer
 
 from dp_ros.cli.console import ProgressLine, duration, folder_mb
 from dp_ros.cli.errors import on_interrupt
-from dp_ros.cli.options import camera_option, given, numbers, size_px, typed_config
+from dp_ros.cli.options import Fits, Sizes, camera_option, given, numbers, picture_sizes, typed_config
 
 Format = Annotated[Literal["lerobot"], typer.Option("--format", help="The other format.")]
 
@@ -84,10 +84,8 @@ def import_(
         str | None, typer.Option(show_default="-1,1", help="Commanded values that mean open and closed.")
     ] = None,
     cameras: Annotated[list[str] | None, camera_option("import", "all")] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(show_default="as they are", help="Size to shrink pictures to, WIDTHxHEIGHT in pixels."),
-    ] = None,
+    size: Sizes = None,
+    fit: Fits = None,
     format: Format = "lerobot",
 ) -> None:
     """Make a dataset of one in another format: a LeRobotDataset v3.0."""
@@ -99,7 +97,7 @@ def import_(
         gripper_range=numbers("--gripper-range", gripper_range, "0,100", count=2),
         action_gripper_range=numbers("--action-gripper-range", action_gripper_range, "0,100", count=2),
         cameras=cameras,
-        **size_px(size),
+        **picture_sizes(size, fit),
     )
     from dp_ros.schema import ImportConfig
 

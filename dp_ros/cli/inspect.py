@@ -132,8 +132,8 @@ def checkpoint_rows(folder: Path) -> Rows:
         ),
         ("rate", f"{settings.rate_hz:g} Hz"),
         ("cameras", ", ".join(encoder.cameras)),
-        ("pictures", f"{encoder.width_px}x{encoder.height_px} px"),
-        ("crop", f"{encoder.crop_width_px}x{encoder.crop_height_px} px"),
+        ("pictures", encoder.describe(str(encoder.target(camera)) for camera in encoder.cameras)),
+        ("crop", encoder.describe(encoder.crop_text(camera) for camera in encoder.cameras)),
         ("observes", observed),
         ("action", f"position {settings.action.position}, gripper {settings.action.gripper}"),
         (

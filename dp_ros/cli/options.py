@@ -41,6 +41,25 @@ def size_option(default: str) -> Any:
     )
 
 
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size",
+        metavar="[CAMERA=]WIDTHxHEIGHT",
+        show_default="as recorded",
+        help="Size of the pictures in pixels, of all cameras or of one; repeat for more.",
+    ),
+]
+Fits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fit",
+        metavar="[CAMERA=]same|crop|pad",
+        show_default="same",
+        help="Pictures of another aspect ratio than the size: same refuses them, crop keeps their centre, pad adds "
+        "black; of all cameras or of one; repeat for more.",
+    ),
+]
 Bags = Annotated[list[Path], typer.Argument(help="Bags, or folders of bags.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint or run folder, or a name in models/.")]
 JsonFile = Annotated[
@@ -81,7 +100,7 @@ def given(**options: Any) -> dict[str, Any]:
 # Field of a config -> its option, where they differ by more than dashes.
 _OPTIONS = {
     "cameras": "--camera", "width_px": "--size", "height_px": "--size", "rate_hz": "--rate", "outcomes": "--outcome",
-    "first_seed": "--seed", "topics": "--map", "sampler_iterations": "--iterations",
+    "pictures": "--size or --fit", "first_seed": "--seed", "topics": "--map", "sampler_iterations": "--iterations",
 }  # fmt: skip
 
 
@@ -96,6 +115,25 @@ def typed_config(
         layers.add(name, value, Source(_OPTIONS.get(name, f"--{name.replace('_', '-')}")))
     layers.assign(assignments)
     return layers.settings(model).config
+
+
+def picture_sizes(sizes: list[str] | None, fits: list[str] | None) -> dict[str, Any]:
+    """Values of `Sizes` and `Fits` -> the fields of `PictureSizes` and its sizes, those that were typed."""
+    settings: dict[str, Any] = {}
+    pictures: dict[str, dict[str, Any]] = {}
+    for camera, text in map(_of_camera, sizes or ()):
+        (pictures.setdefault(camera, {}) if camera else settings).update(size_px(text))
+    for camera, text in map(_of_camera, fits or ()):
+        (pictures.setdefault(camera, {}) if camera else settings)["fit"] = text
+    return settings | ({"pictures": pictures} if pictures else {})
+
+
+def _of_camera(text: str) -> tuple[str, str]:
+    """ "front=96x64" -> ("front", "96x64"); "96x64" -> ("", "96x64"), for all cameras."""
+    camera, separator, value = text.rpartition("=")
+    if separator and not camera:
+        raise CliError(f"'{text}': the camera is missing before '='", USAGE)
+    return camera, value
 
 
 def size_px(text: str | None) -> dict[str, int]:

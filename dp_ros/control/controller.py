@@ -16,9 +16,10 @@ from dp_ros.control.chunk import Chunk
 from dp_ros.control.history import FrameHistory
 from dp_ros.control.planner import Planner, PlanRequest
 from dp_ros.control.safety import Array, Command, Gate, Verdict
+from dp_ros.pictures import contrast
 from dp_ros.poses import angle_rad, is_unit
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
-from dp_ros.streams import Frame, contrast
+from dp_ros.streams import Frame
 
 
 @dataclass(frozen=True)
@@ -209,9 +210,9 @@ class Controller:
 
     def _covered_camera(self, frame: Frame) -> str:
         """Message about the first camera whose picture is of one colour; empty where there is none."""
-        least = self.runtime.min_contrast
-        for camera, picture in zip(self.policy.encoder.cameras, frame.images, strict=True):
-            if (found := contrast(picture)) < least:
+        least, encoder = self.runtime.min_contrast, self.policy.encoder
+        for camera, picture in zip(encoder.cameras, frame.images, strict=True):
+            if (found := contrast(picture, encoder.target(camera).fit == "pad")) < least:
                 measured = f"contrast {found:.1f}, min_contrast {least:g}"
                 return f"camera {camera} shows nothing ({measured}): is it covered?"
         return ""
@@ -241,7 +242,7 @@ class Controller:
         shown_ns = self._shown_ns(self._requested_ns)
         before = [command for command in self._sent if command.stamp_ns < shown_ns]
         self._pending = PlanRequest(
-            images=np.stack([frame.images for frame in window]),
+            images=tuple(map(np.stack, zip(*(frame.images for frame in window), strict=True))),
             state=np.stack([frame.state for frame in window]),
             reference_m=(before[-1] if before else self._sent[0]).position_m,
             stamp_ns=self._requested_ns,

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 class PlanRequest:
     """Window of frames to plan from."""
 
-    images: NDArray[np.uint8]  # (T_o, V, H, W, 3)
+    images: tuple[NDArray[np.uint8], ...]  # V of (T_o, H, W, 3)
     state: Array  # (T_o, STATE_DIM): position [m] and gripper opening, see dp_ros.actions
     reference_m: Array  # (3,): the last commanded position whose effect the newest frame shows
     stamp_ns: int  # of the newest frame

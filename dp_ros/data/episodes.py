@@ -10,15 +10,18 @@
 | `episode_ends` | (E,) | tick after the last one of each episode |
 | `seed`, `noise`, `tried` | (E,) | the simulator's seed, the injected noise, seeds tried up to this episode |
 
+The attribute `fit` names the cameras whose pictures were cropped or padded to their size.
+
 An episode counts once its end is written. Rows after the last end are cut off when writing resumes, so a killed run
 loses at most the episode it was writing. The attribute `complete` is set last; readers refuse a dataset without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,12 @@ import zarr
 from numpy.typing import NDArray
 
 from dp_ros.errors import UserError
+from dp_ros.schema import Fit
 
 FORMAT = "dp_ros-dataset"
 FORMAT_VERSION = 1
 FRAMES_PER_CHUNK = 32
+FIT = "fit"  # attribute: camera -> crop or pad, where its pictures may have been cropped or padded
 LOW_DIMENSIONAL = ("ee_pose", "gripper", "action", "command")
 
 
@@ -63,6 +68,7 @@ class DatasetLayout:
     rate_hz: float | None
     task: str
     ticks: int
+    fits: dict[str, Fit] = field(default_factory=dict)  # of the cameras whose pictures were cropped or padded
 
 
 def read_layout(path: str | Path) -> DatasetLayout:
@@ -82,7 +88,14 @@ def read_layout(path: str | Path) -> DatasetLayout:
         rate_hz=attributes.get("rate_hz"),
         task=collect.get("task", ""),
         ticks=int(ends[-1]) if len(ends) else 0,
+        fits=attributes.get(FIT, {}),
     )
+
+
+def fits(of_cameras: Mapping[str, Fit]) -> dict[str, dict[str, Fit]]:
+    """The attribute `FIT`, which training copies into the policy; none where all pictures kept their aspect ratio."""
+    changing: dict[str, Fit] = {camera: fit for camera, fit in of_cameras.items() if fit != "same"}
+    return {FIT: changing} if changing else {}
 
 
 def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
@@ -98,6 +111,7 @@ def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
         for camera in cameras or ():
             if camera not in known:
                 raise DatasetError(f"{path}: has no camera '{camera}'; it has {', '.join(known)}")
+        _check_memory(path, [group[f"images/{camera}"] for camera in cameras or known])
         dataset = Dataset(
             images={camera: _read(group, f"images/{camera}") for camera in cameras or known},
             ee_pose=_read(group, "ee_pose"),
@@ -112,6 +126,17 @@ def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
     check_lengths(path, {len(array) for array in [*arrays, *dataset.images.values()]}, dataset.episode_ends)
     check_finite(path, {name: getattr(dataset, name) for name in LOW_DIMENSIONAL})
     return dataset
+
+
+def _check_memory(path: Path, pictures: Sequence[Any]) -> None:
+    """DatasetError where the arrays of pictures exceed this machine's memory; the system would end the process."""
+    needed = sum(array.nbytes for array in pictures)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise DatasetError(
+            f"{path}: its pictures take {needed / 1e9:.1f} GB of memory, this machine has {memory / 1e9:.1f} GB: make "
+            "the dataset with smaller pictures (--size), or use fewer cameras"
+        )
 
 
 def open_finished(path: Path) -> zarr.Group:

@@ -19,12 +19,14 @@ from dp_ros.actions import (
 from dp_ros.data.episodes import Dataset, DatasetError
 from dp_ros.schema import ActionConfig, EncoderConfig, Horizons
 
+Images = tuple[NDArray[np.uint8], ...]  # one array for each camera, in the order of the config
+
 
 @dataclass(frozen=True)
 class Batch:
     """B windows and their pictures. A run is a sequence of windows that share one random crop."""
 
-    images: NDArray[np.uint8]  # (B, T_o, V, H, W, 3), or (F, V, H, W, 3) where windows share frames
+    images: Images  # V of (B, T_o, H, W, 3), or V of (F, H, W, 3) where windows share frames
     frames: NDArray[np.int64] | None  # (B, T_o): index into the F images for each frame of a window
     run: NDArray[np.int64]  # (B,) or (F,): the run of each of `images`
     state: NDArray[np.float32]  # (B, T_o, STATE_DIM)
@@ -47,12 +49,14 @@ class Windows:
                 )
         self._pixels = [dataset.images[camera] for camera in encoder.cameras]
         self._position_kind = action.position
-        self._crop = (encoder.crop_height_px, encoder.crop_width_px)
+        self._crops = [encoder.crop(camera) for camera in encoder.cameras]
         for camera, pixels in zip(encoder.cameras, self._pixels, strict=True):
-            if pixels.shape[1:3] != (encoder.height_px, encoder.width_px):
+            target, (height, width) = encoder.target(camera), pixels.shape[1:3]
+            if target.size != (height, width):
                 raise DatasetError(
-                    f"camera '{camera}' was recorded at {pixels.shape[2]}x{pixels.shape[1]} px but the policy takes "
-                    f"{encoder.width_px}x{encoder.height_px}: collect at that size or change policy.encoder"
+                    f"camera '{camera}' was recorded at {width}x{height} px but the policy takes "
+                    f"{target.width_px}x{target.height_px}: collect or convert at that size, or change policy.encoder, "
+                    f"for this camera alone policy.encoder.pictures.{camera}"
                 )
         self.episode_ends = dataset.episode_ends
         starts = np.concatenate([[0], dataset.episode_ends[:-1]])
@@ -99,8 +103,9 @@ class Windows:
 
     def batch(
         self, rows: NDArray[np.int64], rng: np.random.Generator, part: slice = slice(None)
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        """images uint8 (B, T_o, V, H, W, 3) cropped at random, state (B, T_o, STATE_DIM), actions (B, T_p, ACTION_DIM).
+    ) -> tuple[Images, NDArray[np.float32], NDArray[np.float32]]:
+        """images uint8, V of (B, T_o, H, W, 3), cropped at random; state (B, T_o, STATE_DIM); actions (B, T_p,
+        ACTION_DIM).
 
         The frames of a window share their crop, so that motion between them is preserved. Only `part` of the rows is
         returned. Crops are drawn for all rows, so that the parts of several processes make up the same batch.
@@ -128,35 +133,35 @@ class Windows:
             actions=self.actions[flat],
         )
 
-    def centred(
-        self, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    def centred(self, rows: NDArray[np.int64]) -> tuple[Images, NDArray[np.float32], NDArray[np.float32]]:
         """As `batch`, cropped in the middle, as the running policy crops."""
-        height, width = self._crop
-        middle = [((p.shape[1] - height) // 2, (p.shape[2] - width) // 2) for p in self._pixels]
+        middle = [
+            ((pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2)
+            for pixels, (height, width) in zip(self._pixels, self._crops, strict=True)
+        ]
         corners = np.broadcast_to(np.array(middle), (len(rows), len(middle), 2))
         return self._images(rows, corners), self.state[rows].astype(np.float32), self.actions[rows]
 
     def _corners(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Top left corners of n random crops in each camera's picture: (n, V, 2)."""
-        height, width = self._crop
         corners = np.empty((n, len(self._pixels), 2), dtype=np.int64)
-        for view, pixels in enumerate(self._pixels):
+        for view, (pixels, (height, width)) in enumerate(zip(self._pixels, self._crops, strict=True)):
             corners[:, view, 0] = rng.integers(0, pixels.shape[1] - height + 1, n)
             corners[:, view, 1] = rng.integers(0, pixels.shape[2] - width + 1, n)
         return corners
 
-    def _images(self, rows: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, T_o, V, H, W, 3)."""
+    def _images(self, rows: NDArray[np.int64], corners: NDArray[np.int64]) -> Images:
+        """V of (B, T_o, H, W, 3)."""
         frames = self.frames[rows]
         pictures = self._pictures(frames.ravel(), corners.repeat(frames.shape[1], axis=0))
-        return pictures.reshape(*frames.shape, *pictures.shape[1:])
+        return tuple(each.reshape(*frames.shape, *each.shape[1:]) for each in pictures)
 
-    def _pictures(self, ticks: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(N, V, H, W, 3). Each pixel is copied once, from the dataset into the batch."""
-        height, width = self._crop
-        images = np.empty((len(ticks), len(self._pixels), height, width, 3), dtype=np.uint8)
-        for view, pixels in enumerate(self._pixels):
+    def _pictures(self, ticks: NDArray[np.int64], corners: NDArray[np.int64]) -> Images:
+        """V of (N, H, W, 3). Each pixel is copied once, from the dataset into the batch."""
+        pictures = []
+        for view, (pixels, (height, width)) in enumerate(zip(self._pixels, self._crops, strict=True)):
+            cropped = np.empty((len(ticks), height, width, 3), dtype=np.uint8)
             for i, (tick, (top, left)) in enumerate(zip(ticks, corners[:, view], strict=True)):
-                images[i, view] = pixels[tick, top : top + height, left : left + width]
-        return images
+                cropped[i] = pixels[tick, top : top + height, left : left + width]
+            pictures.append(cropped)
+        return tuple(pictures)

@@ -26,6 +26,7 @@ def card_text(folder: str | Path, name: str) -> str:
     settings = training.get("config", {})
     encoder, horizons, diffusion = policy.encoder, policy.horizons, policy.diffusion
     size_mb = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e6
+    pictures = encoder.describe(str(encoder.target(camera)) for camera in encoder.cameras)
     proprioception = "proprioception" if encoder.proprioception else "no proprioception"
     task = f" for Metaworld's {policy.task}" if policy.task else ""
     results = read_results(folder)
@@ -34,7 +35,7 @@ def card_text(folder: str | Path, name: str) -> str:
         "",
         f"Diffusion Policy ({policy.network}){task}. {size_mb:.0f} MB, weights in {config['weights_dtype']}.",
         "",
-        f"- **Observes** {', '.join(encoder.cameras)}, {encoder.width_px}x{encoder.height_px} px, {proprioception}: "
+        f"- **Observes** {', '.join(encoder.cameras)}, {pictures}, {proprioception}: "
         f"T_o = {horizons.T_o} frames at {policy.rate_hz:g} Hz; "
         f"goal markers {'drawn' if config['scene'].get('markers') else 'hidden'}.",
         f"- **Predicts** {policy.action.position} end-effector positions and gripper: "

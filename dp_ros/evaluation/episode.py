@@ -14,9 +14,10 @@ from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.results import EpisodeResult
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
+from dp_ros.pictures import fit_image
 from dp_ros.schema import EncoderConfig, PolicyConfig, RuntimeConfig
 from dp_ros.sim.arm import Array, Observation, SimulatedArm, keep_gripper, rest_command, simulator_of
-from dp_ros.streams import Frame, fit_image
+from dp_ros.streams import Frame
 
 SPECTATOR_PX = 480
 DRAW_EVERY = 2  # ticks between two pictures of a video
@@ -113,12 +114,12 @@ class _World:
 
 
 def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) -> Frame:
-    """The controller's frame of a simulated observation: the policy's cameras, in its order and size."""
-    images = [
-        fit_image(observation.images[camera], encoder.height_px, encoder.width_px, camera)
+    """The controller's frame of a simulated observation: the policy's cameras, in its order and sizes."""
+    images = tuple(
+        fit_image(observation.images[camera], encoder.target(camera), f"camera {camera}")
         for camera in encoder.cameras
-    ]
-    return Frame(stamp_ns, np.stack(images), observation.ee_pose, observation.gripper, sampled_ns=stamp_ns)
+    )
+    return Frame(stamp_ns, images, observation.ee_pose, observation.gripper, sampled_ns=stamp_ns)
 
 
 def record(pictures: list[Picture], arm: SimulatedArm, camera: str) -> OnTick:

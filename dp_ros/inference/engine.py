@@ -31,7 +31,7 @@ class Engine(Protocol):
         """Meaning of the weights, as the checkpoint states it."""
 
     def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
-        """request.images (T_o, V, H, W, 3) uint8, at the encoder's size before its crop, cameras V in its order;
+        """request.images V of (T_o, H, W, 3) uint8, at the encoder's sizes before its crops, cameras V in its order;
         request.state (T_o, STATE_DIM) -> chunk (T_p, action_dim) of the declared kinds, in metres and [-1, 1].
         """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from dp_ros.inference.engine import sampler_settings
 from dp_ros.policy.checkpoint import load_checkpoint
 from dp_ros.schema import ConfigError, EncoderConfig, PolicyConfig, RuntimeConfig
 
-# images (B, T_o, V, 3, H, W), state (B, T_o, D_s), CPU generator -> actions (B, T_p, D)
-PlanBatch = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+# images V of (B, T_o, 3, H, W), state (B, T_o, D_s), CPU generator -> actions (B, T_p, D)
+PlanBatch = Callable[[Sequence[Tensor], Tensor, torch.Generator], Tensor]
 
 
 class TorchEngine:
@@ -55,14 +55,15 @@ def plan_chunk(
 
 def window_tensors(
     request: PlanRequest, encoder: EncoderConfig, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """A policy's inputs: images (1, T_o, V, 3, H, W) in [0, 1], cropped in the centre; state (1, T_o, STATE_DIM)."""
-    top = (request.images.shape[2] - encoder.crop_height_px) // 2
-    left = (request.images.shape[3] - encoder.crop_width_px) // 2
-    cropped = request.images[:, :, top : top + encoder.crop_height_px, left : left + encoder.crop_width_px]
-    pixels = torch.from_numpy(np.ascontiguousarray(cropped)).to(device)
-    state = torch.from_numpy(request.state).float().to(device)
-    return pixels[None].movedim(-1, -3).float() / 255.0, state[None]
+) -> tuple[list[Tensor], Tensor]:
+    """A policy's inputs: images, V of (1, T_o, 3, H, W) in [0, 1], cropped in the centre; state (1, T_o, STATE_DIM)."""
+    images = []
+    for camera, pictures in zip(encoder.cameras, request.images, strict=True):
+        height, width = encoder.crop(camera)
+        top, left = (pictures.shape[1] - height) // 2, (pictures.shape[2] - width) // 2
+        cropped = np.ascontiguousarray(pictures[:, top : top + height, left : left + width])
+        images.append(torch.from_numpy(cropped).to(device)[None].movedim(-1, -3).float() / 255.0)
+    return images, torch.from_numpy(request.state).float().to(device)[None]
 
 
 def noise_generator(request: PlanRequest) -> torch.Generator:
@@ -74,5 +75,5 @@ def noise_generator(request: PlanRequest) -> torch.Generator:
 def blank_request(config: PolicyConfig) -> PlanRequest:
     """A request with black pictures, to warm up with."""
     encoder, T_o = config.encoder, config.horizons.T_o
-    images = np.zeros((T_o, len(encoder.cameras), encoder.height_px, encoder.width_px, 3), dtype=np.uint8)
+    images = tuple(np.zeros((T_o, *encoder.target(c).size, 3), dtype=np.uint8) for c in encoder.cameras)
     return PlanRequest(images, np.zeros((T_o, STATE_DIM)), np.zeros(POSITION.size), 0, (0,))

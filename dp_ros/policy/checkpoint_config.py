@@ -95,11 +95,12 @@ def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
     `changes` are other fields of BridgeConfig; an empty string changes nothing. CheckpointError if they do not fit.
     """
     policy, scene = policy_config(folder), read_config(folder).get("scene", {})
+    height_px, width_px = policy.encoder.largest_size()
     known = {
         **({"task": policy.task} if policy.task else {}),
         "cameras": policy.encoder.cameras,
-        "width_px": scene.get("width_px", policy.encoder.width_px),
-        "height_px": scene.get("height_px", policy.encoder.height_px),
+        "width_px": scene.get("width_px", width_px),
+        "height_px": scene.get("height_px", height_px),
         "markers": scene.get("markers", False),
     }
     wanted = known | {key: value for key, value in changes.items() if value != ""}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dp_ros.actions import STATE_DIM
-from dp_ros.policy.encoder import ObservationEncoder
+from dp_ros.policy.encoder import ObservationEncoder, Pictures
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.normalizer import LimitsNormalizer
 from dp_ros.policy.sampler import sample
@@ -39,15 +39,15 @@ class DiffusionPolicy(nn.Module):
         """Parameters of the network without weight decay."""
         return self.network.no_decay_parameters()
 
-    def encode(self, images: Tensor, state: Tensor, frames: Tensor | None = None) -> Tensor:
-        """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, STATE_DIM), not normalised -> (B, obs_dim).
+    def encode(self, images: Pictures, state: Tensor, frames: Tensor | None = None) -> Tensor:
+        """images: V of (B, T_o, 3, H, W) in [0, 1], cropped; state (B, T_o, STATE_DIM), not normalised -> (B, obs_dim).
 
-        `frames` for windows that share images: see ObservationEncoder."""
+        For one tensor of images, and for `frames` of windows that share images: see ObservationEncoder."""
         return self.encoder(images, self.state_normalizer.normalise_input(state), frames)
 
     def loss(
         self,
-        images: Tensor,
+        images: Pictures,
         state: Tensor,
         actions: Tensor,
         generator: torch.Generator,
@@ -76,22 +76,22 @@ class DiffusionPolicy(nn.Module):
     @torch.inference_mode()
     def plan(
         self,
-        images: Tensor,
+        images: Pictures,
         state: Tensor,
         generator: torch.Generator,
         sampler: str | None = None,
         iterations: int | None = None,
     ) -> Tensor:
-        """One plan: encode once, denoise, un-normalise. images (B, T_o, V, 3, H, W) in [0, 1], cropped;
-        state (B, T_o, STATE_DIM) -> actions (B, T_p, D) of the declared kinds, in metres and [-1, 1].
+        """One plan: encode once, denoise, un-normalise. images as in `encode`; state (B, T_o, STATE_DIM) -> actions
+        (B, T_p, D) of the declared kinds, in metres and [-1, 1].
 
         generator: a CPU generator, so that a plan is the same on every device up to rounding. sampler and iterations:
         the config's where they are None.
         """
         diffusion = self.config.diffusion
         obs = self.encode(images, state)
-        shape = (len(images), self.config.horizons.T_p, self.config.action.dim)
-        x_K = torch.randn(shape, generator=generator).to(images.device)
+        shape = (len(state), self.config.horizons.T_p, self.config.action.dim)
+        x_K = torch.randn(shape, generator=generator).to(state.device)
         nactions = sample(
             lambda x, k: self.network(x, k, obs),
             x_K,

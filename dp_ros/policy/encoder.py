@@ -6,12 +6,16 @@ weights (EMA), and with spatial softmax instead of global pooling, so that featu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from dp_ros.actions import STATE_DIM
 from dp_ros.policy.torchvision_ops import import_torchvision_models
 from dp_ros.schema import EncoderConfig
+
+Pictures = Tensor | Sequence[Tensor]  # of V cameras: (..., V, 3, H, W), or V of (..., 3, H, W)
 
 
 class SpatialSoftmax(nn.Module):
@@ -65,19 +69,19 @@ class ObservationEncoder(nn.Module):
             frame_dim += STATE_DIM
         self.out_dim = T_o * frame_dim
 
-    def forward(self, images: Tensor, state: Tensor, frames: Tensor | None = None) -> Tensor:
-        """images (B, T_o, V, 3, H, W) in [0, 1], cropped, cameras V in the config's order; state (B, T_o, STATE_DIM)
-        normalised, ignored unless `proprioception` is on -> (B, out_dim).
+    def forward(self, images: Pictures, state: Tensor, frames: Tensor | None = None) -> Tensor:
+        """images: V of (B, T_o, 3, H, W) in [0, 1], cropped, in the config's order of cameras, each of its own size;
+        or, where all have one size, (B, T_o, V, 3, H, W). state (B, T_o, STATE_DIM) normalised, ignored unless
+        `proprioception` is on -> (B, out_dim).
 
-        With `frames` (B, T_o), images are (F, V, 3, H, W) and each is encoded once: `frames` holds the indices, in F,
-        of each window's frames. Windows that overlap then share the work.
+        With `frames` (B, T_o), images are V of (F, 3, H, W) and each is encoded once: `frames` holds the indices, in
+        F, of each window's frames. Windows that overlap then share the work.
         """
         batch, T_o = state.shape[:2]
-        if frames is None:
-            images = images.flatten(0, 1)
         features = []
-        for view in range(images.shape[1]):
-            encoded = self.cameras[view % len(self.cameras)](images[:, view])
+        for view, pictures in enumerate(images.unbind(-4) if isinstance(images, Tensor) else images):
+            separate = pictures.flatten(0, 1) if frames is None else pictures
+            encoded = self.cameras[view % len(self.cameras)](separate)
             if frames is not None:
                 encoded = encoded.index_select(0, frames.flatten())
             features.append(encoded.unflatten(0, (batch, T_o)))

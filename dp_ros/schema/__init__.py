@@ -12,10 +12,13 @@ from dp_ros.schema.base import (
     parse,
 )
 from dp_ros.schema.exchange import ExportConfig, ImportConfig
+from dp_ros.schema.pictures import CameraSize, Fit, PictureSizes, Size, Target
 from dp_ros.schema.policy import (
     FULL_SAMPLERS,
+    MIN_SIDE_PX,
     SCHEMA_VERSION,
     ActionConfig,
+    CameraInput,
     DiffusionConfig,
     EncoderConfig,
     Horizons,
@@ -32,12 +35,15 @@ from dp_ros.schema.training import AugmentationConfig, CollectConfig, OptimizerC
 
 __all__ = [
     "FULL_SAMPLERS",
+    "MIN_SIDE_PX",
     "SCHEMA_VERSION",
     "ActionConfig",
     "AuditConfig",
     "AugmentationConfig",
     "BridgeConfig",
+    "CameraInput",
     "CameraName",
+    "CameraSize",
     "CollectConfig",
     "Config",
     "ConfigError",
@@ -45,6 +51,7 @@ __all__ = [
     "DiffusionConfig",
     "EncoderConfig",
     "ExportConfig",
+    "Fit",
     "GateConfig",
     "Horizons",
     "ImportConfig",
@@ -54,12 +61,15 @@ __all__ = [
     "Model",
     "Network",
     "OptimizerConfig",
+    "PictureSizes",
     "PolicyConfig",
     "RecorderConfig",
     "RuntimeConfig",
     "SamplerName",
     "Settings",
+    "Size",
     "Source",
+    "Target",
     "TeleopConfig",
     "TopicMap",
     "TrainConfig",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from dp_ros.actions import OPEN_TO_CLOSED, Range
 from dp_ros.schema.base import CameraName, Config
 from dp_ros.schema.gripper import GripperState
+from dp_ros.schema.pictures import MAX_SIDE_PX, PictureSizes, Size
 
 Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 Outcome = Literal["success", "failure", "discarded", "unknown"]
@@ -125,7 +126,7 @@ class AuditConfig(Config):
     min_duration_s: float = Field(0.1, ge=0, description="shortest time that all streams cover [s]")
 
 
-class ConvertConfig(Config):
+class ConvertConfig(PictureSizes):
     """Conversion of bags to a dataset."""
 
     rate_hz: float = Field(
@@ -135,8 +136,12 @@ class ConvertConfig(Config):
         description="control rate: one frame and one action per tick; 0: that of the slowest camera or command",
     )
     cameras: tuple[CameraName, ...] = Field((), description="empty: all that every bag has")
-    width_px: int = Field(0, ge=0, le=640, description="width of the dataset's pictures; 0: as recorded")
-    height_px: int = Field(0, ge=0, le=480, description="height of the dataset's pictures; 0: as recorded")
+    width_px: int = Field(
+        0, ge=0, le=MAX_SIDE_PX, description="width of the dataset's pictures; 0: as recorded"
+    )
+    height_px: int = Field(
+        0, ge=0, le=MAX_SIDE_PX, description="height of the dataset's pictures; 0: as recorded"
+    )
     max_age_s: float = Field(
         0.1, gt=0, description="oldest sample a frame may hold [s]; lockstep bags allow none"
     )
@@ -164,3 +169,6 @@ class ConvertConfig(Config):
         if (self.width_px == 0) != (self.height_px == 0):
             raise ValueError(f"size {self.width_px}x{self.height_px}: give both, or neither")
         return self
+
+    def shared_size(self) -> Size | None:
+        return (self.height_px, self.width_px) if self.height_px else None

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from dp_ros.actions import ACTION_DIM, GRIPPER, POSITION, Range
 from dp_ros.schema.base import CameraName, Config
+from dp_ros.schema.pictures import MAX_SIDE_PX, PictureSizes, Size
 
 Numbers = Annotated[
     str,
@@ -31,7 +32,7 @@ class ExportConfig(Config):
     )
 
 
-class ImportConfig(Config):
+class ImportConfig(PictureSizes):
     """Import of a LeRobotDataset: the meaning of its numbers. The defaults are the names that export writes."""
 
     ee_position: Numbers = "observation.state:ee_x,ee_y,ee_z"
@@ -44,9 +45,9 @@ class ImportConfig(Config):
     action_gripper_range: Range = Field((-1, 1), description="the action's values that mean open and close")
     cameras: tuple[CameraName, ...] = Field((), description="cameras by their names here; empty: all")
     width_px: int | None = Field(
-        None, ge=16, le=640, description="width of the dataset's pictures; default: as stored"
+        None, ge=16, le=MAX_SIDE_PX, description="width of the dataset's pictures; default: as stored"
     )
-    height_px: int | None = Field(None, ge=16, le=480, description="height; give both or neither")
+    height_px: int | None = Field(None, ge=16, le=MAX_SIDE_PX, description="height; give both or neither")
 
     @model_validator(mode="after")
     def _counts_match_the_layout(self) -> ImportConfig:
@@ -67,3 +68,6 @@ class ImportConfig(Config):
         if (self.width_px is None) != (self.height_px is None):
             raise ValueError("give both width_px and height_px, or neither")
         return self
+
+    def shared_size(self) -> Size | None:
+        return (self.height_px, self.width_px) if self.height_px and self.width_px else None

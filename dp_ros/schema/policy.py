@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dp_ros.actions import ACTION_DIM, GripperKind, OrientationKind, PositionKind
 from dp_ros.schema.base import CameraName, Config
+from dp_ros.schema.pictures import (
+    FIT,
+    MAX_SIDE_PX,
+    CameraSize,
+    Fit,
+    Size,
+    Target,
+    without_default_pictures,
+)
 
 SCHEMA_VERSION = 2  # of a checkpoint's config.json
 
 Network = Literal["unet", "transformer"]  # each has a section of its name in PolicyConfig
 SamplerName = Literal["ddpm", "ddim"]  # each has a row in `dp_ros.policy.sampler.SAMPLERS`
+MIN_SIDE_PX = 32  # of the encoder's pictures and crops
 FULL_SAMPLERS: frozenset[SamplerName] = frozenset({"ddpm"})  # they visit every trained iteration
 
 
@@ -38,18 +49,35 @@ class Horizons(Config):
         return self
 
 
+class CameraInput(CameraSize):
+    """Pictures of one camera, and their crop. What is left out is as for all cameras."""
+
+    crop_height_px: int | None = Field(
+        None,
+        ge=32,
+        le=MAX_SIDE_PX,
+        description="height of the crop; default: the same share as for all cameras",
+    )
+    crop_width_px: int | None = Field(None, ge=32, le=MAX_SIDE_PX, description="width of the crop; likewise")
+
+
 class EncoderConfig(Config):
     """Encoder of images to one feature vector per frame: ResNet-18 from scratch, GroupNorm, spatial softmax."""
 
     cameras: tuple[CameraName, ...] = Field(
         ("gripperPOV",), min_length=1, max_length=4, description="cameras that the policy sees"
     )
-    height_px: int = Field(224, ge=32, le=480, description="height to which every picture is resized")
-    width_px: int = Field(224, ge=32, le=640, description="width to which every picture is resized")
+    height_px: int = Field(224, ge=32, le=MAX_SIDE_PX, description="height of every picture")
+    width_px: int = Field(224, ge=32, le=MAX_SIDE_PX, description="width of every picture")
     crop_height_px: int = Field(
-        208, ge=32, le=480, description="height of the crop: random in training, centred when served"
+        208, ge=32, le=MAX_SIDE_PX, description="height of the crop: random in training, centred when served"
     )
-    crop_width_px: int = Field(208, ge=32, le=640, description="width of the crop")
+    crop_width_px: int = Field(208, ge=32, le=MAX_SIDE_PX, description="width of the crop")
+    fit: Fit = Field("same", description=f"{FIT}; default: as the dataset was made")
+    pictures: dict[CameraName, CameraInput] = Field(
+        default_factory=dict,
+        description="camera -> its own width_px, height_px, crop_width_px, crop_height_px, fit",
+    )
     stages: int = Field(
         4, ge=2, le=4, description="ResNet stages kept; 3 halves the stride before the softmax"
     )
@@ -64,17 +92,58 @@ class EncoderConfig(Config):
     def _crop_fits(self) -> EncoderConfig:
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras {list(self.cameras)} names one twice")
-        if self.crop_height_px > self.height_px or self.crop_width_px > self.width_px:
-            raise ValueError(
-                f"crop {self.crop_width_px}x{self.crop_height_px} px is larger than the image "
-                f"{self.width_px}x{self.height_px} px"
-            )
-        if min(self.crop_height_px, self.crop_width_px) <= 2 ** (self.stages + 1):  # the stages' stride
-            raise ValueError(
-                f"crop {self.crop_width_px}x{self.crop_height_px} px is one cell after {self.stages} stages, and "
-                "spatial softmax of one cell carries no position: enlarge the crop or lower stages"
-            )
+        for camera in dict.fromkeys((*self.cameras, *self.pictures)):  # the dataset may bring more cameras
+            whose = f"camera '{camera}': " if camera in self.pictures else ""
+            (height, width), target = self.crop(camera), self.target(camera)
+            if min(target.size) < MIN_SIDE_PX:
+                raise ValueError(f"{whose}{target} is too small: the sides must have {MIN_SIDE_PX} px")
+            if height > target.height_px or width > target.width_px:
+                raise ValueError(
+                    f"{whose}crop {width}x{height} px is larger than the image {target.width_px}x{target.height_px} px"
+                )
+            if min(height, width) <= 2 ** (self.stages + 1):  # the stages' stride
+                raise ValueError(
+                    f"{whose}crop {width}x{height} px is one cell after {self.stages} stages, and spatial softmax of "
+                    "one cell carries no position: enlarge the crop or lower stages"
+                )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Checkpoints of one size for all cameras stay as they were before `fit` and `pictures`."""
+        return without_default_pictures(dump(self))
+
+    def target(self, camera: str) -> Target:
+        """Size of the camera's pictures before their crop, and their fit."""
+        own = self.pictures.get(camera, CameraInput())
+        return own.target((self.height_px, self.width_px), self.fit)
+
+    def crop(self, camera: str) -> Size:
+        """(height, width) of the crop of the camera's pictures."""
+        own, target = self.pictures.get(camera, CameraInput()), self.target(camera)
+        return (
+            own.crop_height_px
+            or max(MIN_SIDE_PX, round(target.height_px * self.crop_height_px / self.height_px)),
+            own.crop_width_px
+            or max(MIN_SIDE_PX, round(target.width_px * self.crop_width_px / self.width_px)),
+        )
+
+    def largest_size(self) -> Size:
+        """Size that no camera exceeds, for simulators, which draw all cameras in one size."""
+        targets = [self.target(camera) for camera in self.cameras]
+        return max(target.height_px for target in targets), max(target.width_px for target in targets)
+
+    def describe(self, texts: Iterable[str]) -> str:
+        """One text for each camera, as one line: the text alone where it is the same for all."""
+        each = dict(zip(self.cameras, texts, strict=True))
+        if len(set(each.values())) == 1:
+            return each[self.cameras[0]]
+        return ", ".join(f"{camera} {text}" for camera, text in each.items())
+
+    def crop_text(self, camera: str) -> str:
+        """The camera's crop, as people write it."""
+        height, width = self.crop(camera)
+        return f"{width}x{height} px"
 
 
 class ActionConfig(Config):

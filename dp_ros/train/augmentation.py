@@ -5,6 +5,8 @@ All frames of a window, or of a run of windows, get the same change.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,33 +36,35 @@ def draw_colours(
 
 
 def recolour(images: Tensor, colours: Tensor) -> Tensor:
-    """images (N, ..., V, H, W, 3) in [0, 1] and colours (N, V, 4, 3) of `draw_colours` -> recoloured images."""
+    """One camera's images (N, ..., H, W, 3) in [0, 1], with its colours (N, 4, 3) of `draw_colours` -> recoloured."""
     shape = images.shape
-    per_image = colours.reshape(len(colours), *[1] * (images.ndim - 5), *colours.shape[1:])
+    per_image = colours.reshape(len(colours), *[1] * (images.ndim - 4), *colours.shape[1:])
     change = per_image.expand(*shape[:-3], 4, 3).reshape(-1, 4, 3)
     pixels = images.reshape(len(change), -1, 3)
     return torch.baddbmm(change[:, 3:], pixels, change[:, :3]).clamp_(0.0, 1.0).reshape(shape)
 
 
 def draw_covers(
-    share: float, n: int, views: int, height: int, width: int, rng: np.random.Generator
+    share: float, n: int, sizes: Sequence[tuple[int, int]], rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Random covers of n windows and V cameras, (n, V, 7): top, bottom, left, right [px], R, G, B of a rectangle.
+
+    sizes: (height, width) of each camera's pictures [px].
 
     `share` of the rectangles are not empty. One colour each, as in random erasing (Zhong et al. 2020) and cutout
     (DeVries and Taylor 2017).
     """
+    views, whole = len(sizes), np.array(sizes)
     covered = rng.random((n, views)) < share
     sides = rng.uniform(*COVER_SIDES, (n, views, 2)) * covered[..., None]
-    size = np.round(sides * (height, width)).astype(np.int64)
-    corner = (rng.random((n, views, 2)) * ((height, width) - size + 1)).astype(np.int64)
+    size = np.round(sides * whole).astype(np.int64)
+    corner = (rng.random((n, views, 2)) * (whole - size + 1)).astype(np.int64)
     colour = rng.integers(0, 256, (n, views, 3))
     (top, left), (bottom, right) = np.moveaxis(corner, -1, 0), np.moveaxis(corner + size, -1, 0)
     return np.concatenate([np.stack([top, bottom, left, right], axis=-1), colour], axis=-1)
 
 
 def cover(images: NDArray[np.uint8], covers: NDArray[np.int64]) -> None:
-    """Draw covers (N, V, 7) of `draw_covers` into images (N, ..., V, H, W, 3), in place."""
-    for image, of_views in zip(images, covers, strict=True):
-        for view, (top, bottom, left, right, *colour) in enumerate(of_views):
-            image[..., view, top:bottom, left:right, :] = colour
+    """Draw one camera's covers (N, 7) of `draw_covers` into its images (N, ..., H, W, 3), in place."""
+    for image, (top, bottom, left, right, *colour) in zip(images, covers, strict=True):
+        image[..., top:bottom, left:right, :] = colour

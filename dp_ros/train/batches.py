@@ -20,7 +20,7 @@ from dp_ros.train.augmentation import cover, draw_colours, draw_covers, recolour
 class TensorBatch:
     """A batch on its device: arguments of `DiffusionPolicy.loss`."""
 
-    images: Tensor  # (B, T_o, V, 3, H, W) or (F, V, 3, H, W), in [0, 1], channels-last in memory
+    images: tuple[Tensor, ...]  # V of (B, T_o, 3, H, W) or (F, 3, H, W), in [0, 1], channels-last in memory
     state: Tensor
     actions: Tensor
     frames: Tensor | None
@@ -68,16 +68,17 @@ class Batches:
             batch = self._windows.batch_of_runs(runs, rng, self._part)
         else:
             images, state, actions = self._windows.batch(runs[:, 0], rng, part=self._part)
-            batch = Batch(images, None, np.arange(len(images)), state, actions)
-        views, height, width = batch.images.shape[-4:-1]
+            batch = Batch(images, None, np.arange(len(state)), state, actions)
+        sizes = [(pictures.shape[-3], pictures.shape[-2]) for pictures in batch.images]
         if config.augmentation.cover:
             rng = np.random.default_rng([config.seed, 5, step])
-            covers = draw_covers(config.augmentation.cover, len(runs), views, height, width, rng)
-            cover(batch.images, covers[self._part][batch.run])
+            covers = draw_covers(config.augmentation.cover, len(runs), sizes, rng)[self._part][batch.run]
+            for view, pictures in enumerate(batch.images):
+                cover(pictures, covers[:, view])
         if not config.augmentation.recolours:
             return batch, None
         colours = draw_colours(
-            config.augmentation, len(runs), views, np.random.default_rng([config.seed, 4, step])
+            config.augmentation, len(runs), len(sizes), np.random.default_rng([config.seed, 4, step])
         )
         return batch, colours[self._part][batch.run]
 
@@ -91,11 +92,12 @@ class Batches:
                 return tensor.to(device)
             return tensor.pin_memory().to(device, non_blocking=True)
 
-        images = put(batch.images).float() / 255.0
+        images = [put(pictures).float() / 255.0 for pictures in batch.images]
         if colours is not None:
-            images = recolour(images, put(colours))
+            change = put(colours)
+            images = [recolour(of_view, change[:, view]) for view, of_view in enumerate(images)]
         return TensorBatch(
-            images.movedim(-1, -3),  # a view: NHWC in memory is channels-last
+            tuple(of_view.movedim(-1, -3) for of_view in images),  # a view: NHWC in memory is channels-last
             put(batch.state),
             put(batch.actions),
             None if batch.frames is None else put(batch.frames),

@@ -1,4 +1,4 @@
-"""Settings of a training that its dataset knows: rate, cameras, size of the pictures and task.
+"""Settings of a training that its dataset knows: rate, cameras, sizes and fits of the pictures, and task.
 
 They come from the dataset unless a user set them. The values of a preset are not a user's: they give way to the
 dataset's.
@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from dp_ros.data.episodes import DatasetLayout
-from dp_ros.schema import ConfigError, EncoderConfig, Layers, Settings, Source, TrainConfig
+from dp_ros.schema import (
+    MIN_SIDE_PX,
+    ConfigError,
+    EncoderConfig,
+    Fit,
+    Layers,
+    Settings,
+    Size,
+    Source,
+    TrainConfig,
+)
 
 RATE, TASK = "policy.rate_hz", "policy.task"
 ENCODER = "policy.encoder."
 CAMERAS = f"{ENCODER}cameras"
+PICTURES = f"{ENCODER}pictures"
 _AXES = ("width", "height")
-_SMALLEST_CROP_PX = 32
 
 
 def read_training(
@@ -74,9 +84,13 @@ def fit(settings: Settings[TrainConfig], layout: DatasetLayout, where: str) -> S
             faults.append(
                 f"{TASK} is {policy.task} ({settings.source(TASK)}), the dataset holds {layout.task}: leave it out"
             )
-    faults += _fit_size(
-        settings, layers, {camera: layout.cameras[camera] for camera in cameras or layout.cameras}, found
-    )
+    chosen = cameras or list(layout.cameras)
+    for camera in policy.encoder.pictures:
+        if camera not in chosen:
+            key = f"{PICTURES}.{camera}"
+            faults.append(f"{key} is of no camera of the policy, which are {', '.join(chosen)}: leave it out")
+    sizes = {camera: layout.cameras[camera] for camera in chosen}
+    faults += _fit_pictures(settings, layers, sizes, layout.fits, found)
     if settings.config.batch_size > layout.ticks:
         faults.append(
             f"batch_size {settings.config.batch_size} ({settings.source('batch_size')}) exceeds the {layout.ticks} "
@@ -89,56 +103,115 @@ def fit(settings: Settings[TrainConfig], layout: DatasetLayout, where: str) -> S
 
 
 def describe(settings: Settings[TrainConfig]) -> str:
-    """Cameras, rate and size of a training with the source of each, in one line."""
+    """Cameras, rate and sizes of a training with the source of each, in one line."""
     encoder = settings.config.policy.encoder
 
     def value(text: str, *keys: str) -> str:
         places = dict.fromkeys(s.short if (s := settings.sources.get(key)) else "default" for key in keys)
         return f"{text} ({' and '.join(places)})"
 
+    def of_pictures(field: str) -> list[str]:
+        own = [f"{PICTURES}.{camera}.{field}" for camera in encoder.cameras]
+        return [f"{ENCODER}{field}", *(key for key in own if key in settings.sources)]
+
     return "; ".join(
         (
             value(f"cameras {', '.join(encoder.cameras)}", CAMERAS),
             value(f"{settings.config.policy.rate_hz:g} Hz", RATE),
-            value(f"{encoder.width_px}x{encoder.height_px} px", *(f"{ENCODER}{axis}_px" for axis in _AXES)),
             value(
-                f"cropped to {encoder.crop_width_px}x{encoder.crop_height_px} px",
-                *(f"{ENCODER}crop_{axis}_px" for axis in _AXES),
+                encoder.describe(str(encoder.target(camera)) for camera in encoder.cameras),
+                *(key for axis in _AXES for key in of_pictures(f"{axis}_px")),
+            ),
+            value(
+                f"cropped to {encoder.describe(encoder.crop_text(camera) for camera in encoder.cameras)}",
+                *(key for axis in _AXES for key in of_pictures(f"crop_{axis}_px")),
             ),
         )
     )
 
 
-def _fit_size(
-    settings: Settings[TrainConfig], layers: Layers, sizes: dict[str, tuple[int, int]], found: Source
+def _fit_pictures(
+    settings: Settings[TrainConfig],
+    layers: Layers,
+    sizes: dict[str, Size],
+    fits: dict[str, Fit],
+    found: Source,
 ) -> Iterator[str]:
-    """Fill in the size of the pictures, (height, width) of each camera, and the crop; yields a line for each fault."""
-    shown = {camera: f"{width}x{height} px" for camera, (height, width) in sizes.items()}
-    if len(set(sizes.values())) > 1:
-        each = ", ".join(f"{camera} {size}" for camera, size in shown.items())
-        yield f"the pictures differ in size ({each}): name cameras of one size with {CAMERAS}"
-        return
-    (camera, (height, width)), *_ = sizes.items()
+    """Fill in the sizes, crops and fits of the cameras; yields a line for each fault.
+
+    The first camera's become those of all cameras. Cameras that differ get their own in `pictures`, stated in full.
+    """
     encoder = settings.config.policy.encoder
-    for axis, actual in zip(_AXES, (width, height), strict=True):
-        size, crop = f"{ENCODER}{axis}_px", f"{ENCODER}crop_{axis}_px"
-        wanted, cropped = getattr(encoder, f"{axis}_px"), getattr(encoder, f"crop_{axis}_px")
-        if settings.is_given(size) and wanted != actual:
-            yield (
-                f"{size} is {wanted} ({settings.source(size)}), the pictures are {shown[camera]}: leave it out, or "
-                "make the dataset at that size"
+    faults: list[str] = []
+    wanted: dict[str, dict[str, Any]] = {}
+    for camera, (height, width) in sizes.items():
+        whose = "" if len(set(sizes.values())) == 1 else f" of {camera}"
+        shown = f"the pictures{whose} are {width}x{height} px"
+        wanted[camera] = {}
+        for axis, actual in zip(_AXES, (width, height), strict=True):
+            crop = _fitting_crop(settings, camera, axis, actual)
+            faults += _size_faults(settings, camera, axis, actual, crop, shown)
+            wanted[camera] |= {f"{axis}_px": actual, f"crop_{axis}_px": crop}
+        fit, made = encoder.target(camera).fit, fits.get(camera, "same")
+        if "same" not in (fit, made) and fit != made:
+            key = _key(encoder, camera, "fit")
+            faults.append(
+                f"{key} is {fit} ({settings.source(key)}), the pictures of {camera} were made with {made}: leave it out"
             )
-        elif settings.is_given(crop) and cropped > actual:
-            yield f"{crop} is {cropped} ({settings.source(crop)}), the pictures are {shown[camera]}: lower it"
-        if not settings.is_given(size):
-            layers.add(size, actual, found)
-            if wanted != actual and not settings.is_given(crop):
-                layers.add(crop, _scaled_crop(wanted, cropped, actual, encoder.stages), found)
+        wanted[camera]["fit"] = made if fit == "same" else fit
+    yield from dict.fromkeys(faults)
+    usual = next((values for camera, values in wanted.items() if camera not in encoder.pictures), {})
+    for name, value in usual.items():
+        key = f"{ENCODER}{name}"
+        is_size = name in ("width_px", "height_px")
+        if getattr(encoder, name) != value or (is_size and not settings.is_given(key)):
+            layers.add(key, value, found)
+    for camera, values in wanted.items():
+        own = encoder.pictures.get(camera)
+        for name, value in values.items() if own or values != usual else ():
+            if getattr(own, name, None) != value:
+                layers.add(f"{PICTURES}.{camera}.{name}", value, found)
+
+
+def _size_faults(
+    settings: Settings[TrainConfig], camera: str, axis: str, actual: int, crop: int, shown: str
+) -> Iterator[str]:
+    """A line where a user set a size that is not the actual one [px], or a crop that is larger."""
+    encoder = settings.config.policy.encoder
+    size_key, crop_key = (_key(encoder, camera, f"{part}{axis}_px") for part in ("", "crop_"))
+    size = getattr(encoder.target(camera), f"{axis}_px")
+    if settings.is_given(size_key) and size != actual:
+        yield (
+            f"{size_key} is {size} ({settings.source(size_key)}), {shown}: leave it out, or make the dataset at that "
+            "size"
+        )
+    elif settings.is_given(crop_key) and crop > actual:
+        yield f"{crop_key} is {crop} ({settings.source(crop_key)}), {shown}: lower it"
+
+
+def _fitting_crop(settings: Settings[TrainConfig], camera: str, axis: str, actual: int) -> int:
+    """The crop of a picture with `actual` px: the one that a user set, or the usual share of the picture."""
+    encoder = settings.config.policy.encoder
+    if (
+        _key(encoder, camera, f"{axis}_px") != f"{ENCODER}{axis}_px"
+    ):  # a size of its own: as the config means it
+        return encoder.crop(camera)[_AXES[::-1].index(axis)]
+    key = _key(encoder, camera, f"crop_{axis}_px")
+    if key != f"{ENCODER}crop_{axis}_px" or settings.is_given(key):
+        return encoder.crop(camera)[_AXES[::-1].index(axis)]
+    usual, crop = getattr(encoder, f"{axis}_px"), getattr(encoder, f"crop_{axis}_px")
+    return int(crop) if usual == actual else _scaled_crop(usual, crop, actual, encoder.stages)
+
+
+def _key(encoder: EncoderConfig, camera: str, name: str) -> str:
+    """Dotted key of a camera's value: its own where it has one, else that of all cameras."""
+    is_own = getattr(encoder.pictures.get(camera), name, None) is not None
+    return f"{PICTURES}.{camera}.{name}" if is_own else f"{ENCODER}{name}"
 
 
 def _scaled_crop(usual_px: int, usual_crop_px: int, size_px: int, stages: int) -> int:
     """A crop with the same share of `size_px`, and no smaller than the encoder allows."""
-    least = max(_SMALLEST_CROP_PX, 2 ** (stages + 1) + 1)
+    least = max(MIN_SIDE_PX, 2 ** (stages + 1) + 1)
     share = usual_crop_px / usual_px
     return int(min(size_px, max(least, round(size_px * share))))
 

@@ -104,8 +104,9 @@ class Validator:
         losses, errors, nerrors, weights = [], [], [], []
         loss_noise, plan_noise = (torch.Generator().manual_seed(seed) for seed in (1, 2))
         for rows in self._chunks():
-            pixels, state, actions = (torch.from_numpy(a).to(device) for a in self._windows.centred(rows))
-            images = pixels.movedim(-1, -3).float() / 255.0
+            pixels, *numbers = self._windows.centred(rows)
+            images = [torch.from_numpy(each).to(device).movedim(-1, -3).float() / 255.0 for each in pixels]
+            state, actions = (torch.from_numpy(each).to(device) for each in numbers)
             losses.append(policy.loss(images, state, actions, loss_noise, self._config.noise_samples).item())
             plan = policy.plan(images, state, plan_noise)
             errors.append((plan - actions).cpu().numpy())

@@ -236,7 +236,7 @@ def test_a_worker_survives_whatever_the_engine_raises(error):
     worker = PlanWorker(lambda: engine)
     try:
         for stamp_ns, failed in ((1, True), (2, False)):
-            images = np.zeros((2, 1, 2, 2, 3), np.uint8)
+            images = (np.zeros((2, 2, 2, 3), np.uint8),)
             worker.request(PlanRequest(images, np.zeros((2, 4)), np.zeros(3), stamp_ns, (0,)))
             plan = wait_for_plan(worker)
             assert plan is not None

@@ -70,7 +70,8 @@ class Witness(policy_node.PolicyNode):
         taken = super()._observe(selection)
         if taken:
             frame = to_frame(selection)
-            self.frames[str(frame.stamp_ns)] = dict(images=frame.images.copy(), state=frame.state.copy())
+            pictures = dict(zip(self._policy.encoder.cameras, frame.images))
+            self.frames[str(frame.stamp_ns)] = dict(pictures, state=frame.state.copy())
         return taken
     def close(self):
         super().close()
@@ -195,7 +196,7 @@ def test_live_frames_and_converted_frames_are_identical(
     with np.load(live_file) as live:
         for row in np.flatnonzero(driven):
             stamp_ns = ticks.stamps_ns[row]
-            np.testing.assert_array_equal(dataset.images["gripperPOV"][row], live[f"{stamp_ns}/images"][0])
+            np.testing.assert_array_equal(dataset.images["gripperPOV"][row], live[f"{stamp_ns}/gripperPOV"])
             np.testing.assert_array_equal(
                 join(dataset.ee_pose[row], dataset.gripper[row]), live[f"{stamp_ns}/state"]
             )
@@ -209,3 +210,75 @@ def test_live_frames_and_converted_frames_are_identical(
     held = episode.cameras["gripperPOV"].stamps_ns[ticks.pictures["gripperPOV"][driven]]
     assert (held < newest).mean() > 0.05
     assert (np.diff(episode.cameras["gripperPOV"].stamps_ns) < 0).any()
+
+
+def test_live_cameras_of_several_shapes_fit_as_in_conversion(
+    tmp_path: Path, start_node, client, make_checkpoint, bag_maker
+) -> None:
+    """A 1280x720 camera that is cropped and a 640x480 one that is padded, as the checkpoint says."""
+    from geometry_msgs.msg import PoseStamped
+    from sensor_msgs.msg import Image, JointState
+
+    from dp_ros.ros.messages import conversions, images
+
+    recorded = {"front": (720, 1280), "wrist": (480, 640)}  # (height, width)
+    sizes = {
+        "front": {"height_px": 64, "width_px": 80, "fit": "crop"},
+        "wrist": {"height_px": 60, "width_px": 120, "fit": "pad"},
+    }
+    checkpoint = make_checkpoint(
+        "shapes", encoder={"cameras": tuple(recorded), "pictures": sizes}, rate_hz=20.0
+    )
+    (tmp_path / "witness.py").write_text(WITNESS)
+    live_file, ticks, period_ns = tmp_path / "live.npz", 5, 50_000_000
+    rng = np.random.default_rng(0)
+    pictures = {
+        camera: np.kron(
+            rng.integers(0, 256, (ticks, height // 40, width // 40, 3), dtype=np.uint8),
+            np.ones((1, 40, 40, 1), dtype=np.uint8),
+        )
+        for camera, (height, width) in recorded.items()
+    }
+    node = start_node(
+        "dp_ros.ros.nodes.policy_node",
+        {"autostart": True, "mode": "lockstep", "checkpoint": str(checkpoint)},
+        program=[str(tmp_path / "witness.py"), str(live_file)],
+    )
+    client.watched.append(node)
+    create = client.node.create_publisher
+    cameras = {camera: create(Image, f"camera/{camera}/image_raw", 10) for camera in recorded}
+    pose, gripper = create(PoseStamped, "ee_pose", 10), create(JointState, "gripper/state", 10)
+    answers = client.listen(PoseStamped, "command/ee_pose")
+    client.wait_for(
+        lambda: (
+            all(p.get_subscription_count() for p in (*cameras.values(), pose, gripper))
+            and client.node.count_publishers("command/ee_pose")
+        ),
+        "the node listens",
+    )
+    begin_ns = 1_700_000_000_000_000_000  # of the bag, too
+    for tick in range(ticks):
+        stamp_ns = begin_ns + tick * period_ns
+        pose.publish(
+            conversions.position_to_pose([0.0, 0.6, 0.2], [0.0, 1.0, 0.0, 0.0], stamp_ns, "base_link")
+        )
+        gripper.publish(conversions.gripper_state(1.0, stamp_ns))
+        for camera, publisher in cameras.items():
+            publisher.publish(images.rgb_to_image(pictures[camera][tick], stamp_ns, camera))
+        client.wait_for(lambda: len(answers) > tick, f"the answer to tick {tick}")  # noqa: B023
+    client.watched.clear()
+    node.close()
+
+    bag = bag_maker.episode(
+        tmp_path / "bag", ticks=ticks, period_ns=period_ns, cameras=tuple(recorded), size=recorded,
+        edited=lambda camera, i, _: pictures[camera][i],
+    )  # fmt: skip
+    config = override(ConvertConfig(), {"rate_hz": 20.0, "pictures": sizes, "accept_failed": True})
+    convert([bag], tmp_path / "data", config, jobs=1)
+    dataset = episodes.load(tmp_path / "data")
+    with np.load(live_file) as live:
+        for camera, size in sizes.items():
+            assert dataset.images[camera].shape == (ticks, size["height_px"], size["width_px"], 3)
+            for tick in range(ticks):
+                seen = live[f"{begin_ns + tick * period_ns}/{camera}"]
+                np.testing.assert_array_equal(dataset.images[camera][tick], seen)

@@ -510,7 +510,7 @@ def test_a_camera_that_is_wrong_before_anything_moved_ends_it_with_one_line(star
         (
             "wide",
             wide,
-            "sends 128x64 px, the policy takes 64x64, another aspect ratio: set the camera's size",
+            "its pictures are 128x64 px, aspect 2:1, but 64x64 px, aspect 1:1, are wanted: set the camera to 1:1",
         ),
         ("depth", depth, "image '32FC1' of frame '"),
     )

@@ -56,6 +56,9 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert the_line(capsys.readouterr().err) == "dp_ros: interrupted"
 
 
+FRONT = "policy.encoder.pictures.gripperPOV"
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -70,6 +73,10 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["train", "--data", "x", "--out", "y", "--config", "missing.yaml"], "missing.yaml"),
         (["train", "--data", "x", "--out", "y", "--set", "batch_size"], "KEY=VALUE"),
         (["train", "--data", "x", "--out", "y", "--set", "batch_sise=3"], "did you mean 'batch_size'?"),
+        (
+            ["train", "--data", "x", "--out", "y", "--set", "policy.encoder.fit=zoom"],
+            "'same', 'crop' or 'pad'",
+        ),
         (["inspect", "missing"], "does not exist"),
         (["export", "x", "--out", "y", "--crf", "60"], "crf: Input should be less than or equal to 51"),
         (["export", "x", "--out", "y", "--format", "rlds"], "lerobot"),
@@ -78,6 +85,11 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["import", "x", "--out", "y", "--gripper-range", "wide"], "e.g. 0,100"),
         (["import", "x", "--out", "y", "--gripper-range", "1,1"], "gripper_range 1,1 is no range"),
         (["import", "x", "--out", "y", "--size", "big"], "96x96"),
+        (["import", "x", "--out", "y", "--fit", "left=zoom"], "pictures.left.fit: "),
+        (
+            ["campaign", "run", "--task", "drawer-open-v3", "--out", "x", "--set", f"{FRONT}.fit=crop"],
+            "demonstrations are drawn in one size for all cameras",
+        ),
     ],
 )
 def test_usage(

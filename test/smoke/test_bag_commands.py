@@ -112,6 +112,9 @@ def test_inspect_shows_a_bag(run: Run, bags: Path) -> None:
     [
         (("convert", "nowhere", "--out", "data"), 1, "nowhere: does not exist"),
         (("convert", "{bags}", "--out", "data", "--size", "big"), 2, "--size 'big': give WIDTHxHEIGHT"),
+        (("convert", "{bags}", "--out", "data", "--size", "top=32"), 2, "names camera 'top'; there are left"),
+        (("convert", "{bags}", "--out", "data", "--size", "left=9x9"), 2, "pictures.left.height_px"),
+        (("convert", "{bags}", "--out", "data", "--fit", "left=zoom"), 2, "should be 'same', 'crop' or 'pad'"),
         (("convert", "{bags}", "--out", "data", "--set", "max_age=1"), 2, "did you mean 'max_age_s'?"),
         (("convert", "{bags}", "--out", "data", "--map", "no.yaml"), 2, "no.yaml: cannot be read"),
         (("convert", "{bags}", "--out", "data", "--cluster", "slurm:x"), 1, "cluster 'slurm:x': give dask"),

@@ -183,7 +183,7 @@ def make_frame() -> Callable[..., Frame]:
         picture = np.full((2, 2, 3), stamp_ns % 251, dtype=np.uint8)
         picture[1] ^= 128  # of one colour it would be a covered camera's
         values = {
-            "images": picture[None],
+            "images": (picture,),
             "ee_pose": make_pose(position_m, orientation),
             "gripper": gripper,
             "sampled_ns": stamp_ns,

@@ -12,9 +12,9 @@ import dp_ros
 from dp_ros.cli.errors import CliError, describe
 from dp_ros.data.bags.reader import BagError
 from dp_ros.errors import FAILED, USAGE, UserError, message_of
+from dp_ros.pictures import ImageSizeError
 from dp_ros.policy.checkpoint_config import CheckpointError
 from dp_ros.schema import ConfigError
-from dp_ros.streams import ImageSizeError
 from dp_ros.train.stopping import TrainingError
 
 

@@ -111,6 +111,25 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (EncoderConfig, {"width_px": 200}, "crop 208x208 px is larger than the image 200x224 px"),
         (EncoderConfig, {"stages": 5}, "stages"),
         (EncoderConfig, {"crop_width_px": 32}, "crop 32x208 px is one cell after 4 stages"),
+        (EncoderConfig, {"fit": "stretch"}, "fit: Input should be 'same', 'crop' or 'pad'"),
+        (EncoderConfig, {"height_px": 0}, "height_px"),
+        (EncoderConfig, {"pictures": {"gripperPOV": {"height_px": 90}}}, "give both width_px and height_px"),
+        (
+            EncoderConfig,
+            {"pictures": {"gripperPOV": {"height_px": 24, "width_px": 48}}},
+            "camera 'gripperPOV': 48x24 px is too small: the sides must have 32 px",
+        ),
+        (
+            EncoderConfig,
+            {"pictures": {"gripperPOV": {"height_px": 90, "width_px": 160, "crop_width_px": 170}}},
+            "camera 'gripperPOV': crop 170x84 px is larger than the image 160x90 px",
+        ),
+        (
+            EncoderConfig,
+            {"pictures": {"gripperPOV": {"height_px": 32, "width_px": 160}}},
+            "camera 'gripperPOV': crop 149x32 px is one cell after 4 stages",
+        ),
+        (EncoderConfig, {"pictures": {"gripperPOV": {"hight_px": 90}}}, "did you mean 'height_px'?"),
         (ActionConfig, {"position": "polar"}, "position"),
         (ActionConfig, {"gripper": "delta"}, "gripper"),
         (UNetConfig, {"channels": [64, 100]}, "100 is not a multiple of groups 8"),
@@ -353,3 +372,29 @@ def test_assignment_that_is_none_is_refused_in_one_line(text: str) -> None:
         parse_assignment(text)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_camera_of_its_own_size_keeps_the_share_of_the_crop() -> None:
+    encoder = EncoderConfig.model_validate(
+        {
+            "cameras": ["front", "wrist", "top"],
+            "height_px": 96, "width_px": 96, "crop_height_px": 84, "crop_width_px": 84, "fit": "crop",
+            "pictures": {
+                "front": {"height_px": 720, "width_px": 1280, "fit": "pad"},
+                "top": {"crop_height_px": 90},
+            },
+        }
+    )  # fmt: skip
+    assert [str(encoder.target(camera)) for camera in encoder.cameras] == [
+        "1280x720 px (pad)",
+        "96x96 px (crop)",
+        "96x96 px (crop)",
+    ]
+    assert [encoder.crop(camera) for camera in encoder.cameras] == [(630, 1120), (84, 84), (90, 84)]
+    assert encoder.largest_size() == (720, 1280)
+    again = parse(EncoderConfig, json.loads(encoder.model_dump_json()), where="test")
+    assert again == encoder
+
+
+def test_encoder_of_one_size_is_written_as_before_there_were_several() -> None:
+    assert not {"fit", "pictures"} & EncoderConfig().model_dump().keys()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dp_ros.poses import make_pose
-from dp_ros.streams import Frame, FrameAssembler, ImageSizeError, Stream, fit_image, to_frame
+from dp_ros.streams import Frame, FrameAssembler, Stream, to_frame
 
 MS = 1_000_000
 
@@ -124,40 +124,6 @@ def test_cleared_assembler_has_seen_nothing() -> None:
     frames = assembler()
     frames.clear()
     assert len(frames.missing(120 * MS)) == 4
-
-
-def test_picture_of_the_right_size_is_passed_on_untouched() -> None:
-    rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    assert fit_image(rgb, 48, 64) is rgb
-
-
-def test_larger_picture_is_averaged_down() -> None:
-    """Area interpolation: each pixel is the mean of those it covers, so thin things do not vanish."""
-    rgb = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    small = fit_image(rgb, 48, 64)
-    assert (small.shape, small.dtype) == ((48, 64, 3), np.uint8)
-    means = rgb.reshape(48, 2, 64, 2, 3).mean(axis=(1, 3))
-    assert np.abs(small - means).max() <= 0.5
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "says"),
-    [
-        (480, 480, "front: sends 480x480 px, the policy takes 64x48, another aspect ratio"),
-        (24, 32, "front: sends 32x24 px, fewer than the 64x48 the policy takes"),
-        (47, 63, "fewer than"),
-    ],
-)
-def test_picture_that_would_be_distorted_is_refused_in_one_line(height: int, width: int, says: str) -> None:
-    with pytest.raises(ImageSizeError) as caught:
-        fit_image(np.zeros((height, width, 3), dtype=np.uint8), 48, 64, "front")
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_rounding_of_the_aspect_ratio_is_no_distortion() -> None:
-    """1080p to 96 px high is 170.67 px wide."""
-    assert fit_image(np.zeros((1080, 1920, 3), dtype=np.uint8), 96, 171).shape == (96, 171, 3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

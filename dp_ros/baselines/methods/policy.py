@@ -16,7 +16,7 @@ from dp_ros.baselines.methods.implicit import ImplicitHead
 from dp_ros.baselines.methods.mixture import MixtureHead
 from dp_ros.baselines.methods.mlp import count_parameters
 from dp_ros.baselines.methods.regression import RegressionHead
-from dp_ros.policy.encoder import ObservationEncoder
+from dp_ros.policy.encoder import ObservationEncoder, Pictures
 from dp_ros.policy.normalizer import LimitsNormalizer
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import DiffusionConfig, PolicyConfig, UNetConfig
@@ -34,8 +34,8 @@ class ChunkPolicy(nn.Module):
         self.action_normalizer = LimitsNormalizer.from_stats(stats, "action", head.action_dim)
         self.state_normalizer = LimitsNormalizer.from_stats(stats, "state", state_dim)
 
-    def encode(self, images: Tensor | None, state: Tensor) -> Tensor:
-        """images (B, T_o, V, 3, H, W) in [0, 1], cropped; state (B, T_o, D_s) -> (B, obs_dim)."""
+    def encode(self, images: Pictures | None, state: Tensor) -> Tensor:
+        """images as in DiffusionPolicy.encode; state (B, T_o, D_s) -> (B, obs_dim)."""
         return self.encoder(images, self.state_normalizer.normalise_input(state))
 
     def no_decay_parameters(self) -> list[nn.Parameter]:
@@ -44,7 +44,7 @@ class ChunkPolicy(nn.Module):
 
     def loss(
         self,
-        images: Tensor | None,
+        images: Pictures | None,
         state: Tensor,
         actions: Tensor,
         generator: torch.Generator,
@@ -55,7 +55,7 @@ class ChunkPolicy(nn.Module):
         return self.head.loss(nactions, self.encode(images, state), generator, noise_samples)
 
     @torch.inference_mode()
-    def plan(self, images: Tensor | None, state: Tensor, generator: torch.Generator) -> Tensor:
+    def plan(self, images: Pictures | None, state: Tensor, generator: torch.Generator) -> Tensor:
         """One chunk for each window: (B, T_p, D) in its own units. `generator` is a CPU generator."""
         return self.action_normalizer.unnormalise(self.head.sample(self.encode(images, state), generator))
 
@@ -63,7 +63,7 @@ class ChunkPolicy(nn.Module):
 class StateEncoder(nn.Module):
     """Encoder for a task without cameras: the normalised state itself."""
 
-    def forward(self, images: Tensor | None, nstate: Tensor) -> Tensor:
+    def forward(self, images: Pictures | None, nstate: Tensor) -> Tensor:
         """nstate (B, T_o, D_s) -> (B, T_o * D_s)."""
         return nstate.flatten(1)
 

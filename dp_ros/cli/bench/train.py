@@ -74,11 +74,13 @@ def _noise(encoder: EncoderConfig, at_least: int) -> Dataset:
     rng = np.random.default_rng(0)
     episodes = max(2, -(-at_least // TICKS_PER_EPISODE))
     ticks = episodes * TICKS_PER_EPISODE
-    shape = (ticks, encoder.height_px, encoder.width_px, 3)
     path_m = np.cumsum(rng.normal(0.0, 0.005, (ticks, POSITION.size)), axis=0)
     command = join(path_m, rng.uniform(-1.0, 1.0, ticks))
     return Dataset(
-        images={camera: rng.integers(0, 256, shape, dtype=np.uint8) for camera in encoder.cameras},
+        images={
+            camera: rng.integers(0, 256, (ticks, *encoder.target(camera).size, 3), dtype=np.uint8)
+            for camera in encoder.cameras
+        },
         ee_pose=path_m,
         gripper=rng.uniform(0.0, 1.0, ticks),
         action=command,

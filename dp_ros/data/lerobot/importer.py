@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from dp_ros.actions import GRIPPER
 from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.data.episodes import FIT, fits
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.exporter import OURS_VERSION
 from dp_ros.data.lerobot.folder import LeRobotFolder
 from dp_ros.data.lerobot.mapping import find_cameras, find_columns, to_our_range
 from dp_ros.data.reader import StoredEpisode
-from dp_ros.schema import ImportConfig
-from dp_ros.streams import fit_image
+from dp_ros.pictures import fit_image
+from dp_ros.schema import Fit, ImportConfig
 
 UNKNOWN_SEED = -1  # of episodes that were not made by dp_ros
 
@@ -54,6 +55,8 @@ class _Source:
         self._exported = _exported_facts(folder)
         self._columns = find_columns(folder, config, exported_by_us=bool(self._exported))
         self._cameras = find_cameras(folder, config.cameras)
+        config.check_cameras(self._cameras, str(folder.path))
+        self._fits = {camera: self._fit(camera) for camera in self._cameras}
 
     def __len__(self) -> int:
         """Number of episodes."""
@@ -61,7 +64,8 @@ class _Source:
 
     def attributes(self) -> dict[str, Any]:
         """Attributes of the dataset: those it had before an export, and its origin."""
-        kept = self._exported.get("attributes", {"rate_hz": self._folder.fps})
+        kept = {**self._exported.get("attributes", {"rate_hz": self._folder.fps})}
+        kept.pop(FIT, None)
         origin = {
             "folder": self._folder.path.resolve().name,
             "tasks": self._folder.tasks,
@@ -69,7 +73,18 @@ class _Source:
         }
         if self._exported:
             origin["lossless_video"] = self._exported.get("lossless_video")
-        return {**kept, "lerobot": origin}
+        return {**kept, "lerobot": origin, **fits(self._fits)}
+
+    def _fit(self, camera: str) -> Fit:
+        """The camera's fit from its own pictures to ours: that before an export, or of this import."""
+        before: Fit = self._exported.get("attributes", {}).get(FIT, {}).get(camera, "same")
+        now = self._config.target(camera, (1, 1)).fit
+        if "same" not in (before, now):
+            raise LeRobotError(
+                f"{self._folder.path}: '{camera}' was made with fit: {before} before its export, and a policy cannot "
+                f"do fit: {now} after it: leave out --fit {now}, or convert the bags with it"
+            )
+        return before if now == "same" else now
 
     def check(self) -> None:
         """Check the location of every episode, then read every number and the first picture of each camera.
@@ -125,9 +140,8 @@ class _Source:
 
     def _pictures(self, index: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         for picture in self._folder.pictures(index, self._cameras[camera]):
-            height_px, width_px = picture.shape[:2]
-            wanted = (self._config.height_px or height_px, self._config.width_px or width_px)
-            yield fit_image(picture, *wanted, camera)
+            target = self._config.target(camera, (picture.shape[0], picture.shape[1]))
+            yield fit_image(picture, target, f"camera {camera}")
 
 
 def _exported_facts(folder: LeRobotFolder) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings that all bags of one dataset share: cameras, picture size, and how the episodes were collected."""
+"""Settings that all bags of one dataset share: cameras, sizes of pictures, and how the episodes were collected."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 from dp_ros.data.bags.reader import BagError, BagInfo, BagReader
 from dp_ros.ros.bags.episode_reader import camera_topics
-from dp_ros.schema import ConfigError, ConvertConfig
-
-Size = tuple[int, int]  # (height, width) [px]
+from dp_ros.schema import ConfigError, ConvertConfig, Size, Target
 
 
 def common_cameras(paths: Sequence[Path], config: ConvertConfig) -> tuple[str, ...]:
@@ -33,26 +31,30 @@ def common_cameras(paths: Sequence[Path], config: ConvertConfig) -> tuple[str, .
     return tuple(common or ())
 
 
-def common_size(recorded: Sequence[tuple[BagInfo, Mapping[str, Size]]], config: ConvertConfig) -> Size:
-    """Size of the dataset's pictures, from the sizes in each bag; ConfigError where they differ and none is set."""
-    if config.height_px:
-        return config.height_px, config.width_px
+def common_targets(
+    recorded: Sequence[tuple[BagInfo, Mapping[str, Size]]], config: ConvertConfig
+) -> dict[str, Target]:
+    """Camera -> target of its pictures. Without a size in the configuration, it is the recorded one.
+
+    ConfigError where a camera without a size was recorded in several.
+    """
     first, sizes = recorded[0]
-    first_camera, (height, width) = next(iter(sizes.items()))
-    for info, sizes in recorded:
-        for camera, size in sizes.items():
-            if size != (height, width):
+    for info, others in recorded:
+        for camera, (height, width) in others.items():
+            if not config.is_sized(camera) and (height, width) != sizes[camera]:
                 raise ConfigError(
-                    f"{info.path}: camera '{camera}' is {size[1]}x{size[0]} px, '{first_camera}' of {first.path} is "
-                    f"{width}x{height}: give --size"
+                    f"{info.path}: camera '{camera}' is {width}x{height} px, in {first.path} it is "
+                    f"{sizes[camera][1]}x{sizes[camera][0]}: give --size, or --size {camera}=WIDTHxHEIGHT"
                 )
-    return height, width
+    return {camera: config.target(camera, size) for camera, size in sizes.items()}
 
 
 def common_settings(
-    recorded: Sequence[tuple[BagInfo, dict[str, Any]]], cameras: Sequence[str], size: Size
+    recorded: Sequence[tuple[BagInfo, dict[str, Any]]], targets: Mapping[str, Target]
 ) -> dict[str, Any]:
     """Settings of the scripted collection, from each bag's own; task and pictures where the bags differ or have none.
+
+    A size is among them where it is that of all cameras.
 
     ConfigError where the bags are of several tasks.
     """
@@ -65,7 +67,11 @@ def common_settings(
         raise ConfigError(
             f"the bags hold several tasks ({named}): convert each by itself, or `dp_ros bag label --task` them"
         )
-    return {"task": tasks[0], "cameras": list(cameras), "width_px": size[1], "height_px": size[0]}
+    settings = {"task": tasks[0], "cameras": list(targets)}
+    first, *others = targets.values()
+    if all(other.size == first.size for other in others):
+        settings |= {"width_px": first.width_px, "height_px": first.height_px}
+    return settings
 
 
 def settings_of(config: ConvertConfig, cameras: Sequence[str], begun: Mapping[str, Any]) -> dict[str, Any]:

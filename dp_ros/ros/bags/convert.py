@@ -20,16 +20,16 @@ from dp_ros.data.bags.audit import EpisodeAudit
 from dp_ros.data.bags.pose_audit import frame_faults
 from dp_ros.data.bags.reader import BagError, BagInfo, BagReader, find_bags
 from dp_ros.data.episode_writer import DatasetWriter
-from dp_ros.data.episodes import LOW_DIMENSIONAL
+from dp_ros.data.episodes import LOW_DIMENSIONAL, fits
 from dp_ros.data.faults import MANY_REPEATS
 from dp_ros.data.picture_rows import PictureRows
 from dp_ros.ros.bags.check import check, recorded_poses
-from dp_ros.ros.bags.common import Size, common_cameras, common_settings, common_size, settings_of
+from dp_ros.ros.bags.common import common_cameras, common_settings, common_targets, settings_of
 from dp_ros.ros.bags.episode import PictureSource
 from dp_ros.ros.bags.episode_reader import read_episode
 from dp_ros.ros.bags.frames import Ticks, frames_of
 from dp_ros.ros.bags.rate import RecordedRate, common_rate, recorded_rate
-from dp_ros.schema import ConvertConfig
+from dp_ros.schema import ConvertConfig, Size, Target
 from dp_ros.train.workers import workers
 
 _KEPT = ("task", "seed", "outcome", "operator", "note", "repaired")  # of a bag's custom data, in the dataset
@@ -96,6 +96,8 @@ def convert(
         begun = _attributes(out)
         given = config.rate_hz or begun.get("rate_hz", 0.0)
         cameras = config.cameras or common_cameras(paths, config)
+        if cameras:
+            config.check_cameras(cameras, "convert")
         config = config.model_copy(update={"rate_hz": given})
         examined, rate = _examine_all(pool, paths, config, cameras, report)
         accepted = [bag for bag in examined if isinstance(bag, _Accepted)]
@@ -104,11 +106,12 @@ def convert(
             path, reason = refused[0]
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
             raise BagError(f"none of the {len(paths)} bags can be converted; {path}: {reason}{more}")
-        size = common_size([(bag.info, bag.sizes) for bag in accepted], config)
+        targets = common_targets([(bag.info, bag.sizes) for bag in accepted], config)
         attributes = {
             "rate_hz": rate.hz,
-            "collect": common_settings([(bag.info, bag.collect) for bag in accepted], cameras, size),
+            "collect": common_settings([(bag.info, bag.collect) for bag in accepted], targets),
             "convert": settings_of(config, cameras, begun.get("convert", {})),
+            **fits({camera: target.fit for camera, target in targets.items()}),
         }
         accepted, entries = _in_order(accepted, bags_in(out))
         with DatasetWriter(out, attributes, growing={"bags": entries}) as writer:
@@ -116,9 +119,12 @@ def convert(
             pending = accepted[done:]
             starts = np.cumsum([writer.ticks, *(len(bag.ticks) for bag in pending)])
             if pending:
-                writer.reserve(int(starts[-1] - writer.ticks), dict.fromkeys(cameras, (*size, 3)))
+                writer.reserve(
+                    int(starts[-1] - writer.ticks),
+                    {camera: (*target.size, 3) for camera, target in targets.items()},
+                )
             calls = (
-                delayed(_write_pictures)(bag, Path(out), int(start), size)
+                delayed(_write_pictures)(bag, Path(out), int(start), targets)
                 for bag, start in zip(pending, starts, strict=False)
             )
             for index, edges in enumerate(pool(calls), start=done):
@@ -172,7 +178,7 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
                     f"; label it with `dp_ros bag label {path} --outcome success`, or give --outcome unknown"
                 )
             return _Refusal(path, what, order)
-        episode = read_episode(path, config.topics, cameras, (config.height_px, config.width_px))
+        episode = read_episode(path, config.topics, cameras, config)
         audit = check(episode, config.audit)
         if not (audit.passed or config.accept_failed):
             more = f" (and {len(audit.reasons) - 3} more)" if len(audit.reasons) > 3 else ""
@@ -203,7 +209,7 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
 
 
 def _write_pictures(
-    bag: _Accepted, out: Path, start: int, size: Size
+    bag: _Accepted, out: Path, start: int, targets: dict[str, Target]
 ) -> dict[str, dict[int, NDArray[np.uint8]]]:
     """In a worker: a bag's pictures into rows from `start` on; returns camera -> row -> picture of shared chunks."""
     rows_of: dict[str, dict[int, list[int]]] = {}
@@ -213,7 +219,7 @@ def _write_pictures(
             rows_of[camera].setdefault(number, []).append(row)
     missing = {camera: set(rows) for camera, rows in rows_of.items()}
     writers = {camera: PictureRows(out, camera, start, start + len(bag.ticks)) for camera in rows_of}
-    for camera, number, picture in bag.pictures.read(lambda camera, i: i in rows_of[camera], *size):
+    for camera, number, picture in bag.pictures.read(lambda camera, i: i in rows_of[camera], targets):
         missing[camera].discard(number)
         for row in rows_of[camera][number]:
             writers[camera].put(row, picture)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dp_ros.data.bags.reader import BagInfo, BagReader
 from dp_ros.ros.bags.messages import decode, json_object
 from dp_ros.ros.messages import images
+from dp_ros.schema import Size, Target
 
 # Names of the pose and the gripper stream of a command.
 COMMANDS = ("command_pose", "command_gripper")
@@ -48,9 +49,9 @@ class PictureSource:
     topics: dict[str, tuple[str, str]]  # camera -> (topic, type)
 
     def read(
-        self, wanted: Callable[[str, int], bool], height_px: int, width_px: int
+        self, wanted: Callable[[str, int], bool], targets: Mapping[str, Target]
     ) -> Iterator[tuple[str, int, NDArray[np.uint8]]]:
-        """(camera, number, picture of that size) where `wanted(camera, number)`."""
+        """(camera, number, picture as its camera's target says) where `wanted(camera, number)`."""
         cameras = {topic: (camera, kind) for camera, (topic, kind) in self.topics.items()}
         numbers = dict.fromkeys(cameras, -1)
         with BagReader(self.path) as bag:
@@ -59,7 +60,7 @@ class PictureSource:
                 camera, kind = cameras[topic]
                 if wanted(camera, numbers[topic]):
                     msg = decode(data, kind, topic, self.path)
-                    yield camera, numbers[topic], images.to_picture(msg, camera, height_px, width_px)
+                    yield camera, numbers[topic], images.to_picture(msg, camera, targets[camera])
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class BagEpisode:
     actions: dict[str, RecordedStream]  # of COMMANDS and EXPERT, those that were recorded
     # Tick [ns] -> stream -> stamp of its sample [ns], as the policy node published them on policy/ages.
     node_stamps: dict[int, dict[str, int]] = field(default_factory=dict)
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # camera -> (height, width) [px]
+    sizes: dict[str, Size] = field(default_factory=dict)  # camera -> size of its first usable picture
     result: dict[str, Any] = field(default_factory=dict)  # the last message on episode/result
     # Camera -> contrast and digest of each usable picture.
     looks: dict[str, list[tuple[float, int]]] = field(default_factory=dict)

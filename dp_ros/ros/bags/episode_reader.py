@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.data.bags.reader import BagError, BagInfo, BagReader
+from dp_ros.pictures import ImageSizeError, check_fits, contrast
 from dp_ros.poses import make_pose
 from dp_ros.ros.bags.episode import COMMANDS, EXPERT, BagEpisode, RecordedStream
 from dp_ros.ros.bags.messages import decode, json_object
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.gripper_reader import GripperCommandReader, GripperReader
-from dp_ros.schema import TopicMap
-from dp_ros.streams import ImageSizeError, check_fits, contrast
+from dp_ros.schema import PictureSizes, Size, TopicMap
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _POSE, _JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
@@ -33,9 +33,9 @@ OTHER = object()  # instead of the value of a message that is not of the stream
 
 
 def read_episode(
-    path: str | Path, topics: TopicMap, cameras: Sequence[str] = (), size: tuple[int, int] = (0, 0)
+    path: str | Path, topics: TopicMap, cameras: Sequence[str] = (), sizes: PictureSizes | None = None
 ) -> BagEpisode:
-    """All of a bag but its pixels. Pictures must fit `size` (height, width); without one, their camera's first picture.
+    """All of a bag but its pixels. Pictures must fit the camera's size in `sizes`; without one, that of its first one.
 
     Messages that the live node cannot use are left out and counted. BagError where the bag is damaged, or where a
     topic is missing, is of another type, or has no usable message.
@@ -52,7 +52,7 @@ def read_episode(
                 f"{path}: has no camera/<name>/image_raw topic; it has {', '.join(sorted(bag.info.topics))}: "
                 "map them with --map"
             )
-        return _EpisodeReader(bag, topics, chosen, size).read()
+        return _EpisodeReader(bag, topics, chosen, sizes or PictureSizes()).read()
 
 
 def camera_topics(info: BagInfo, topics: TopicMap) -> dict[str, str]:
@@ -109,16 +109,16 @@ class _EpisodeReader:
     """Reads a bag once, from begin to end."""
 
     def __init__(
-        self, bag: BagReader, topics: TopicMap, cameras: dict[str, str], size: tuple[int, int]
+        self, bag: BagReader, topics: TopicMap, cameras: dict[str, str], sizes: PictureSizes
     ) -> None:
-        self._bag, self._path, self._cameras, self._size = bag, bag.path, cameras, size
+        self._bag, self._path, self._cameras, self._wanted = bag, bag.path, cameras, sizes
         self._map = topics
         self._joints: dict[str, None] = {}  # of the messages that are not the gripper's
         self._types = {name: kind for name, (kind, _) in bag.info.topics.items()}
         self._with_messages = {name for name, (_, messages) in bag.info.topics.items() if messages}
         self._topics = self._find_topics(topics)
         self._ages_topic, self._result_topic = topics.absolute(_AGES), topics.absolute(_RESULT)
-        self._sizes: dict[str, tuple[int, int]] = {}
+        self._sizes: dict[str, Size] = {}
         self._looks: dict[str, list[tuple[float, int]]] = {}
 
     def _find_topics(self, topics: TopicMap) -> dict[str, str]:
@@ -250,10 +250,9 @@ class _EpisodeReader:
 
         def number_of(msg: Any, number: int) -> int:
             rgb = images.to_rgb(msg)
-            height, width = rgb.shape[:2]
-            first = self._sizes.get(camera, (height, width))
-            check_fits((height, width), *(self._size if self._size[0] else first), camera)
-            self._sizes.setdefault(camera, (height, width))
+            size = rgb.shape[0], rgb.shape[1]
+            check_fits(size, self._wanted.target(camera, self._sizes.get(camera, size)), f"camera {camera}")
+            self._sizes.setdefault(camera, size)
             self._looks.setdefault(camera, []).append((contrast(rgb), zlib.crc32(msg.data)))
             return number
 

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.pictures import fit_image
 from dp_ros.ros.messages.conversions import ConversionError, make_header
-from dp_ros.streams import fit_image
+from dp_ros.schema import Target
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import Image
@@ -81,8 +82,8 @@ def to_rgb(msg: Any) -> NDArray[np.uint8]:
     raise ConversionError(f"{type(msg).__name__} is no image: use sensor_msgs/Image or CompressedImage")
 
 
-def to_picture(msg: Any, camera: str, height_px: int, width_px: int) -> NDArray[np.uint8]:
-    """The message of a camera -> uint8 (height_px, width_px, 3), as the policy takes it.
+def to_picture(msg: Any, camera: str, target: Target) -> NDArray[np.uint8]:
+    """The message of a camera -> uint8 (height_px, width_px, 3) of the target, as the policy takes it.
 
     ConversionError or ImageSizeError, which name the camera.
     """
@@ -90,7 +91,7 @@ def to_picture(msg: Any, camera: str, height_px: int, width_px: int) -> NDArray[
         rgb = to_rgb(msg)
     except ConversionError as error:
         raise type(error)(f"camera {camera}: {error}") from None
-    return fit_image(rgb, height_px, width_px, f"camera {camera}")
+    return fit_image(rgb, target, f"camera {camera}")
 
 
 def image_to_rgb(msg: Any) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from dp_ros.control.controller import Controller, PolicyDecision
 from dp_ros.control.planner import PlanWorker
 from dp_ros.control.safety import Command, Verdict
 from dp_ros.inference.engine import load_engine
+from dp_ros.pictures import ImageSizeError, side_by_side
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.commands import command_to_messages
@@ -31,7 +32,7 @@ from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.schema.nodes import ServedConfig
-from dp_ros.streams import FrameAssembler, ImageSizeError, Selection, to_frame
+from dp_ros.streams import FrameAssembler, Selection, to_frame
 
 
 class PolicyNode(ManagedNode):
@@ -126,12 +127,13 @@ class PolicyNode(ManagedNode):
 
     def _image_callback(self, camera: str) -> Callable[[Any], None]:
         encoder = self._policy.encoder
+        target = encoder.target(camera)
 
         def store(msg: Any) -> None:
             if not self._active:
                 return
             try:
-                pixels = images.to_picture(msg, camera, encoder.height_px, encoder.width_px)
+                pixels = images.to_picture(msg, camera, target)
             except (conversions.ConversionError, ImageSizeError) as error:
                 is_damaged = isinstance(error, images.DamagedImageError)
                 if self._verdict is None and not is_damaged:  # a wrong set-up must not start at all
@@ -257,7 +259,7 @@ class PolicyNode(ManagedNode):
             newest = [stream.at(decision.command.stamp_ns) for stream in self._streams.images.values()]
             pictures = [sample.value for sample in newest if sample is not None]
             if pictures:
-                view = images.rgb_to_image(np.hstack(pictures), decision.command.stamp_ns, frame_id)
+                view = images.rgb_to_image(side_by_side(pictures), decision.command.stamp_ns, frame_id)
                 self._view_publisher.publish(view)
 
     def _log_verdict(self, decision: PolicyDecision) -> None:

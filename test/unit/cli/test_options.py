@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dp_ros.cli.errors import CliError
-from dp_ros.cli.options import given, numbers, size_px
+from dp_ros.cli.options import given, numbers, picture_sizes, size_px
 from dp_ros.errors import USAGE
 
 
@@ -24,6 +24,24 @@ def test_a_wrong_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(CliError, match="give WIDTHxHEIGHT in pixels") as caught:
         size_px(text)
     assert caught.value.exit_code == USAGE
+
+
+def test_sizes_and_fits_are_of_all_cameras_or_of_one() -> None:
+    assert picture_sizes(None, None) == {}
+    assert picture_sizes(["96"], ["crop"]) == {"width_px": 96, "height_px": 96, "fit": "crop"}
+    typed = picture_sizes(["96x64", "front=160x90", "top=32"], ["front=pad", "crop", "wrist=same"])
+    assert typed == {
+        "width_px": 96,
+        "height_px": 64,
+        "fit": "crop",
+        "pictures": {
+            "front": {"width_px": 160, "height_px": 90, "fit": "pad"},
+            "top": {"width_px": 32, "height_px": 32},
+            "wrist": {"fit": "same"},
+        },
+    }
+    with pytest.raises(CliError, match="the camera is missing before '='"):
+        picture_sizes(["=96"], None)
 
 
 def test_numbers_are_read_in_order() -> None:

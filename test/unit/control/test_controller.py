@@ -56,7 +56,10 @@ def controller(
     planner: Planner, mode: str = "lockstep", kind: str = "relative", **runtime: Any
 ) -> Controller:
     horizons = runtime.pop("horizons", {"T_o": T_O, "T_p": T_P, "T_a": T_A})
-    policy = PolicyConfig.model_validate({"horizons": horizons, "action": {"position": kind}})
+    encoder = runtime.pop("encoder", {})
+    policy = PolicyConfig.model_validate(
+        {"horizons": horizons, "action": {"position": kind}, "encoder": encoder}
+    )
     return Controller(policy, RuntimeConfig.model_validate({"mode": mode, **runtime}), planner)
 
 
@@ -164,9 +167,10 @@ def test_request_holds_the_window_and_its_state(drive: Callable[..., Any], make_
     c.observe(make_frame(at(4), (0.1, 0.2, 0.3), gripper=0.4))
     assert c.tick(at(4)) is not None
     first, second = plan.requests
-    assert first.images.shape == (T_O, 1, 2, 2, 3)
-    np.testing.assert_array_equal(first.images[0], first.images[1])  # the first frame, repeated
-    np.testing.assert_array_equal(second.images[:, 0, 0, 0, 0], [at(3) % 251, at(4) % 251])
+    (before,), (after,) = first.images, second.images  # of one camera
+    assert before.shape == (T_O, 2, 2, 3)
+    np.testing.assert_array_equal(before[0], before[1])  # the first frame, repeated
+    np.testing.assert_array_equal(after[:, 0, 0, 0], [at(3) % 251, at(4) % 251])
     np.testing.assert_array_equal(second.state, [[*HOME_M, 1.0], [0.1, 0.2, 0.3, 0.4]])
 
 
@@ -475,7 +479,7 @@ def test_delay_beyond_what_the_policy_plans_is_refused_in_one_line() -> None:
 
 # ---- covered cameras -----------------------------------------------------------------------------------
 
-RED = np.full((1, 2, 2, 3), (200, 20, 20), dtype=np.uint8)  # a finger before the lens
+RED = (np.full((2, 2, 3), (200, 20, 20), dtype=np.uint8),)  # a finger before the lens
 
 
 @pytest.mark.parametrize("mode", ["lockstep", "realtime"])
@@ -491,7 +495,7 @@ def test_a_covered_camera_is_a_lost_frame_and_soon_a_hold_that_names_it(
         decision = c.tick(at(tick))
         assert decision is not None
         decisions.append(decision)
-    assert not any((request.images == RED[0]).all(axis=(1, 2, 3, 4)).any() for request in plan.requests)
+    assert not any((request.images[0] == RED[0]).all(axis=(1, 2, 3)).any() for request in plan.requests)
     holds = [d for d in decisions if d.verdict.holds]
     # The plan of frame 9 reaches up to tick 15.
     assert [d.command.stamp_ns for d in holds][:14] == [at(t) for t in range(16, 30)]
@@ -574,12 +578,25 @@ def test_clock_that_goes_back_under_a_cover_does_not_end_the_hold(make_frame: Ca
         np.testing.assert_array_equal(decision.command.position_m, held.command.position_m)
 
 
+def test_a_covered_camera_is_found_between_the_black_sides_of_its_padded_pictures(
+    make_frame: Callable,
+) -> None:
+    plan = Steady()
+    padded = np.zeros((6, 4, 3), dtype=np.uint8)
+    padded[1:5] = RED[0][0, 0]
+    for fit, covered in (("same", False), ("pad", True)):
+        c = controller(InlinePlanner(plan), encoder={"fit": fit})
+        c.observe(make_frame(at(0), images=(padded,)))
+        assert (c.tick(at(0)) is None) is covered
+        assert ("shows nothing" in c.refused) is covered
+
+
 def test_pictures_of_one_colour_are_taken_where_min_contrast_is_0(make_frame: Callable) -> None:
     plan = Recorder()
     c = controller(InlinePlanner(plan), min_contrast=0.0)
     assert c.observe(make_frame(at(0), images=RED))
     assert c.tick(at(0)) is not None
-    np.testing.assert_array_equal(plan.requests[0].images, [RED, RED])
+    np.testing.assert_array_equal(plan.requests[0].images[0], [*RED, *RED])
 
 
 # ---- episodes ------------------------------------------------------------------------------------------

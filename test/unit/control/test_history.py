@@ -73,7 +73,7 @@ def frame_at(tick: float) -> Frame:
     stamp_ns = START + round(tick * DT)
     return Frame(
         stamp_ns,
-        np.zeros((1, 1, 1, 3), np.uint8),
+        (np.zeros((1, 1, 3), np.uint8),),
         make_pose([0, 0, 0], [0, 0, 0, 1]),
         1.0,
         sampled_ns=stamp_ns,

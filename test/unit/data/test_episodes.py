@@ -290,3 +290,14 @@ def test_chunk_of_nothing_but_zeros_is_data(tmp_path: Path, make_episode: Callab
         writer.append(dataclasses.replace(make_episode(0, 4), gripper=np.zeros(4)), tried=1)
         writer.finish()
     assert not load(tmp_path / "data").gripper.any()
+
+
+def test_pictures_beyond_this_machines_memory_are_refused_before_they_are_read(
+    tmp_path: Path, make_episode: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DatasetWriter(tmp_path / "data", SETTINGS) as writer:
+        writer.append(make_episode(0, 3), tried=1)
+        writer.finish()
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 64, "SC_PHYS_PAGES": 2}[name])
+    with pytest.raises(DatasetError, match=r"pictures take .* GB of memory, this machine has .*--size"):
+        load(tmp_path / "data")

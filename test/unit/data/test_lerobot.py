@@ -27,7 +27,8 @@ from dp_ros.data.lerobot.mapping import camera_name
 from dp_ros.data.lerobot.stats import QUANTILES, merge, picture_stats, vector_stats
 from dp_ros.data.reader import DatasetReader
 from dp_ros.data.video import read_pictures
-from dp_ros.schema import ExportConfig, ImportConfig
+from dp_ros.pictures import fit_image
+from dp_ros.schema import ConfigError, ExportConfig, ImportConfig, Target
 
 LENGTHS = (5, 40, 3)
 SETTINGS = {"rate_hz": 80.0, "collect": {"task": "any", "noise": [0.0, 0.3]}}
@@ -263,6 +264,43 @@ def test_pictures_are_shrunk_to_the_size_asked_for(tmp_path: Path, make_episode:
     export_dataset(tmp_path / "data", tmp_path / "exported", ExportConfig())
     import_dataset(tmp_path / "exported", tmp_path / "back", ImportConfig(width_px=32, height_px=24))
     assert load(tmp_path / "back").images["left"].shape == (5, 24, 32, 3)
+
+
+def test_cameras_are_imported_in_sizes_of_their_own(tmp_path: Path, make_episode: MakeEpisode) -> None:
+    """To squares, by crop and by pad."""
+    with DatasetWriter(tmp_path / "data", SETTINGS) as writer:
+        writer.append(make_episode(0, 5, 48, 64), tried=1)
+        writer.finish()
+    foreign = tmp_path / "exported"
+    export_dataset(tmp_path / "data", foreign, ExportConfig())
+    (foreign / layout.OURS).unlink()
+    own = {
+        "left": {"height_px": 16, "width_px": 16, "fit": "crop"},
+        "right": {"height_px": 24, "width_px": 24},
+    }
+    import_dataset(foreign, tmp_path / "back", ImportConfig.model_validate({"fit": "pad", "pictures": own}))
+    before, after = load(tmp_path / "data"), load(tmp_path / "back")
+    assert after.attributes["fit"] == {"left": "crop", "right": "pad"}
+    for camera, fit in after.attributes["fit"].items():
+        target = Target(own[camera]["height_px"], own[camera]["width_px"], fit)
+        expected = [fit_image(picture, target) for picture in before.images[camera]]
+        np.testing.assert_array_equal(after.images[camera], expected)
+    assert "names camera 'top'" in import_refusal(foreign, ConfigError, pictures={"top": {"fit": "pad"}})
+
+
+def test_fit_of_a_dataset_outlives_its_export(tmp_path: Path, make_episode: MakeEpisode) -> None:
+    with DatasetWriter(tmp_path / "data", {**SETTINGS, "fit": {"left": "crop"}}) as writer:
+        writer.append(make_episode(0, 5, 48, 64), tried=1)
+        writer.finish()
+    exported = tmp_path / "exported"
+    export_dataset(tmp_path / "data", exported, ExportConfig())
+    import_dataset(exported, tmp_path / "back", ImportConfig(width_px=32, height_px=24))
+    assert load(tmp_path / "back").attributes["fit"] == {"left": "crop"}
+    said = import_refusal(exported, width_px=24, height_px=24, fit="pad")
+    assert "'left' was made with fit: crop before its export" in said
+    own = {"right": {"height_px": 24, "width_px": 24, "fit": "pad"}}
+    import_dataset(exported, tmp_path / "own", ImportConfig.model_validate({"pictures": own}))
+    assert load(tmp_path / "own").attributes["fit"] == {"left": "crop", "right": "pad"}
 
 
 @pytest.mark.parametrize(

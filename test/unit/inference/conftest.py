@@ -32,8 +32,10 @@ def make_request(tiny_policy: PolicyConfig) -> Callable[..., PlanRequest]:
 
     def make(seed: tuple[int, ...] = (0, 3)) -> PlanRequest:
         rng = np.random.default_rng(0)
-        shape = (T_o, len(encoder.cameras), encoder.height_px, encoder.width_px, 3)
-        images = rng.integers(0, 256, shape, dtype=np.uint8)
+        images = tuple(
+            rng.integers(0, 256, (T_o, *encoder.target(camera).size, 3), dtype=np.uint8)
+            for camera in encoder.cameras
+        )
         return PlanRequest(images, rng.random((T_o, STATE_DIM)), np.zeros(POSITION.size), 0, seed)
 
     return make

@@ -13,8 +13,9 @@ import zarr
 from dp_ros.data import episodes
 from dp_ros.data.bags.reader import BagError
 from dp_ros.data.episodes import DatasetError
+from dp_ros.pictures import fit_image
 from dp_ros.ros.bags.convert import convert
-from dp_ros.schema import ConfigError, ConvertConfig, TopicMap, override
+from dp_ros.schema import ConfigError, ConvertConfig, Target, TopicMap, override
 
 MS = 1_000_000
 BEGIN_NS = 1_700_000_000_000_000_000
@@ -154,14 +155,12 @@ def test_bags_of_ros2_bag_convert_with_compressed_pictures_and_other_names(
 
 
 def test_pictures_are_made_smaller_as_the_node_makes_them(tmp_path: Path, bag_maker) -> None:
-    from dp_ros.streams import fit_image
-
     path = bag_maker.episode(tmp_path / "bag", size=(72, 80))
     run(path, tmp_path / "data", height_px=36, width_px=40)
     values = bag_maker.values(0, 40, ("left",), (72, 80))
     np.testing.assert_array_equal(
         episodes.load(tmp_path / "data").images["left"],
-        np.stack([fit_image(picture, 36, 40) for picture in values["left"]]),
+        np.stack([fit_image(picture, Target(36, 40)) for picture in values["left"]]),
     )
 
 
@@ -279,7 +278,7 @@ def test_bags_that_do_not_fit_together_are_refused(tmp_path: Path, bag_maker) ->
         run(tmp_path / "tasks", tmp_path / "data")
     bag_maker.episode(tmp_path / "sizes/a")
     bag_maker.episode(tmp_path / "sizes/b", size=(72, 80))
-    with pytest.raises(ConfigError, match=r"is 80x72 px, 'left' of .*a is 40x36: give --size"):
+    with pytest.raises(ConfigError, match=r"camera 'left' is 80x72 px, in .*a it is 40x36: give --size"):
         run(tmp_path / "sizes", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 

@@ -42,8 +42,8 @@ def test_shared_frames_teach_what_separate_ones_do(
     """Same loss and gradient as when the frames of each window are encoded separately."""
     batch = make_batches(tiny_train(policy=each_policy, batch_size=12, run_length=4)).tensors(0, CPU)
     assert batch.frames is not None
-    assert len(batch.images) <= 3 * (4 + 1)
-    separate = batch.images[batch.frames]
+    assert all(len(of_camera) <= 3 * (4 + 1) for of_camera in batch.images)
+    separate = [of_camera[batch.frames] for of_camera in batch.images]
     torch.manual_seed(0)
     policy = DiffusionPolicy(each_policy, stats).eval()  # no dropout
     gradients = []
@@ -67,13 +67,14 @@ def test_windows_of_a_run_see_their_own_frames_under_one_crop(
     runs = np.array([[9, 10, 11, 12], [0, 1, 2, 3]])  # the first goes on in the next episode
     batch = windows.batch_of_runs(runs, np.random.default_rng(0))
     assert batch.frames is not None
-    assert len(batch.images) == (4 + 1) + 4  # before an episode there is no frame to add
-    for window, row in enumerate(runs.ravel()):
-        seen = batch.images[batch.frames[window]]
-        assert (seen[..., 2] == windows.frames[row][:, None, None, None]).all()
-    for run in range(2):
-        corners = batch.images[batch.run == run][:, :, 0, 0, :2]
-        assert (corners == corners[:1]).all()
+    for of_camera in batch.images:
+        assert len(of_camera) == (4 + 1) + 4  # before an episode there is no frame to add
+        for window, row in enumerate(runs.ravel()):
+            seen = of_camera[batch.frames[window]]
+            assert (seen[..., 2] == windows.frames[row][:, None, None]).all()
+        for run in range(2):
+            corners = of_camera[batch.run == run][:, 0, 0, :2]
+            assert (corners == corners[:1]).all()
     np.testing.assert_array_equal(batch.actions, windows.actions[runs.ravel()])
 
 
@@ -104,7 +105,8 @@ def test_parts_of_a_batch_together_are_the_whole(
     config = tiny_train(batch_size=8, run_length=length, augmentation=change)
     whole = make_batches(config).tensors(5, CPU)
     parts = [make_batches(config, (i, 2)).tensors(5, CPU) for i in range(2)]
-    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+    for view, of_camera in enumerate(whole.images):
+        assert torch.equal(torch.cat([part.images[view] for part in parts]), of_camera)
     assert torch.equal(torch.cat([part.actions for part in parts]), whole.actions)
 
 
@@ -113,7 +115,9 @@ def test_one_colour_for_all_frames_of_a_window_and_others_for_the_next(
 ) -> None:
     plain = tiny_train(batch_size=8)
     bright = override(plain, {"augmentation": {"brightness": 0.2}})
-    before, after, again = (make_batches(c).tensors(1, CPU).images for c in (plain, bright, bright))
+    before, after, again = (
+        torch.stack(make_batches(c).tensors(1, CPU).images, 2) for c in (plain, bright, bright)
+    )
     assert torch.equal(after, again)
     assert after.shape == before.shape
     unclipped = (after < 1) & (before > 0.1)
@@ -137,12 +141,11 @@ def test_covers_are_plain_rectangles_the_same_in_all_frames_of_a_run(
         (clear, _), (batch, colours) = (make_batches(config).arrays(step) for config in (plain, covering))
         assert colours is None
         np.testing.assert_array_equal(batch.images, make_batches(covering).arrays(step)[0].images)
-        changed = (batch.images != clear.images).any(axis=-1)
-        for run in range(32 // length):
-            of_run = changed[batch.run == run].reshape(-1, *changed.shape[-3:])  # (frames, V, H, W)
-            for view in range(of_run.shape[1]):
+        for pictures, uncovered in zip(batch.images, clear.images, strict=True):
+            changed = (pictures != uncovered).any(axis=-1)
+            for run in range(32 // length):
                 total += 1
-                where = of_run[:, view].any(axis=0)
+                where = changed[batch.run == run].reshape(-1, *changed.shape[-2:]).any(axis=0)
                 if not where.any():
                     continue
                 covered += 1
@@ -151,9 +154,7 @@ def test_covers_are_plain_rectangles_the_same_in_all_frames_of_a_run(
                 height, width = where.shape
                 assert 0.1 < len(down) / height < 0.8
                 assert 0.1 < len(across) / width < 0.8
-                inside = batch.images[batch.run == run].reshape(-1, *batch.images.shape[-4:])[:, view][
-                    :, *box
-                ]
+                inside = pictures[batch.run == run].reshape(-1, *pictures.shape[-3:])[:, *box]
                 assert (inside == inside[0, 0, 0]).all()
     assert 0.35 < covered / total < 0.65
 
@@ -161,11 +162,13 @@ def test_covers_are_plain_rectangles_the_same_in_all_frames_of_a_run(
 def test_colours_are_those_of_their_definitions() -> None:
     """Saturation keeps the luma, contrast keeps mid-grey, brightness scales."""
     luma = torch.tensor([0.299, 0.587, 0.114])
-    images = torch.rand(3, 2, 1, 5, 4, 3, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    images = torch.rand(3, 2, 5, 4, 3, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
     rng = np.random.default_rng(0)
 
     def change(images: torch.Tensor, **strength: float) -> torch.Tensor:
-        return recolour(images, torch.from_numpy(draw_colours(AugmentationConfig(**strength), 3, 1, rng)))
+        return recolour(
+            images, torch.from_numpy(draw_colours(AugmentationConfig(**strength), 3, 1, rng))[:, 0]
+        )
 
     saturated = change(images, saturation=0.5)
     torch.testing.assert_close(saturated @ luma, images @ luma)
@@ -184,7 +187,8 @@ def test_batch_of_a_step_is_the_same_whether_it_was_made_ahead_or_not(
     batches = make_batches(tiny_train())
     ahead = Prefetch(lambda step: batches.tensors(step, CPU), steps=4)
     for step in (0, 1, 2, 3, 1):
-        assert torch.equal(ahead(step).images, batches.tensors(step, CPU).images)
+        for ours, expected in zip(ahead(step).images, batches.tensors(step, CPU).images, strict=True):
+            assert torch.equal(ours, expected)
     ahead.close()
 
 

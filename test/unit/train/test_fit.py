@@ -162,3 +162,86 @@ def test_layout_is_read_from_the_arrays_in_the_order_of_the_recording(tmp_path: 
     assert list(layout.cameras) == ["wrist", "front"]
     bare = read_layout(written(tmp_path / "b", {}, left=(32, 33)))
     assert bare == DatasetLayout({"left": (32, 33)}, None, "", 7)
+
+
+SHAPES = DatasetLayout(
+    {"wrist": (96, 96), "front": (180, 320), "top": (96, 96)},
+    30.0,
+    "",
+    500,
+    {"wrist": "crop", "front": "pad"},
+)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu-transformer", "paper"])
+def test_cameras_of_several_sizes_get_pictures_of_their_own(name: str) -> None:
+    usual = preset(name).config.policy.encoder
+    encoder = fit(preset(name), SHAPES, "D").config.policy.encoder
+    assert [str(encoder.target(camera)) for camera in encoder.cameras] == [
+        "96x96 px (crop)",
+        "320x180 px (pad)",
+        "96x96 px",
+    ]
+    share = usual.crop_height_px / usual.height_px
+    assert encoder.crop("front") == (round(180 * share), round(320 * share))
+    assert encoder.crop("wrist") == encoder.crop("top") == (round(96 * share), round(96 * share))
+    assert set(encoder.pictures) == {"front", "top"}
+    for own in encoder.pictures.values():  # in full, for the checkpoint
+        assert None not in own.model_dump().values()
+
+
+def test_a_fit_that_all_cameras_share_is_that_of_the_encoder() -> None:
+    layout = DatasetLayout(
+        {"wrist": (48, 64), "front": (48, 64)}, 30.0, "", 500, {"wrist": "pad", "front": "pad"}
+    )
+    encoder = fit(preset("cpu"), layout, "D").config.policy.encoder
+    assert (encoder.fit, encoder.pictures) == ("pad", {})
+
+
+def test_pictures_that_a_user_set_stay_and_the_others_come_from_the_dataset() -> None:
+    front = "policy.encoder.pictures.front={width_px: 320, height_px: 180, crop_width_px: 200}"
+    encoder = fit(preset("cpu", front), SHAPES, "D").config.policy.encoder
+    assert (encoder.crop("front"), encoder.crop("top")) == ((158, 200), (84, 84))
+    assert [encoder.target(camera).size for camera in encoder.cameras] == [(96, 96), (180, 320), (96, 96)]
+    assert encoder.target("front").fit == "pad"
+
+
+def test_settings_that_were_fitted_fit_again_unchanged() -> None:
+    once = fit(preset("cpu"), SHAPES, "D").config
+    assert fit(Settings.of(once, "config"), SHAPES, "D").config == once
+
+
+def test_pictures_that_do_not_fit_are_listed_with_camera_value_source_and_remedy() -> None:
+    own = "policy.encoder.pictures"
+    line = refusal(
+        preset(
+            "cpu",
+            "policy.encoder.width_px=96",
+            f"{own}.top.fit=pad",
+            f"{own}.wrist={{height_px: 90, width_px: 90, fit: pad}}",
+            f"{own}.side.fit=pad",
+        ),
+        SHAPES,
+    )
+    for fault in (
+        "policy.encoder.width_px is 96 (--set policy.encoder.width_px=96), the pictures of front are 320x180 px",
+        f"{own}.wrist.width_px is 90 (--set {own}.wrist=",
+        "the pictures of wrist are 96x96 px: leave it out, or make the dataset at that size",
+        f"{own}.wrist.fit is pad (--set",
+        "the pictures of wrist were made with crop: leave it out",
+        f"{own}.side is of no camera of the policy, which are wrist, front, top: leave it out",
+    ):
+        assert fault in line
+    assert f"{own}.top" not in line
+
+
+def test_description_names_size_and_fit_of_each_camera() -> None:
+    line = describe(fit(preset("cpu"), SHAPES, "D"))
+    assert "wrist 96x96 px (crop), front 320x180 px (pad), top 96x96 px (D)" in line
+    assert "cropped to wrist 84x84 px, front 280x158 px, top 84x84 px (cpu.yaml and D)" in line
+
+
+def test_layout_knows_the_fits_of_the_dataset(tmp_path: Path) -> None:
+    path = written(tmp_path / "a", {"fit": {"front": "crop"}}, front=(40, 50), wrist=(36, 40))
+    assert read_layout(path).fits == {"front": "crop"}
+    assert read_layout(path).cameras == {"front": (40, 50), "wrist": (36, 40)}
