@@ -14,17 +14,22 @@ from dp_ros.data.bags.reader import METADATA_RECORD, BagError
 
 
 def information_of(file: Path) -> dict[str, Any]:
-    """`rosbag2_bagfile_information` of a bag with this file alone, from the file's index."""
+    """`rosbag2_bagfile_information` of a bag with this file alone, from the file's index.
+
+    Channels that are not ROS's are left out: rosbag2 would not open the bag. BagError for a file without an index.
+    """
     with file.open("rb") as stream:
         reader = make_reader(stream)
         summary = reader.get_summary()
         metadata = [record.metadata for record in reader.iter_metadata() if record.name == METADATA_RECORD]
     if summary is None or summary.statistics is None:
-        raise BagError(f"{file.parent}: {file.name} has no index; try `ros2 bag reindex {file.parent}`")
+        raise BagError(f"{file.parent}: {file.name} has no index; run `dp_ros bag repair {file.parent}`")
     statistics = summary.statistics
     counts: dict[str, int] = {}
     topics: dict[str, dict[str, Any]] = {}
     for channel in summary.channels.values():
+        if channel.message_encoding != "cdr" or channel.schema_id not in summary.schemas:
+            continue
         found = statistics.channel_message_counts.get(channel.id, 0)
         counts[channel.topic] = counts.get(channel.topic, 0) + found
         topics[channel.topic] = {
@@ -34,7 +39,7 @@ def information_of(file: Path) -> dict[str, Any]:
             "offered_qos_profiles": qos_of(channel),
             "type_description_hash": channel.metadata.get("topic_type_hash", ""),
         }
-    span = _span(statistics.message_start_time, statistics.message_end_time, statistics.message_count)
+    span = _span(statistics.message_start_time, statistics.message_end_time, sum(counts.values()))
     return {
         "version": 9,
         "storage_identifier": "mcap",
@@ -49,6 +54,13 @@ def information_of(file: Path) -> dict[str, Any]:
         "custom_data": {key: value for values in metadata for key, value in values.items()} or None,
         "ros_distro": "jazzy",
     }
+
+
+def has_index(file: Path) -> bool:
+    """Whether a whole MCAP file has the index and the statistics of its messages."""
+    with file.open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    return summary is not None and summary.statistics is not None
 
 
 def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def add_metadata(file: Path, name: str, values: Mapping[str, str]) -> None:
             raise BagError(f"{file}: was not closed; run `dp_ros bag repair {file.parent}`")
         summary_start, offsets_start, _ = struct.unpack_from("<QQI", tail, _HEAD)
         if not summary_start:
-            raise BagError(f"{file}: has no index; run `ros2 bag reindex {file.parent}`")
+            raise BagError(f"{file}: has no index; run `dp_ros bag repair {file.parent}`")
         data_end = summary_start - _DATA_END
         stream.seek(data_end)
         before = stream.read(_DATA_END)

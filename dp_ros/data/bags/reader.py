@@ -15,16 +15,18 @@ from typing import Any, get_args
 import yaml
 import zstandard
 from mcap.reader import make_reader
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.rosbag2 import ReaderError
 
+from dp_ros.data.bags.storage import StorageReader
 from dp_ros.errors import UserError
 from dp_ros.schema.bags import Outcome
 
 METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` when metadata.yaml is lost or made again
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _FILES = (".mcap", ".db3")
+_COMPRESSED = ".zstd"  # of files that `ros2 bag record --compression-mode file` has compressed
 _ZSTD = b"\x28\xb5\x2f\xfd"
+CDR = b"\0"  # first byte of a serialized message
 
 
 class BagError(UserError):
@@ -39,7 +41,7 @@ class BagInfo:
     start_ns: int  # receive times
     duration_s: float
     messages: int
-    topics: Mapping[str, tuple[str, int]]  # name -> (type, messages)
+    topics: Mapping[str, tuple[str, int]]  # name -> (type, messages); several types are joined by "and"
     custom: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -63,7 +65,10 @@ class BagReader:
             self._reader.start_time if self._reader.message_count else 0,
             self._reader.duration / 1e9,
             self._reader.message_count,
-            {name: (topic.msgtype or "", topic.msgcount) for name, topic in self._reader.topics.items()},
+            {
+                name: (" and ".join(sorted(self._reader.types(name))), topic.msgcount)
+                for name, topic in self._reader.topics.items()
+            },
             self._custom(),
         )
 
@@ -80,25 +85,29 @@ class BagReader:
             self._reader.close()
 
     def messages(self, topics: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
-        """(topic, receive time [ns], serialized message) of the topics, in the order of their receive times."""
+        """(topic, receive time [ns], serialized message) of the topics, in the order of their receive times.
+
+        BagError where the bag is damaged, and at the end where it had fewer messages than it counts.
+        """
         wanted = set(topics)
-        connections: list[Connection] = [c for c in self._reader.connections if c.topic in wanted]
-        if not connections:  # rosbags takes an empty list for all topics
-            return
+        expected, found = sum(self.info.topics[topic][1] for topic in wanted & set(self.info.topics)), 0
         try:
-            for connection, received_ns, data in self._reader.messages(connections):
-                yield connection.topic, received_ns, plain_message(bytes(data), self.path)
+            for topic, received_ns, data in self._reader.messages_on(wanted):
+                found += 1
+                yield topic, received_ns, plain_message(bytes(data), self.path)
         except BagError:
             raise
         except Exception as error:  # damaged files raise many kinds
-            raise BagError(f"{self.path}: is damaged ({_reason(error)}); {_repair_hint(self.path)}") from None
+            raise BagError(f"{self.path}: is damaged ({_reason(error)}); {repair_hint(self.path)}") from None
+        if found < expected:
+            raise BagError(
+                f"{self.path}: counts {expected} messages, and {found} can be read; {repair_hint(self.path)}"
+            )
 
-    def has_compressed_messages(self) -> bool:
-        """Whether the first message is compressed, as rosbag2 does with `--compression-mode message`."""
-        if not self._reader.connections:
-            return False
-        _, _, data = next(self._reader.messages(), (None, 0, b""))
-        return bytes(data[: len(_ZSTD)]) == _ZSTD
+    def is_plain(self) -> bool:
+        """Whether ROS messages are stored as sent, not compressed one by one (`--compression-mode message`)."""
+        messages = self._reader.messages_on(self._reader.ros_topics)
+        return all(data[:1] == CDR for _, _, data in messages)
 
     def _custom(self) -> dict[str, str]:
         """From metadata.yaml; where that has no label, from the .mcap files, too."""
@@ -115,7 +124,7 @@ class BagReader:
 
 def plain_message(data: bytes, path: Path) -> bytes:
     """A serialized message, decompressed where metadata.yaml no longer says that messages are compressed."""
-    if data[: len(_ZSTD)] != _ZSTD:  # CDR begins with a zero
+    if data[: len(_ZSTD)] != _ZSTD:
         return data
     try:
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)
@@ -132,6 +141,8 @@ def find_bags(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise BagError(f"{path}: does not exist")
+        if path.is_file() and path.suffix == _COMPRESSED:
+            raise BagError(f"{path}: is compressed; give the folder it is in")
         bags = [path] if is_bag(path) else sorted((p for p in _folders(path) if is_bag(p)), key=_natural)
         if not bags:
             raise BagError(f"{path}: holds no bag (a folder with metadata.yaml, .mcap or .db3 files)")
@@ -146,14 +157,17 @@ def is_bag(path: Path) -> bool:
         return path.suffix in _FILES
     if not path.is_dir():  # e.g. a dangling link
         return False
-    return (path / "metadata.yaml").is_file() or bool(storage_files(path))
+    return (path / "metadata.yaml").is_file() or bool(storage_files(path) or compressed_files(path))
 
 
 def storage_files(bag: Path) -> list[Path]:
     """The files that hold a bag folder's messages."""
-    return sorted(
-        (p for p in bag.iterdir() if p.suffix in _FILES and not p.name.startswith(".")), key=_natural
-    )
+    return _visible(bag, _FILES)
+
+
+def compressed_files(bag: Path) -> list[Path]:
+    """The storage files of a bag folder that are compressed as a whole."""
+    return _visible(bag, tuple(suffix + _COMPRESSED for suffix in _FILES))
 
 
 def read_metadata(bag: Path) -> dict[str, Any]:
@@ -162,22 +176,22 @@ def read_metadata(bag: Path) -> dict[str, Any]:
         return dict(yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"])
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise BagError(
-            f"{bag}: metadata.yaml cannot be read ({_reason(error)}); {_repair_hint(bag)}"
+            f"{bag}: metadata.yaml cannot be read ({_reason(error)}); {repair_hint(bag)}"
         ) from None
 
 
-def _open(path: Path) -> Reader:
+def _open(path: Path) -> StorageReader:
     if not path.exists():
         raise BagError(f"{path}: does not exist")
     if not is_bag(path):
         raise BagError(f"{path}: is no bag (a folder with metadata.yaml, or a .mcap or .db3 file)")
     if path.is_dir() and not (path / "metadata.yaml").is_file():
-        raise BagError(f"{path}: was not closed (it has no metadata.yaml); {_repair_hint(path)}")
+        raise BagError(f"{path}: was not closed (it has no metadata.yaml); {repair_hint(path)}")
     try:
-        reader = Reader(path)
+        reader = StorageReader(path)
         reader.open()
     except Exception as error:  # damaged files raise many kinds
-        raise BagError(f"{path}: cannot be opened ({_reason(error)}); {_repair_hint(path)}") from None
+        raise BagError(f"{path}: cannot be opened ({_reason(error)}); {repair_hint(path)}") from None
     return reader
 
 
@@ -201,15 +215,23 @@ def _custom_inside(file: Path) -> dict[str, Any]:
     return {k: v for record in records if record.name == METADATA_RECORD for k, v in record.metadata.items()}
 
 
-def _repair_hint(path: Path) -> str:
+def repair_hint(path: Path) -> str:
+    """What to do about a damaged bag."""
     if path.is_dir() and any(file.suffix == ".db3" for file in storage_files(path)):
         return f"try `ros2 bag reindex {path}`"
+    if path.is_dir() and any(file.name.endswith(".db3" + _COMPRESSED) for file in compressed_files(path)):
+        return f"decompress its files with `zstd -d`, then try `ros2 bag reindex {path}`"
     return f"run `dp_ros bag repair {path}`"
 
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text[:160] if isinstance(error, ReaderError) and text else f"{type(error).__name__}: {text}"[:160]
+
+
+def _visible(bag: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    found = (p for p in bag.iterdir() if p.name.endswith(suffixes) and not p.name.startswith("."))
+    return sorted(found, key=_natural)
 
 
 def _folders(path: Path) -> list[Path]:

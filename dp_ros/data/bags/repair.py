@@ -16,13 +16,17 @@ from typing import Any
 from mcap.records import Attachment, Channel, Chunk, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
-from dp_ros.data.bags.information import information_of, merged, qos_of
+from dp_ros.data.bags.compression import decompress_files
+from dp_ros.data.bags.information import has_index, information_of, merged, qos_of
 from dp_ros.data.bags.reader import (
+    CDR,
     METADATA_RECORD,
     BagError,
     BagReader,
+    compressed_files,
     plain_message,
     read_metadata,
+    repair_hint,
     storage_files,
 )
 from dp_ros.data.bags.writer import BagWriter, Definition, write_metadata
@@ -54,22 +58,30 @@ class Repair:
 def repair(bag: str | Path) -> Repair:
     """Make a folder of .mcap files readable again; BagError where that is impossible.
 
-    Whole files stay as they are and get their metadata.yaml; damaged ones, and those with compressed messages, are
-    rewritten.
+    Whole files stay as they are and get their metadata.yaml. Damaged ones, those without an index, and those with
+    compressed messages are rewritten. Of a bag that was not closed, files compressed as a whole are decompressed.
     """
     path = Path(bag)
     if not path.is_dir():
         what = "is a file: give the folder it is in" if path.is_file() else "does not exist"
         raise BagError(f"{path}: {what}")
-    files = storage_files(path)
+    whole = _messages_if_whole(path)
+    if whole is not None and all(has_index(file) for file in _mcap_files(path)):
+        return Repair(whole, 0, 0, was_whole=True)
+    if any(".db3" in file.name for file in (*storage_files(path), *compressed_files(path))):
+        raise BagError(f"{path}: is an sqlite3 bag; {repair_hint(path)}")
+    unneeded = decompress_files(path)
+    files = _mcap_files(path)
     if not files:
         raise BagError(f"{path}: holds no .mcap file, so there is nothing to repair")
-    if any(file.suffix != ".mcap" for file in files):
-        raise BagError(f"{path}: is an sqlite3 bag; try `ros2 bag reindex {path}`")
-    whole = _messages_if_whole(path)
-    if whole is not None:
-        return Repair(whole, 0, 0, was_whole=True)
-    return _rewrite_split(path, files) if len(files) > 1 else _rewrite(path, files[0])
+    done = _rewrite_split(path, files) if len(files) > 1 or _is_good(files[0]) else _rewrite(path, files[0])
+    for file in unneeded:
+        file.unlink()
+    return done
+
+
+def _mcap_files(path: Path) -> list[Path]:
+    return [file for file in storage_files(path) if file.suffix == ".mcap"]
 
 
 def _messages_if_whole(path: Path) -> int | None:
@@ -95,7 +107,7 @@ def _rewrite_split(path: Path, files: Sequence[Path]) -> Repair:
     parts: list[dict[str, Any]] = []
     chunks_lost = bytes_lost = rewritten = 0
     for file in files:
-        if _messages_if_whole(file) is not None and not _is_compressed(file):
+        if _is_good(file):
             parts.append(information_of(file))
             continue
         size = file.stat().st_size
@@ -122,9 +134,12 @@ def _rewrite_split(path: Path, files: Sequence[Path]) -> Repair:
     return Repair(information["message_count"], chunks_lost, bytes_lost, was_whole=False)
 
 
-def _is_compressed(file: Path) -> bool:
+def _is_good(file: Path) -> bool:
+    """Whether a file can stay as it is."""
+    if _messages_if_whole(file) is None or not has_index(file):
+        return False
     with BagReader(file) as bag:
-        return bag.has_compressed_messages()
+        return bag.is_plain()
 
 
 def _rewrite_file(path: Path, file: Path) -> tuple[dict[str, Any], _Scan]:
@@ -163,7 +178,7 @@ def _rewrite_file(path: Path, file: Path) -> tuple[dict[str, Any], _Scan]:
                     writer.add_topic(record.topic, schema.name, qos_of(record), definition)
             elif isinstance(record, Message) and writer is not None and record.channel_id in topics:
                 data = plain_message(bytes(record.data), path)
-                if data[:1] != b"\0":  # the first byte of CDR
+                if data[:1] != CDR:
                     raise BagError(
                         f"{path}: a message on {topics[record.channel_id]} in {file.name} is neither CDR nor zstd: it "
                         "cannot be repaired here"

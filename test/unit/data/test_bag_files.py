@@ -191,7 +191,7 @@ def test_repair_of_a_whole_bag_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_repair_that_runs_out_of_disk_leaves_the_bag_as_it_was(tmp_path: Path) -> None:
-    path = unclosed(write(tmp_path / "bag"))
+    path = unclosed(write(tmp_path / "bag"), 60_000)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
