@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -113,9 +114,10 @@ def duration_s(path: str | Path) -> float | None:
 def read_pictures(
     path: str | Path, times_s: NDArray[np.float64], tolerance_s: float
 ) -> Iterator[NDArray[np.uint8]]:
-    """The picture shown at each of the rising `times_s`: uint8 (H, W, 3) RGB.
+    """The picture nearest to each of the rising `times_s`: uint8 (H, W, 3) RGB.
 
-    OSError where the file cannot be decoded, ValueError where it has no picture within `tolerance_s` of a time.
+    The video may have more pictures than there are times: its own rate may be higher, or vary. OSError where the file
+    cannot be decoded, ValueError where it has no picture within `tolerance_s` of a time.
     """
     try:
         with av.open(str(path)) as container:
@@ -125,13 +127,18 @@ def read_pictures(
             assert stream.time_base is not None
             before_s = max(float(times_s[0]) - tolerance_s, 0.0)
             container.seek(int(before_s / stream.time_base), stream=stream)  # to the key frame before it
-            frames = container.decode(stream)
+            frames = (frame for frame in container.decode(stream) if frame.time is not None)
+            nearest, following = next(frames, None), next(frames, None)
             for time_s in times_s:
-                frame = next(
-                    (f for f in frames if f.time is not None and f.time >= time_s - tolerance_s), None
-                )
-                if frame is None or frame.time is None or frame.time > time_s + tolerance_s:
+                while following is not None and _distance(following, time_s) <= _distance(nearest, time_s):
+                    nearest, following = following, next(frames, None)
+                if nearest is None or not _distance(nearest, time_s) <= tolerance_s:
                     raise ValueError(f"has no picture at {time_s:.4f} s")
-                yield np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+                yield np.asarray(nearest.to_ndarray(format="rgb24"), dtype=np.uint8)
     except av.FFmpegError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _distance(frame: av.VideoFrame | None, time_s: float) -> float:
+    """Time from a frame to `time_s` [s]."""
+    return math.inf if frame is None or frame.time is None else abs(frame.time - time_s)

@@ -24,6 +24,7 @@ from dp_ros.data.video import read_pictures
 _CONVERT = "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=NAME --root=FOLDER --push-to-hub=false"
 _PLACE = ("chunk_index", "file_index")
 _COUNTERS = ("episode_index", "frame_index")
+_TIME = "timestamp"
 
 
 class LeRobotFolder:
@@ -120,12 +121,25 @@ class LeRobotFolder:
             self._data_file, self._tables = name, {}
         with self._damage_in_one_line(f"episode {episode} in {name}"):
             if features not in self._tables:
-                self._tables[features] = read_table(self.path / name, [*features, *_COUNTERS])
+                self._tables[features] = read_table(self.path / name, [*features, *_COUNTERS, _TIME])
             table = self._tables[features]
             rows = table.take(np.flatnonzero(table["episode_index"].to_numpy() == episode))
             if not np.array_equal(rows["frame_index"].to_numpy(), np.arange(length)):
                 raise ValueError(f"the frames of episode {episode} are not 0 to {length - 1}")
+            if _TIME in rows.column_names:
+                self._check_times(episode, _numbers(rows[_TIME])[:, 0])
         return rows
+
+    def _check_times(self, episode: int, times_s: NDArray[np.float64]) -> None:
+        """LeRobotError unless frames are 1 / fps apart: their pictures would be those of other frames."""
+        off_s = np.abs(times_s - np.arange(len(times_s)) / self.fps)
+        wrong = np.flatnonzero(~(off_s <= 0.5 / self.fps))
+        if len(wrong):
+            frame = int(wrong[0])
+            raise LeRobotError(
+                f"{self.path}: frame {frame} of episode {episode} has the timestamp {times_s[frame]:.4f} s, at "
+                f"{self.fps:g} Hz it is {frame / self.fps:.4f} s: resample the episodes to one rate, or delete this one"
+            )
 
     def _read_episodes(self) -> list[dict[str, Any]]:
         """The location of each episode, without the statistics, which are the larger part of the files."""

@@ -127,3 +127,27 @@ def test_wrong_counter_of_a_row_is_refused_with_its_episode(
     with pytest.raises(LeRobotError, match=r"frames of episode [12] are not 0 to"):
         import_dataset(folder, tmp_path / "back", ImportConfig())
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+def test_frames_at_the_rate_are_imported_in_spite_of_jitter(
+    folder: Path, tmp_path: Path, jitter: float
+) -> None:
+    times_s = np.concatenate([(np.arange(n) + jitter * (np.arange(n) % 2)) / 80.0 for n in LENGTHS])
+    replace(folder / DATA, "timestamp", times_s.tolist())
+    import_dataset(folder, tmp_path / "out", ImportConfig())
+    assert len(load(tmp_path / "out")) == sum(LENGTHS)
+
+
+def test_a_frame_at_another_time_than_its_rate_is_refused_with_its_episode(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Real stamps of the hardware: pictures looked up by frame would be those of other frames."""
+    times_s = np.concatenate([np.arange(n) / 80.0 for n in LENGTHS])
+    times_s[5 + 20 : 5 + 40] += 0.02
+    replace(folder / DATA, "timestamp", times_s.tolist())
+    with pytest.raises(
+        LeRobotError, match=r"frame 20 of episode 1 has the timestamp 0\.2700 s, at 80 Hz it is 0\.25"
+    ):
+        import_dataset(folder, tmp_path / "out", ImportConfig())
+    assert not (tmp_path / "out").exists()
