@@ -7,6 +7,7 @@ failure. OSError where it cannot be written; the old content is then untouched.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -69,6 +70,25 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # the old content, or new content that failed
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep other processes out of an existing folder that they lock, too; BlockingIOError where one is inside.
+
+    The lock ends with its process, however that ends. File systems without locks keep nobody out.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # e.g. some network file systems
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def clear_leftovers(path: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from dp_ros.data.episodes import (
     DatasetError,
     open_group,
 )
+from dp_ros.files import locked
 
 # Zeros are written too, so that a chunk without a file is a lost chunk.
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
@@ -57,10 +59,30 @@ class DatasetWriter:
     ) -> None:
         """Create `path`, or resume it; DatasetError where it was begun with other attributes.
 
-        `growing` attributes are lists, which may be longer than when it was begun.
+        `growing` attributes are lists, which may be longer than when it was begun. No other process may write it until
+        the writer is left.
         """
         self.path = Path(path)
-        growing = dict(growing or {})
+        with ExitStack() as lock:
+            lock.enter_context(self._locked())
+            self._open(attributes, dict(growing or {}))
+            self._lock = lock.pop_all()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self.path.is_file():
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(self.path):
+                yield
+        except BlockingIOError:
+            raise DatasetError(
+                f"{self.path}: another process writes this dataset: wait until it ends, or choose another --out"
+            ) from None
+
+    def _open(self, attributes: Mapping[str, Any], growing: dict[str, list[Any]]) -> None:
         wanted = {"format": FORMAT, "version": FORMAT_VERSION, **attributes}
         if self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
             self._group = open_group(self.path, mode="r+")
@@ -93,6 +115,7 @@ class DatasetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        self._lock.close()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DatasetError(
                 f"{self.path}: the disk is full; the {self.episodes} finished episodes are kept: "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from dp_ros.files import clear_leftovers, replacing
+from dp_ros.files import clear_leftovers, locked, replacing
 from dp_ros.policy.checkpoint import CheckpointError, read_config, save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.train.optimizer import Optimizer
@@ -50,6 +50,19 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (STATE, CHECKPOINT, BEST):
             clear_leftovers(self.path / name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings out of the folder, which is made; TrainingError where one is inside."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(locked(self.path))
+            except BlockingIOError:
+                raise TrainingError(
+                    f"{self.path}: another process trains here: wait until it ends, or choose another --out"
+                ) from None
+            yield
 
     def read_state(self, fingerprint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """(tensors, metadata) of the saved state; TrainingError where there is none or its fingerprint differs."""

@@ -123,6 +123,15 @@ class Trainer:
         On Ctrl-C or SIGTERM the state is saved at the end of the step, then KeyboardInterrupt is raised; likewise
         TrainingPaused once `time_is_over`.
         """
+        with self.folder.locked() if self.ranks.first else nullcontext():
+            return self._run(on_progress, on_validation, time_is_over)
+
+    def _run(
+        self,
+        on_progress: Callable[[Progress], None] | None,
+        on_validation: Callable[[Validation], None] | None,
+        time_is_over: Callable[[], bool],
+    ) -> Path:
         config, meter = self.config, ProgressMeter()
         train_step = TrainingStep(config, self.optimizer, self.device, self.ranks, self.run_dir)
         if self.ranks.first:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,22 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     files.clear_leftovers(tmp_path / "state")
     assert names(tmp_path) == ["folder"]
     assert names(tmp_path / "folder") == ["old"]
+
+
+def test_a_locked_folder_keeps_others_out_until_its_process_ends(tmp_path: Path) -> None:
+    """Even one that is killed."""
+    script = (
+        "import sys, time\nfrom dp_ros.files import locked\n"
+        "with locked(sys.argv[1]): print('inside', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"inside\n"
+        with pytest.raises(BlockingIOError), files.locked(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    with files.locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+    with files.locked(tmp_path):
+        pass

@@ -159,6 +159,18 @@ def test_finished_dataset_that_grows_is_unfinished_meanwhile(
     assert "is unfinished" in refusal(dataset)
 
 
+def test_a_dataset_has_one_writer_at_a_time(dataset: Path, make_episode: Callable[..., Any]) -> None:
+    """Two would write into the same rows, and each would cut off what the other has written."""
+    with DatasetWriter(dataset, SETTINGS) as first:
+        with pytest.raises(DatasetError, match="another process writes this dataset: wait until it ends"):
+            DatasetWriter(dataset, SETTINGS)
+        first.append(make_episode(7, 4), tried=9)
+        first.finish()
+    assert len(load(dataset)) == sum(LENGTHS) + 4
+    with DatasetWriter(dataset, SETTINGS) as second:
+        assert second.episodes == len(LENGTHS) + 1
+
+
 def test_opening_a_finished_dataset_to_write_leaves_it_finished(dataset: Path) -> None:
     before = load(dataset)
     with DatasetWriter(dataset, SETTINGS) as writer:

@@ -282,6 +282,20 @@ def test_run_is_never_begun_over_another_nor_resumed_from_nothing(
         trainer(tiny_train(steps=1), resume=True)
 
 
+def test_a_folder_has_one_training_at_a_time(trainer, tiny_train: Callable[..., TrainConfig]) -> None:
+    """Two would replace the state and the checkpoints of each other."""
+    refusals = []
+
+    def begin_another(progress: object) -> None:
+        with pytest.raises(TrainingError, match="another process trains here: wait until it ends") as caught:
+            trainer(tiny_train(steps=2)).run()
+        refusals.append(caught.value)
+
+    trainer(tiny_train(steps=2, log_every=1)).run(begin_another)
+    assert len(refusals) == 2
+    trainer(tiny_train(steps=2, log_every=1), resume=True).run()
+
+
 def test_loss_that_is_not_finite_stops_with_the_last_state_intact(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
 ) -> None:
