@@ -18,6 +18,7 @@ from dp_ros.actions import join
 from dp_ros.poses import orientation_of, position_of
 
 Value = TypeVar("Value")
+_OTHER_CLOCK_S = 60.0  # no robot has so old a sample while all is well
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class FrameAssembler:
             elif sample is None:
                 problems.append(f"{name}: nothing received")
             else:
-                problems.append(f"{name}: {(stamp_ns - sample.stamp_ns) / 1e6:.0f} ms old")
+                problems.append(f"{name}: {_age(stamp_ns, sample.stamp_ns)}")
         return problems
 
     def refuse_future(self, now_ns: int) -> None:
@@ -190,6 +191,16 @@ class FrameAssembler:
         self._ahead_ns.clear()
         for stream in self.streams().values():
             stream.clear()
+
+
+def _age(now_ns: int, stamp_ns: int) -> str:
+    """Age of an old sample in words, with the reason where only a wrong stamp explains it."""
+    if stamp_ns == 0:
+        return "its messages have no stamp (0): its publisher must stamp them"
+    age_s = (now_ns - stamp_ns) / 1e9
+    if age_s < _OTHER_CLOCK_S:
+        return f"{age_s * 1e3:.0f} ms old"
+    return f"{age_s:.0f} s old: its publisher has ended, or stamps by another clock than this node's"
 
 
 def to_frame(selection: Selection) -> Frame:

@@ -120,6 +120,20 @@ def test_each_missing_stream_is_named_with_the_reason() -> None:
     assert frame_at(assembler(), 121 * MS) is None
 
 
+@pytest.mark.parametrize(
+    ("stamp_ns", "why"),
+    [
+        (0, "its messages have no stamp (0): its publisher must stamp them"),
+        (5 * 10**12, "95000 s old: its publisher has ended, or stamps by another clock than this node's"),
+    ],
+)
+def test_a_stamp_that_is_no_ros_time_is_said(stamp_ns: int, why: str) -> None:
+    frames = assembler()
+    frames.images["left"].clear()
+    frames.images["left"].put(stamp_ns, np.zeros((2, 2, 3), np.uint8))
+    assert frames.missing(10**14)[0] == f"camera left: {why}"
+
+
 def test_cleared_assembler_has_seen_nothing() -> None:
     frames = assembler()
     frames.clear()

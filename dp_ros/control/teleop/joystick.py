@@ -129,8 +129,8 @@ class Joystick:
         """Advice for people; constant while the cause is."""
         if pause is TeleopHold.JOY_STALE:
             return self._clock_problem or (
-                f"no Joy message within {self._config.joy_timeout_s:g} s: start the joystick's node, and check the "
-                "gamepad's connection"
+                f"no Joy message within {self._config.joy_timeout_s:g} s: start the joystick's node with an "
+                f"autorepeat_rate above {1 / self._config.joy_timeout_s:g} Hz, and check the gamepad's connection"
             )
         if pause is TeleopHold.JOY_REFUSED:
             return self._refused
@@ -207,3 +207,7 @@ class Joystick:
                 f"joy is stamped {abs(stamp_ns - now_ns) / 1e9:.3g} s {side} this node's time: give use_sim_time "
                 "to both nodes or to none, or set the clocks of both machines"
             )
+            if stamp_ns == 0:
+                self._clock_problem = (
+                    "joy has no stamp (0): its publisher must stamp each message with the time"
+                )

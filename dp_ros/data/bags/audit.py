@@ -93,8 +93,11 @@ def audit_episode(
     """
     audits = {name: _audit(stamps, received) for name, (stamps, received) in streams.items()}
     turns_rad = largest_turns_rad(poses) if poses else {}
-    duration_s, skew_s = _overlap_s(streams), _skews_s(streams)
     reasons = [f"{topic}: the recorder lost {count}" for topic, count in (dropped or {}).items() if count]
+    foreign = foreign_clocks(streams)
+    reasons += foreign.values()
+    compared = {name: stream for name, stream in streams.items() if name not in foreign}
+    duration_s, skew_s = _overlap_s(compared), _skews_s(compared)
     notes = []
     for name, count in (unreadable or {}).items():
         total = (audits[name].messages if name in audits else 0) + count
@@ -109,10 +112,11 @@ def audit_episode(
     if poses:
         reasons += frame_faults(poses) + orientation_faults(poses) + distance_faults(poses, limits)
         notes += leaps(poses, limits)
-    reasons += _uncovered(streams, limits)
+    reasons += _uncovered(compared, limits)
     for name, (stamps, _) in streams.items():
         audit = audits[name]
-        reasons += _reasons(name, audit, limits, lockstep)
+        if name in compared or stamps.any():
+            reasons += _reasons(name, audit, limits, lockstep)
         if result_steps is not None:
             expected = result_steps + (not _is_command(name))
             found = len(np.unique(stamps))
@@ -137,14 +141,14 @@ def audit_episode(
             )
         if _went_back(stamps):
             reasons.append(f"{name}: its clock was set back")
-    if not duration_s >= limits.min_duration_s:
+    if not foreign and not duration_s >= limits.min_duration_s:
         reasons.append(f"all streams together cover {max(duration_s, 0.0):.2f} s")
     if len(skew_s) and not skew_s.max() <= limits.max_skew_s:
         reasons.append(f"a picture is {skew_s.max() * 1e3:.0f} ms from the nearest pose")
     return EpisodeAudit(
         audits,
         duration_s,
-        _overlap_s({name: stream for name, stream in streams.items() if not _is_command(name)}),
+        _overlap_s({name: stream for name, stream in compared.items() if not _is_command(name)}),
         float(np.median(skew_s)) if len(skew_s) else 0.0,
         float(skew_s.max()) if len(skew_s) else 0.0,
         tuple(reasons),
@@ -214,6 +218,40 @@ def _is_command(name: str) -> bool:
     return name.startswith(("command", "expert"))
 
 
+def foreign_clocks(streams: Mapping[str, tuple[Stamps, Stamps]]) -> dict[str, str]:
+    """Streams whose stamps cannot be compared with those of the others -> a line that says why.
+
+    Drivers stamp with the time since the machine or the camera was started, or not at all. One clock for all streams is
+    none of these, whatever it shows: a simulation has its own.
+    """
+    reasons: dict[str, str] = {}
+    spans_s, lags_s = {}, {}
+    for name, (stamps, received) in streams.items():
+        if len(stamps) > 1 and not stamps.any():  # a simulation may begin at 0
+            reasons[name] = f"{name}: its messages have no stamp (0): its publisher must stamp them"
+        elif len(stamps):
+            spans_s[name] = stamps.min() / 1e9, stamps.max() / 1e9
+            lag_s = (received - stamps) / 1e9
+            lags_s[name] = float(lag_s.min()), float(lag_s.max())
+    if not lags_s:
+        return reasons
+    usual = sorted(lags_s, key=lambda name: sum(lags_s[name]))[(len(lags_s) - 1) // 2]
+    for name in lags_s:
+        apart_s = _apart(spans_s[usual], spans_s[name])
+        if min(abs(apart_s), abs(_apart(lags_s[name], lags_s[usual]))) > OTHER_CLOCK_S:
+            side = "before" if apart_s > 0 else "after"
+            reasons[name] = (
+                f"{name}: is stamped by another clock, {abs(apart_s):.0f} s {side} the other streams: set its driver "
+                "to ROS time"
+            )
+    return reasons
+
+
+def _apart(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """By how much the range `one` lies above `other`; below 0 where it lies below, 0 where they overlap."""
+    return max(one[0] - other[1], 0.0) + min(one[1] - other[0], 0.0)
+
+
 def _uncovered(streams: Mapping[str, tuple[Stamps, Stamps]], limits: AuditConfig) -> list[str]:
     """One line for each sensor that begins after the others, or ends before them."""
     sensors = {name: s for name, (s, _) in streams.items() if len(s) and not _is_command(name)}
@@ -241,7 +279,7 @@ def _went_back(stamps: Stamps) -> bool:
 
 def _overlap_s(streams: Mapping[str, tuple[Stamps, Stamps]]) -> float:
     """The time from the last stream's begin to the first one's end; a gripper command may begin later."""
-    if not streams or any(len(stamps) == 0 for stamps, _ in streams.values()):
+    if not streams.keys() - set(BEGIN_LATE) or any(len(stamps) == 0 for stamps, _ in streams.values()):
         return 0.0
     first = max(int(stamps.min()) for name, (stamps, _) in streams.items() if name not in BEGIN_LATE)
     last = min(int(stamps.max()) for stamps, _ in streams.values())
@@ -250,7 +288,7 @@ def _overlap_s(streams: Mapping[str, tuple[Stamps, Stamps]]) -> float:
 
 def _skews_s(streams: Mapping[str, tuple[Stamps, Stamps]]) -> NDArray[np.float64]:
     """Time to the nearest pose of each picture between the first and the last pose."""
-    poses = np.unique(streams["ee_pose"][0])
+    poses = np.unique(streams[MEASURED][0]) if MEASURED in streams else np.empty(0)
     if len(poses) == 0:
         return np.empty(0)
     skews = [np.empty(0)]

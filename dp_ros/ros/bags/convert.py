@@ -16,7 +16,7 @@ import zarr
 from joblib import delayed
 from numpy.typing import NDArray
 
-from dp_ros.data.bags.audit import EpisodeAudit
+from dp_ros.data.bags.audit import EpisodeAudit, foreign_clocks
 from dp_ros.data.bags.pose_audit import frame_faults
 from dp_ros.data.bags.reader import BagError, BagInfo, BagReader, find_bags
 from dp_ros.data.episode_writer import DatasetWriter
@@ -183,10 +183,12 @@ def _examine(path: Path, order: int, config: ConvertConfig, cameras: Sequence[st
         if not (audit.passed or config.accept_failed):
             more = f" (and {len(audit.reasons) - 3} more)" if len(audit.reasons) > 3 else ""
             reasons = f"{'; '.join(audit.reasons[:3])}{more}"
-            # Poses in several frames are never converted.
-            hint = (
-                "" if frame_faults(recorded_poses(episode)) else "; --accept-failed converts it all the same"
-            )
+            # Poses in several frames are never converted, and streams of several clocks have no common tick.
+            streams = {
+                name: (stream.stamps_ns, stream.received_ns) for name, stream in episode.streams.items()
+            }
+            is_final = frame_faults(recorded_poses(episode)) or foreign_clocks(streams)
+            hint = "" if is_final else "; --accept-failed converts it all the same"
             return _Refusal(path, f"fails the audit: {reasons}{hint}", order)
         given = RecordedRate(config.rate_hz, "")
         rate = given if given.hz else recorded_rate(episode, config.hold_commands)

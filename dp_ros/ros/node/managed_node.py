@@ -14,9 +14,10 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from dp_ros.errors import message_of
-from dp_ros.ros.node.diagnostics import Status, to_diagnostics
+from dp_ros.ros.node.diagnostics import ERROR, Status, to_diagnostics
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.schema.nodes import LifecycleConfig
 
@@ -87,9 +88,34 @@ class ManagedNode(LifecycleNode):
         return self.add(timer, self.destroy_timer)
 
     def add_diagnostics(self, status: Callable[[], Status]) -> None:
-        """Publish `status()` once a second."""
+        """Publish `status()` once a second; publishers that the node cannot hear are an error."""
         publisher = self.add_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.add_timer(_DIAGNOSTICS_S, lambda: publisher.publish(to_diagnostics(self, status())))
+
+        def publish() -> None:
+            level, message, values = status()
+            if unheard := self._unheard():
+                level, message = ERROR, "; ".join([*unheard, *([message] if level == ERROR else [])])
+            publisher.publish(to_diagnostics(self, (level, message, values)))
+
+        self.add_timer(_DIAGNOSTICS_S, publish)
+
+    def without_time(self) -> str:
+        """Why no time passes for this node; empty where it does. Its control timer then never fires."""
+        if self.get_parameter("use_sim_time").value and not self.get_clock().now().nanoseconds:
+            return "waiting for time on /clock: start the simulator, or set use_sim_time to false"
+        return ""
+
+    def _unheard(self) -> list[str]:
+        """One line for each publisher whose QoS does not let its messages reach a subscription of this node."""
+        lines = []
+        for subscription in self.subscriptions:
+            topic = subscription.topic_name  # with its remapping, which the graph's own functions do not know
+            for info in self.get_publishers_info_by_topic(topic):
+                compatibility, why = qos_check_compatible(info.qos_profile, subscription.qos_profile)
+                if compatibility == QoSCompatibility.ERROR:
+                    reason = why.removeprefix("ERROR: ").rstrip("; ").lower()
+                    lines.append(f"{topic}: nothing of {info.node_name} arrives ({reason}): change its QoS")
+        return lines
 
     def add(self, made: Any, destroy: Callable[[Any], object]) -> Any:
         """Keep `made` until the counterpart of the present transition calls `destroy(made)`."""

@@ -55,6 +55,12 @@ def _declare(node: Node, model: type[Config], prefix: str, values: dict[str, Any
         except InvalidParameterValueException as error:
             raise ConfigError(f"parameter {prefix}{name} of {node.get_name()}: {error}") from None
         value = parameter.value
+        if value is None and isinstance(default, list):  # ROS gives an empty list no type, and so no value
+            value = []
+        if value is None:
+            raise ConfigError(
+                f"parameter {prefix}{name} of {node.get_name()}: has no value: leave it out, or give one"
+            )
         values[name] = value if isinstance(value, bool | int | float | str) else list(value)
 
 

@@ -285,6 +285,8 @@ class PolicyNode(ManagedNode):
             return ERROR, "; ".join(self._bad_inputs.values()), values
         if not self._active:
             return OK, "inactive", values
+        if not self._lockstep and (without_time := self.without_time()):
+            return WARN, without_time, values
         if self._verdict is None:
             now_ns = self.get_clock().now().nanoseconds
             waiting = self._streams.missing(now_ns) if not self._lockstep else []

@@ -40,7 +40,7 @@ class TeleopNode(ManagedNode):
         self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
         self._verdict_publisher = publish(String, "teleop/verdict", qos.RELIABLE)
         self._event_publisher = publish(String, "record/command", qos.RELIABLE)
-        self.add_subscription(Joy, "joy", self._on_joy, qos.RELIABLE)
+        self.add_subscription(Joy, "joy", self._on_joy, qos.JOY)
         self.add_subscription(PoseStamped, "ee_pose", self._on_pose, qos.observations("realtime"))
         self.add_subscription(JointState, "gripper/state", self._on_gripper, qos.observations("realtime"))
         self.add_subscription(JointState, "command/gripper", self._on_gripper_command, qos.RELIABLE)
@@ -162,8 +162,10 @@ class TeleopNode(ManagedNode):
             return ERROR, self._rival, values | {"verdict": OTHER_COMMANDER}
         if self._bad_pose:
             return ERROR, self._bad_pose, values
+        if without_time := self.without_time():
+            return WARN, without_time, values
         if decision is None:
-            return WARN, "waiting for time to pass on /clock", values
+            return WARN, "waiting for the first tick", values
         if decision.is_trouble:
             return WARN, f"{decision.verdict.value}: {decision.detail}", values
         return OK, decision.verdict.value, values

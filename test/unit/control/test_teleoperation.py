@@ -288,7 +288,10 @@ def test_joy_that_falls_silent_stops_the_arm_until_the_button_is_pressed_anew() 
     last = position(person.decisions[-1])
     decision = person.tick(100)
     assert decision.verdict is TeleopHold.JOY_STALE
-    assert "no Joy message within 0.2 s" in decision.detail
+    assert (
+        "no Joy message within 0.2 s: start the joystick's node with an autorepeat_rate above 5 Hz"
+        in decision.detail
+    )
     person.silent = set()
     assert person.tick(20).verdict is TeleopHold.PRESS_AGAIN
     np.testing.assert_array_equal(position(person.decisions[-1]), last)
@@ -466,6 +469,17 @@ def test_joy_of_another_clock_is_refused_with_what_to_do(offset_s: float, side: 
     assert f"s {side} this node's time: give use_sim_time to both nodes" in decision.detail
     said = {decision.detail for decision in person.decisions}
     assert len(said) == 2  # no message; then the wrong clock, with numbers that do not change
+
+
+def test_joy_without_a_stamp_is_refused_with_what_to_do() -> None:
+    """Web joysticks and `ros2 topic pub` leave it at 0: no clock is wrong then."""
+    person = Person()
+    person.silent = {"joy"}
+    for _ in range(20):
+        person.send(stamp_ns=0)
+        decision = person.tick()
+    assert decision.verdict is TeleopHold.JOY_STALE
+    assert decision.detail == "joy has no stamp (0): its publisher must stamp each message with the time"
 
 
 def test_a_message_that_was_under_way_while_time_was_put_forward_is_no_wrong_clock() -> None:

@@ -194,3 +194,49 @@ def test_jitter_is_not_taken_for_missing_samples(kind: str, within: int) -> None
     lost = np.delete(at, rng.choice(np.arange(1, count - 1), 15, replace=False))
     few = verdict(limits, **{"camera left": lost})
     assert few.streams["camera left"].missing == pytest.approx(15, abs=within)
+
+
+DAY_MS = 86_400_000.0
+
+
+def on_clock(offset_ms: float) -> tuple[np.ndarray, np.ndarray]:
+    """The usual stream, its stamps by a clock that is `offset_ms` behind."""
+    at = np.arange(101) * PERIOD_MS + 2 * DAY_MS
+    return at - offset_ms, at + 2
+
+
+ONE_CLOCK = {
+    "camera left": on_clock(0),
+    "ee_pose": on_clock(0),
+    "gripper": on_clock(0),
+    "command_pose": on_clock(0),
+}
+
+
+@pytest.mark.parametrize("name", ["camera left", "ee_pose", "gripper", "command_pose"])
+@pytest.mark.parametrize(("offset_ms", "apart"), [(DAY_MS, "86399 s before"), (-DAY_MS, "86399 s after")])
+def test_a_stream_of_another_clock_is_named_once(name: str, offset_ms: float, apart: str) -> None:
+    """Its driver stamps with the time since the start of the machine, say."""
+    audit = verdict(**{**ONE_CLOCK, name: on_clock(offset_ms)})
+    (reason,) = audit.reasons
+    assert (
+        reason
+        == f"{name}: is stamped by another clock, {apart} the other streams: set its driver to ROS time"
+    )
+
+
+@pytest.mark.parametrize("name", ["camera left", "ee_pose", "gripper", "command_pose"])
+def test_a_stream_without_stamps_is_named_once(name: str) -> None:
+    at = ONE_CLOCK[name][1]
+    audit = verdict(**{**ONE_CLOCK, name: (0 * at, at)})
+    assert audit.reasons == (f"{name}: its messages have no stamp (0): its publisher must stamp them",)
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.1])
+def test_one_clock_for_all_streams_passes_whatever_it_shows(speed: float) -> None:
+    """A simulation at a tenth of real time; its gripper was commanded at the beginning and at the end."""
+    stamps = np.arange(3001) * PERIOD_MS
+    stream = stamps, 2 * DAY_MS + stamps / speed
+    ends = tuple(values[[0, -1]] for values in stream)
+    audit = verdict(**dict.fromkeys(ONE_CLOCK, stream), command_gripper=ends)
+    assert audit.passed

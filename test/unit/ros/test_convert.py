@@ -325,3 +325,21 @@ def test_a_failure_whose_metadata_was_rebuilt_stays_a_failure(tmp_path: Path, ba
         )
     result = run(tmp_path / "bags", tmp_path / "data")
     assert (result.episodes, [path.name for path, _ in result.refused]) == (1, ["discarded", "failure"])
+
+
+def test_a_camera_without_stamps_is_refused_without_the_advice_to_accept_it(
+    tmp_path: Path, bag_maker
+) -> None:
+    """Its pictures have no tick in common with the rest."""
+    lost = [
+        (
+            "/camera/left/image_raw",
+            BEGIN_NS + i * PERIOD_NS,
+            bag_maker.image(0, np.zeros((36, 40, 3), np.uint8)),
+        )
+        for i in range(40)
+    ]
+    bag_maker.episode(tmp_path / "bag", extra=lost, dropped=lambda stream, i: stream == "camera left")
+    with pytest.raises(BagError, match=r"camera left: its messages have no stamp \(0\)") as caught:
+        run(tmp_path / "bag", tmp_path / "data")
+    assert "--accept-failed" not in str(caught.value)
