@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Joy
+from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import String
 
 from dp_ros.ros.messages.conversions import ns_to_stamp
@@ -71,6 +72,24 @@ def test_a_publisher_that_cannot_be_heard_is_named_while_it_is_there(
     status("recorder_node", ERROR, why)
     client.node.destroy_publisher(word)
     status("recorder_node", WARN, "nobody publishes")
+
+
+def test_two_cameras_on_one_topic_are_a_warning_while_both_are_there(
+    start, client, status, tmp_path: Path
+) -> None:
+    publish = client.node.create_publisher
+    _, other = (publish(Image, "camera/left/image_raw", BEST_EFFORT) for _ in range(2))
+    publish(PoseStamped, "ee_pose", BEST_EFFORT)
+    for _ in range(2):  # the joint states of several nodes are none
+        publish(JointState, "gripper/state", BEST_EFFORT)
+    start("recorder_node", recorder(tmp_path))
+    status(
+        "recorder_node",
+        WARN,
+        "/camera/left/image_raw: 2 publishers mix their messages (test_client): stop all",
+    )
+    client.node.destroy_publisher(other)
+    status("recorder_node", OK, "idle")
 
 
 @pytest.mark.parametrize("name", ["teleop_node", "policy_node"])

@@ -23,6 +23,7 @@ class RecordedPictures:
     stamps_ns: NDArray[np.int64]  # (N,)
     contrasts: Sequence[float]  # (N,) see `streams.contrast`
     digests: Sequence[int]  # (N,) equal for equal pictures
+    frame_ids: tuple[str, ...] = ()  # every header.frame_id
 
 
 def picture_audit(
@@ -38,6 +39,11 @@ def picture_audit(
                 f"{name}: its pictures are {width}x{height} px, a policy needs {_SMALLEST_PX}x{_SMALLEST_PX}"
             )
             continue
+        if len(camera.frame_ids) > 1:
+            named = " and ".join(f"'{frame_id}'" for frame_id in camera.frame_ids)
+            reasons.append(
+                f"{name}: its pictures are in frames {named}: do several cameras publish on its topic?"
+            )
         covered = sum(not contrast >= limits.min_contrast for contrast in camera.contrasts)
         if covered:
             fault = (

@@ -43,6 +43,7 @@ class BagInfo:
     messages: int
     topics: Mapping[str, tuple[str, int]]  # name -> (type, messages); several types are joined by "and"
     custom: Mapping[str, str] = field(default_factory=dict)
+    publishers: Mapping[str, int] = field(default_factory=dict)  # topic -> how many, where the bag tells
 
     @property
     def name(self) -> str:
@@ -70,6 +71,7 @@ class BagReader:
                 for name, topic in self._reader.topics.items()
             },
             self._custom(),
+            {name: self._reader.publishers(name) for name in self._reader.topics},
         )
 
     def __enter__(self) -> BagReader:

@@ -131,6 +131,11 @@ class StorageReader(Reader):
         connections = [*self.connections, *(each for file in self._files for each in file.connections)]
         return {each.msgtype for each in connections if each.topic == topic} - {_NO_SCHEMA}
 
+    def publishers(self, topic: str) -> int:
+        """Number of publishers of a topic, of which recorders keep the QoS profiles; 0 where none was kept."""
+        profiles = (getattr(each.ext, "offered_qos_profiles", ()) for each in self.topics[topic].connections)
+        return max(map(len, profiles), default=0)
+
     @property
     def ros_topics(self) -> set[str]:
         """Topics with serialized ROS messages; an MCAP file may hold others, in JSON say."""

@@ -47,8 +47,26 @@ def check(episode: BagEpisode, limits: AuditConfig) -> EpisodeAudit:
     )
     faults, looks = picture_audit(_recorded_pictures(episode), poses, limits)
     reasons = (*audit.reasons, *faults, *frozen_pose_faults(poses, limits))
-    notes = (*looks, *unused, *_notes_on_the_gripper(episode, limits), *_notes_on_stops(episode, limits))
+    notes = (
+        *looks,
+        *unused,
+        *_notes_on_publishers(episode),
+        *_notes_on_the_gripper(episode, limits),
+        *_notes_on_stops(episode, limits),
+    )
     return replace(audit, reasons=reasons, notes=(*audit.notes, *notes))
+
+
+def _notes_on_publishers(episode: BagEpisode) -> list[str]:
+    """Sensors that had several publishers; the joints of a robot may have, as those of a gripper."""
+    sensors = {f"camera {camera}": stream.topic for camera, stream in episode.cameras.items()}
+    counts = {name: episode.info.publishers.get(topic, 0) for name, topic in sensors.items()}
+    counts["ee_pose"] = episode.info.publishers.get(episode.ee_pose.topic, 0)
+    return [
+        f"{name} had {count} publishers when it was recorded: their messages are mixed"
+        for name, count in counts.items()
+        if count > 1
+    ]
 
 
 def _recorded_pictures(episode: BagEpisode) -> dict[str, RecordedPictures]:
@@ -56,7 +74,7 @@ def _recorded_pictures(episode: BagEpisode) -> dict[str, RecordedPictures]:
     for camera, stream in episode.cameras.items():
         contrasts, digests = zip(*episode.looks[camera], strict=True)
         found[f"camera {camera}"] = RecordedPictures(
-            episode.sizes[camera], stream.stamps_ns, contrasts, digests
+            episode.sizes[camera], stream.stamps_ns, contrasts, digests, stream.frame_ids
         )
     return found
 

@@ -17,7 +17,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from dp_ros.errors import message_of
-from dp_ros.ros.node.diagnostics import ERROR, Status, to_diagnostics
+from dp_ros.ros.node.diagnostics import ERROR, OK, WARN, Status, to_diagnostics
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.schema.nodes import LifecycleConfig
 
@@ -63,6 +63,7 @@ class ManagedNode(LifecycleNode):
         super().__init__(name)
         self.fatal: str | None = None  # reason why the process must end; see `run_node`
         self.problem = ""  # why the last transition failed
+        self.single: tuple[str, ...] = ()  # resolved topics of one sensor each
         self.autostart = read_config(self, LifecycleConfig).autostart
         self.is_starting = False  # `run_node` configures and activates it, and reports what fails
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -88,13 +89,18 @@ class ManagedNode(LifecycleNode):
         return self.add(timer, self.destroy_timer)
 
     def add_diagnostics(self, status: Callable[[], Status]) -> None:
-        """Publish `status()` once a second; publishers that the node cannot hear are an error."""
+        """Publish `status()` once a second.
+
+        Publishers that the node cannot hear are an error, several ones of a topic in `single` are a warning.
+        """
         publisher = self.add_publisher(DiagnosticArray, "/diagnostics", 10)
 
         def publish() -> None:
             level, message, values = status()
             if unheard := self._unheard():
                 level, message = ERROR, "; ".join([*unheard, *([message] if level == ERROR else [])])
+            elif level == OK and (mixed := self._mixed()):
+                level, message = WARN, "; ".join(mixed)
             publisher.publish(to_diagnostics(self, (level, message, values)))
 
         self.add_timer(_DIAGNOSTICS_S, publish)
@@ -104,6 +110,16 @@ class ManagedNode(LifecycleNode):
         if self.get_parameter("use_sim_time").value and not self.get_clock().now().nanoseconds:
             return "waiting for time on /clock: start the simulator, or set use_sim_time to false"
         return ""
+
+    def _mixed(self) -> list[str]:
+        """One line for each topic of `single` with several publishers."""
+        lines = []
+        for topic in self.single:
+            names = [info.node_name for info in self.get_publishers_info_by_topic(topic)]
+            if len(names) > 1:
+                who = ", ".join(sorted(set(names)))
+                lines.append(f"{topic}: {len(names)} publishers mix their messages ({who}): stop all but one")
+        return lines
 
     def _unheard(self) -> list[str]:
         """One line for each publisher whose QoS does not let its messages reach a subscription of this node."""

@@ -109,8 +109,9 @@ class PolicyNode(ManagedNode):
             ("", Image) if self._runtime.image_transport == "raw" else ("/compressed", CompressedImage)
         )
         subscribe, publish = self.add_subscription, self.add_publisher
-        for camera in self._policy.encoder.cameras:
-            subscribe(kind, f"camera/{camera}/image_raw{suffix}", self._image_callback(camera), observation)
+        pictures = {camera: f"camera/{camera}/image_raw{suffix}" for camera in self._policy.encoder.cameras}
+        for camera, topic in pictures.items():
+            subscribe(kind, topic, self._image_callback(camera), observation)
         subscribe(PoseStamped, "ee_pose", self._on_pose, observation)
         subscribe(JointState, "gripper/state", self._on_gripper, observation)
         self._pose_publisher = publish(PoseStamped, "command/ee_pose", qos.RELIABLE)
@@ -121,6 +122,7 @@ class PolicyNode(ManagedNode):
         self._path_publisher = publish(Path, "policy/path", 10)
         self._marker_publisher = publish(MarkerArray, "policy/markers", 10)
         self._view_publisher = publish(Image, "policy/image", 10)
+        self.single = tuple(map(self.resolve_topic_name, (*pictures.values(), "ee_pose")))
         self.add_diagnostics(self._status)
 
     # ---- what arrives ----------------------------------------------------------------------------------

@@ -77,6 +77,8 @@ class RecorderNode(ManagedNode):
         self.add_subscription(String, "record/command", self._on_word, qos.RELIABLE)
         self.add_subscription(String, "record/note", self._on_note, qos.RELIABLE)
         self._status_publisher = self.add_publisher(String, "record/status", qos.LATCHED)
+        *sensors, _ = map(self.resolve_topic_name, required_topics(self._config))
+        self.single = tuple(sensors)  # without the gripper's, which may be the joint states of several nodes
         self.add_diagnostics(self._status)
         return TransitionCallbackReturn.SUCCESS
 

@@ -44,6 +44,7 @@ class TeleopNode(ManagedNode):
         self.add_subscription(PoseStamped, "ee_pose", self._on_pose, qos.observations("realtime"))
         self.add_subscription(JointState, "gripper/state", self._on_gripper, qos.observations("realtime"))
         self.add_subscription(JointState, "command/gripper", self._on_gripper_command, qos.RELIABLE)
+        self.single = (self.resolve_topic_name("ee_pose"),)
         self.add_diagnostics(self._status)
         self._poses = PoseReader()
         self._openings = GripperReader(self._teleop.config.gripper_joint, self._teleop.config.gripper_range)
