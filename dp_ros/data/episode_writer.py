@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
 
 from dp_ros.data.episodes import (
     FORMAT,
@@ -20,6 +21,7 @@ from dp_ros.data.episodes import (
     FRAMES_PER_CHUNK,
     LOW_DIMENSIONAL,
     DatasetError,
+    damage_in_one_line,
     open_group,
 )
 from dp_ros.files import locked
@@ -212,7 +214,8 @@ class DatasetWriter:
 
     def _array(self, name: str) -> Any:
         """The zarr array, or None. Any, because zarr types it as an array or a group."""
-        return self._group.get(name)
+        with damage_in_one_line(self.path):
+            return self._group.get(name)
 
     def _write(self, name: str, values: NDArray[Any], at: int) -> None:
         with zarr.config.set(_EVERY_CHUNK):
@@ -226,7 +229,11 @@ class DatasetWriter:
             if array is None:
                 per_chunk = FRAMES_PER_CHUNK if name.startswith("images/") else 4096
                 array = self._group.create_array(
-                    name, shape=(0, *shape), dtype=dtype, chunks=(per_chunk, *shape)
+                    name,
+                    shape=(0, *shape),
+                    dtype=dtype,
+                    chunks=(per_chunk, *shape),
+                    compressors=ZstdCodec(checksum=True),  # else changed bits may decompress to other numbers
                 )
             if array.shape[1:] != shape:
                 raise DatasetError(
@@ -240,7 +247,9 @@ class DatasetWriter:
             written = int((np.asarray(self._array("episode_ends")[:]) > 0).sum())
             self._array("episode_ends").resize((written,))
         end, episodes = self.ticks, self.episodes
-        for name, member in self._group.members(max_depth=2):
+        with damage_in_one_line(self.path):
+            members = tuple(self._group.members(max_depth=2))
+        for name, member in members:
             if isinstance(member, zarr.Array):
                 length = episodes if name in _EPISODE_ARRAYS else end
                 member.resize((length, *member.shape[1:]))

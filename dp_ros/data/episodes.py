@@ -18,6 +18,7 @@ loses at most the episode it was writing. The attribute `complete` is set last; 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,6 +189,10 @@ def open_group(path: Path, mode: Any) -> zarr.Group:
     try:
         # Absolute, because zarr 3.1 removes a relative root wherever it occurs in a member's path.
         group = zarr.open_group(path.absolute(), mode=mode)
+    except json.JSONDecodeError as error:  # a power failure may leave an empty file
+        raise DatasetError(
+            f"{path}: its zarr.json is damaged ({error}); remove the folder and make the dataset again"
+        ) from None
     except (FileNotFoundError, FileExistsError, NotADirectoryError, ValueError, KeyError):
         group = None
     if group is None or group.attrs.get("format") != FORMAT:

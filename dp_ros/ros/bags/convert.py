@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from joblib import delayed
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from dp_ros.data.bags.audit import EpisodeAudit, foreign_clocks
 from dp_ros.data.bags.pose_audit import frame_faults
 from dp_ros.data.bags.reader import BagError, BagInfo, BagReader, find_bags
 from dp_ros.data.episode_writer import DatasetWriter
-from dp_ros.data.episodes import LOW_DIMENSIONAL, fits
+from dp_ros.data.episodes import LOW_DIMENSIONAL, fits, open_group
 from dp_ros.data.faults import MANY_REPEATS
 from dp_ros.data.picture_rows import PictureRows
 from dp_ros.ros.bags.check import check, recorded_poses
@@ -276,7 +275,7 @@ def _attributes(dataset: str | Path) -> dict[str, Any]:
     """Attributes of a dataset, finished or not; empty where it does not exist yet."""
     if not (Path(dataset) / "zarr.json").is_file():
         return {}
-    return dict(zarr.open_group(Path(dataset).absolute(), mode="r").attrs)
+    return dict(open_group(Path(dataset), mode="r").attrs)
 
 
 def _in_order(

@@ -296,6 +296,29 @@ def test_chunk_lost_from_disk_is_refused(dataset: Path, name: str) -> None:
     assert "a chunk" in refusal(dataset)
 
 
+@pytest.mark.parametrize("name", ["images/left", "action", "gripper"])
+def test_chunk_with_a_changed_bit_is_refused(dataset: Path, name: str) -> None:
+    """Compressed numbers would decompress to others: each chunk has a checksum."""
+    file = chunk_file(dataset, name)
+    content = bytearray(file.read_bytes())
+    for at in range(20, len(content), max(1, len(content) // 20)):
+        content[at] ^= 4
+        file.write_bytes(content)
+        assert "a chunk cannot be read" in refusal(dataset)
+        content[at] ^= 4
+    file.write_bytes(content)
+    load(dataset)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "action/zarr.json", "images/left/zarr.json"])
+@pytest.mark.parametrize("content", ["", '{"zarr_form'])
+def test_description_that_a_power_failure_cut_off_is_refused(dataset: Path, name: str, content: str) -> None:
+    (dataset / name).write_text(content)
+    assert "make the dataset again" in refusal(dataset)
+    with pytest.raises(DatasetError, match="make the dataset again"):
+        DatasetWriter(dataset, SETTINGS)
+
+
 def test_chunk_of_nothing_but_zeros_is_data(tmp_path: Path, make_episode: Callable[..., Any]) -> None:
     """A gripper that is closed all the time is not a lost chunk."""
     with DatasetWriter(tmp_path / "data", SETTINGS) as writer:
