@@ -111,3 +111,13 @@ def test_an_empty_list_in_a_parameter_file_is_an_empty_list(start, client, tmp_p
     """ROS gives it no type, and so no value."""
     node = start("recorder_node", recorder(tmp_path, cameras=[], topics=[]))
     assert "Traceback" not in node.log
+
+
+@pytest.mark.parametrize("operator", [7, False])
+def test_a_name_that_yaml_takes_for_another_type_is_refused_with_what_to_do(
+    start_node, tmp_path: Path, operator: object
+) -> None:
+    node = start_node("dp_ros.ros.nodes.recorder_node", recorder(tmp_path, operator=operator))
+    assert node.wait() == 1
+    assert "parameter operator of recorder_node: must be a string" in node.log
+    assert "needs quotes: '007'" in node.log

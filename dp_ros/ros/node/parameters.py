@@ -49,9 +49,10 @@ def _declare(node: Node, model: type[Config], prefix: str, values: dict[str, Any
         try:
             parameter = node.declare_parameter(f"{prefix}{name}", default, _descriptor(field, default))
         except InvalidParameterTypeException:
-            raise ConfigError(
-                f"parameter {prefix}{name} of {node.get_name()}: must be a {_type_name(default)}, like {default!r}"
-            ) from None
+            wanted = f"must be a {_type_name(default)}, like {default!r}"
+            if isinstance(default, str):
+                wanted += "; in YAML, a name like 007 or no needs quotes: '007'"
+            raise ConfigError(f"parameter {prefix}{name} of {node.get_name()}: {wanted}") from None
         except InvalidParameterValueException as error:
             raise ConfigError(f"parameter {prefix}{name} of {node.get_name()}: {error}") from None
         value = parameter.value
