@@ -2,10 +2,12 @@
 
 import os
 
-# MuJoCo loads what MUJOCO_GL names as soon as it is imported, and fails obscurely where that is missing. Our
-# renderer loads it when it first draws, and says what to install.
-_wanted = os.environ.pop("MUJOCO_GL", None)
+# MuJoCo loads what MUJOCO_GL names as soon as it is imported, and GLFW where it names nothing; it fails obscurely where
+# that is missing. Our renderer loads what it needs when it first draws, and says what to install.
+_wanted = os.environ.get("MUJOCO_GL")
+os.environ["MUJOCO_GL"] = "disable"
 import mujoco  # noqa: E402, F401
 
+del os.environ["MUJOCO_GL"]
 if _wanted is not None:
     os.environ["MUJOCO_GL"] = _wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -205,3 +206,9 @@ def _simulators(task: str) -> Iterator[Simulator]:
             raise TaskError(
                 f"task '{task}' may be of {name}, which needs {error.name}: pip install 'dp_ros[sim]'"
             ) from None
+        except ImportError as error:  # a shared library, e.g. GLFW's, which PYGLFW_LIBRARY can misplace
+            given = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("PYGLFW_")]
+            remedy = f"unset {', '.join(given)}" if given else "reinstall it with pip install 'dp_ros[sim]'"
+            raise TaskError(
+                f"task '{task}' may be of {name}, which cannot be imported ({error}): {remedy}"
+            ) from error

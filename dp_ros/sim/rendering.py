@@ -1,91 +1,31 @@
 """Offscreen pictures from MuJoCo, without shadows, reflections and multisampling, which cost much of the time.
 
-One GL context serves all models, cameras and sizes of the process; it is closed once, at exit. EGL is used where it
-works, else OSMesa; MUJOCO_GL overrides the choice.
+One GL context serves all models, cameras and sizes of the process; it is closed once, at exit. `gl_backend` chooses
+what it draws with.
 """
 
 from __future__ import annotations
 
 import atexit
-import ctypes
-import os
-import sys
 from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.errors import UserError
+from dp_ros.sim.gl_backend import RenderingError, choose_backend, start_context, started
+
+__all__ = ["Renderer", "RenderingError", "choose_backend"]
 
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 640, 480
-_INSTALL = (
-    "install libegl1 and libgl1-mesa-dri (or libosmesa6), e.g. `apt-get install libegl1 libgl1-mesa-dri`"
-)
-
-
-class RenderingError(UserError):
-    """No picture can be drawn; the message is one line that says what to install or change."""
-
-
-def choose_backend() -> str:
-    """ "egl" or "osmesa": MUJOCO_GL where it is set, else the first one that works on this machine."""
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
-    if wanted in ("egl", "osmesa"):
-        return wanted
-    if wanted:
-        raise RenderingError(
-            f"MUJOCO_GL={wanted} cannot draw without a screen: unset it, or set egl or osmesa"
-        )
-    if _egl_has_a_device():
-        return "egl"
-    if _loads("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"):
-        print("dp_ros: no working EGL device; drawing with OSMesa, which is slower", file=sys.stderr)
-        return "osmesa"
-    raise RenderingError(f"neither EGL nor OSMesa works here: {_INSTALL}")
-
-
-def _loads(*names: str) -> ctypes.CDLL | None:
-    for name in names:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
-
-
-def _egl_has_a_device() -> bool:
-    """Ask EGL through ctypes: once PyOpenGL has tried one platform in a process, it cannot try the other."""
-    egl = _loads("libEGL.so.1", "libEGL.so")
-    if egl is None:
-        return False
-    egl.eglGetProcAddress.restype = ctypes.c_void_p
-    query = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
-    if not query:
-        return False
-    count = ctypes.c_int(0)
-    query_devices = ctypes.CFUNCTYPE(
-        ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int)
-    )(query)
-    return bool(query_devices(0, None, ctypes.byref(count))) and count.value > 0
 
 
 class _Context:
     """The GL context of the process; a model's textures and meshes are uploaded when it is first drawn."""
 
     def __init__(self) -> None:
-        backend = choose_backend()
-        try:
-            if backend == "egl":
-                from mujoco.egl import GLContext
-            else:
-                from mujoco.osmesa import GLContext
-            self.gl: Any = GLContext(MAX_WIDTH_PX, MAX_HEIGHT_PX)
-        except Exception as error:  # PyOpenGL and the drivers raise many kinds
-            raise RenderingError(
-                f"{backend} cannot start ({str(error).splitlines()[0]}): {_INSTALL}"
-            ) from error
-        self.gl.make_current()
+        self._backend = choose_backend()
+        self.gl: Any = start_context(self._backend, MAX_WIDTH_PX, MAX_HEIGHT_PX)
         self._owner: Renderer | None = None
         self._mjr: mujoco.MjrContext | None = None
         atexit.register(self.close)
@@ -94,7 +34,8 @@ class _Context:
         """GPU resources of the owner's model, uploaded when another model was drawn last."""
         if self._owner is not owner or self._mjr is None:
             self.release(self._owner)
-            self._mjr = mujoco.MjrContext(owner.model, mujoco.mjtFontScale.mjFONTSCALE_50)
+            with started(self._backend):
+                self._mjr = mujoco.MjrContext(owner.model, mujoco.mjtFontScale.mjFONTSCALE_50)
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._mjr)
             self._owner = owner
         return self._mjr

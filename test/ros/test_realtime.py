@@ -135,3 +135,16 @@ def test_without_a_command_the_arm_rests_with_its_gripper_open(start_node, clien
     assert len(episode) >= 25
     assert np.ptp(positions(episode), axis=0).max() < 1e-6
     assert {msg.position[0] for msg in openings} == {1.0}
+
+
+@pytest.mark.parametrize("mode", ["realtime", "lockstep"])
+def test_a_bridge_that_cannot_draw_ends_with_the_variable_that_keeps_it_from_it(
+    start_node, monkeypatch, mode
+):
+    monkeypatch.setenv("MUJOCO_GL", "elg")
+    robot = {"task": "tiny-push", "cameras": ["gripperPOV"], "mode": mode, "autostart": True}
+    bridge = start_node("dp_ros.ros.nodes.metaworld_bridge", robot)
+    assert bridge.wait() == 1
+    assert bridge.log.splitlines() == [
+        "metaworld_bridge: MUJOCO_GL=elg is not a backend: unset it, or set egl or osmesa"
+    ]

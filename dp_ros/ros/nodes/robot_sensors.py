@@ -32,6 +32,8 @@ class RobotSensors:
             arm.render(spectator, SPECTATOR_PX, SPECTATOR_PX)
         observation = qos.observations(mode)
         cameras = arm.spec.cameras
+        for camera in cameras:
+            arm.render(camera)  # what cannot be drawn is refused before the first episode
         self._images = {c: publisher(Image, f"camera/{c}/image_raw", observation) for c in cameras}
         self._infos = {c: publisher(CameraInfo, f"camera/{c}/camera_info", observation) for c in cameras}
         self._film = publisher(

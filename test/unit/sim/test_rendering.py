@@ -1,12 +1,6 @@
-"""The renderer on a scene small enough to know every pixel of, and the choice of its backend."""
+"""The renderer on a scene small enough to know every pixel of."""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +13,6 @@ from dp_ros.sim.rendering import Renderer, RenderingError
 
 pytestmark = pytest.mark.sim
 
-ROOT = Path(__file__).parents[3]
 # Cameras at the origin that look along -z. One red ball to the left and above, 1 m away; a green marker below.
 SCENE = """
 <mujoco>
@@ -95,56 +88,3 @@ def test_size_of_nothing_is_refused(
 ) -> None:
     with pytest.raises(RenderingError, match="is outside 1x1 to 640x480"):
         Renderer(scene[0]).render(scene[1], "eye", *size)
-
-
-# In a process of its own: which libraries there are is decided once per process.
-BACKENDS = """
-import ctypes, json, os
-from dp_ros.sim import rendering
-load = ctypes.CDLL
-
-def without(*missing):
-    def loader(name, *args, **options):
-        if name and any(part in name for part in missing):
-            raise OSError(name)
-        return load(name, *args, **options)
-    ctypes.CDLL = loader
-
-def choose(setting, *missing):
-    without(*missing)
-    os.environ["MUJOCO_GL"] = setting
-    try:
-        return rendering.choose_backend()
-    except rendering.RenderingError as error:
-        return f"RenderingError: {error}"
-
-print(json.dumps({
-    "egl": choose("egl"), "OSMesa": choose("OSMesa"), "glfw": choose("glfw"),
-    "neither": choose("", "EGL", "OSMesa"), "no EGL": choose("", "EGL"), "any": choose(""),
-}))
-"""
-
-
-def test_backend_is_the_one_asked_for_or_the_first_that_works() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
-    done = subprocess.run(
-        [sys.executable, "-c", BACKENDS],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    chosen = json.loads(done.stdout)
-    assert chosen["egl"] == "egl"
-    assert chosen["OSMesa"] == "osmesa"
-    assert chosen["glfw"] == (
-        "RenderingError: MUJOCO_GL=glfw cannot draw without a screen: unset it, or set egl or osmesa"
-    )
-    assert chosen["neither"].startswith("RenderingError: neither EGL nor OSMesa works here: install libegl1")
-    # What this machine has decides the rest, but not what may be said.
-    assert chosen["no EGL"] == "osmesa" or chosen["no EGL"].startswith("RenderingError: neither")
-    assert chosen["any"] in ("egl", chosen["no EGL"])
-    if chosen["no EGL"] == "osmesa":
-        assert "no working EGL device; drawing with OSMesa" in done.stderr
