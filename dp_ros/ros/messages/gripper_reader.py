@@ -15,28 +15,43 @@ _FIELDS = ("effort", "position", "velocity")
 class GripperReader:
     """Reads openings, from 0 (closed) to 1 (open), out of JointState messages.
 
-    joint: name of the gripper's joint; messages without it are not the gripper's. Empty: the only position, which must
-    always be of one joint, or that of the joint `gripper`. values: positions that mean closed and open.
+    joint: name of the gripper's joint; messages without it are not the gripper's. Empty: the only position, or that of
+    the joint `gripper`, which must always be the same joint: from the first message of another one on, all are refused,
+    because nobody can tell which is the gripper. values: positions that mean closed and open.
     """
 
     def __init__(self, joint: str = "", values: Range = OPENING) -> None:
         self._joint, self._values = joint, values
-        self._lone: str | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the joint that was read, and that there was another one."""
+        self._found: str | None = None
+        self._ambiguous = ""
 
     def read(self, msg: Any) -> float | None:
         """The opening; None for a message of other joints. ConversionError where it cannot be used."""
-        names, positions = list(msg.name), msg.position
+        names = list(msg.name)
         if self._joint and self._joint not in names:
             return None
-        if not self._joint and len(positions) == 1 and names:
-            self._lone = names[0] if self._lone is None else self._lone
-            if names[0] != self._lone:
-                raise ConversionError(
-                    f"holds joint '{names[0]}', before it was '{self._lone}': name the gripper's with gripper_joint"
-                )
-        return _in_range(
-            _value(msg, "position", self._joint), self._values, OPENING, "position", "gripper_range"
-        )
+        if self._ambiguous:
+            raise ConversionError(self._ambiguous)
+        try:
+            index = joint_index(msg, self._joint, "position")
+            if not self._joint and names:
+                self._check_same(names[index])
+        except ConversionError as error:
+            is_of_another = len(msg.position) and (self._found or "gripper") not in names
+            self._ambiguous = str(error) if is_of_another and not self._joint else ""
+            raise
+        return _in_range(float(msg.position[index]), self._values, OPENING, "position", "gripper_range")
+
+    def _check_same(self, joint: str) -> None:
+        self._found = joint if self._found is None else self._found
+        if joint != self._found:
+            raise ConversionError(
+                f"holds joint '{joint}', before it was '{self._found}': name the gripper's with gripper_joint"
+            )
 
 
 class GripperCommandReader:

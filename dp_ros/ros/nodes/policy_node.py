@@ -63,6 +63,7 @@ class PolicyNode(ManagedNode):
         self._create_interface()
         self._poses = PoseReader()
         self._openings = GripperReader(self._runtime.gripper_joint, self._runtime.gripper_range)
+        self._opening: float | None = None  # of the newest frame
         self._bad_inputs: dict[str, str] = {}  # source -> why its newest message was refused
         self._decided_ns = -1
         self._answer: Command | None = None
@@ -80,7 +81,9 @@ class PolicyNode(ManagedNode):
         self._controller.reset()
         self._streams.clear()
         self._poses.clear()
+        self._openings.clear()
         self._bad_inputs.clear()
+        self._opening = None
         self._decided_ns, self._answer, self._verdict, self._active = -1, None, None, True
         if not self._lockstep:
             self.add_timer(self._policy.dt_s, self._tick_realtime, self.control_clock())
@@ -212,8 +215,10 @@ class PolicyNode(ManagedNode):
 
     def _observe(self, selection: Selection) -> bool:
         refused_before = self._controller.refused
-        is_taken = self._controller.observe(to_frame(selection))
+        frame = to_frame(selection)
+        is_taken = self._controller.observe(frame)
         if is_taken:
+            self._opening = frame.gripper
             self._ages_publisher.publish(
                 conversions.selection_to_ages(selection, tuple(self._streams.streams()))
             )
@@ -280,6 +285,7 @@ class PolicyNode(ManagedNode):
             "checkpoint": self._checkpoint,
             "mode": self._runtime.mode,
             "verdict": self._verdict.value if self._verdict else "none",
+            "gripper_opening": "none" if self._opening is None else f"{self._opening:.3f}",
             "plan_ms_p50": f"{np.percentile(plans_ms, 50):.1f}",
             "plan_ms_p99": f"{np.percentile(plans_ms, 99):.1f}",
         }

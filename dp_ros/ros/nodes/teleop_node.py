@@ -48,7 +48,7 @@ class TeleopNode(ManagedNode):
         self.add_diagnostics(self._status)
         self._poses = PoseReader()
         self._openings = GripperReader(self._teleop.config.gripper_joint, self._teleop.config.gripper_range)
-        self._bad_pose = self._rival = self._said = ""
+        self._bad_pose = self._bad_gripper = self._rival = self._said = ""
         self._decision: TeleopDecision | None = None
         return TransitionCallbackReturn.SUCCESS
 
@@ -56,6 +56,7 @@ class TeleopNode(ManagedNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._teleop.reset()
         self._poses.clear()
+        self._openings.clear()
         self._decision, self._bad_pose, self._rival, self._said, self._active = None, "", "", "", True
         self.add_timer(self._teleop.config.dt_s, self._tick, self.control_clock())
         return super().on_activate(state)
@@ -98,10 +99,15 @@ class TeleopNode(ManagedNode):
 
     def _on_gripper(self, msg: JointState) -> None:
         try:
-            if (opening := self._openings.read(msg)) is not None:  # else of other joints
-                self._teleop.observe_opening(opening)
+            opening = self._openings.read(msg)
         except conversions.ConversionError as error:
-            self.get_logger().warning(f"gripper/state: {error}", once=True)
+            if not self._bad_gripper:
+                self.get_logger().warning(f"gripper/state: {error}")
+            self._bad_gripper = f"gripper/state: {error}"
+            return
+        if opening is not None:  # else of other joints
+            self._bad_gripper = ""
+            self._teleop.observe_opening(opening)
 
     def _on_gripper_command(self, msg: JointState) -> None:
         """Of any publisher, also while inactive: the first press repeats it."""
@@ -169,6 +175,8 @@ class TeleopNode(ManagedNode):
             return WARN, "waiting for the first tick", values
         if decision.is_trouble:
             return WARN, f"{decision.verdict.value}: {decision.detail}", values
+        if self._bad_gripper:  # the arm can be driven without it
+            return WARN, self._bad_gripper, values
         return OK, decision.verdict.value, values
 
 

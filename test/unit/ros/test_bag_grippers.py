@@ -16,6 +16,8 @@ from dp_ros.data.bags.reader import BagError
 from dp_ros.ros.bags.check import check
 from dp_ros.ros.bags.convert import convert
 from dp_ros.ros.bags.episode_reader import read_episode
+from dp_ros.ros.messages.conversions import ConversionError
+from dp_ros.ros.messages.gripper_reader import GripperReader
 from dp_ros.schema import AuditConfig, ConfigError, ConvertConfig, TopicMap, override
 
 BEGIN_NS = 1_700_000_000_000_000_000
@@ -81,7 +83,7 @@ def test_a_lone_joint_of_another_name_is_never_the_gripper(tmp_path: Path, bag_m
 
 def test_without_a_name_lone_joints_must_be_one_and_the_same(tmp_path: Path, shared, bag_maker) -> None:
     path, _ = shared
-    says = "gripper: 80 messages cannot be used"
+    says = r"not one of the 120 messages on /joint_states \(gripper\) can be used"
     with pytest.raises(BagError, match=says) as caught:
         run(path, tmp_path / "data", gripper="/joint_states")
     assert "gripper_joint" in str(caught.value)
@@ -93,6 +95,25 @@ def test_without_a_name_lone_joints_must_be_one_and_the_same(tmp_path: Path, sha
     )
     among = bag_maker.episode(tmp_path / "among", extra=extra)
     assert (run(among, tmp_path / "most", gripper="/arm").gripper == 0.25).all()
+
+
+@pytest.mark.parametrize("others", [("lift",), ("shoulder", "elbow"), ("elbow", "gripper")])
+def test_without_a_name_another_joint_ends_the_reading_until_it_is_cleared(bag_maker, others) -> None:
+    """Live, every second message would be of the wrong joint, and none would be missing."""
+    reader = GripperReader()
+    _, own = bag_maker.joints(0, position=[0.25], names=["finger_joint"])
+    _, other = bag_maker.joints(1, position=[0.5] * len(others), names=others)
+    assert reader.read(own) == 0.25
+    for msg in (other, own, own):
+        with pytest.raises(ConversionError, match="gripper_joint"):
+            reader.read(msg)
+    reader.clear()
+    assert reader.read(own) == 0.25
+    for position, says in (([1.5], "gripper_range"), ([], "0 position values")):  # of the right joint
+        _, damaged = bag_maker.joints(2, position=position, names=["finger_joint"])
+        with pytest.raises(ConversionError, match=says):
+            reader.read(damaged)
+        assert reader.read(own) == 0.25
 
 
 def test_a_range_that_falls_becomes_an_opening(tmp_path: Path, bag_maker) -> None:
