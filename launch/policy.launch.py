@@ -1,4 +1,4 @@
-"""Policy for a robot: `ros2 launch dp_ros policy.launch.py checkpoint:=/path/to/checkpoint`.
+"""Policy for a robot: `ros2 launch dp_ros policy.launch.py checkpoint:=RUN`.
 
 The robot publishes `camera/<name>/image_raw`, `ee_pose` and `gripper/state`, and follows `command/ee_pose` and
 `command/gripper`. Remap topics with other names.
@@ -11,7 +11,9 @@ from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from dp_ros.policy.checkpoint_config import policy_config
+from dp_ros.policy.checkpoint_folder import find_checkpoint
 from dp_ros.ros.processes.launch_arguments import (
+    CHECKPOINT,
     argument,
     camera_remappings,
     common_arguments,
@@ -21,7 +23,7 @@ from dp_ros.ros.processes.launch_arguments import (
 from dp_ros.ros.processes.launching import our_node
 
 ARGUMENTS = [
-    DeclareLaunchArgument("checkpoint", description="folder of the checkpoint to serve"),
+    DeclareLaunchArgument("checkpoint", description=CHECKPOINT),
     argument(
         "camera_remaps",
         "",
@@ -38,6 +40,7 @@ ARGUMENTS = [
 
 def node(context: LaunchContext) -> list[Action]:
     given = values(context, ARGUMENTS)
+    given["checkpoint"] = str(find_checkpoint(given["checkpoint"]).absolute())
     cameras = policy_config(given["checkpoint"]).encoder.cameras
     parameters = {name: given[name] for name in ("checkpoint", "autostart", "use_sim_time")}
     remaps = camera_remappings(given["camera_remaps"], cameras)

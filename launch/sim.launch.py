@@ -1,4 +1,4 @@
-"""Simulated robot and policy: `ros2 launch dp_ros sim.launch.py checkpoint:=models/NAME`."""
+"""Simulated robot and policy: `ros2 launch dp_ros sim.launch.py checkpoint:=RUN`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from launch.action import Action
 from launch.actions import OpaqueFunction
 
 from dp_ros.policy.checkpoint_config import bridge_for
+from dp_ros.policy.checkpoint_folder import find_checkpoint
 from dp_ros.resources import share_dir
 from dp_ros.ros.processes.launch_arguments import (
+    CHECKPOINT,
     argument,
     choice,
     common_arguments,
@@ -22,7 +24,7 @@ ARGUMENTS = [
     argument(
         "checkpoint",
         str(share_dir() / "models" / "drawer-open-v3-unet"),
-        "folder of the checkpoint to serve; task, cameras and picture size follow from it",
+        f"{CHECKPOINT}; task, cameras and picture size follow from it",
     ),
     argument("task", "", "task in place of the checkpoint's"),
     choice(
@@ -37,12 +39,13 @@ ARGUMENTS = [
 
 def nodes(context: LaunchContext) -> list[Action]:
     given = values(context, ARGUMENTS)
+    checkpoint = str(find_checkpoint(given["checkpoint"]).absolute())
     simulation = simulation_parameters(given)
-    bridge = bridge_for(given["checkpoint"], task=given["task"], mode=given["mode"], **simulation)
+    bridge = bridge_for(checkpoint, task=given["task"], mode=given["mode"], **simulation)
     parameters = {
         "metaworld_bridge": bridge.model_dump(exclude_unset=True) | simulation,
         "policy_node": {
-            "checkpoint": given["checkpoint"],
+            "checkpoint": checkpoint,
             "mode": bridge.mode,
             "use_sim_time": bridge.mode == "realtime",
         },

@@ -167,7 +167,7 @@ def _free_gpu() -> None:
 def _pack(job: Job) -> None:
     from dp_ros.cli.pack import pack
 
-    pack(job.run, job.model, "f16")
+    pack(str(job.run), job.model, "f16")
 
 
 def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: int) -> str:
@@ -181,7 +181,7 @@ def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: 
     report = run_episodes(job.model, "", 0, episodes, "in-process", max_steps, runtime, None, jobs)
     pending = report_path.with_name("pending.json")
     write_json(pending, report.as_dict())
-    card(job.model, [pending])
+    card(str(job.model), [pending])
     pending.rename(report_path)  # last, because its presence means that the model is done
     return report.summary()
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dp_ros.cli.console import check_outputs, find_checkpoint
+from dp_ros.cli.console import check_outputs
 from dp_ros.cli.errors import USAGE, CliError
 from dp_ros.cli.evaluate import lockstep_runtime, run_episodes, task_and_seeds
 from dp_ros.cli.options import FirstSeed, Jobs, JsonFile, MaxSteps, PolicySeed, Threads
@@ -17,8 +17,8 @@ _NEEDED = ("task", "checkpoint", "per_episode")
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="Report of `dp_ros eval`, or a checkpoint to evaluate.")],
-    b: Annotated[Path, typer.Argument(help="The other report or checkpoint.")],
+    a: Annotated[str, typer.Argument(help="Report of `dp_ros eval`, or a checkpoint to evaluate.")],
+    b: Annotated[str, typer.Argument(help="The other report or checkpoint.")],
     episodes: Annotated[
         int,
         typer.Option(min=1, help="Number of episodes; a checkpoint beside a report gets the report's seeds."),
@@ -37,7 +37,7 @@ def compare(
     ] = None,
 ) -> None:
     """Test whether two policies differ at the 5 % level, paired by seed."""
-    known = {path: read_report(path) for path in (a, b) if path.suffix == ".json"}
+    known = {name: read_report(Path(name)) for name in (a, b) if Path(name).suffix == ".json"}
     task = ""
     for report in known.values():  # a checkpoint beside a report runs the report's episodes
         seeds = [episode["seed"] for episode in report["per_episode"]]
@@ -46,18 +46,19 @@ def compare(
     from dp_ros.evaluation.comparison import check_comparable
     from dp_ros.evaluation.comparison import compare as paired
     from dp_ros.files import write_json
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
 
-    folders = {path: find_checkpoint(path) for path in (a, b) if path not in known}
-    planned = {path: _planned(folder, task, seed, episodes, max_steps) for path, folder in folders.items()}
-    check_comparable(*({**known, **planned}[path] for path in (a, b)))  # before hours of work
+    folders = {name: find_checkpoint(name) for name in (a, b) if name not in known}
+    planned = {given: _planned(folder, task, seed, episodes, max_steps) for given, folder in folders.items()}
+    check_comparable(*({**known, **planned}[given] for given in (a, b)))  # before hours of work
     check_outputs(folders=[keep], files=[json_path])
     runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
     names = _names(list(folders.values())) if keep else [""] * len(folders)
-    for (path, folder), name in zip(folders.items(), names, strict=True):
+    for (given, folder), name in zip(folders.items(), names, strict=True):
         report = run_episodes(folder, task, seed, episodes, "in-process", max_steps, runtime, None, jobs)
-        known[path] = report.as_dict()
+        known[given] = report.as_dict()
         if keep:
-            write_json(keep / f"{name}.json", known[path])
+            write_json(keep / f"{name}.json", known[given])
     comparison = paired(known[a], known[b])
     print("\n".join(comparison.lines()))
     if json_path:

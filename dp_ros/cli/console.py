@@ -1,4 +1,4 @@
-"""Parts of several commands: progress on stderr, tables, names of checkpoints, output folders."""
+"""Parts of several commands: progress on stderr, tables, output folders."""
 
 from __future__ import annotations
 
@@ -79,19 +79,6 @@ def table_console() -> Console:
 
 def folder_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-
-
-def find_checkpoint(name: Path) -> Path:
-    """A checkpoint by its folder, the run it is in, or its name in models/."""
-    if (name / "checkpoint" / "config.json").is_file():
-        return name / "checkpoint"
-    if not name.exists() and not name.is_absolute():
-        from dp_ros.resources import share_dir
-
-        for candidate in (share_dir() / "models" / name, share_dir() / name):
-            if (candidate / "config.json").is_file():
-                return candidate
-    return name
 
 
 def check_outputs(*, folders: Iterable[Path | None] = (), files: Iterable[Path | None] = ()) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dp_ros.cli.console import find_checkpoint
 from dp_ros.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -21,9 +20,9 @@ DEFAULT_FOLDER = Path("runs/demo")
 
 def demo(
     checkpoint: Annotated[
-        Path | None,
-        typer.Option(show_default=DEFAULT_CHECKPOINT, help="Checkpoint or run folder, or a name in models/."),
-    ] = None,
+        str,
+        typer.Option(help="Checkpoint or run folder, or the name of a shipped model."),
+    ] = DEFAULT_CHECKPOINT,
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     json_path: Annotated[
@@ -51,10 +50,10 @@ def demo(
     from dp_ros.evaluation.video_frames import write_filmstrip
     from dp_ros.files import write_json
     from dp_ros.policy.checkpoint_config import policy_config
-    from dp_ros.resources import share_file
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
     from dp_ros.schema import RuntimeConfig
 
-    folder = find_checkpoint(checkpoint) if checkpoint else share_file(DEFAULT_CHECKPOINT)
+    folder = find_checkpoint(checkpoint)
     task = policy_config(folder).task
     json_path = json_path or DEFAULT_FOLDER / f"{task}.json"
     video = video or DEFAULT_FOLDER / f"{task}.mp4"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dp_ros.cli.console import check_outputs, command_line, find_checkpoint
+from dp_ros.cli.console import check_outputs, command_line
 from dp_ros.cli.errors import USAGE, CliError
 from dp_ros.cli.options import (
     FirstSeed,
@@ -34,8 +34,10 @@ Transport = Literal["in-process", "ros"]
 
 def evaluate(
     checkpoints: Annotated[
-        list[Path],
-        typer.Argument(metavar="CHECKPOINT...", help="Checkpoint or run folders, or names in models/."),
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT...", help="Checkpoint or run folders, or names of shipped models."
+        ),
     ],
     task: Task = "",
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 50,
@@ -66,6 +68,8 @@ def evaluate(
             raise CliError(f"{option} takes one checkpoint; --report DIR takes several", USAGE)
     if jobs != 1 and transport == "ros":
         raise CliError("--jobs goes with --transport in-process: a session over ROS is one robot", USAGE)
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
+
     runtime = lockstep_runtime(sampler, iterations, policy_seed, threads)
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     # All are checked before the first episode.

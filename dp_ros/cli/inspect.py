@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dp_ros.cli.console import find_checkpoint, folder_mb, table_console
+from dp_ros.cli.console import folder_mb, table_console
 from dp_ros.cli.errors import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -19,22 +19,30 @@ if TYPE_CHECKING:
 Rows = list[tuple[str, str]]
 
 
-def inspect(path: Annotated[Path, typer.Argument(help="A checkpoint, a run, a dataset or a bag.")]) -> None:
+def inspect(
+    name: Annotated[
+        str, typer.Argument(metavar="PATH", help="A checkpoint, a run, a shipped model, a dataset or a bag.")
+    ],
+) -> None:
     """Show the kind and the contents of a folder."""
-    facts = dataset_facts(path)
-    if facts:
-        _show(f"dataset {path}", dataset_rows(path, facts))
-        return
-    if path.exists() and _is_bag(path):
-        _show(f"bag {path}", bag_rows(path))
-        return
-    checkpoint = find_checkpoint(path)
-    if (checkpoint / "config.json").is_file():
-        _show(f"checkpoint {checkpoint}", checkpoint_rows(checkpoint))
-        _show_card(checkpoint)
-        return
-    what = "is neither a checkpoint nor a dataset of dp_ros nor a bag" if path.exists() else "does not exist"
-    raise CliError(f"{path}: {what}", USAGE)
+    from dp_ros.policy.checkpoint_folder import CheckpointError, expanded, find_checkpoint, kind_of
+
+    path: Path | None = None
+    try:
+        path = expanded(name)
+        if facts := dataset_facts(path):
+            _show(f"dataset {path}", dataset_rows(path, facts))
+            return
+        if path.exists() and _is_bag(path):
+            _show(f"bag {path}", bag_rows(path))
+            return
+        checkpoint = find_checkpoint(name)
+    except CheckpointError as error:
+        neither = f"{path}: is neither a checkpoint nor a dataset of dp_ros nor a bag"
+        said = f"{neither}, but {kind_of(path)[0]}" if path and path.exists() else str(error)
+        raise CliError(said, USAGE) from None
+    _show(f"checkpoint {checkpoint}", checkpoint_rows(checkpoint))
+    _show_card(checkpoint)
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,22 @@ _HEAD = (
 
 def models(
     folder: Annotated[
-        Path | None, typer.Argument(show_default="the models of dp_ros", help="Folder of checkpoints.")
+        str | None,
+        typer.Argument(
+            show_default="the models of dp_ros", help="Folder of checkpoints or runs, or one checkpoint."
+        ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """List models with their measured success (`dp_ros card`) and their training."""
+    from dp_ros.policy.checkpoint_folder import CheckpointError, checkpoints_in, expanded, find_checkpoint
     from dp_ros.resources import share_dir
 
-    folder = folder or share_dir() / "models"
-    found = sorted(path.parent for path in folder.glob("*/config.json"))
-    if not found:
-        raise CliError(f"{folder}: holds no checkpoint", USAGE)
+    try:
+        path = share_dir() / "models" if folder is None else expanded(folder)
+        found = checkpoints_in(path) or [find_checkpoint(path)]
+    except CheckpointError as error:
+        raise CliError(f"holds no checkpoint: {error}", USAGE) from None
     rows = [row for path in found for row in rows_of(path)]
     if markdown:
         print("\n".join(f"| {' | '.join(row)} |" for row in (_HEAD, ("---",) * len(_HEAD), *rows)))
@@ -46,6 +51,7 @@ def rows_of(folder: Path) -> list[tuple[str, ...]]:
     from dp_ros.evaluation.card import duration
     from dp_ros.evaluation.model_results import read_results
     from dp_ros.policy.checkpoint_config import policy_config, read_config
+    from dp_ros.policy.checkpoint_folder import name_of
 
     training = read_config(folder)["training"]
     made = (
@@ -54,5 +60,5 @@ def rows_of(folder: Path) -> list[tuple[str, ...]]:
         training.get("hardware", "-"),
     )
     measured = [(r.success, r.interval, r.transport, r.plan) for r in read_results(folder)]
-    name, network = folder.name, policy_config(folder).network
+    name, network = name_of(folder), policy_config(folder).network
     return [(name, network, *cells, *made) for cells in measured or [("not measured", "-", "-", "-")]]

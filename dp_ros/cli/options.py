@@ -61,7 +61,8 @@ Fits = Annotated[
     ),
 ]
 Bags = Annotated[list[Path], typer.Argument(help="Bags, or folders of bags.")]
-Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint or run folder, or a name in models/.")]
+# Text, to be read by `find_checkpoint`: an empty one would be the present folder as a Path.
+Checkpoint = Annotated[str, typer.Argument(help="Checkpoint or run folder, or the name of a shipped model.")]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the results to this file.")
 ]

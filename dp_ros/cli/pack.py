@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from dp_ros.cli.console import find_checkpoint
 from dp_ros.cli.errors import USAGE, CliError
 from dp_ros.cli.options import Checkpoint
 
 
 def pack(
-    checkpoint: Annotated[Path, typer.Argument(help="Run folder or checkpoint to ship.")],
+    checkpoint: Checkpoint,
     out: Annotated[Path, typer.Option(help="Folder of the model, e.g. models/drawer-open-v3-unet.")],
     dtype: Annotated[
         str, typer.Option(help="f16, or f32 at twice the size; both are served in f32.")
@@ -22,6 +21,7 @@ def pack(
     """Copy a checkpoint with weights in half precision and a card without measurements."""
     from dp_ros.evaluation.card import write_card
     from dp_ros.policy.checkpoint import DTYPES, load_checkpoint, read_config, save_checkpoint
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     if dtype not in DTYPES:
         raise CliError(f"unknown dtype '{dtype}': give {' or '.join(DTYPES)}", USAGE)
@@ -46,7 +46,7 @@ def card(
     """Write the evaluations of a checkpoint beside its weights: results.json, and card.md from it."""
     from dp_ros.evaluation.card import write_card
     from dp_ros.evaluation.model_results import result_of, write_results
-    from dp_ros.evaluation.report.write_report import name_of
+    from dp_ros.policy.checkpoint_folder import find_checkpoint, name_of
 
     folder = find_checkpoint(checkpoint)
     if report:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dp_ros.cli.console import ProgressLine, check_outputs, duration, find_checkpoint
+from dp_ros.cli.console import ProgressLine, check_outputs, duration
 from dp_ros.cli.evaluate import describe, lockstep_runtime, task_and_seeds
 from dp_ros.cli.options import Checkpoint, FirstSeed, Jobs, MaxSteps, PolicySeed, Task, Threads
 
@@ -43,6 +43,8 @@ def robustness(
     threads: Threads = 0,
 ) -> None:
     """Measure success against the strength of disturbances: covered cameras, late commands, moved objects."""
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
+
     folder = find_checkpoint(checkpoint)
     runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
     task, seeds = task_and_seeds(folder, task, seed, episodes)

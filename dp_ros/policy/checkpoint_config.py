@@ -8,10 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dp_ros.errors import UserError
+from dp_ros.policy.checkpoint_folder import CONFIG, CheckpointError, is_checkpoint, why_not
 from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfig, parse
 
-CONFIG = "config.json"
+__all__ = [
+    "CONFIG",
+    "CheckpointError",
+    "bridge_for",
+    "check_weights",
+    "meaning_sha256",
+    "policy_config",
+    "read_config",
+    "weights_sha256",
+]
 
 
 def meaning_sha256(config: dict[str, Any]) -> str:
@@ -30,19 +39,12 @@ def _add_meaning_hash(config: dict[str, Any]) -> dict[str, Any]:
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_meaning_hash}
 
 
-class CheckpointError(UserError):
-    """A checkpoint cannot be used; the message is one line: where, what, and what to do."""
-
-
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Read and check config.json, migrated to this version; reads no weights. CheckpointError if unusable."""
     folder = Path(folder)
     path = folder / CONFIG
-    if not path.is_file():
-        what = "has no config.json" if folder.is_dir() else "does not exist"
-        raise CheckpointError(
-            f"{folder}: {what}, so it is not a checkpoint: give a folder made by `dp_ros train`, e.g. models/NAME"
-        )
+    if not is_checkpoint(folder):
+        raise CheckpointError(f"{folder}: {why_not(folder)}")
     try:
         config = json.loads(path.read_text())
         version = config["schema_version"]

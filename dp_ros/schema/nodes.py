@@ -21,7 +21,9 @@ class LifecycleConfig(Config):
 class ServedConfig(Config):
     """The weights of the policy node."""
 
-    checkpoint: str = Field("", description="folder of the checkpoint to serve")
+    checkpoint: str = Field(
+        "", description="checkpoint to serve: its folder, a run folder, or the name of a shipped model"
+    )
 
 
 NODES: dict[str, tuple[type[Config], ...]] = {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     policy = DiffusionPolicy(PolicyConfig.model_validate(POLICY), STATS)
     return save_checkpoint(policy, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def run_folder(checkpoint: Path, tmp_path: Path) -> Path:
+    """A run whose newest checkpoint it is."""
+    (tmp_path / "run").mkdir()
+    return Path(shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint")).parent
 
 
 @pytest.fixture
@@ -181,8 +189,11 @@ def test_every_argument_is_described(file):
 
 @pytest.mark.sim
 @pytest.mark.parametrize("namespace", ["", "left_arm"])
-def test_an_episode_runs_and_everything_ends_clean(namespace, checkpoint, write_params, run_launch):
-    """Also in a namespace, where ROS would ignore a parameter file that names the nodes without it."""
+def test_an_episode_runs_and_everything_ends_clean(
+    namespace, checkpoint, run_folder, write_params, run_launch
+):
+    """Also of a run folder, and in a namespace, where ROS would ignore a parameter file that names the nodes without
+    it."""
     params = write_params(
         {
             "/**/metaworld_bridge": {"max_steps": 6, "command_timeout_s": 60.0},
@@ -192,7 +203,7 @@ def test_an_episode_runs_and_everything_ends_clean(namespace, checkpoint, write_
     launched = run_launch(
         "sim.launch.py",
         results_wanted=1,
-        checkpoint=checkpoint,
+        checkpoint=run_folder if namespace else checkpoint,
         params_file=params,
         seed=3,
         spectator="none",
@@ -305,6 +316,8 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
     ("file", "arguments", "why"),
     [
         ("sim.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
+        ("sim.launch.py", {"checkpoint": "handle-press"}, "did you mean handle-press-v3-unet?"),
+        ("sim.launch.py", {"checkpoint": ""}, "checkpoint is empty: give the folder of a checkpoint"),
         ("sim.launch.py", {"seed": "x"}, "seed: 'x' is not a whole number"),
         ("sim.launch.py", {"mode": "fast"}, "Valid options are: ['lockstep', 'realtime']"),
         ("teleop.launch.py", {"seed": "x"}, "seed: 'x' is not a whole number"),
@@ -315,6 +328,11 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
         ("record.launch.py", {"cameras": "left arm"}, "cameras.0: String should match pattern"),
         ("record.launch.py", {"backend": "rosbag2"}, "`ros2 bag` is not installed"),
         ("policy.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
+        (
+            "policy.launch.py",
+            {"checkpoint": str(share_dir() / "config")},
+            "config: is a folder that has no config",
+        ),
         ("policy.launch.py", {"params_file": "/nowhere.yaml"}, "params_file /nowhere.yaml: cannot be read"),
         ("policy.launch.py", {"camera_remaps": "foo"}, "camera_remaps: 'foo' is not CAMERA:=TOPIC"),
         ("policy.launch.py", {"camera_remaps": "wrist:=/a"}, "has no camera 'wrist', but gripperPOV"),
@@ -328,6 +346,19 @@ def test_a_wrong_argument_is_one_line_and_starts_nothing(file, arguments, why, c
     assert "Traceback" not in said
     assert launched.exit_codes == {}
     assert launched.code == 1
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["run", "~/run", "run/checkpoint", "{folder}/run", "handle-press-v3-unet", "models/handle-press-v3-unet"],
+)
+def test_a_policy_is_named_as_in_every_command(word, run_folder, run_launch, capfd, monkeypatch):
+    """Its cameras are read; a wrong one ends the launch."""
+    monkeypatch.chdir(run_folder.parent)
+    monkeypatch.setenv("HOME", str(run_folder.parent))
+    named = word.format(folder=run_folder.parent)
+    run_launch("policy.launch.py", checkpoint=named, camera_remaps="wrist:=/a")
+    assert "has no camera 'wrist', but gripperPOV" in "".join(capfd.readouterr())
 
 
 def test_a_parameter_file_that_misses_the_node_is_refused(checkpoint, write_params, run_launch, capfd):

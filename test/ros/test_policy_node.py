@@ -485,6 +485,8 @@ def test_a_wrong_checkpoint_or_parameter_ends_it_with_one_line(start_node, check
     (corrupt / "policy.safetensors").write_bytes(weights)
     cases = {
         "/no/such/checkpoint: does not exist": {"checkpoint": "/no/such/checkpoint"},
+        "checkpoint is empty: give the folder of a checkpoint": {"checkpoint": ""},
+        "did you mean handle-press-v3-unet?": {"checkpoint": "models/handle-press"},
         "copy the checkpoint again": {"checkpoint": str(corrupt)},
         "gate.max_step_m": {"gate": {"max_step_m": -1.0}},
         "command_delay_s 1 is ": {"command_delay_s": 1.0},
@@ -496,6 +498,17 @@ def test_a_wrong_checkpoint_or_parameter_ends_it_with_one_line(start_node, check
     ]
     for node, expected in zip(nodes, cases, strict=True):
         assert expected in one_line(node)
+
+
+def test_its_checkpoint_is_named_as_in_every_command(start_node, client, checkpoint, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copytree(checkpoint, run / "checkpoint")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    node = start_node("dp_ros.ros.nodes.policy_node", parameters("~/run", autostart=False))
+    client.watched.append(node)
+    assert client.change("policy_node", "configure")
+    assert f"{run / 'checkpoint'}: unet, cameras left, right" in node.log
 
 
 def test_a_camera_that_is_wrong_before_anything_moved_ends_it_with_one_line(start_node, client, checkpoint):

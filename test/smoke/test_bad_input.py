@@ -117,6 +117,82 @@ def test_folder_that_is_nothing_of_ours(refused: Refused, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("eval", "{word}"),
+        ("compare", "{word}", "{word}"),
+        ("robustness", "{word}", "--report", "report"),
+        ("bench", "eval", "{word}"),
+        ("pack", "{word}", "--out", "packed"),
+        ("card", "{word}"),
+        ("models", "{word}"),
+        ("inspect", "{word}"),
+        pytest.param(("demo", "--checkpoint", "{word}"), marks=pytest.mark.ros),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_says_the_same_of_a_wrong_checkpoint(
+    command: tuple[str, ...], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if command[0] == "demo":
+        pytest.importorskip("rclpy")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "zarr.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    code = errors.USAGE if command[0] in ("models", "inspect") else errors.FAILED
+    for word, says in (
+        ("", "checkpoint is empty: give the folder of a checkpoint"),
+        ("handle-press", f"looked for {tmp_path / 'handle-press'} with config.json"),
+        ("handle-press", "did you mean handle-press-v3-unet?"),
+        ("data", "data: is a zarr dataset, not a checkpoint"),
+    ):
+        if (command[0], word) != ("inspect", "data"):  # which it describes
+            assert says in refused(*(part.format(word=word) for part in command), code=code)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "zarr.json"]
+
+
+def test_every_command_takes_a_run_a_checkpoint_and_a_shipped_model(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that read the weights and run no episode; a launch file and the node are tested beside them."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for word in ("run", "~/run", "run/checkpoint", str(tmp_path / "run"), "handle-press-v3-unet"):
+        out = tmp_path / "packed"
+        commands = (("inspect", word), ("models", word), ("pack", word, "--out", str(out)))
+        for command in commands:
+            assert main(command) == 0, (command, capsys.readouterr().err)
+        assert (out / "policy.safetensors").is_file()
+        shutil.rmtree(out)
+    assert main(["card", "~/run"]) == 0
+    assert "run/checkpoint/card.md" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "collect --task tiny-push --out data --episodes 1",
+        "collect --task tiny-push --out data --episodes 2 --jobs 2",
+        "eval handle-press-v3-unet --episodes 1",
+        "bench render --seconds 1",
+    ],
+)
+def test_commands_that_draw_name_the_variable_that_keeps_them_from_it(
+    command: str,
+    can_render: None,
+    dp_ros: Cli,
+    dp_ros_environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(dp_ros_environment, "MUJOCO_GL", "elg")
+    done = dp_ros(*command.split(), cwd=tmp_path)
+    assert done.returncode == errors.FAILED
+    assert the_line(done.stderr) == ("dp_ros: MUJOCO_GL=elg is not a backend: unset it, or set egl or osmesa")
+
+
 def test_wrong_task_or_camera_makes_no_dataset(can_render: None, refused: Refused, tmp_path: Path) -> None:
     out = tmp_path / "data"
     line = refused("collect", "--task", "handel-press", "--out", out, code=errors.USAGE)

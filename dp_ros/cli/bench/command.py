@@ -178,7 +178,7 @@ def evaluation(
 ) -> None:
     """Compare episodes on several processes with one process, interleaved: ticks per second."""
     from dp_ros.cli.bench.eval import compare_jobs
-    from dp_ros.cli.console import find_checkpoint
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     data = compare_jobs(find_checkpoint(checkpoint), jobs, rounds, max_steps)
 

@@ -26,16 +26,9 @@ from dp_ros.evaluation.rollout import EvalConfig, render_videos
 from dp_ros.evaluation.trace import save_traces
 from dp_ros.evaluation.video_frames import Picture
 from dp_ros.files import write_json, write_text
+from dp_ros.policy.checkpoint_folder import name_of
 
 _RESERVED = ("index", "page", "robustness")  # other files of the folder
-
-
-def name_of(checkpoint: str | Path) -> str:
-    """Name of a checkpoint: its folder's; for RUN/checkpoint "RUN", for RUN/best "RUN-best"."""
-    path = Path(checkpoint).absolute()
-    if path.name == "checkpoint":
-        return path.parent.name
-    return f"{path.parent.name}-best" if path.name == "best" else path.name
 
 
 def unique_names(checkpoints: Sequence[str | Path]) -> list[str]:

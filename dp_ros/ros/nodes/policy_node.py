@@ -20,6 +20,7 @@ from dp_ros.control.safety import Command, Verdict
 from dp_ros.inference.engine import load_engine
 from dp_ros.pictures import ImageSizeError, side_by_side
 from dp_ros.policy.checkpoint_config import policy_config
+from dp_ros.policy.checkpoint_folder import find_checkpoint
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.commands import command_to_messages
 from dp_ros.ros.messages.gripper_reader import GripperReader
@@ -30,7 +31,7 @@ from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
 from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
-from dp_ros.schema import ConfigError, RuntimeConfig
+from dp_ros.schema import RuntimeConfig
 from dp_ros.schema.nodes import ServedConfig
 from dp_ros.streams import FrameAssembler, Selection, to_frame
 
@@ -40,7 +41,7 @@ class PolicyNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("policy_node")
-        self._checkpoint = read_config(self, ServedConfig).checkpoint
+        self._served = read_config(self, ServedConfig)
         self._runtime = read_config(self, RuntimeConfig)
         self._worker: PlanWorker | None = None
         self._active = False
@@ -49,8 +50,7 @@ class PolicyNode(ManagedNode):
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        if not self._checkpoint:
-            raise ConfigError("parameter checkpoint is empty: give the folder of a checkpoint")
+        self._checkpoint = str(find_checkpoint(self._served.checkpoint))
         self._policy = policy_config(self._checkpoint)
         self._plan_arrived = self.add_guard_condition(self._on_plan)
         self._worker = PlanWorker(

@@ -11,8 +11,10 @@ from launch.substitutions import LaunchConfiguration
 
 from dp_ros.errors import UserError
 from dp_ros.resources import share_file
+from dp_ros.schema.nodes import ServedConfig
 
 _SWITCH = ["true", "false"]
+CHECKPOINT = str(ServedConfig.model_fields["checkpoint"].description)
 
 
 class LaunchError(UserError):
