@@ -449,7 +449,12 @@ def test_a_camera_that_changes_while_the_arm_moves_stops_it_with_an_error(robot)
 
     robot.edit = widen
     robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stale"] * HOLD_TICKS, "it holds")
-    assert robot.status("camera right: sends 128x64 px, the policy takes 64x64").level == ERROR
+    assert (
+        robot.status(
+            "camera right: its pictures are 128x64 px, aspect 2:1, but 64x64 px, aspect 1:1, are wanted"
+        ).level
+        == ERROR
+    )
     robot.healthy()
     robot.wait_until_moving()
 
