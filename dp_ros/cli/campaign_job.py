@@ -176,7 +176,7 @@ def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: 
     from dp_ros.cli.pack import card
     from dp_ros.files import write_json
 
-    runtime = lockstep_runtime("checkpoint", 0, 0, 0)
+    runtime = lockstep_runtime(0, 0)
     jobs = evaluation_jobs(jobs, episodes, runtime)
     report = run_episodes(job.model, "", 0, episodes, "in-process", max_steps, runtime, None, jobs)
     pending = report_path.with_name("pending.json")

@@ -52,7 +52,7 @@ def compare(
     planned = {given: _planned(folder, task, seed, episodes, max_steps) for given, folder in folders.items()}
     check_comparable(*({**known, **planned}[given] for given in (a, b)))  # before hours of work
     check_outputs(folders=[keep], files=[json_path])
-    runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
+    runtime = lockstep_runtime(policy_seed, threads)
     names = _names(list(folders.values())) if keep else [""] * len(folders)
     for (given, folder), name in zip(folders.items(), names, strict=True):
         report = run_episodes(folder, task, seed, episodes, "in-process", max_steps, runtime, None, jobs)

@@ -10,13 +10,16 @@ import typer
 from dp_ros.cli.console import check_outputs, command_line
 from dp_ros.cli.errors import USAGE, CliError
 from dp_ros.cli.options import (
+    EngineOption,
     FirstSeed,
     Iterations,
     Jobs,
     JsonFile,
     MaxSteps,
     PolicySeed,
+    Precision,
     Sampler,
+    SpacingOption,
     Task,
     Threads,
     typed_config,
@@ -49,6 +52,9 @@ def evaluate(
     max_steps: MaxSteps = 200,
     sampler: Sampler = "checkpoint",
     iterations: Iterations = 0,
+    spacing: SpacingOption = "checkpoint",
+    engine: EngineOption = "auto",
+    precision: Precision = "f32",
     jobs: Jobs = 1,
     threads: Threads = 0,
     report_path: Annotated[
@@ -70,7 +76,9 @@ def evaluate(
         raise CliError("--jobs goes with --transport in-process: a session over ROS is one robot", USAGE)
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
-    runtime = lockstep_runtime(sampler, iterations, policy_seed, threads)
+    runtime = lockstep_runtime(
+        policy_seed, threads, sampler, iterations, spacing, engine=engine, precision=precision
+    )
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     # All are checked before the first episode.
     tasks = [task_and_seeds(folder, task, seed, episodes)[0] for folder in folders]
@@ -124,7 +132,16 @@ def _write(json_path: Path | None, report: Report) -> None:
         write_json(json_path, report.as_dict())
 
 
-def lockstep_runtime(sampler: str, iterations: int, policy_seed: int, threads: int) -> RuntimeConfig:
+def lockstep_runtime(
+    policy_seed: int,
+    threads: int,
+    sampler: str = "checkpoint",
+    iterations: int = 0,
+    spacing: str = "checkpoint",
+    *,
+    engine: str = "auto",
+    precision: str = "f32",
+) -> RuntimeConfig:
     """The runtime settings of a lockstep policy; ConfigError where they contradict each other."""
     from dp_ros.schema import RuntimeConfig
 
@@ -132,8 +149,11 @@ def lockstep_runtime(sampler: str, iterations: int, policy_seed: int, threads: i
         "mode": "lockstep",
         "sampler": sampler,
         "sampler_iterations": iterations,
+        "sampler_spacing": spacing,
         "policy_seed": policy_seed,
         "threads": threads,
+        "engine": engine,
+        "precision": precision,
     }
     return typed_config(RuntimeConfig, settings)
 

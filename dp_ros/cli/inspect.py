@@ -146,7 +146,8 @@ def checkpoint_rows(folder: Path) -> Rows:
         ("action", f"position {settings.action.position}, gripper {settings.action.gripper}"),
         (
             "sampler",
-            f"{diffusion.sampler} {diffusion.sampler_iterations} of {diffusion.iterations} iterations",
+            f"{diffusion.sampler} {diffusion.sampler_iterations} of {diffusion.iterations} iterations, "
+            f"{diffusion.spacing} spacing",
         ),
     ]
     rows += [(f"scene.{key}", value) for key, value in _flat(config.get("scene", {}))]

@@ -83,6 +83,14 @@ Sampler = Annotated[str, typer.Option(help="Sampler in place of the checkpoint's
 Iterations = Annotated[
     int, typer.Option(min=0, help="Denoising iterations in place of the checkpoint's; 0: the checkpoint's.")
 ]
+SpacingOption = Annotated[
+    str,
+    typer.Option("--spacing", help="Iterations it visits, in place of the checkpoint's: see the reference."),
+]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="Engine of the inference; auto: the fastest that passes its check.")
+]
+Precision = Annotated[str, typer.Option(help="Precision of the inference, f32 or bf16.")]
 Threads = Annotated[
     int,
     typer.Option(

@@ -46,7 +46,7 @@ def robustness(
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     folder = find_checkpoint(checkpoint)
-    runtime = lockstep_runtime("checkpoint", 0, policy_seed, threads)
+    runtime = lockstep_runtime(policy_seed, threads)
     task, seeds = task_and_seeds(folder, task, seed, episodes)
     from dp_ros.evaluation.disturbances import sweep
     from dp_ros.evaluation.report.write_report import (

@@ -242,7 +242,7 @@ class Controller:
         shown_ns = self._shown_ns(self._requested_ns)
         before = [command for command in self._sent if command.stamp_ns < shown_ns]
         self._pending = PlanRequest(
-            images=tuple(map(np.stack, zip(*(frame.images for frame in window), strict=True))),
+            images=tuple(frame.images for frame in window),
             state=np.stack([frame.state for frame in window]),
             reference_m=(before[-1] if before else self._sent[0]).position_m,
             stamp_ns=self._requested_ns,

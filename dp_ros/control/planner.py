@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Pictures = tuple[NDArray[np.uint8], ...]  # of one frame, in the policy's order of cameras
 
 
 @dataclass(frozen=True)
 class PlanRequest:
     """Window of frames to plan from."""
 
-    images: tuple[NDArray[np.uint8], ...]  # V of (T_o, H, W, 3)
+    images: tuple[Pictures, ...]  # T_o frames of V pictures (H, W, 3), the oldest first
     state: Array  # (T_o, STATE_DIM): position [m] and gripper opening, see dp_ros.actions
     reference_m: Array  # (3,): the last commanded position whose effect the newest frame shows
     stamp_ns: int  # of the newest frame

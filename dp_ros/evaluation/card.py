@@ -41,7 +41,7 @@ def card_text(folder: str | Path, name: str) -> str:
         f"- **Predicts** {policy.action.position} end-effector positions and gripper: "
         f"T_p = {horizons.T_p} actions, of which T_a = {horizons.T_a} are executed.",
         f"- **Samples** with {diffusion.sampler.upper()}, "
-        f"{diffusion.sampler_iterations} of {diffusion.iterations} iterations.",
+        f"{diffusion.sampler_iterations} of {diffusion.iterations} iterations, {diffusion.spacing} spacing.",
         "",
         "## Data",
         "",

@@ -34,6 +34,7 @@ class Result:
     max_steps: int
     sampler: str
     sampler_iterations: int
+    spacing: str
     policy_seed: int
 
     @property
@@ -61,6 +62,7 @@ class Result:
             ("--max-steps", self.max_steps, _DEFAULT_MAX_STEPS),
             ("--sampler", self.sampler, diffusion["sampler"]),
             ("--iterations", self.sampler_iterations, diffusion["sampler_iterations"]),
+            ("--spacing", self.spacing, diffusion.get("spacing", "leading")),
             ("--policy-seed", self.policy_seed, 0),
         ]
         words = [f"{option} {value}" for option, value, default in options if value != default]
@@ -86,6 +88,7 @@ def result_of(report: str | Path, folder: str | Path) -> Result:
             max_steps=settings["max_steps"],
             sampler=settings["sampler"],
             sampler_iterations=settings["sampler_iterations"],
+            spacing=settings.get("spacing", "leading"),  # reports of older versions have none
             policy_seed=data["policy_seed"],
         )
         task, weights = data["task"], data["provenance"]["weights_sha256"]

@@ -24,12 +24,13 @@ def settings(
     checkpoint: str | Path, runtime: RuntimeConfig, max_steps: int, jobs: int, episodes: int
 ) -> dict[str, Any]:
     """Settings of the episodes. Same settings and seeds give the same results, to the bit, for any `jobs`."""
-    sampler, iterations = sampler_settings(policy_config(checkpoint).diffusion, runtime)
+    diffusion = sampler_settings(policy_config(checkpoint).diffusion, runtime)
     jobs = worker_count(jobs, episodes)
     return {
         "max_steps": max_steps,
-        "sampler": sampler,
-        "sampler_iterations": iterations,
+        "sampler": diffusion.sampler,
+        "sampler_iterations": diffusion.sampler_iterations,
+        "spacing": diffusion.spacing,
         "jobs": jobs,
         "threads": worker_threads(runtime, jobs) or torch.get_num_threads(),
     }

@@ -7,14 +7,25 @@ then chooses it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.control.planner import PlanRequest
-from dp_ros.schema import FULL_SAMPLERS, ConfigError, DiffusionConfig, PolicyConfig, RuntimeConfig, override
+from dp_ros.actions import POSITION, STATE_DIM
+from dp_ros.control.planner import Pictures, PlanRequest
+from dp_ros.inference.self_check import EngineCheckError, Verdict, exported_engine
+from dp_ros.policy.checkpoint_config import verify_files
+from dp_ros.schema import (
+    FULL_SAMPLERS,
+    ConfigError,
+    DiffusionConfig,
+    PolicyConfig,
+    RuntimeConfig,
+    override,
+)
 
 
 class Engine(Protocol):
@@ -23,7 +34,8 @@ class Engine(Protocol):
     Loading: the loader has computed one plan before it returns, so the first request is as fast as the others.
     Thread: an engine is called only from the thread that loaded it, one request at a time. Compiled GPU models
     require it, and `PlanWorker` and `InlinePlanner` keep to it.
-    State: none between calls. Equal requests give equal chunks; all randomness follows from `request.seed`.
+    State: none that shows. Equal requests give equal chunks; all randomness follows from `request.seed`. An engine may
+    keep what it computed from a picture for the next request, so the arrays of pictures must not be changed.
     """
 
     @property
@@ -31,9 +43,12 @@ class Engine(Protocol):
         """Meaning of the weights, as the checkpoint states it."""
 
     def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
-        """request.images V of (T_o, H, W, 3) uint8, at the encoder's sizes before its crops, cameras V in its order;
+        """request.images T_o frames of V pictures (H, W, 3) uint8, at the encoder's sizes before its crops;
         request.state (T_o, STATE_DIM) -> chunk (T_p, action_dim) of the declared kinds, in metres and [-1, 1].
         """
+
+    def prefetch(self, pictures: Pictures, /) -> None:
+        """Compute in advance what it can from a frame that a later request will contain."""
 
 
 Load = Callable[[str | Path, RuntimeConfig], Engine]
@@ -45,22 +60,98 @@ def _torch(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
     return TorchEngine(checkpoint, runtime)
 
 
-ENGINES: dict[str, Load] = {"torch": _torch}  # name in RuntimeConfig.engine -> loader, which imports lazily
+def _openvino(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
+    try:
+        exported, _ = _checked_openvino(Path(checkpoint), runtime)
+    except EngineCheckError as error:
+        raise ConfigError(f"engine openvino: {error}; set engine to auto or torch") from None
+    return _load_openvino(checkpoint, runtime, exported)
+
+
+def _load_openvino(checkpoint: str | Path, runtime: RuntimeConfig, exported: Path) -> Engine:
+    from dp_ros.inference.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine(checkpoint, runtime, exported)
+
+
+def _checked_openvino(checkpoint: Path, runtime: RuntimeConfig) -> tuple[Path, Verdict]:
+    """The exported engine with its verdict. EngineCheckError, and CheckpointError for the checkpoint itself."""
+    try:
+        version = metadata.version("openvino")
+    except metadata.PackageNotFoundError:
+        raise EngineCheckError("the package openvino is not installed: pip install openvino") from None
+    verify_files(checkpoint)
+    try:
+        return exported_engine(checkpoint, runtime, version)
+    except OSError as error:
+        raise EngineCheckError(f"its cache cannot be used ({error.filename}: {error.strerror})") from None
+
+
+ENGINES: dict[str, Load] = {"torch": _torch, "openvino": _openvino}  # name -> loader, which imports lazily
+AUTO = "auto"
+
+
+def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[RuntimeConfig, str]:
+    """The runtime with `auto` replaced by an engine of the table, and the reason in one line.
+
+    On a machine with a GPU that `device` allows, torch on the GPU. Otherwise OpenVINO, where it agrees with torch on
+    fixed noise and is faster: see `self_check`. Otherwise torch. CheckpointError.
+    """
+    if runtime.engine != AUTO:
+        return runtime, "as set"
+    torch_runtime = runtime.model_copy(update={"engine": "torch"})
+    if runtime.device == "cuda" or (runtime.device == "auto" and has_gpu()):
+        return torch_runtime, "device is a GPU"
+    try:
+        _, verdict = _checked_openvino(Path(checkpoint), runtime)
+    except EngineCheckError as error:
+        return torch_runtime, f"openvino was not taken: {error}"
+    facts = (
+        f"a plan takes openvino {verdict.plan_ms:.1f} ms and torch {verdict.reference_ms:.1f} ms, "
+        f"and their actions differ by {verdict.error:.1g} of half their range"
+    )
+    if verdict.plan_ms > verdict.reference_ms:
+        return torch_runtime, facts
+    return runtime.model_copy(update={"engine": "openvino"}), facts
 
 
 def load_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
     """The engine `runtime.engine` with the checkpoint in the folder `checkpoint`, warm.
 
-    Raises ConfigError (an unknown engine, a device that is missing, a sampler that does not fit the weights) and
-    CheckpointError.
+    Raises ConfigError (an unknown engine, one that fails its check, a device that is missing, a sampler that does not
+    fit the weights) and CheckpointError.
     """
+    runtime, _ = choose_engine(checkpoint, runtime)
     if runtime.engine not in ENGINES:
-        raise ConfigError(f"engine '{runtime.engine}' is unknown: choose one of {', '.join(ENGINES)}")
+        known = ", ".join((AUTO, *ENGINES))
+        raise ConfigError(f"engine '{runtime.engine}' is unknown: choose one of {known}")
     return ENGINES[runtime.engine](checkpoint, runtime)
 
 
-def sampler_settings(diffusion: DiffusionConfig, runtime: RuntimeConfig) -> tuple[str, int]:
-    """Sampler and its iterations: the checkpoint's, with the runtime's overrides.
+def has_gpu() -> bool:
+    """Whether torch sees a GPU. Without a driver's device file torch need not be asked, which takes a second."""
+    if not (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def crop(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """picture (H, W, 3) -> its centre, of `size` (height, width): what a policy sees when it is served."""
+    top, left = (picture.shape[0] - size[0]) // 2, (picture.shape[1] - size[1]) // 2
+    return picture[top : top + size[0], left : left + size[1]]
+
+
+def blank_request(config: PolicyConfig) -> PlanRequest:
+    """A request with black pictures, to warm up with."""
+    encoder, T_o = config.encoder, config.horizons.T_o
+    frame = tuple(np.zeros((*encoder.target(c).size, 3), dtype=np.uint8) for c in encoder.cameras)
+    return PlanRequest((frame,) * T_o, np.zeros((T_o, STATE_DIM)), np.zeros(POSITION.size), 0, (0,))
+
+
+def sampler_settings(diffusion: DiffusionConfig, runtime: RuntimeConfig) -> DiffusionConfig:
+    """The checkpoint's sampler, iterations and spacing, with the runtime's overrides.
 
     ConfigError where the weights were not trained for them.
     """
@@ -71,5 +162,6 @@ def sampler_settings(diffusion: DiffusionConfig, runtime: RuntimeConfig) -> tupl
             changes["sampler_iterations"] = diffusion.iterations
     if runtime.sampler_iterations:
         changes["sampler_iterations"] = runtime.sampler_iterations
-    used = override(diffusion, changes, where="sampler")
-    return used.sampler, used.sampler_iterations
+    if runtime.sampler_spacing != "checkpoint":
+        changes["spacing"] = runtime.sampler_spacing
+    return override(diffusion, changes, where="sampler")

@@ -6,7 +6,6 @@ what to do.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,16 +17,20 @@ from safetensors.torch import load_file, save_file
 from dp_ros.files import replacing_folder
 from dp_ros.policy.checkpoint_config import (
     CONFIG,
+    STATS,
+    WEIGHTS,
     CheckpointError,
     meaning_sha256,
     policy_config,
     read_config,
+    sha256,
+    verify_files,
 )
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.normalizer import StatsError
 from dp_ros.schema import SCHEMA_VERSION
 
-WEIGHTS, STATS, CARD = "policy.safetensors", "stats.json", "card.md"
+CARD = "card.md"
 DTYPES = {"f32": torch.float32, "f16": torch.float16}
 
 __all__ = [
@@ -68,7 +71,7 @@ def save_checkpoint(
             "schema_version": SCHEMA_VERSION,
             "network": policy.config.network,
             "weights_dtype": dtype,
-            "sha256": {name: _sha256(staging / name) for name in (WEIGHTS, STATS)},
+            "sha256": {name: sha256(staging / name) for name in (WEIGHTS, STATS)},
             "policy": policy.config.model_dump(mode="json"),
             "scene": dict(scene or {}),
             "training": dict(training or {}),
@@ -83,14 +86,7 @@ def save_checkpoint(
 def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:
     """Load the policy in `folder`: in eval mode, weights in float32 on `device`. CheckpointError if unusable."""
     folder = Path(folder)
-    config = read_config(folder)
-    for name in (WEIGHTS, STATS):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: {name} is missing: copy the checkpoint again")
-        if _sha256(folder / name) != config.get("sha256", {}).get(name):
-            raise CheckpointError(
-                f"{folder}: {name} is not the file that config.json describes: copy the checkpoint again"
-            )
+    verify_files(folder)
     try:
         policy = DiffusionPolicy(policy_config(folder), json.loads((folder / STATS).read_text()))
     except StatsError as error:
@@ -110,11 +106,3 @@ def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> D
             )
     policy.load_state_dict(weights)
     return policy.to(device).eval()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

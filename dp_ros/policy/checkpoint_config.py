@@ -13,14 +13,20 @@ from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfi
 
 __all__ = [
     "CONFIG",
+    "STATS",
+    "WEIGHTS",
     "CheckpointError",
     "bridge_for",
     "check_weights",
     "meaning_sha256",
     "policy_config",
     "read_config",
+    "sha256",
+    "verify_files",
     "weights_sha256",
 ]
+
+WEIGHTS, STATS = "policy.safetensors", "stats.json"
 
 
 def meaning_sha256(config: dict[str, Any]) -> str:
@@ -110,3 +116,25 @@ def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
         return parse(BridgeConfig, wanted, where=str(folder))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
+
+
+def verify_files(folder: str | Path) -> None:
+    """Compare weights and statistics with the hashes in config.json. CheckpointError where they differ."""
+    folder = Path(folder)
+    config = read_config(folder)
+    for name in (WEIGHTS, STATS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing: copy the checkpoint again")
+        if sha256(folder / name) != config.get("sha256", {}).get(name):
+            raise CheckpointError(
+                f"{folder}: {name} is not the file that config.json describes: copy the checkpoint again"
+            )
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from dp_ros.actions import STATE_DIM
 from dp_ros.policy.encoder import ObservationEncoder, Pictures
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.normalizer import LimitsNormalizer
-from dp_ros.policy.sampler import sample
+from dp_ros.policy.sampler import SamplerStep, sample, sampler_steps
 from dp_ros.policy.transformer import ConditionalTransformer
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import PolicyConfig
@@ -74,32 +74,35 @@ class DiffusionPolicy(nn.Module):
         return F.mse_loss(self.network(noisy, k, obs).float(), noise)
 
     @torch.inference_mode()
-    def plan(
-        self,
-        images: Pictures,
-        state: Tensor,
-        generator: torch.Generator,
-        sampler: str | None = None,
-        iterations: int | None = None,
-    ) -> Tensor:
+    def plan(self, images: Pictures, state: Tensor, generator: torch.Generator) -> Tensor:
         """One plan: encode once, denoise, un-normalise. images as in `encode`; state (B, T_o, STATE_DIM) -> actions
         (B, T_p, D) of the declared kinds, in metres and [-1, 1].
 
-        generator: a CPU generator, so that a plan is the same on every device up to rounding. sampler and iterations:
-        the config's where they are None.
+        generator: a CPU generator, so that a plan is the same on every device up to rounding.
         """
-        diffusion = self.config.diffusion
-        obs = self.encode(images, state)
         shape = (len(state), self.config.horizons.T_p, self.config.action.dim)
-        x_K = torch.randn(shape, generator=generator).to(state.device)
+        return self.plan_from(images, state, lambda: torch.randn(shape, generator=generator))
+
+    @torch.inference_mode()
+    def plan_from(
+        self,
+        images: Pictures,
+        state: Tensor,
+        draw: Callable[[], Tensor],
+        steps: Sequence[SamplerStep] | None = None,
+    ) -> Tensor:
+        """`plan` with the noise that `draw` gives, (B, T_p, D) on the CPU, and the sampler's steps; None: the
+        config's."""
+        steps = sampler_steps(self.config.diffusion) if steps is None else steps
+        condition = self.network.condition(self.encode(images, state))
+        ks = torch.tensor([step.k for step in steps], device=state.device)
+        embedded = dict(zip(ks.tolist(), self.network.embed(ks).split(1), strict=True))
         nactions = sample(
-            lambda x, k: self.network(x, k, obs),
-            x_K,
-            self.schedule,
-            sampler=sampler or diffusion.sampler,
-            iterations=iterations or diffusion.sampler_iterations,
-            clip=diffusion.clip,
-            generator=generator,
+            lambda x, k: self.network.denoise(x, embedded[k], condition),
+            draw().to(state.device),
+            steps,
+            self.config.diffusion.clip,
+            lambda: draw().to(state.device),
         )
         return self.action_normalizer.unnormalise(nactions)
 

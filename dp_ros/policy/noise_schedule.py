@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from dp_ros.policy.noise_levels import squared_cosine_betas
 from dp_ros.schema import DiffusionConfig
-
-
-def squared_cosine_betas(iterations: int, max_beta: float = 0.999) -> Tensor:
-    """beta_k of the squared cosine schedule (Nichol & Dhariwal 2021, eq. 17) -> (K,) float32."""
-
-    def abar(u: float) -> float:
-        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-
-    betas = [min(1 - abar((k + 1) / iterations) / abar(k / iterations), max_beta) for k in range(iterations)]
-    return torch.tensor(betas, dtype=torch.float32)
 
 
 class NoiseSchedule:
@@ -25,7 +14,7 @@ class NoiseSchedule:
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.iterations = config.iterations
-        self.beta = squared_cosine_betas(config.iterations)
+        self.beta = torch.from_numpy(squared_cosine_betas(config.iterations)).float()
         self.alpha = 1.0 - self.beta
         self.abar = torch.cumprod(self.alpha, dim=0)
 

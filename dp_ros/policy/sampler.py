@@ -1,127 +1,159 @@
-"""Reverse process: noise to an action chunk, as pure functions of their arguments.
+"""Reverse process: noise to an action chunk, as a list of linear updates.
 
-`SAMPLERS` is the table of samplers. To add one, write its function, enter it in the table, and add its name to
-`SamplerName` in `dp_ros/schema/policy.py`.
+Every sampler here is a list of `SamplerStep`, computed once from the schedule. One loop applies them to NumPy arrays
+and to tensors, so all engines share it. To add a sampler, write a function that gives its steps, enter it in
+`SAMPLERS`, and add its name to `SamplerName` in `dp_ros/schema/policy.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from dp_ros.policy.noise_schedule import NoiseSchedule
-
-Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_k (B, T_p, D), k (B,)) -> predicted noise (B, T_p, D)
-
-
-class Sampler(Protocol):
-    """One way to run the reverse process."""
-
-    def __call__(
-        self,
-        denoise: Denoise,
-        x_K: Tensor,
-        schedule: NoiseSchedule,
-        iterations: int,
-        clip: float,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        """Noise x_K (B, T_p, D) -> clean, normalised chunk (B, T_p, D), in `iterations` calls of `denoise`.
-
-        The predicted clean action is clipped to [-clip, clip]. Random numbers come from `generator` alone.
-        """
+from dp_ros.policy.noise_levels import squared_cosine_abar, visited_iterations
+from dp_ros.schema import DiffusionConfig
 
 
-def predict_clean(x_k: Tensor, eps: Tensor, abar_k: Tensor, clip: float) -> Tensor:
-    """The clean action that x_k and its noise imply (Ho et al. 2020, eq. 15), clipped."""
-    return ((x_k - (1.0 - abar_k).sqrt() * eps) / abar_k.sqrt()).clamp(-clip, clip)
+class ArrayLike(Protocol):
+    """The operations that the loop needs; NumPy arrays and tensors have them."""
+
+    def __add__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def clip(self, low: float, high: float, /) -> Any: ...
 
 
-def ddpm_step(
-    x_k: Tensor, eps: Tensor, k: int, schedule: NoiseSchedule, clip: float, noise: Tensor
-) -> Tensor:
-    """One ancestral step x_k -> x_{k-1} (Ho et al. 2020, eq. 6 and 7, the smaller variance)."""
-    abar_k = schedule.abar[k]
-    abar_prev = schedule.abar[k - 1] if k > 0 else torch.ones(())
-    alpha_k = abar_k / abar_prev  # not schedule.alpha: its rounding does not cancel that of 1 - abar_k
-    beta_k = 1.0 - alpha_k
-    x_0 = predict_clean(x_k, eps, abar_k, clip)
-    mean = (abar_prev.sqrt() * beta_k * x_0 + alpha_k.sqrt() * (1.0 - abar_prev) * x_k) / (1.0 - abar_k)
-    if k == 0:
-        return mean
-    variance = ((1.0 - abar_prev) / (1.0 - abar_k) * beta_k).clamp(min=1e-20)
-    return mean + variance.sqrt() * noise
+A = TypeVar("A", bound=ArrayLike)
 
 
-def ddpm(
-    denoise: Denoise,
-    x_K: Tensor,
-    schedule: NoiseSchedule,
-    iterations: int,
-    clip: float,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """DDPM (Ho et al. 2020, algorithm 2): every trained iteration, so `iterations` is not used; draws noise."""
-    x = x_K
-    drawn_on = (
-        generator.device if generator else x.device
-    )  # a CPU generator gives every device the same noise
-    for k in reversed(range(schedule.iterations)):
-        noise = torch.randn(x.shape, generator=generator, device=drawn_on, dtype=x.dtype).to(x.device)
-        x = ddpm_step(x, denoise(x, _batch(k, x)), k, schedule, clip, noise)
-    return x
+@dataclass(frozen=True)
+class SamplerStep:
+    """One update: the network is called at iteration k, then x is replaced by
+
+    x * x_k + clean * x_0 + eps * predicted noise + clean_before * x_0 of the step before + noise * drawn noise,
+
+    where x_0 = (x_k - sigma * predicted noise) / alpha, clipped, is the clean action that the prediction implies (Ho
+    et al. 2020, eq. 15).
+    """
+
+    k: int
+    alpha: float
+    sigma: float
+    x: float = 0.0
+    clean: float = 0.0
+    eps: float = 0.0
+    clean_before: float = 0.0
+    noise: float = 0.0
 
 
-def ddim_step(x_k: Tensor, eps: Tensor, abar_k: Tensor, abar_prev: Tensor, clip: float) -> Tensor:
-    """One DDIM update, eta = 0 (Song et al. 2021, eq. 12)."""
-    x_0 = predict_clean(x_k, eps, abar_k, clip)
-    return abar_prev.sqrt() * x_0 + (1.0 - abar_prev).sqrt() * eps
+Levels = NDArray[np.float64]  # abar_k (K,)
+MakeSteps = Callable[[Levels, Sequence[int]], list[SamplerStep]]  # iterations visited, the noisiest first
 
 
-def ddim_iterations(trained: int, used: int) -> list[int]:
-    """The iterations that DDIM visits, the noisiest first: every (trained // used)-th."""
-    stride = trained // used
-    return [i * stride for i in reversed(range(used))]
+def _levels(abar: Levels, visited: Sequence[int]) -> list[tuple[int, float, float]]:
+    """(k, abar_k, abar of the next iteration visited); after the last one the action is clean."""
+    after = [*(float(abar[k]) for k in visited[1:]), 1.0]
+    return [(k, float(abar[k]), next_abar) for k, next_abar in zip(visited, after, strict=True)]
 
 
-def ddim(
-    denoise: Denoise,
-    x_K: Tensor,
-    schedule: NoiseSchedule,
-    iterations: int,
-    clip: float,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """DDIM (Song et al. 2021), eta = 0: deterministic given x_K, so `generator` is not used."""
-    x = x_K
-    visited = ddim_iterations(schedule.iterations, iterations)
-    for k, k_prev in zip(visited, [*visited[1:], None], strict=True):
-        abar_prev = torch.ones(()) if k_prev is None else schedule.abar[k_prev]
-        x = ddim_step(x, denoise(x, _batch(k, x)), schedule.abar[k], abar_prev, clip)
-    return x
+def ddpm(abar: Levels, visited: Sequence[int]) -> list[SamplerStep]:
+    """DDPM (Ho et al. 2020, eq. 6 and 7, the smaller variance), over every trained iteration or some of them."""
+    steps = []
+    for k, abar_k, abar_next in _levels(abar, visited):
+        alpha_k = abar_k / abar_next
+        beta_k = 1.0 - alpha_k
+        steps.append(
+            SamplerStep(
+                k, math.sqrt(abar_k), math.sqrt(1.0 - abar_k),
+                x=math.sqrt(alpha_k) * (1.0 - abar_next) / (1.0 - abar_k),
+                clean=math.sqrt(abar_next) * beta_k / (1.0 - abar_k),
+                noise=math.sqrt((1.0 - abar_next) / (1.0 - abar_k) * beta_k),
+            )
+        )  # fmt: skip
+    return steps
 
 
-SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim}  # by SamplerName of the schema
+def ddim(abar: Levels, visited: Sequence[int]) -> list[SamplerStep]:
+    """DDIM, eta = 0 (Song et al. 2021, eq. 12): deterministic given the first noise."""
+    return [
+        SamplerStep(
+            k, math.sqrt(abar_k), math.sqrt(1.0 - abar_k),
+            clean=math.sqrt(abar_next), eps=math.sqrt(1.0 - abar_next),
+        )
+        for k, abar_k, abar_next in _levels(abar, visited)
+    ]  # fmt: skip
+
+
+def dpm_solver(abar: Levels, visited: Sequence[int]) -> list[SamplerStep]:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order by the clean action of the step before.
+
+    The first and the last step are of first order, which is DDIM: the last one ends at infinite log-SNR.
+    """
+    steps: list[SamplerStep] = []
+    lam_before = math.nan
+    for i, (k, abar_k, abar_next) in enumerate(_levels(abar, visited)):
+        alpha, sigma = math.sqrt(abar_k), math.sqrt(1.0 - abar_k)
+        alpha_next, sigma_next = math.sqrt(abar_next), math.sqrt(1.0 - abar_next)
+        lam = math.log(alpha / sigma)
+        if sigma_next == 0.0:
+            steps.append(SamplerStep(k, alpha, sigma, clean=1.0))
+            break
+        h = math.log(alpha_next / sigma_next) - lam
+        gain = -alpha_next * math.expm1(-h)
+        second = 0.0 if i == 0 else h / (2.0 * (lam - lam_before))  # 1 / (2 r)
+        steps.append(
+            SamplerStep(
+                k, alpha, sigma,
+                x=sigma_next / sigma, clean=gain * (1.0 + second), clean_before=-gain * second,
+            )
+        )  # fmt: skip
+        lam_before = lam
+    return steps
+
+
+SAMPLERS: dict[str, MakeSteps] = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver}  # by SamplerName
+
+
+def sampler_steps(config: DiffusionConfig) -> list[SamplerStep]:
+    """The steps of the sampler that `config` names. ValueError for an unknown name."""
+    if config.sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler '{config.sampler}': choose one of {', '.join(SAMPLERS)}")
+    visited = visited_iterations(config.iterations, config.sampler_iterations, config.spacing)
+    return SAMPLERS[config.sampler](squared_cosine_abar(config.iterations), visited)
 
 
 def sample(
-    denoise: Denoise,
-    x_K: Tensor,
-    schedule: NoiseSchedule,
-    *,
-    sampler: str,
-    iterations: int,
+    denoise: Callable[[A, int], A],
+    x_K: A,
+    steps: Sequence[SamplerStep],
     clip: float,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Run the reverse process with the sampler of that name: see `Sampler`. ValueError for an unknown name."""
-    if sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler '{sampler}': choose one of {', '.join(SAMPLERS)}")
-    return SAMPLERS[sampler](denoise, x_K, schedule, iterations, clip, generator)
+    draw: Callable[[], A] | None = None,
+) -> A:
+    """Noise x_K (B, T_p, D) -> clean, normalised chunk (B, T_p, D), in one call of `denoise` a step.
 
-
-def _batch(k: int, x: Tensor) -> Tensor:
-    return torch.full((x.shape[0],), k, device=x.device, dtype=torch.long)
+    denoise: (x_k (B, T_p, D), k) -> predicted noise (B, T_p, D). The clean action is clipped to [-clip, clip]. draw:
+    standard normal noise like x_K, for samplers that add some; without it they are refused with a ValueError.
+    """
+    x: Any = x_K
+    before: Any = None
+    for step in steps:
+        eps: Any = denoise(x, step.k)
+        clean = ((x - eps * step.sigma) * (1.0 / step.alpha)).clip(-clip, clip)
+        following = clean * step.clean
+        if step.x:
+            following = following + x * step.x
+        if step.eps:
+            following = following + eps * step.eps
+        if step.clean_before:
+            following = following + before * step.clean_before
+        if step.noise:
+            if draw is None:
+                raise ValueError("this sampler adds noise in its steps: `draw` is missing")
+            following = following + draw() * step.noise
+        x, before = following, clean
+    return x  # type: ignore[no-any-return]

@@ -26,11 +26,11 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor, sees: Tensor) -> Tensor:
-        """Queries from x (B, T, E), keys and values from context (B, S, E), allowed where the mask `sees` (T, S)
-        is True -> (B, T, E)."""
+    def forward(self, x: Tensor, key_value: Tensor, sees: Tensor) -> Tensor:
+        """Queries from x (B, T, E); keys and values (B, S, 2 * E) of the layer `key_value`; allowed where the mask
+        `sees` (T, S) is True -> (B, T, E)."""
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        key, value = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        key, value = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
         answer = F.scaled_dot_product_attention(query, key, value, attn_mask=sees, dropout_p=dropout)
         return self.project(answer.transpose(1, 2).flatten(2))
@@ -51,9 +51,9 @@ class DecoderLayer(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, memory: Tensor, sees_actions: Tensor, sees_memory: Tensor) -> Tensor:
-        """x (B, T_p, E), memory (B, 1 + T_o, E) -> (B, T_p, E)."""
+        """x (B, T_p, E), memory (B, 1 + T_o, 2 * E): its keys and values in this layer -> (B, T_p, E)."""
         nx = self.norm_actions(x)
-        x = x + self.drop(self.to_actions(nx, nx, sees_actions))
+        x = x + self.drop(self.to_actions(nx, self.to_actions.key_value(nx), sees_actions))
         x = x + self.drop(self.to_memory(self.norm_memory(x), memory, sees_memory))
         return x + self.drop(self.feed(self.norm_feed(x)))
 
@@ -93,13 +93,34 @@ class ConditionalTransformer(nn.Module):
 
     def forward(self, actions: Tensor, k: Tensor, obs: Tensor) -> Tensor:
         """actions (B, T_p, D) noisy and normalised; k (B,); obs (B, obs_dim), the features of one frame after another
-        -> predicted noise (B, T_p, D)."""
-        frames = self.embed_frame(obs.unflatten(1, (self.T_o, -1)))
-        iteration = sinusoids(k, self.memory_position.shape[1])[:, None].to(frames.dtype)
-        memory = self.remember(self.drop(torch.cat([iteration, frames], dim=1) + self.memory_position))
+        -> predicted noise (B, T_p, D).
+
+        The three methods below, one after the other. An engine calls the first two outside its loop.
+        """
+        return self.denoise(actions, self.embed(k, obs.dtype), self.condition(obs))
+
+    def embed(self, k: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """k (B,) -> (B, layers, 1, 2 * E): keys and values of the iteration's token; a constant for each k."""
+        token = sinusoids(k, self.memory_position.shape[1])[:, None].to(dtype)
+        return self._keys_and_values(token, self.memory_position[:1])
+
+    def condition(self, obs: Tensor) -> Tensor:
+        """obs (B, obs_dim) -> (B, layers, T_o, 2 * E): keys and values of the frames' tokens; once per plan."""
+        return self._keys_and_values(
+            self.embed_frame(obs.unflatten(1, (self.T_o, -1))), self.memory_position[1:]
+        )
+
+    def _keys_and_values(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """tokens (B, S, E) of the memory -> (B, layers, S, 2 * E)."""
+        memory = self.remember(self.drop(tokens + position))
+        return torch.stack([layer.to_memory.key_value(memory) for layer in self.layers], dim=1)
+
+    def denoise(self, actions: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+        """actions (B, T_p, D), step of `embed`, condition of `condition` -> predicted noise (B, T_p, D)."""
+        memory = torch.cat([step.expand(len(condition), -1, -1, -1), condition], dim=2)
         x = self.drop(self.embed_action(actions) + self.action_position)
-        for layer in self.layers:
-            x = layer(x, memory, self.sees_actions, self.sees_memory)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, memory[:, i], self.sees_actions, self.sees_memory)
         return self.out(x)
 
     def no_decay_parameters(self) -> list[nn.Parameter]:

@@ -5,6 +5,7 @@ Chi et al. 2023, section 3.1 (after Janner et al. 2022); FiLM from Perez et al. 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -44,14 +45,23 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, cond_dim: int, config: UNetConfig) -> None:
         super().__init__()
+        self.out_channels = out_channels
         self.first = ConvBlock(in_channels, out_channels, config)
         self.second = ConvBlock(out_channels, out_channels, config)
         self.film = nn.Sequential(nn.Mish(), nn.Linear(cond_dim, 2 * out_channels))
         self.skip = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """x (B, C_in, T), cond (B, cond_dim) -> (B, C_out, T)."""
-        scale, shift = self.film(cond)[..., None].chunk(2, dim=1)
+    def film_of_step(self, step: Tensor) -> Tensor:
+        """The iteration's share of scale and shift: step (B, step_dim), embedded -> (B, 2 * C_out)."""
+        return F.linear(F.mish(step), self.film[1].weight[:, : step.shape[-1]])
+
+    def film_of_obs(self, obs: Tensor) -> Tensor:
+        """The observation's share of scale and shift, with the bias: obs (B, obs_dim) -> (B, 2 * C_out)."""
+        return F.linear(F.mish(obs), self.film[1].weight[:, -obs.shape[-1] :], self.film[1].bias)
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """x (B, C_in, T), film (B, 2 * C_out): scale and shift -> (B, C_out, T)."""
+        scale, shift = film[..., None].chunk(2, dim=1)
         return self.second(self.first(x) * scale + shift) + self.skip(x)
 
 
@@ -66,10 +76,10 @@ class ResidualPair(nn.ModuleList):
             ]
         )
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """x (B, C_in, T), cond (B, cond_dim) -> (B, C_out, T)."""
+    def forward(self, x: Tensor, films: Iterator[Tensor]) -> Tensor:
+        """x (B, C_in, T), films: of the blocks to come, of which it takes two -> (B, C_out, T)."""
         for block in self:
-            x = block(x, cond)
+            x = block(x, next(films))
         return x
 
 
@@ -100,23 +110,43 @@ class ConditionalUnet1D(nn.Module):
     def forward(self, actions: Tensor, k: Tensor, obs: Tensor) -> Tensor:
         """actions (B, T_p, D) noisy and normalised; k (B,); obs (B, obs_dim) -> predicted noise (B, T_p, D).
 
+        The three methods below, one after the other. An engine calls the first two outside its loop.
+        """
+        return self.denoise(actions, self.embed(k, obs.dtype), self.condition(obs))
+
+    def embed(self, k: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """k (B,) -> (B, F): what every block's FiLM takes from the iteration; a constant for each k."""
+        step = self.embed_step(k).to(dtype)
+        return torch.cat([block.film_of_step(step) for block in self._blocks()], dim=-1)
+
+    def condition(self, obs: Tensor) -> Tensor:
+        """obs (B, obs_dim) -> (B, F): what every block's FiLM takes from the observation; once per plan."""
+        return torch.cat([block.film_of_obs(obs) for block in self._blocks()], dim=-1)
+
+    def denoise(self, actions: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+        """actions (B, T_p, D), step of `embed`, condition of `condition` -> predicted noise (B, T_p, D).
+
         T_p may be any length: the chunk is padded to a multiple of the strides with copies of its last action, and
         the prediction is cut back to T_p.
         """
         T_p = actions.shape[1]
         multiple = 2 ** (self.levels - 1)
         x = F.pad(actions.transpose(1, 2), (0, -T_p % multiple), mode="replicate")
-        cond = torch.cat([self.embed_step(k).to(obs.dtype), obs], dim=-1)
+        films = iter((step + condition).split([2 * block.out_channels for block in self._blocks()], dim=-1))
         skips = []
         for level, blocks in enumerate(self.down):
-            x = blocks(x, cond)
+            x = blocks(x, films)
             skips.append(x)
             if level < self.levels - 1:
                 x = self.downsample[level](x)
-        x = self.middle(x, cond)
+        x = self.middle(x, films)
         for blocks, upsample in zip(self.up, self.upsample, strict=True):
-            x = upsample(blocks(torch.cat([x, skips.pop()], dim=1), cond))
+            x = upsample(blocks(torch.cat([x, skips.pop()], dim=1), films))
         return self.out(x)[..., :T_p].transpose(1, 2)
+
+    def _blocks(self) -> list[ResidualBlock]:
+        """All residual blocks, in the order in which `denoise` runs them."""
+        return [block for pair in (*self.down, self.middle, *self.up) for block in pair]
 
     def no_decay_parameters(self) -> list[nn.Parameter]:
         """Parameters without weight decay: none, as in Chi et al.'s code."""

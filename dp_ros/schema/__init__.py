@@ -25,6 +25,7 @@ from dp_ros.schema.policy import (
     Network,
     PolicyConfig,
     SamplerName,
+    Spacing,
     TransformerConfig,
     UNetConfig,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "Settings",
     "Size",
     "Source",
+    "Spacing",
     "Target",
     "TeleopConfig",
     "TopicMap",

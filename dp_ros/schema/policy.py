@@ -22,7 +22,8 @@ from dp_ros.schema.pictures import (
 SCHEMA_VERSION = 2  # of a checkpoint's config.json
 
 Network = Literal["unet", "transformer"]  # each has a section of its name in PolicyConfig
-SamplerName = Literal["ddpm", "ddim"]  # each has a row in `dp_ros.policy.sampler.SAMPLERS`
+SamplerName = Literal["ddpm", "ddim", "dpm_solver"]  # each has a row in `dp_ros.policy.sampler.SAMPLERS`
+Spacing = Literal["leading", "trailing", "linspace"]  # see `dp_ros.policy.noise_levels.visited_iterations`
 MIN_SIDE_PX = 32  # of the encoder's pictures and crops
 FULL_SAMPLERS: frozenset[SamplerName] = frozenset({"ddpm"})  # they visit every trained iteration
 
@@ -217,6 +218,10 @@ class DiffusionConfig(Config):
     clip: float = Field(1.0, gt=0, description="the predicted clean action is clipped to [-clip, clip]")
     sampler: SamplerName = Field("ddim", description="method that denoises an action chunk")
     sampler_iterations: int = Field(10, ge=1, le=1000, description="iterations of the sampler; K for ddpm")
+    spacing: Spacing = Field(
+        "leading",
+        description="iterations that the sampler visits: leading from 0 up, trailing from the last down, linspace both",
+    )
 
     @model_validator(mode="after")
     def _sampler_fits(self) -> DiffusionConfig:
@@ -228,6 +233,11 @@ class DiffusionConfig(Config):
             raise ValueError(
                 f"{self.sampler} runs all {self.iterations} iterations: set sampler_iterations to "
                 f"{self.iterations}, or sampler to ddim"
+            )
+        if self.sampler_iterations == 1 and self.spacing == "leading" and self.iterations > 1:
+            raise ValueError(
+                "one iteration with leading spacing visits only k = 0, where the network expects a clean chunk, not "
+                "the noise it starts from: set spacing to trailing, or sampler_iterations to 2 or more"
             )
         return self
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dp_ros.schema.base import CameraName, Config, Vector3
 from dp_ros.schema.gripper import GripperState
-from dp_ros.schema.policy import SamplerName
+from dp_ros.schema.policy import SamplerName, Spacing
 
 
 class GateConfig(Config):
@@ -41,11 +41,19 @@ class RuntimeConfig(GripperState):
         "realtime", description="lockstep: one command per observation, with its stamp; realtime: own clock"
     )
     engine: str = Field(
-        "torch", description="engine that computes the plans: a name in the table of dp_ros.inference.engine"
+        "auto",
+        description="engine that computes the plans: auto, torch, openvino or cuda. auto: the fastest here that agrees "
+        "with the reference",
+    )
+    precision: Literal["f32", "bf16"] = Field(
+        "f32", description="precision of the inference; bf16 is faster on processors that have it"
     )
     sampler: Literal["checkpoint", SamplerName] = Field("checkpoint", description="override the sampler")
     sampler_iterations: int = Field(
         0, ge=0, le=1000, description="override its iterations; 0: the checkpoint's"
+    )
+    sampler_spacing: Literal["checkpoint", Spacing] = Field(
+        "checkpoint", description="override the spacing of the iterations it visits"
     )
     policy_seed: int = Field(0, ge=0, description="seed of the sampler's noise, restarted in each episode")
     image_transport: Literal["raw", "compressed"] = Field(

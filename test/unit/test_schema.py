@@ -240,7 +240,7 @@ diffusions = st.builds(
     lambda K, share, ddpm: {
         "iterations": K,
         "sampler": "ddpm" if ddpm else "ddim",
-        "sampler_iterations": K if ddpm else max(1, K * share // 100),
+        "sampler_iterations": K if ddpm else max(2, K * share // 100),
     },
     st.integers(2, 1000),
     st.integers(1, 100),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dp_ros.baselines.methods.head import ActionHead
 from dp_ros.policy.noise_schedule import NoiseSchedule
-from dp_ros.policy.sampler import sample
+from dp_ros.policy.sampler import sample, sampler_steps
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import DiffusionConfig, UNetConfig
 
@@ -36,13 +36,10 @@ class DiffusionHead(ActionHead):
         return F.mse_loss(self.network(noisy, k, obs).float(), noise)
 
     def sample(self, obs: Tensor, generator: torch.Generator) -> Tensor:
-        x_K = torch.randn(len(obs), self.T_p, self.action_dim, generator=generator).to(obs.device)
-        return sample(
-            lambda x, k: self.network(x, k, obs),
-            x_K,
-            self.schedule,
-            sampler=self.config.sampler,
-            iterations=self.config.sampler_iterations,
-            clip=self.config.clip,
-            generator=generator,
-        )
+        def draw() -> Tensor:
+            return torch.randn(len(obs), self.T_p, self.action_dim, generator=generator).to(obs.device)
+
+        def denoise(x: Tensor, k: int) -> Tensor:
+            return self.network(x, torch.full((len(x),), k, device=x.device), obs)
+
+        return sample(denoise, draw(), sampler_steps(self.config), self.config.clip, draw)

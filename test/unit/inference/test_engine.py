@@ -52,12 +52,15 @@ def test_chunk_follows_from_the_request_alone(
     assert (other != first).any()
 
 
-def test_default_engine_is_in_the_table() -> None:
-    assert RuntimeConfig().engine in ENGINES
+def test_engines_are_chosen_by_default() -> None:
+    assert RuntimeConfig().engine == "auto"
+    assert "auto" not in ENGINES
 
 
 def test_unknown_engine_is_refused_with_the_known_ones(checkpoint: Path) -> None:
-    with pytest.raises(ConfigError, match="engine 'tpu' is unknown: choose one of torch") as caught:
+    with pytest.raises(
+        ConfigError, match="engine 'tpu' is unknown: choose one of auto, torch, openvino"
+    ) as caught:
         load_engine(checkpoint, RuntimeConfig(engine="tpu"))
     assert "\n" not in str(caught.value)
 

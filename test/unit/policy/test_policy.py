@@ -14,6 +14,7 @@ from torch import Tensor
 from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.normalizer import INPUT_BOUND, LimitsNormalizer, StatsError
+from dp_ros.policy.sampler import sampler_steps
 from dp_ros.schema import PolicyConfig, override
 
 finite = st.floats(-100, 100)
@@ -68,7 +69,9 @@ def test_plan_follows_from_the_observation_and_the_generator_alone(
 def test_plan_never_leaves_the_actions_that_were_trained_on(
     policy: DiffusionPolicy, observed: Callable, stats: dict[str, Any], sampler: str, iterations: int
 ) -> None:
-    plan = policy.plan(*observed(), generator(), sampler, iterations)
+    changes = {"sampler": sampler, "sampler_iterations": iterations}
+    steps, noise = sampler_steps(override(policy.config.diffusion, changes)), generator()
+    plan = policy.plan_from(*observed(), lambda: torch.randn(2, 8, ACTION_DIM, generator=noise), steps)
     assert plan.shape == (2, 8, ACTION_DIM)
     low, high = torch.tensor(stats["action"]["low"]), torch.tensor(stats["action"]["high"])
     assert (plan >= low - 1e-6).all()

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.policy.noise_schedule import NoiseSchedule
-from dp_ros.policy.sampler import SAMPLERS, Denoise, sample
-from dp_ros.schema import FULL_SAMPLERS, DiffusionConfig, PolicyConfig, RuntimeConfig, SamplerName
+from dp_ros.policy.sampler import SAMPLERS, SamplerStep, sample, sampler_steps
+from dp_ros.schema import (
+    FULL_SAMPLERS,
+    ConfigError,
+    DiffusionConfig,
+    PolicyConfig,
+    RuntimeConfig,
+    SamplerName,
+    Spacing,
+    parse,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 K, SHAPE = 12, (2, 8, ACTION_DIM)
+Array = NDArray[np.float64]
+
+
+def config(name: str, iterations: int, spacing: str) -> DiffusionConfig:
+    return DiffusionConfig.model_validate(
+        {"iterations": K, "sampler": name, "sampler_iterations": iterations, "spacing": spacing}
+    )
+
+
+def run(denoise: Callable[[Array, int], Array], name: str, iterations: int, spacing: str) -> Array:
+    rng = np.random.default_rng(0)
+    steps = sampler_steps(config(name, iterations, spacing))
+    return sample(denoise, rng.standard_normal(SHAPE), steps, 1.0, lambda: rng.standard_normal(SHAPE))
 
 
 def test_table_and_schema_name_the_same_samplers() -> None:
@@ -29,50 +52,70 @@ def test_table_and_schema_name_the_same_samplers() -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("iterations", [3, K])
-def test_sampler_denoises_once_an_iteration_and_keeps_the_shape(name: str, iterations: int) -> None:
-    calls: list[Tensor] = []
+@pytest.mark.parametrize("spacing", get_args(Spacing))
+def test_sampler_denoises_once_an_iteration_and_keeps_the_shape(
+    name: str, iterations: int, spacing: str
+) -> None:
+    iterations = K if name in FULL_SAMPLERS else iterations
+    calls: list[int] = []
 
-    def denoise(x_k: Tensor, k: Tensor) -> Tensor:
+    def denoise(x_k: Array, k: int) -> Array:
         calls.append(k)
-        return torch.zeros_like(x_k)
+        return np.zeros_like(x_k)
 
-    schedule = NoiseSchedule(DiffusionConfig(iterations=K, sampler_iterations=1))
-    generator = torch.Generator().manual_seed(0)
-    x_K = torch.randn(SHAPE, generator=generator)
-    x_0 = sample(denoise, x_K, schedule, sampler=name, iterations=iterations, clip=1.0, generator=generator)
-    assert len(calls) == (K if name in FULL_SAMPLERS else iterations)
-    assert all(k.shape == (2,) and k.dtype == torch.long for k in calls)
+    x_0 = run(denoise, name, iterations, spacing)
+    assert len(calls) == iterations
+    assert calls == sorted(calls, reverse=True)
     assert x_0.shape == SHAPE
-    assert x_0.abs().max() <= 1.0 + 1e-6
+    assert np.abs(x_0).max() <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_arrays_and_tensors_give_the_same(name: str) -> None:
+    steps = sampler_steps(config(name, K, "trailing"))
+    rng = np.random.default_rng(0)
+    x_K, noise = rng.standard_normal(SHAPE), rng.standard_normal((K, *SHAPE))
+    draws, torch_draws = iter(noise), iter(torch.from_numpy(noise))
+    array = sample(lambda x, k: np.sin(x + k), x_K, steps, 1.0, lambda: next(draws))
+    tensor = sample(
+        lambda x, k: torch.sin(x + k), torch.from_numpy(x_K), steps, 1.0, lambda: next(torch_draws)
+    )
+    np.testing.assert_allclose(array, tensor.numpy(), atol=1e-12)
+
+
+def test_sampler_that_adds_noise_is_refused_without_any() -> None:
+    with pytest.raises(ValueError, match="`draw` is missing"):
+        sample(lambda x, k: x, np.zeros(SHAPE), sampler_steps(config("ddpm", K, "leading")), 1.0)
 
 
 def test_unknown_sampler_is_refused_with_the_known_ones() -> None:
-    schedule = NoiseSchedule(DiffusionConfig())
+    settings = DiffusionConfig().model_copy(update={"sampler": "euler"})
     with pytest.raises(ValueError, match="unknown sampler 'euler': choose one of ddpm, ddim"):
-        sample(lambda x, k: x, torch.zeros(SHAPE), schedule, sampler="euler", iterations=10, clip=1.0)
+        sampler_steps(settings)
+
+
+def test_one_iteration_from_a_clean_chunk_is_refused_with_the_reason() -> None:
+    with pytest.raises(
+        ConfigError, match=r"leading spacing visits only k = 0.*set spacing to trailing"
+    ) as caught:
+        parse(DiffusionConfig, {"sampler_iterations": 1}, where="here")
+    assert "\n" not in str(caught.value)
+    DiffusionConfig.model_validate({"sampler_iterations": 1, "spacing": "trailing"})
 
 
 def test_policy_plans_with_a_sampler_that_is_only_in_the_table(
     tiny_policy: PolicyConfig, stats: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One denoising of pure noise; a chunk of 0 is the middle of each action's range."""
+    """One denoising of pure noise, not used; a chunk of 0 is the middle of each action's range."""
 
-    def centre(
-        denoise: Denoise,
-        x_K: Tensor,
-        schedule: NoiseSchedule,
-        iterations: int,
-        clip: float,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        assert (schedule.iterations, iterations, clip) == (20, 3, 1.0)
-        predicted = denoise(x_K, torch.zeros(len(x_K), dtype=torch.long))
-        assert predicted.shape == x_K.shape
-        return 0.0 * predicted
+    def centre(abar: NDArray[np.float64], visited: Sequence[int]) -> list[SamplerStep]:
+        assert (len(abar), list(visited)) == (20, [12, 6, 0])
+        return [SamplerStep(k=0, alpha=1.0, sigma=0.0)]
 
     monkeypatch.setitem(SAMPLERS, "centre", centre)
     policy = DiffusionPolicy(tiny_policy, stats).eval()
     images, state = torch.rand(1, 2, 2, 3, 32, 32), torch.zeros(1, 2, STATE_DIM)
-    plan = policy.plan(images, state, torch.Generator(), sampler="centre", iterations=3)
+    settings = tiny_policy.diffusion.model_copy(update={"sampler": "centre", "sampler_iterations": 3})
+    plan = policy.plan_from(images, state, lambda: torch.zeros(1, 8, ACTION_DIM), sampler_steps(settings))
     middle = (torch.tensor(stats["action"]["low"]) + torch.tensor(stats["action"]["high"])) / 2
     torch.testing.assert_close(plan, middle.expand(1, 8, ACTION_DIM))

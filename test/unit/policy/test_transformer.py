@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dp_ros.actions import ACTION_DIM
 from dp_ros.policy.noise_schedule import NoiseSchedule
-from dp_ros.policy.sampler import sample
+from dp_ros.policy.sampler import sample, sampler_steps
 from dp_ros.policy.transformer import ConditionalTransformer
 from dp_ros.schema import DiffusionConfig, Horizons, TransformerConfig
 from dp_ros.train.optimizer import cosine_with_warmup
@@ -181,7 +181,8 @@ def test_dropout_of_zero_changes_nothing_in_training() -> None:
 @pytest.mark.slow
 def test_transformer_overfits_two_windows_and_plans_each_its_own_chunk() -> None:
     model = transformer(T_p=4, dropout=0.0).train()
-    schedule = NoiseSchedule(DiffusionConfig(iterations=20, sampler_iterations=10))
+    diffusion = DiffusionConfig(iterations=20, sampler_iterations=10)
+    schedule = NoiseSchedule(diffusion)
     generator = torch.Generator().manual_seed(0)
     obs = torch.randn(2, 2 * FRAME_DIM, generator=generator)
     chunks = torch.rand(2, 4, ACTION_DIM, generator=generator) * 2 - 1
@@ -202,6 +203,6 @@ def test_transformer_overfits_two_windows_and_plans_each_its_own_chunk() -> None
     x_K = torch.randn(chunks.shape, generator=generator)
     with torch.no_grad():
         planned = sample(
-            lambda x, k: model(x, k, obs), x_K, schedule, sampler="ddim", iterations=10, clip=1.0
+            lambda x, k: model(x, torch.full((len(x),), k), obs), x_K, sampler_steps(diffusion), clip=1.0
         )
     assert (planned - chunks).abs().mean() < 0.1 < (planned - chunks.flip(0)).abs().mean()

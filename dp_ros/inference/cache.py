@@ -1,0 +1,91 @@
+"""Cache of exported engines in the user's cache directory: a folder for each checkpoint, engine version and CPU.
+
+The folder's identity is written inside it and compared when it is read, so a folder that was copied from elsewhere is
+exported again, not believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dp_ros.policy.checkpoint_config import read_config, sha256
+
+FORMAT = 1  # of the exported folders; raise it when graphs or constants change
+KEPT = 24  # folders; the ones used longest ago are removed
+IDENTITY = "engine.json"
+
+
+def cache_root() -> Path:
+    """$XDG_CACHE_HOME/dp_ros/engines, by default ~/.cache/dp_ros/engines."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dp_ros" / "engines"
+
+
+def identity(checkpoint: str | Path, engine: str, version: str) -> dict[str, Any]:
+    """What an exported engine depends on: weights, statistics and config by their hashes, engine, version and CPU."""
+    return {
+        "format": FORMAT,
+        "checkpoint": dict(read_config(checkpoint)["sha256"]),
+        "engine": engine,
+        "version": version,
+        "cpu": cpu(),
+    }
+
+
+def cpu() -> str:
+    """Architecture, model and instruction sets of the processor, as a name and a hash."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in facts.items()}
+    except OSError:
+        facts = {}
+    name = facts.get("model name", platform.processor() or "unknown")
+    features = facts.get("flags", facts.get("Features", ""))
+    return f"{platform.machine()} {name} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+def folder_of(wanted: dict[str, Any]) -> Path:
+    """Where the export with that identity lies, whether or not it is there."""
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    return cache_root() / f"{wanted['engine']}-{digest[:20]}"
+
+
+def seal(folder: Path, wanted: dict[str, Any]) -> None:
+    """Write the identity and the hashes of all files into a finished export."""
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != IDENTITY}
+    (folder / IDENTITY).write_text(json.dumps({"identity": wanted, "files": files}, indent=2) + "\n")
+
+
+def problem(folder: Path, wanted: dict[str, Any]) -> str | None:
+    """Why the export in `folder` cannot be used as `wanted`; None when it can, "" when there is none."""
+    path = folder / IDENTITY
+    if not path.is_file():
+        return ""
+    try:
+        found = json.loads(path.read_text())
+        files = dict(found["files"])
+        if found["identity"] != wanted:
+            return "is of other weights, of another version or of another CPU"
+        for name, digest in files.items():
+            if sha256(folder / name) != digest:
+                return f"its {name} is damaged"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "is damaged"
+    os.utime(folder)  # the time of its last use
+    return None
+
+
+def prune(keep: Path) -> None:
+    """Remove the exports used longest ago, beyond `KEPT`; never `keep`."""
+    folders = [path for path in cache_root().iterdir() if path.is_dir() and not path.name.startswith(".")]
+    newest_first = sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in newest_first[KEPT:]:
+        if folder != keep:
+            shutil.rmtree(folder, ignore_errors=True)

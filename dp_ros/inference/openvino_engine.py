@@ -1,0 +1,121 @@
+"""OpenVINO engine: the exported graphs on the CPU, and the loop over them in NumPy. It imports no torch."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from dp_ros.control.planner import Pictures, PlanRequest
+from dp_ros.inference.engine import blank_request, crop, sampler_settings
+from dp_ros.inference.noise import PlanNoise
+from dp_ros.policy.checkpoint_config import policy_config
+from dp_ros.policy.sampler import sample, sampler_steps
+from dp_ros.schema import ConfigError, RuntimeConfig
+
+CONSTANTS = "constants.safetensors"
+Array32 = NDArray[np.float32]
+
+
+class OpenVinoEngine:
+    """`Engine` of an exported checkpoint, on the CPU."""
+
+    def __init__(self, checkpoint: str | Path, runtime: RuntimeConfig, exported: Path) -> None:
+        """Load the graphs in the folder `exported` and compute one plan."""
+        self.config = policy_config(checkpoint)
+        compiled = _compile(exported, runtime)
+        views = range(len(self.config.encoder.cameras))
+        self._encoders = [compiled[f"encoder_{view}"] for view in views]
+        # Of each camera: the newest pictures and their features. A weak reference cannot be mistaken for a new array.
+        kept = 2 * self.config.horizons.T_o
+        self._encoded: list[deque[tuple[Any, Array32]]] = [deque(maxlen=kept) for _ in views]
+        self._condition, self._denoiser = compiled["condition"], compiled["denoiser"]
+        self._constants = load_file(exported / CONSTANTS)
+        self._diffusion = sampler_settings(self.config.diffusion, runtime)
+        self._steps = sampler_steps(self._diffusion)
+        self(blank_request(self.config))
+
+    def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
+        """The chunk (T_p, action_dim) for the request's window: see `Engine`."""
+        condition = self._condition(obs=self._observe(request))
+        noise, table = PlanNoise(request.seed), self._constants["steps"]
+        shape = (1, self.config.horizons.T_p, self.config.action.dim)
+
+        def denoise(x: Array32, k: int) -> Array32:
+            return self._denoiser(x=x, step=table[k : k + 1], condition=condition)
+
+        nactions = sample(
+            denoise, noise.draw(*shape), self._steps, self._diffusion.clip, lambda: noise.draw(*shape)
+        )
+        actions = nactions[0] * self._constants["action_half_range"] + self._constants["action_centre"]
+        return np.asarray(actions, dtype=np.float64)
+
+    def prefetch(self, pictures: Pictures) -> None:
+        """Encode the pictures of a frame that a later request will contain: see `Engine`."""
+        for view, picture in enumerate(pictures):
+            self._encode(view, picture)
+
+    def _observe(self, request: PlanRequest) -> Array32:
+        """The window's features, as `ObservationEncoder` lays them out: (1, obs_dim)."""
+        features = []
+        for pictures, state in zip(request.images, request.state, strict=True):
+            features += [self._encode(view, picture) for view, picture in enumerate(pictures)]
+            if self.config.encoder.proprioception:
+                features.append(self._normalised(state)[None])
+        return np.concatenate(features, axis=1)
+
+    def _encode(self, view: int, picture: NDArray[np.uint8]) -> Array32:
+        """Features (1, feature_dim) of a camera's picture, which is encoded once for all windows that contain it."""
+        for known, features in self._encoded[view]:
+            if known() is picture:
+                return features
+        size = self.config.encoder.crop(self.config.encoder.cameras[view])
+        features = self._encoders[view](picture=crop(picture, size))
+        self._encoded[view].append((weakref.ref(picture), features))
+        return features
+
+    def _normalised(self, state: NDArray[np.float64]) -> Array32:
+        """state (STATE_DIM,) in [-1, 1]."""
+        centre, half_range = self._constants["state_centre"], self._constants["state_half_range"]
+        return np.asarray((state - centre) / half_range, dtype=np.float32)
+
+
+class _Graph:
+    """One compiled graph with its request; called with arrays by name."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._inputs = {port.any_name: self._request.get_tensor(port).data for port in compiled.inputs}
+        self._output = self._request.get_output_tensor().data
+
+    def __call__(self, **inputs: NDArray[Any]) -> Array32:
+        """A new array (1, ...)."""
+        for name, value in inputs.items():
+            self._inputs[name][...] = value  # into the request's own memory: it must outlive the call
+        self._request.infer()
+        return self._output.copy()
+
+
+def _compile(exported: Path, runtime: RuntimeConfig) -> dict[str, _Graph]:
+    """Every graph of the folder, compiled for this CPU."""
+    try:
+        import openvino
+    except ImportError:
+        raise ConfigError("engine openvino: the package is not installed: pip install openvino") from None
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": runtime.precision,
+        "CACHE_DIR": str(exported / f"compiled-{runtime.precision}"),
+    }
+    if runtime.threads:
+        settings["INFERENCE_NUM_THREADS"] = runtime.threads
+    core = openvino.Core()
+    return {
+        path.stem: _Graph(core.compile_model(path, "CPU", settings))
+        for path in sorted(exported.glob("*.xml"))
+    }

@@ -1,0 +1,184 @@
+"""Self-check of an exported engine against the reference, in a child process.
+
+An engine is compiled code of another project. It may crash the process (OpenVINO does on some graphs), or be wrong on
+a processor nobody tried. A child process exports it, plans with it and with the reference on fixed pictures and noise,
+and writes a verdict beside the export. A crash there costs a warning; a node would stop the robot.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp_ros.control.planner import PlanRequest
+from dp_ros.errors import UserError, message_of
+from dp_ros.files import replacing_folder, write_json
+from dp_ros.inference import cache
+from dp_ros.schema import PolicyConfig, RuntimeConfig
+
+if TYPE_CHECKING:
+    from dp_ros.inference.engine import Engine
+
+# Largest difference of a normalised action from the reference. bf16 has 8 bits of mantissa.
+TOLERANCE = {"f32": 1e-4, "bf16": 0.25}
+TIMEOUT_S = 300.0
+REQUESTS = 4
+
+
+class EngineCheckError(UserError):
+    """An engine that cannot be used here; one line with the reason."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Outcome of a self-check that passed."""
+
+    error: float  # largest difference of a normalised action
+    plan_ms: float  # median, of a whole window
+    reference_ms: float
+
+
+def exported_engine(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tuple[Path, Verdict]:
+    """The folder of the exported engine and its verdict, from the cache or from a child process that makes them.
+
+    EngineCheckError where the child crashes, disagrees with the reference, or cannot write.
+    """
+    wanted = cache.identity(checkpoint, "openvino", version)
+    folder = cache.folder_of(wanted)
+    problem = cache.problem(folder, wanted)
+    if problem is None and (verdict := _read_verdict(folder, runtime)):
+        return folder, verdict
+    if problem:
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder, _check_in_child(checkpoint, runtime, folder, wanted)
+
+
+def _verdict_path(folder: Path, runtime: RuntimeConfig) -> Path:
+    return folder / f"verdict-{runtime.precision}.json"
+
+
+def _read_verdict(folder: Path, runtime: RuntimeConfig) -> Verdict | None:
+    try:
+        return Verdict(**json.loads(_verdict_path(folder, runtime).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _check_in_child(
+    checkpoint: Path, runtime: RuntimeConfig, folder: Path, wanted: dict[str, Any]
+) -> Verdict:
+    task = {
+        "checkpoint": str(Path(checkpoint).resolve()),
+        "runtime": runtime.model_dump(mode="json"),
+        "folder": str(folder),
+        "identity": wanted,
+    }
+    command = [sys.executable, "-m", __name__]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(task), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise EngineCheckError(f"its self-check took longer than {TIMEOUT_S:.0f} s") from None
+    finally:
+        # An export that failed is made again the next time: the disk may have been full.
+        if _read_verdict(folder, runtime) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode < 0:
+        raise EngineCheckError(f"its self-check died of {signal.Signals(-done.returncode).name}")
+    if done.returncode or not lines:
+        reason = done.stderr.strip().splitlines()
+        raise EngineCheckError(f"its self-check failed: {reason[-1] if reason else 'no reason given'}")
+    return Verdict(**json.loads(lines[-1]))
+
+
+def fixed_requests(config: PolicyConfig) -> list[PlanRequest]:
+    """The requests of the check: random pictures and states, the same each time."""
+    from dp_ros.inference.engine import blank_request
+
+    rng = np.random.default_rng(0)
+    blank = blank_request(config)
+
+    def noisy(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return rng.integers(0, 256, picture.shape, dtype=np.uint8)
+
+    return [
+        PlanRequest(
+            tuple(tuple(map(noisy, frame)) for frame in blank.images),
+            rng.uniform(-0.5, 0.5, blank.state.shape),
+            blank.reference_m,
+            0,
+            (i,),
+        )
+        for i in range(REQUESTS)
+    ]
+
+
+def largest_error(engine: Engine, reference: Engine, half_range: NDArray[np.float64]) -> float:
+    """Largest difference of a normalised action, over the fixed requests."""
+    requests = fixed_requests(reference.config)
+    errors = [np.abs((engine(request) - reference(request)) / half_range).max() for request in requests]
+    return float(np.max(errors))  # NaN stays NaN
+
+
+def _run(task: dict[str, Any]) -> Verdict:
+    """Export where there is none, compare, write the verdict: the work of the child."""
+    from dp_ros.inference.export import export
+    from dp_ros.inference.openvino_engine import OpenVinoEngine
+    from dp_ros.inference.torch_engine import TorchEngine
+    from dp_ros.policy.checkpoint import load_checkpoint
+
+    checkpoint, folder = Path(task["checkpoint"]), Path(task["folder"])
+    runtime = RuntimeConfig.model_validate(task["runtime"])
+    if cache.problem(folder, task["identity"]) is not None:
+        with replacing_folder(folder) as staging:
+            export(load_checkpoint(checkpoint), staging, "openvino")
+            cache.seal(staging, task["identity"])
+        cache.prune(folder)
+    reference = TorchEngine(checkpoint, runtime.model_copy(update={"device": "cpu"}))
+    engine = OpenVinoEngine(checkpoint, runtime, folder)
+    error = largest_error(engine, reference, reference.action_half_range)
+    if not error <= TOLERANCE[runtime.precision]:
+        raise EngineCheckError(
+            f"its actions differ from the reference's by {error:.2g} of half their range, more than "
+            f"{TOLERANCE[runtime.precision]:g}"
+        )
+    verdict = Verdict(error, _median_ms(engine, reference.config), _median_ms(reference, reference.config))
+    write_json(_verdict_path(folder, runtime), asdict(verdict))
+    return verdict
+
+
+def _median_ms(engine: Engine, config: PolicyConfig) -> float:
+    """Median time of a plan, each of new pictures."""
+    times = []
+    for request in 2 * fixed_requests(config):
+        began = time.perf_counter()
+        engine(request)
+        times.append(time.perf_counter() - began)
+    return 1e3 * median(times)
+
+
+def _main() -> int:
+    try:
+        print(json.dumps(asdict(_run(json.loads(sys.stdin.read())))))
+    except Exception as error:
+        line = message_of(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(line, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
