@@ -58,6 +58,7 @@ setup(
         "mcap",
         "numpy",
         "opencv-python-headless",
+        "openvino",
         "psutil",
         "pydantic>=2",
         "pyyaml",
@@ -76,6 +77,7 @@ setup(
         "ros": [f"ros-jazzy-{package}" for package in ROS_PACKAGES],
         "ros-kilted": [f"ros-kilted-{package}" for package in ROS_PACKAGES],
         "lerobot": LEROBOT,
+        "onnx": ["onnx"],
         "dask": ["distributed"],
         "ray": ["ray"],
         "test": TEST,  # colcon test runs pytest only when this names it
@@ -86,6 +88,7 @@ setup(
             "distributed",
             "import-linter",
             "mypy",
+            "onnx",
             "pytest-xdist",
             "rosless",
             "ruff",

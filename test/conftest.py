@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import itertools
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +25,12 @@ from dp_ros.actions import GRIPPER, POSITION, join
 # Before a test imports torch or opens a renderer: one thread for tensors and one for Mesa's rasteriser. Networks and
 # pictures of this size gain nothing from more, and the tests run in as many processes as there are cores.
 os.environ["OMP_NUM_THREADS"] = os.environ["LP_NUM_THREADS"] = "1"
+
+# Exported engines go to a cache of the test run, which its processes share.
+if "DP_ROS_TEST_CACHE" not in os.environ:
+    os.environ["DP_ROS_TEST_CACHE"] = tempfile.mkdtemp(prefix="dp_ros-cache-")
+    atexit.register(shutil.rmtree, os.environ["DP_ROS_TEST_CACHE"], ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = os.environ["DP_ROS_TEST_CACHE"]
 
 # Ports of domains 1 to 101 lie below the range that Linux hands out to clients.
 _DOMAINS = range(1, 102)

@@ -196,7 +196,11 @@ def run_episodes(
         from dp_ros.evaluation.rollout import evaluate_in_process as run
 
         options = {"jobs": jobs}
+    from dp_ros.inference.engine import choose_engine
+
     task, seeds = task_and_seeds(checkpoint, task, seed, episodes)
+    runtime, why = choose_engine(checkpoint, runtime)
+    print(f"engine: {runtime.engine} {runtime.precision}, {why}", flush=True)
     about = describe(checkpoint, runtime, max_steps, jobs, episodes)
     report = run(
         checkpoint,

@@ -127,7 +127,13 @@ class Controller:
             self._sent.append(self._last)
         if is_newer:
             self._measured = np.array(frame.ee_orientation)
+            if not self._covered and self.runtime.mode == "realtime" and self._is_in_next_window(frame):
+                self.planner.offer(frame.images)
         return is_newer
+
+    def _is_in_next_window(self, frame: Frame) -> bool:
+        """Whether the next plan will be requested while this frame is one of the T_o newest, but not the newest."""
+        return self._is_plan_due(frame.stamp_ns + (self.policy.horizons.T_o - 1) * self.dt_ns)
 
     def tick(self, now_ns: int) -> PolicyDecision | None:
         """The command for now.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +37,7 @@ class PlanResult:
     duration_s: float
 
 
-InferenceFn = Callable[[PlanRequest], Array]
+InferenceFn = Callable[[PlanRequest], Array]  # an engine, which has `prefetch`, too, or any function
 
 
 class Planner(Protocol):
@@ -44,6 +45,9 @@ class Planner(Protocol):
 
     def request(self, request: PlanRequest) -> None:
         """Request a plan; it replaces a request that still waits."""
+
+    def offer(self, pictures: Pictures) -> None:
+        """Pictures of a frame that the next request will contain, to be encoded while nothing else is to do."""
 
     def poll(self) -> PlanResult | None:
         """A finished plan, once."""
@@ -73,6 +77,9 @@ class InlinePlanner:
     def request(self, request: PlanRequest) -> None:
         self._finished = run_plan(self._plan, request)
 
+    def offer(self, pictures: Pictures) -> None:
+        """Nothing: the caller would wait for it."""
+
     def poll(self) -> PlanResult | None:
         finished, self._finished = self._finished, None
         return finished
@@ -85,7 +92,7 @@ class InlinePlanner:
 class PlanWorker:
     """One thread that loads the engine, then answers the newest request and calls `on_finished`.
 
-    The engine is loaded and called on the same thread, because compiled GPU models fail on others.
+    Without a request, it lets the engine prefetch the newest pictures offered. The engine is loaded and called on the same thread, because compiled GPU models fail on others.
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class PlanWorker:
         self._on_finished = on_finished
         self._wake = threading.Condition()
         self._waiting: PlanRequest | None = None
+        self._offered: Pictures | None = None
         self._finished: PlanResult | None = None
         self._working = False
         self._stop = False
@@ -111,6 +119,11 @@ class PlanWorker:
     def request(self, request: PlanRequest) -> None:
         with self._wake:
             self._waiting = request
+            self._wake.notify()
+
+    def offer(self, pictures: Pictures) -> None:
+        with self._wake:
+            self._offered = pictures
             self._wake.notify()
 
     def poll(self) -> PlanResult | None:
@@ -137,13 +150,24 @@ class PlanWorker:
             return
         finally:
             loaded.set()
+        prefetch = getattr(plan, "prefetch", None)
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stop or self._waiting is not None)
+                self._wake.wait_for(
+                    lambda: self._stop or self._waiting is not None or self._offered is not None
+                )
                 if self._stop:
                     return
-                request, self._waiting, self._working = self._waiting, None, True
-            assert request is not None
+                request, offered = self._waiting, self._offered
+                self._waiting = self._offered = None
+                self._working = request is not None
+            if request is None:
+                if prefetch and offered is not None:
+                    with suppress(
+                        BaseException
+                    ):  # the plan with these pictures meets the same fault, and holds
+                        prefetch(offered)
+                continue
             # Every exception of the engine must end in a hold, not in a dead thread.
             finished = run_plan(plan, request, BaseException)
             with self._wake:

@@ -12,7 +12,7 @@ import torch
 
 from dp_ros import __version__
 from dp_ros.evaluation.rollout import worker_count, worker_threads
-from dp_ros.inference.engine import sampler_settings
+from dp_ros.inference.engine import choose_engine, sampler_settings
 from dp_ros.policy.checkpoint_config import policy_config, read_config
 from dp_ros.schema import RuntimeConfig
 from dp_ros.train.run import git_commit
@@ -24,6 +24,7 @@ def settings(
     checkpoint: str | Path, runtime: RuntimeConfig, max_steps: int, jobs: int, episodes: int
 ) -> dict[str, Any]:
     """Settings of the episodes. Same settings and seeds give the same results, to the bit, for any `jobs`."""
+    runtime, _ = choose_engine(checkpoint, runtime)
     diffusion = sampler_settings(policy_config(checkpoint).diffusion, runtime)
     jobs = worker_count(jobs, episodes)
     return {
@@ -31,6 +32,8 @@ def settings(
         "sampler": diffusion.sampler,
         "sampler_iterations": diffusion.sampler_iterations,
         "spacing": diffusion.spacing,
+        "engine": runtime.engine,
+        "precision": runtime.precision,
         "jobs": jobs,
         "threads": worker_threads(runtime, jobs) or torch.get_num_threads(),
     }

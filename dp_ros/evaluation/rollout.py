@@ -15,7 +15,7 @@ from dp_ros.evaluation.episode import record, replay, run_episode
 from dp_ros.evaluation.results import EpisodeResult, Report
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture
-from dp_ros.inference.engine import load_engine
+from dp_ros.inference.engine import choose_engine, load_engine
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, weights_sha256
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 from dp_ros.sim.arm import ArmSpec, SimulatedArm, check_task, make_arm, simulator_of, spectator_of
@@ -97,6 +97,7 @@ def run_episodes(
     before every process has loaded them.
     """
     jobs = worker_count(jobs, len(episodes))
+    setting = replace(setting, runtime=choose_engine(setting.checkpoint, setting.runtime)[0])
     if not setting.weights_sha256:
         setting = replace(setting, weights_sha256=weights_sha256(setting.checkpoint))
     if jobs == 1:

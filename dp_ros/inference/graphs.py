@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.policy.encoder import ResNetEncoder
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class PlainGroupNorm(nn.Module):
@@ -37,13 +39,14 @@ class PlainGroupNorm(nn.Module):
 class EncoderGraph(nn.Module):
     """One camera's encoder with the conversion of its picture."""
 
-    def __init__(self, encoder: ResNetEncoder) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = _exportable(encoder)
 
     def forward(self, picture: Tensor) -> Tensor:
         """picture (H, W, 3) uint8, cropped -> features (1, feature_dim)."""
-        return self.encoder(picture.permute(2, 0, 1)[None].float() / 255.0)
+        features: Tensor = self.encoder(picture.permute(2, 0, 1)[None].float() / 255.0)
+        return features
 
 
 class ConditionGraph(nn.Module):
@@ -55,7 +58,8 @@ class ConditionGraph(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs (1, obs_dim), as `ObservationEncoder` lays it out -> condition, as the network's `condition`."""
-        return self.network.condition(obs)
+        condition: Tensor = self.network.condition(obs)
+        return condition
 
 
 class DenoiserGraph(nn.Module):
@@ -67,7 +71,8 @@ class DenoiserGraph(nn.Module):
 
     def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
         """x (1, T_p, D), step: a row of the table, condition -> predicted noise (1, T_p, D)."""
-        return self.network.denoise(x, step, condition)
+        noise: Tensor = self.network.denoise(x, step, condition)
+        return noise
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def graphs_of(policy: DiffusionPolicy) -> tuple[dict[str, Graph], Tensor]:
     return graphs, table.clone()
 
 
-def _exportable(module: nn.Module) -> nn.Module:
+def _exportable(module: Module) -> Module:
     """A copy in the plain memory layout, without nn.GroupNorm."""
     module = copy.deepcopy(module).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for parent in list(module.modules()):

@@ -98,7 +98,8 @@ class _Graph:
         for name, value in inputs.items():
             self._inputs[name][...] = value  # into the request's own memory: it must outlive the call
         self._request.infer()
-        return self._output.copy()
+        output: Array32 = self._output.copy()
+        return output
 
 
 def _compile(exported: Path, runtime: RuntimeConfig) -> dict[str, _Graph]:
@@ -107,7 +108,7 @@ def _compile(exported: Path, runtime: RuntimeConfig) -> dict[str, _Graph]:
         import openvino
     except ImportError:
         raise ConfigError("engine openvino: the package is not installed: pip install openvino") from None
-    settings = {
+    settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": runtime.precision,
         "CACHE_DIR": str(exported / f"compiled-{runtime.precision}"),

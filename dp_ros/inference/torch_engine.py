@@ -50,7 +50,6 @@ class TorchEngine:
         )
         return np.asarray(actions[0].float().cpu().numpy(), dtype=np.float64)
 
-
     def prefetch(self, pictures: Pictures) -> None:
         """Nothing: the reference encodes a whole window at once."""
 

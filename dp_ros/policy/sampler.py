@@ -156,4 +156,4 @@ def sample(
                 raise ValueError("this sampler adds noise in its steps: `draw` is missing")
             following = following + draw() * step.noise
         x, before = following, clean
-    return x  # type: ignore[no-any-return]
+    return x

@@ -50,6 +50,10 @@ class DecoderLayer(nn.Module):
         )
         self.drop = nn.Dropout(config.dropout)
 
+    def keys_and_values(self, memory: Tensor) -> Tensor:
+        """memory (B, S, E) -> (B, S, 2 * E), as `forward` takes them."""
+        return self.to_memory.key_value(memory)
+
     def forward(self, x: Tensor, memory: Tensor, sees_actions: Tensor, sees_memory: Tensor) -> Tensor:
         """x (B, T_p, E), memory (B, 1 + T_o, 2 * E): its keys and values in this layer -> (B, T_p, E)."""
         nx = self.norm_actions(x)
@@ -113,13 +117,16 @@ class ConditionalTransformer(nn.Module):
     def _keys_and_values(self, tokens: Tensor, position: Tensor) -> Tensor:
         """tokens (B, S, E) of the memory -> (B, layers, S, 2 * E)."""
         memory = self.remember(self.drop(tokens + position))
-        return torch.stack([layer.to_memory.key_value(memory) for layer in self.layers], dim=1)
+        return torch.stack([layer.keys_and_values(memory) for layer in self._decoder()], dim=1)
+
+    def _decoder(self) -> list[DecoderLayer]:
+        return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
 
     def denoise(self, actions: Tensor, step: Tensor, condition: Tensor) -> Tensor:
         """actions (B, T_p, D), step of `embed`, condition of `condition` -> predicted noise (B, T_p, D)."""
         memory = torch.cat([step.expand(len(condition), -1, -1, -1), condition], dim=2)
         x = self.drop(self.embed_action(actions) + self.action_position)
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._decoder()):
             x = layer(x, memory[:, i], self.sees_actions, self.sees_memory)
         return self.out(x)
 

@@ -51,13 +51,20 @@ class ResidualBlock(nn.Module):
         self.film = nn.Sequential(nn.Mish(), nn.Linear(cond_dim, 2 * out_channels))
         self.skip = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
+    @property
+    def _film_layer(self) -> nn.Linear:
+        layer = self.film[1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def film_of_step(self, step: Tensor) -> Tensor:
         """The iteration's share of scale and shift: step (B, step_dim), embedded -> (B, 2 * C_out)."""
-        return F.linear(F.mish(step), self.film[1].weight[:, : step.shape[-1]])
+        return F.linear(F.mish(step), self._film_layer.weight[:, : step.shape[-1]])
 
     def film_of_obs(self, obs: Tensor) -> Tensor:
         """The observation's share of scale and shift, with the bias: obs (B, obs_dim) -> (B, 2 * C_out)."""
-        return F.linear(F.mish(obs), self.film[1].weight[:, -obs.shape[-1] :], self.film[1].bias)
+        layer = self._film_layer
+        return F.linear(F.mish(obs), layer.weight[:, -obs.shape[-1] :], layer.bias)
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         """x (B, C_in, T), film (B, 2 * C_out): scale and shift -> (B, C_out, T)."""

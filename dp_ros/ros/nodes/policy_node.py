@@ -17,7 +17,7 @@ from visualization_msgs.msg import MarkerArray
 from dp_ros.control.controller import Controller, PolicyDecision
 from dp_ros.control.planner import PlanWorker
 from dp_ros.control.safety import Command, Verdict
-from dp_ros.inference.engine import load_engine
+from dp_ros.inference.engine import choose_engine, load_engine
 from dp_ros.pictures import ImageSizeError, side_by_side
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.policy.checkpoint_folder import find_checkpoint
@@ -53,9 +53,15 @@ class PolicyNode(ManagedNode):
         self._checkpoint = str(find_checkpoint(self._served.checkpoint))
         self._policy = policy_config(self._checkpoint)
         self._plan_arrived = self.add_guard_condition(self._on_plan)
+        if self._runtime.engine == "auto":
+            self.get_logger().info("choosing an engine: some seconds the first time, then kept in the cache")
+        engine_runtime, why = choose_engine(self._checkpoint, self._runtime)
         self._worker = PlanWorker(
-            lambda: load_engine(self._checkpoint, self._runtime), self._plan_arrived.trigger
+            lambda: load_engine(self._checkpoint, engine_runtime), self._plan_arrived.trigger
         )
+        self._engine = f"{engine_runtime.engine} {engine_runtime.precision}"
+        log = self.get_logger()
+        (log.warning if "was not taken" in why else log.info)(f"engine {self._engine}: {why}")
         self._controller = Controller(self._policy, self._runtime, self._worker)
         self._lockstep = self._runtime.mode == "lockstep"
         max_age_ns = 0 if self._lockstep else round(self._runtime.gate.max_obs_age_s * 1e9)
@@ -284,6 +290,7 @@ class PolicyNode(ManagedNode):
         values = {
             "checkpoint": self._checkpoint,
             "mode": self._runtime.mode,
+            "engine": self._engine,
             "verdict": self._verdict.value if self._verdict else "none",
             "gripper_opening": "none" if self._opening is None else f"{self._opening:.3f}",
             "plan_ms_p50": f"{np.percentile(plans_ms, 50):.1f}",

@@ -15,7 +15,7 @@ DEADLINE_S = 20.0
 
 def request(stamp_ns: int) -> PlanRequest:
     return PlanRequest(
-        (np.zeros((2, 2, 2, 3), np.uint8),), np.zeros((2, 4)), np.zeros(3), stamp_ns, (0, stamp_ns)
+        ((np.zeros((2, 2, 3), np.uint8),),) * 2, np.zeros((2, 4)), np.zeros(3), stamp_ns, (0, stamp_ns)
     )
 
 

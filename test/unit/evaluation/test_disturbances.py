@@ -48,7 +48,9 @@ def policy(tiny_policy: PolicyConfig) -> PolicyConfig:
 
 def plan(request: PlanRequest) -> NDArray[np.float64]:
     """Relative moves that depend on every pixel seen and on the plan's seed."""
-    rng = np.random.default_rng([sum(int(of_camera.sum()) for of_camera in request.images), *request.seed])
+    rng = np.random.default_rng(
+        [sum(int(picture.sum()) for frame in request.images for picture in frame), *request.seed]
+    )
     return np.append(rng.uniform(-0.004, 0.004, (8, 3)), rng.uniform(-1, 1, (8, 1)), axis=1)
 
 

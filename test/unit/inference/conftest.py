@@ -33,8 +33,11 @@ def make_request(tiny_policy: PolicyConfig) -> Callable[..., PlanRequest]:
     def make(seed: tuple[int, ...] = (0, 3)) -> PlanRequest:
         rng = np.random.default_rng(0)
         images = tuple(
-            rng.integers(0, 256, (T_o, *encoder.target(camera).size, 3), dtype=np.uint8)
-            for camera in encoder.cameras
+            tuple(
+                rng.integers(0, 256, (*encoder.target(camera).size, 3), dtype=np.uint8)
+                for camera in encoder.cameras
+            )
+            for _ in range(T_o)
         )
         return PlanRequest(images, rng.random((T_o, STATE_DIM)), np.zeros(POSITION.size), 0, seed)
 

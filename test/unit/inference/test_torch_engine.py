@@ -22,7 +22,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def expected_chunk(checkpoint: Path, request: PlanRequest, sampler: dict[str, Any]) -> np.ndarray:
     """The policy's own plan on the centre of the pictures: 36 x 40 px cropped to 32 x 32."""
-    images = torch.from_numpy(np.stack(request.images, 1)[:, :, 2:34, 4:36].astype(np.float32) / 255)
+    images = torch.from_numpy(
+        np.stack([np.stack(frame) for frame in request.images])[:, :, 2:34, 4:36].astype(np.float32) / 255
+    )
     noise = int(np.random.SeedSequence(request.seed).generate_state(1, np.uint64)[0] >> 1)
     policy, generator = load_checkpoint(checkpoint), torch.Generator().manual_seed(noise)
     plan = policy.plan_from(

@@ -1,0 +1,230 @@
+"""The OpenVINO engine: it agrees with the reference, is trusted only after its check, and lives in a cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dp_ros.control.planner import PlanRequest
+from dp_ros.inference import cache, self_check
+from dp_ros.inference.engine import Engine, choose_engine, load_engine
+from dp_ros.inference.self_check import EngineCheckError, fixed_requests
+from dp_ros.policy.checkpoint import save_checkpoint
+from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
+
+ROOT = Path(__file__).parents[3]
+CHOOSE = (
+    "import sys; from dp_ros.inference.engine import choose_engine; from dp_ros.schema import RuntimeConfig; "
+    "runtime, why = choose_engine(sys.argv[1], RuntimeConfig(device='cpu')); print(runtime.engine, why)"
+)
+
+
+def load(checkpoint: Path, engine: str, **runtime: Any) -> Engine:
+    return load_engine(checkpoint, RuntimeConfig(engine=engine, device="cpu", threads=1, **runtime))
+
+
+@pytest.fixture(scope="module")
+def of_network(
+    each_policy: PolicyConfig, stats: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("models") / each_policy.network
+    return save_checkpoint(DiffusionPolicy(each_policy, stats), folder)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {},
+        {"sampler": "ddpm"},
+        {"sampler_iterations": 3, "sampler_spacing": "trailing"},
+        {"sampler": "dpm_solver", "sampler_iterations": 4},
+    ],
+)
+def test_it_plans_as_the_reference_does(of_network: Path, stats: dict, sampler: dict[str, Any]) -> None:
+    openvino, reference = (load(of_network, engine, **sampler) for engine in ("openvino", "torch"))
+    half_range = (np.array(stats["action"]["high"]) - stats["action"]["low"]) / 2
+    for request in fixed_requests(reference.config):
+        difference = (openvino(request) - reference(request)) / half_range
+        assert np.abs(difference).max() < 1e-4
+
+
+def test_bf16_is_near_the_reference_and_not_equal(checkpoint: Path, stats: dict) -> None:
+    bf16, f32 = (load(checkpoint, "openvino", precision=precision) for precision in ("bf16", "f32"))
+    half_range = (np.array(stats["action"]["high"]) - stats["action"]["low"]) / 2
+    differences = [np.abs((bf16(r) - f32(r)) / half_range).max() for r in fixed_requests(f32.config)]
+    assert max(differences) < 0.5
+    if "avx512_bf16" in Path("/proc/cpuinfo").read_text():
+        assert max(differences) > 0
+
+
+def test_a_prefetched_frame_changes_nothing(
+    checkpoint: Path, make_request: Callable[..., PlanRequest]
+) -> None:
+    engine, request = load(checkpoint, "openvino"), make_request()
+    expected = load(checkpoint, "openvino")(request)
+    engine.prefetch(request.images[0])
+    np.testing.assert_array_equal(engine(request), expected)
+    np.testing.assert_array_equal(engine(request), expected)
+
+
+def test_a_frame_is_encoded_once(
+    checkpoint: Path, make_request: Callable[..., PlanRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, request = load(checkpoint, "openvino"), make_request()
+    calls: list[int] = []
+    encoders = [
+        lambda picture, encode=encode: (calls.append(1), encode(picture=picture))[1]
+        for encode in engine._encoders
+    ]
+    monkeypatch.setattr(engine, "_encoders", encoders)
+    engine.prefetch(request.images[0])
+    assert len(calls) == len(encoders)
+    engine(request)
+    assert len(calls) == 2 * len(encoders)  # the newest frame alone was left
+    engine(request)
+    assert len(calls) == 2 * len(encoders)
+
+
+def test_auto_chooses_it_with_the_reason_and_the_cache_serves_the_next_process(checkpoint: Path) -> None:
+    runtime, why = choose_engine(checkpoint, RuntimeConfig(device="cpu"))
+    assert runtime.engine in ("openvino", "torch")
+    assert "a plan takes openvino" in why
+    program = (
+        f"{CHOOSE}; assert 'torch' not in sys.modules; assert 'dp_ros.inference.export' not in sys.modules"
+    )
+    done = run(program, checkpoint)
+    assert done.returncode == 0, done.stderr
+
+
+def run(program: str, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def a_package(folder: Path, code: str) -> str:
+    """PYTHONPATH with a package `openvino` of that code, found before the real one."""
+    (folder / "openvino").mkdir(parents=True)
+    (folder / "openvino" / "__init__.py").write_text(code)
+    info = folder / "openvino-9.9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: openvino\nVersion: 9.9\n")
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "its self-check died of SIGSEGV"),
+        ("raise RuntimeError('no such processor')", "its self-check failed: RuntimeError: no such processor"),
+    ],
+)
+def test_an_engine_that_dies_costs_a_line(checkpoint: Path, tmp_path: Path, code: str, reason: str) -> None:
+    """In a child process, so that the node lives; the next time it is tried again."""
+    broken = a_package(tmp_path, code)
+    done = run(CHOOSE, checkpoint, PYTHONPATH=broken, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"torch openvino was not taken: {reason}")
+    assert done.stdout.count("\n") == 1
+    assert not list((tmp_path / "cache").rglob("engine.json"))
+
+
+def test_an_engine_that_disagrees_is_not_trusted(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(self_check.TOLERANCE, "f32", -1.0)
+    wanted = cache.identity(checkpoint, "openvino", "1.0")
+    task = {
+        "checkpoint": str(checkpoint),
+        "runtime": {"threads": 1},
+        "folder": str(cache.folder_of(wanted)),
+        "identity": wanted,
+    }
+    with pytest.raises(EngineCheckError, match=r"its actions differ from the reference's by .* more than -1"):
+        self_check._run(task)
+    assert not list(tmp_path.rglob("verdict*"))
+
+
+def test_an_engine_that_was_named_and_cannot_be_used_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(
+        ConfigError, match=r"^engine openvino: .*Not a directory.*set engine to auto or torch"
+    ) as caught:
+        load(checkpoint, "openvino")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_line(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    runtime, why = choose_engine(checkpoint, RuntimeConfig(device="cpu"))
+    assert runtime.engine == "torch"
+    assert why.startswith("openvino was not taken: ")
+
+
+@pytest.mark.parametrize("fault", ["other weights", "other CPU", "damaged file", "damaged identity"])
+def test_a_cache_that_does_not_fit_is_made_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    wanted = cache.identity(checkpoint, "openvino", "1.0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = cache.folder_of(wanted)
+    folder.mkdir(parents=True)
+    (folder / "denoiser.bin").write_bytes(b"weights")
+    cache.seal(folder, wanted)
+    assert cache.problem(folder, wanted) is None
+    identity = json.loads((folder / cache.IDENTITY).read_text())
+    if fault == "damaged file":
+        (folder / "denoiser.bin").write_bytes(b"weighty")
+    elif fault == "damaged identity":
+        (folder / cache.IDENTITY).write_text("{")
+    else:
+        key, value = ("cpu", "x") if fault == "other CPU" else ("checkpoint", {})
+        identity["identity"][key] = value
+        (folder / cache.IDENTITY).write_text(json.dumps(identity))
+    assert cache.problem(folder, wanted)
+
+
+def test_only_the_newest_exports_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = [cache.cache_root() / f"openvino-{i}" for i in range(cache.KEPT + 3)]
+    for i, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        os.utime(folder, (i, i))
+    cache.prune(keep=folders[0])
+    assert [folder.exists() for folder in folders] == [True, False, False, *[True] * cache.KEPT]
+
+
+def test_damaged_weights_are_refused_although_the_export_is_there(checkpoint: Path, tmp_path: Path) -> None:
+    load(checkpoint, "openvino")
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    weights = bytearray((copy / "policy.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "policy.safetensors").write_bytes(weights)
+    with pytest.raises(Exception, match=r"policy\.safetensors is not the file that config.json describes"):
+        load(copy, "openvino")
