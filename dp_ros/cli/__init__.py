@@ -21,6 +21,7 @@ from dp_ros.cli import (
     errors,
     evaluate,
     exchange,
+    export_model,
     inspect,
     models,
     pack,
@@ -51,6 +52,7 @@ app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
 app.command("models")(models.models)
 app.command("reference")(reference.reference)
+app.command("export-model")(export_model.export_model)
 app.command("pack")(pack.pack)
 app.command("card")(pack.card)
 app.add_typer(campaign.app, name="campaign")

@@ -1,12 +1,18 @@
-"""Export of a policy's graphs and constants to a folder, for the OpenVINO engine or to serve otherwise."""
+"""Export of a policy's graphs and constants to a folder, for the OpenVINO engine or to serve otherwise.
+
+A plan is: `encoder_V` for each frame and camera, the oldest frame first; their features, one after the other, through
+`condition`; then the steps in `SPEC`, each a call of `denoiser` with a row of the constant `steps`.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +21,15 @@ from safetensors.torch import save_file
 
 from dp_ros.inference.graphs import Graph, graphs_of
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.sampler import sampler_steps
 from dp_ros.schema import ConfigError
 
-CONSTANTS = "constants.safetensors"
+CONSTANTS, SPEC = "constants.safetensors", "graphs.json"
 FORMATS = ("openvino", "onnx")
 
 
 def export(policy: DiffusionPolicy, folder: Path, format: str) -> None:
-    """Write NAME.xml and NAME.bin, or NAME.onnx, of every graph, and `CONSTANTS`, to an existing folder.
+    """Write NAME.xml and NAME.bin, or NAME.onnx, of every graph, `CONSTANTS` and `SPEC`, to an existing folder.
 
     ConfigError for an unknown format or a missing package; OSError where the folder cannot be written.
     """
@@ -43,6 +50,19 @@ def export(policy: DiffusionPolicy, folder: Path, format: str) -> None:
     }
     save_file({name: tensor.contiguous() for name, tensor in constants.items()}, folder / CONSTANTS)
     (folder / CONSTANTS).chmod(0o644)  # safetensors gives access to the owner only
+    spec = {
+        "policy": policy.config.model_dump(mode="json"),
+        "graphs": {
+            name: {
+                "inputs": {key: list(tensor.shape) for key, tensor in graph.inputs.items()},
+                "output": graph.output,
+            }
+            for name, graph in graphs.items()
+        },
+        "clip": policy.config.diffusion.clip,
+        "sampler": [asdict(step) for step in sampler_steps(policy.config.diffusion)],
+    }
+    (folder / SPEC).write_text(json.dumps(spec, indent=2) + "\n")
 
 
 def _write_openvino(graph: Graph, path: Path) -> None:

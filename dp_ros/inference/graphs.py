@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
@@ -21,7 +20,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class PlainGroupNorm(nn.Module):
-    """nn.GroupNorm as a layer norm of the groups: OpenVINO 2025.4 and 2026.4 crash on its own form in a ResNet."""
+    """nn.GroupNorm (Wu & He 2018) written out: OpenVINO 2025.4 and 2026.4 crash on its own form in a ResNet."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
@@ -31,7 +30,8 @@ class PlainGroupNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, ...) -> the same shape."""
         grouped = x.reshape(x.shape[0], self.groups, -1)
-        normed = F.layer_norm(grouped, (x.numel() // (x.shape[0] * self.groups),), eps=self.eps)
+        centred = grouped - grouped.mean(-1, keepdim=True)
+        normed = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
         affine = (1, -1, *(1,) * (x.ndim - 2))
         return normed.reshape(x.shape) * self.weight.view(affine) + self.bias.view(affine)
 
