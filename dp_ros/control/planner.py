@@ -92,7 +92,8 @@ class InlinePlanner:
 class PlanWorker:
     """One thread that loads the engine, then answers the newest request and calls `on_finished`.
 
-    Without a request, it lets the engine prefetch the newest pictures offered. The engine is loaded and called on the same thread, because compiled GPU models fail on others.
+    Without a request, it lets the engine prefetch the newest pictures offered. The engine is loaded and called on the
+    same thread, because compiled GPU models fail on others.
     """
 
     def __init__(
