@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from dp_ros.inference.graphs import Graph, graphs_of
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.normalizer import INPUT_BOUND
 from dp_ros.policy.sampler import sampler_steps
 from dp_ros.schema import ConfigError
 
@@ -47,6 +48,7 @@ def export(policy: DiffusionPolicy, folder: Path, format: str) -> None:
         "action_half_range": action.half_range,
         "state_centre": state.centre,
         "state_half_range": state.half_range,
+        "state_bound": torch.tensor(INPUT_BOUND),
     }
     save_file({name: tensor.contiguous() for name, tensor in constants.items()}, folder / CONSTANTS)
     (folder / CONSTANTS).chmod(0o644)  # safetensors gives access to the owner only

@@ -81,8 +81,11 @@ class OpenVinoEngine:
 
     def _normalised(self, state: NDArray[np.float64]) -> Array32:
         """state (STATE_DIM,) in [-1, 1]."""
-        centre, half_range = self._constants["state_centre"], self._constants["state_half_range"]
-        return np.asarray((state - centre) / half_range, dtype=np.float32)
+        centre, half_range, bound = (
+            self._constants[f"state_{name}"] for name in ("centre", "half_range", "bound")
+        )
+        bounded = np.clip((state - centre) / half_range, -bound, bound)
+        return np.asarray(bounded, dtype=np.float32)
 
 
 class _Graph:
