@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dp_ros.cli.console import check_outputs, find_checkpoint
+from dp_ros.cli.console import check_outputs
 from dp_ros.cli.errors import CliError
 from dp_ros.cli.options import Checkpoint
 
@@ -18,6 +18,8 @@ def export_model(
     format: Annotated[Literal["openvino", "onnx"], typer.Option(help="Format of the graphs.")] = "openvino",
 ) -> None:
     """Write a checkpoint's graphs and constants as OpenVINO or ONNX files: see docs/deploy.md."""
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
+
     checkpoint = find_checkpoint(checkpoint)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CliError(f"{folder}: is there and not an empty folder: choose another")
