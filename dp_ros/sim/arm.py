@@ -22,6 +22,7 @@ from dp_ros.poses import position_of
 
 if TYPE_CHECKING:
     from dp_ros.schema import BridgeConfig, CollectConfig
+    from dp_ros.sim.background import BackgroundRenderer
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -102,6 +103,15 @@ class SimulatedArm(Protocol):
 
     def render(self, camera: str, width_px: int | None = None, height_px: int | None = None) -> Image:
         """Picture (H, W, 3) of any camera of the scene, of the spec's size by default. TaskError, RenderingError."""
+
+    @property
+    def drawing_s(self) -> dict[str, float]:
+        """CPU time of this thread that the last picture of each camera of the spec took."""
+
+    def background_renderer(
+        self, camera: str, width_px: int, height_px: int, rate_hz: float
+    ) -> BackgroundRenderer:
+        """A process that draws the arm from any camera of the scene, beside the simulation. TaskError."""
 
     def focal_length_px(self, camera: str) -> float:
         """Focal length of both axes, for pictures of the spec's size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from dp_ros.actions import ACTION_DIM, GRIPPER, POSITION, gripper_of, join
 from dp_ros.sim.arm import ArmSpec, Array, Image, Observation, TaskError
+from dp_ros.sim.background import BackgroundRenderer
 from dp_ros.sim.rendering import Renderer
 
 
@@ -33,6 +35,7 @@ class MujocoArm(ABC):
         self._camera_m = [(place, place.copy()) for place in _camera_places(model)]
         self.success = False
         self.steps = 0
+        self.drawing_s: dict[str, float] = {}
 
     @abstractmethod
     def advance(self, command: Array) -> None:
@@ -64,12 +67,26 @@ class MujocoArm(ABC):
 
     def observe(self) -> Observation:
         ee_pose, gripper = self.measure()
-        return Observation({camera: self.render(camera) for camera in self.spec.cameras}, ee_pose, gripper)
+        images = {}
+        for camera in self.spec.cameras:
+            began_s = time.thread_time()
+            images[camera] = self.render(camera)
+            self.drawing_s[camera] = time.thread_time() - began_s
+        return Observation(images, ee_pose, gripper)
 
     def render(self, camera: str, width_px: int | None = None, height_px: int | None = None) -> Image:
         self._check_camera(camera)
         size_px = width_px or self.spec.width_px, height_px or self.spec.height_px
         return self._renderer.render(self.data, camera, *size_px)
+
+    def background_renderer(
+        self, camera: str, width_px: int, height_px: int, rate_hz: float
+    ) -> BackgroundRenderer:
+        self._check_camera(camera)
+        markers = self.spec.markers
+        return BackgroundRenderer(
+            self.model, self.data, camera, width_px, height_px, markers=markers, rate_hz=rate_hz
+        )
 
     def focal_length_px(self, camera: str) -> float:
         return self._renderer.focal_length_px(camera, self.spec.height_px)

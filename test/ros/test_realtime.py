@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
+import psutil
 import pytest
 from geometry_msgs.msg import PoseStamped
 from std_msgs.msg import String
@@ -148,3 +150,80 @@ def test_a_bridge_that_cannot_draw_ends_with_the_variable_that_keeps_it_from_it(
     assert bridge.log.splitlines() == [
         "metaworld_bridge: MUJOCO_GL=elg is not a backend: unset it, or set egl or osmesa"
     ]
+
+
+def diagnostics(client) -> list:
+    """Levels, messages and values of the bridge as they come: (bytes, str, dict)."""
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    heard = []
+
+    def on_array(msg) -> None:
+        for status in msg.status:
+            if status.name.endswith("metaworld_bridge"):
+                heard.append((status.level, status.message, {v.key: v.value for v in status.values}))
+
+    client.node.create_subscription(DiagnosticArray, "/diagnostics", on_array, 10)
+    return heard
+
+
+def test_spectator_that_dies_costs_a_warning_and_not_the_clock(start_node, client):
+    """The pictures come from a process of the bridge, and bear the stamp of their state."""
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import Image
+
+    robot = {
+        "task": "tiny-push",
+        "cameras": ["gripperPOV"],
+        "width_px": 32,
+        "height_px": 32,
+        "mode": "realtime",
+        "max_steps": 100_000,
+        "spectator": "auto",
+        "autostart": True,
+    }
+    bridge = start_node("dp_ros.ros.nodes.metaworld_bridge", robot)
+    client.watched = [bridge]
+    heard = diagnostics(client)
+    poses = client.listen(PoseStamped, "ee_pose", best_effort=True)
+    assert client.call(Trigger, "episode/reset", Trigger.Request()).success
+    (painter,) = psutil.Process(bridge.process.pid).children()
+    client.wait_for(lambda: heard and "realtime_factor" in heard[-1][2], "a measured factor")
+    assert heard[-1][2].keys() >= {"realtime_factor", "physics [ms]", "the picture of gripperPOV [ms]"}
+    pictures = []
+    client.node.create_subscription(
+        Image, "camera/spectator/image_raw", pictures.append, qos_profile_sensor_data
+    )
+    client.wait_for(lambda: len(pictures) >= 3, "pictures of the spectator")
+    assert {(msg.height, msg.width, msg.encoding) for msg in pictures} == {(480, 480, "rgb8")}
+    tick_ns = conversions.stamp_to_ns(poses[0].header.stamp)
+    drawn = [conversions.stamp_to_ns(msg.header.stamp) for msg in pictures]
+    assert drawn == sorted(set(drawn))
+    assert all(stamp_ns > 0 and (stamp_ns - tick_ns) % 50_000_000 == 0 for stamp_ns in drawn)
+    painter.kill()
+    client.wait_for(lambda: "no pictures of the spectator" in heard[-1][1], "the warning")
+    assert heard[-1][0] == b"\x01"
+    count = len(poses)
+    client.wait_for(lambda: len(poses) > count + 20, "the clock goes on")
+    assert bridge.process.poll() is None
+
+
+def test_bridge_that_is_too_slow_says_by_how_much_and_why(start_node, client):
+    """Six pictures of 640x480 take longer than a tick of 12.5 ms on any processor that draws them."""
+    pytest.importorskip("metaworld")
+    robot = {
+        "task": "drawer-open-v3",
+        "cameras": ["gripperPOV", "behindGripper", "corner", "corner2", "corner3", "topview"],
+        "width_px": 640,
+        "height_px": 480,
+        "mode": "realtime",
+        "autostart": True,
+    }
+    client.watched = [start_node("dp_ros.ros.nodes.metaworld_bridge", robot)]
+    heard = diagnostics(client)
+    slow = re.compile(r"real-time factor 0\.\d\d: a tick is 12\.5 ms; most of it goes to .+, \d+\.\d ms")
+    client.wait_for(lambda: heard and slow.fullmatch(heard[-1][1]), "the warning", 60.0)
+    assert heard[-1][0] == b"\x01"
+    assert float(heard[-1][2]["realtime_factor"]) < 0.95
+    parts = {name for name in heard[-1][2] if name.endswith("[ms]")}
+    assert parts >= {f"the picture of {camera} [ms]" for camera in robot["cameras"]}

@@ -1,9 +1,10 @@
 """Bridge node: a simulated arm behind the topics of a real one.
 
 lockstep: publish the observation stamped t, wait for the command stamped t, step once. realtime: step on a steady
-clock, and hold when no fresh command came. An episode begins by the service `episode/reset`, or by itself with
-`auto_reset`, and ends with a message on `episode/result`. With `expert`, the scripted expert commands the arm over the
-command topics, as a policy would, and publishes its labels on `expert/ee_pose` and `expert/gripper`.
+clock, hold when no fresh command came, and tell in the diagnostics what share of real time is reached. An episode
+begins by the service `episode/reset`, or by itself with `auto_reset`, and ends with a message on `episode/result`. With
+`expert`, the scripted expert commands the arm over the command topics, as a policy would, and publishes its labels on
+`expert/ee_pose` and `expert/gripper`.
 
 The node is called metaworld_bridge for every simulator, because its parameter files address it by that name before
 the parameter `task` is known.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -30,6 +32,7 @@ from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.ros.nodes.expert_commander import ExpertCommander
+from dp_ros.ros.nodes.realtime_loop import RealtimeLoop
 from dp_ros.ros.nodes.robot_sensors import BASE_FRAME, RobotSensors
 from dp_ros.schema import BridgeConfig
 from dp_ros.sim.arm import (
@@ -41,7 +44,6 @@ from dp_ros.sim.arm import (
     make_arm,
     rest_command,
     simulator_of,
-    spectator_of,
 )
 
 _EPISODE_GAP_NS = 2_000_000_000  # longer than any policy's episode_gap_s: a new episode is a jump in time
@@ -56,6 +58,8 @@ class MetaworldBridge(ManagedNode):
         super().__init__("metaworld_bridge")
         self._config = read_config(self, BridgeConfig)
         self._arm: SimulatedArm | None = None
+        self._sensors: RobotSensors | None = None
+        self._loop: RealtimeLoop | None = None
         self._active = False
 
     # ---- lifecycle -------------------------------------------------------------------------------------
@@ -65,8 +69,7 @@ class MetaworldBridge(ManagedNode):
         config, publisher = self._config, self.add_publisher
         self._arm = arm = make_arm(ArmSpec.of(config))
         self._dt_ns = round(1e9 / arm.rate_hz)
-        spectator = spectator_of(config.task, config.spectator)
-        self._sensors = RobotSensors(arm, config.mode, spectator, publisher)
+        self._sensors = RobotSensors(arm, config, publisher)
         self._task_publisher = publisher(String, "episode/task", qos.LATCHED)
         self._seed_publisher = publisher(Int64, "episode/seed", qos.LATCHED)
         self._success_publisher = publisher(Bool, "episode/success", qos.LATCHED)
@@ -97,12 +100,12 @@ class MetaworldBridge(ManagedNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._arm is not None
         self._active = True
-        realtime = self._config.mode == "realtime"
-        period_s = 1.0 / self._arm.rate_hz if realtime else _LOCKSTEP_TIMER_S
-        self.add_timer(period_s, self._on_timer)
         self._task_publisher.publish(String(data=self._arm.spec.task))
-        if realtime:
+        if self._config.mode == "realtime":
             self._place(self._next_seed)  # a robot stands there before its first episode
+            self._loop = RealtimeLoop(1.0 / self._arm.rate_hz, self._realtime_tick, self.add_timer)
+        else:
+            self.add_timer(_LOCKSTEP_TIMER_S, self._lockstep_tick)
         return super().on_activate(state)
 
     def stop(self) -> None:
@@ -110,9 +113,12 @@ class MetaworldBridge(ManagedNode):
             return
         if self._running:
             self._end("deactivated")
-        self._active = False
+        self._active, self._loop = False, None
 
     def release(self) -> None:
+        if self._sensors is not None:
+            self._sensors.close()
+            self._sensors = None
         if self._arm is not None:
             self._arm.close()
             self._arm = None
@@ -143,6 +149,7 @@ class MetaworldBridge(ManagedNode):
 
     def _lacks_readers(self) -> str:
         """A topic with fewer subscribers than `min_readers`, else empty; a late one would miss the first message."""
+        assert self._sensors is not None
         publishers = self._sensors.publishers + (self._expert.publishers if self._expert else [])
         lacking = (p for p in publishers if p.get_subscription_count() < self._config.min_readers)
         return next((publisher.topic_name for publisher in lacking), "")
@@ -162,6 +169,7 @@ class MetaworldBridge(ManagedNode):
     def _place(self, seed: int) -> None:
         """Reset arm and scene to `seed`, after a jump in time."""
         assert self._arm is not None
+        began_s = time.monotonic()
         observation = self._arm.reset(seed)
         self._time_ns += _EPISODE_GAP_NS
         if self._expert:
@@ -171,6 +179,8 @@ class MetaworldBridge(ManagedNode):
         self._last = rest_command(self._arm, observation)
         self._asked_s = time.monotonic()
         self._publish(observation, expect_command=self._running)
+        if self._loop:
+            self._loop.skip(time.monotonic() - began_s)
 
     def _end(self, reason: str) -> None:
         assert self._arm is not None
@@ -223,7 +233,9 @@ class MetaworldBridge(ManagedNode):
         assert self._arm is not None
         self._time_ns += self._dt_ns
         self._last = command
-        observation = self._arm.step(command)
+        with self._part("physics"):
+            self._arm.advance(command)
+        observation = self._observe()
         self._after_success += self._arm.success
         if self._after_success > self._config.keep_steps or self._arm.steps >= self._config.max_steps:
             self._publish(observation, expect_command=False)
@@ -232,10 +244,20 @@ class MetaworldBridge(ManagedNode):
             self._asked_s = time.monotonic()
             self._publish(observation)
 
-    def _on_timer(self) -> None:
-        if self._config.mode == "realtime":
-            self._realtime_tick()
-        elif self._running and self._waiting_ns is not None:
+    def _observe(self) -> Observation:
+        assert self._arm is not None
+        observation = self._arm.observe()
+        if self._loop:
+            for camera, took_s in self._arm.drawing_s.items():
+                self._loop.meter.add(f"the picture of {camera}", took_s)
+        return observation
+
+    def _part(self, name: str) -> AbstractContextManager[None]:
+        """Measure a part of the tick, in real time."""
+        return self._loop.meter.part(name) if self._loop else nullcontext()
+
+    def _lockstep_tick(self) -> None:
+        if self._running and self._waiting_ns is not None:
             self._wait_for_command()
         elif self._may_begin():
             self._begin()
@@ -266,7 +288,7 @@ class MetaworldBridge(ManagedNode):
             self._step(self._newest[1] if fresh and self._newest is not None else self._last)
         else:
             self._time_ns += self._dt_ns
-            self._publish(self._arm.observe(), expect_command=False)
+            self._publish(self._observe(), expect_command=False)
             if self._may_begin():
                 self._begin()
 
@@ -274,9 +296,12 @@ class MetaworldBridge(ManagedNode):
         """The observation of now, and the expert's command for it."""
         self._waiting_ns = self._time_ns if expect_command else None
         self._published_s = time.monotonic()
-        self._sensors.publish(observation, self._time_ns, film=self._running)
+        assert self._sensors is not None
+        with self._part("publishing"):
+            self._sensors.publish(observation, self._time_ns, film=self._running)
         if self._expert and self._running and (expect_command or self._config.mode == "realtime"):
-            self._expert.command(self._time_ns)
+            with self._part("the expert"):
+                self._expert.command(self._time_ns)
 
     def _status(self) -> tuple[bytes, str, dict[str, str]]:
         steps = self._arm.steps if self._arm else 0
@@ -286,8 +311,15 @@ class MetaworldBridge(ManagedNode):
             "mode": self._config.mode,
             "steps": str(steps),
         }
-        if self._problem:
-            return WARN, self._problem, values
+        problems = [self._problem, self._sensors.problem if self._sensors else ""]
+        if self._loop:
+            now_s, meter = time.monotonic(), self._loop.meter
+            problems.append(meter.problem(now_s))
+            if (factor := meter.factor(now_s)) is not None:
+                values["realtime_factor"] = f"{factor:.3f}"
+            values |= {f"{part} [ms]": f"{took_ms:.2f}" for part, took_ms in meter.parts_ms().items()}
+        if any(problems):
+            return WARN, "; ".join(filter(None, problems)), values
         return OK, "episode running" if self._running else "idle", values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from dp_ros.evaluation.episode import DRAW_EVERY, SPECTATOR_PX
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
-from dp_ros.sim.arm import Observation, SimulatedArm
+from dp_ros.schema import BridgeConfig
+from dp_ros.sim.arm import Observation, SimulatedArm, spectator_of
 
 BASE_FRAME = "base_link"
 
@@ -21,13 +23,13 @@ BASE_FRAME = "base_link"
 class RobotSensors:
     """Publisher of an arm's observations, all messages of one tick with one stamp."""
 
-    def __init__(self, arm: SimulatedArm, mode: str, spectator: str, publisher: Callable[..., Any]) -> None:
-        """`publisher(kind, topic, qos)` makes a publisher; `spectator`: camera for people, empty for none.
+    def __init__(self, arm: SimulatedArm, config: BridgeConfig, publisher: Callable[..., Any]) -> None:
+        """`publisher(kind, topic, qos)` makes a publisher.
 
-        TaskError where the scene has no such camera, RenderingError where nothing can be drawn.
+        TaskError where the scene has no camera of the spectator's name, RenderingError where nothing can be drawn.
         """
+        mode, spectator = config.mode, spectator_of(config.task, config.spectator)
         self._arm, self._spectator = arm, spectator
-        self._size_px = arm.spec.width_px, arm.spec.height_px
         if spectator:
             arm.render(spectator, SPECTATOR_PX, SPECTATOR_PX)
         observation = qos.observations(mode)
@@ -36,6 +38,7 @@ class RobotSensors:
             arm.render(camera)  # what cannot be drawn is refused before the first episode
         self._images = {c: publisher(Image, f"camera/{c}/image_raw", observation) for c in cameras}
         self._infos = {c: publisher(CameraInfo, f"camera/{c}/camera_info", observation) for c in cameras}
+        self._camera_infos = {c: self._camera_info(c) for c in cameras}
         self._film = publisher(
             Image,
             "camera/spectator/image_raw",
@@ -45,6 +48,11 @@ class RobotSensors:
         self._gripper = publisher(JointState, "gripper/state", observation)
         self._joints = publisher(JointState, "joint_states", 10)
         self._clock = publisher(Clock, "/clock", 10)
+        self._background = None
+        if spectator and mode == "realtime":
+            self._background = arm.background_renderer(
+                spectator, SPECTATOR_PX, SPECTATOR_PX, config.spectator_hz
+            )
 
     @property
     def publishers(self) -> list[Any]:
@@ -54,7 +62,7 @@ class RobotSensors:
     def publish(self, observation: Observation, stamp_ns: int, film: bool) -> None:
         """One tick. The cameras come last: a reader that waits for a picture has the rest by then.
 
-        `film`: publish the spectator's picture too, every DRAW_EVERY ticks.
+        `film`: publish the spectator's pictures, too: every DRAW_EVERY ticks in lockstep, else as they are done.
         """
         arm, stamp = self._arm, conversions.ns_to_stamp(stamp_ns)
         self._clock.publish(Clock(clock=stamp))
@@ -64,22 +72,49 @@ class RobotSensors:
         self._joints.publish(joints)
         self._pose.publish(conversions.vector_to_pose(observation.ee_pose, stamp_ns, BASE_FRAME))
         self._gripper.publish(conversions.gripper_state(observation.gripper, stamp_ns))
-        if film and self._spectator and arm.steps % DRAW_EVERY == 0:
+        if self._background:
+            self._film_in_background(stamp_ns, film)
+        elif film and self._spectator and arm.steps % DRAW_EVERY == 0:
             picture = arm.render(self._spectator, SPECTATOR_PX, SPECTATOR_PX)
             self._film.publish(images.rgb_to_image(picture, stamp_ns, "spectator"))
         for camera, pixels in observation.images.items():
-            frame_id = f"{camera}_optical_frame"
-            self._infos[camera].publish(self._info(camera, stamp, frame_id))
-            self._images[camera].publish(images.rgb_to_image(pixels, stamp_ns, frame_id))
+            info = self._camera_infos[camera]
+            info.header.stamp = stamp
+            self._infos[camera].publish(info)
+            self._images[camera].publish(images.rgb_to_image(pixels, stamp_ns, _frame_of(camera)))
 
-    def _info(self, camera: str, stamp: Any, frame_id: str) -> CameraInfo:
-        """An ideal pinhole with the optical axis in the picture's centre."""
-        f, width_px, height_px = self._arm.focal_length_px(camera), *self._size_px
-        cx, cy = width_px / 2, height_px / 2
-        info = CameraInfo(width=width_px, height=height_px, distortion_model="plumb_bob")
-        info.header.stamp, info.header.frame_id = stamp, frame_id
+    @property
+    def problem(self) -> str:
+        """Why the spectator has no pictures any more; empty while it has."""
+        why = self._background.problem if self._background else ""
+        return f"no pictures of the spectator: {why}; configure the node again" if why else ""
+
+    def close(self) -> None:
+        if self._background:
+            self._background.close()
+
+    def _film_in_background(self, stamp_ns: int, film: bool) -> None:
+        """Publish the picture that is done, and have the next one drawn if somebody watches."""
+        assert self._background
+        now_s = time.monotonic()
+        if done := self._background.take(now_s):
+            drawn_ns, picture = done
+            self._film.publish(images.rgb_to_image(picture, drawn_ns, "spectator"))
+        if film and self._film.get_subscription_count() > 0:
+            self._background.offer(stamp_ns, now_s)
+
+    def _camera_info(self, camera: str) -> CameraInfo:
+        """An ideal pinhole with the optical axis in the picture's centre; the stamp changes with each tick."""
+        spec = self._arm.spec
+        f, cx, cy = self._arm.focal_length_px(camera), spec.width_px / 2, spec.height_px / 2
+        info = CameraInfo(width=spec.width_px, height=spec.height_px, distortion_model="plumb_bob")
+        info.header.frame_id = _frame_of(camera)
         info.d = [0.0] * 5
         info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]
         info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
         info.p = [f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
         return info
+
+
+def _frame_of(camera: str) -> str:
+    return f"{camera}_optical_frame"

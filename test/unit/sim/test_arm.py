@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,6 +197,45 @@ def test_facts_of_the_arm_are_those_of_its_simulator(arm: SimulatedArm) -> None:
     for use in (lambda: make_arm(ArmSpec(arm.spec.task, ("front",))), lambda: arm.render("front")):
         with pytest.raises(TaskError, match=r"has no camera 'front'; it has .*gripperPOV"):
             use()
+
+
+def test_picture_drawn_in_the_background_is_that_of_the_moment_it_was_asked_for(
+    arm: SimulatedArm, can_draw: None
+) -> None:
+    """Bit by bit, although the arm has moved on since, and so have its cameras and objects with the reset."""
+    camera = simulator_of(arm.spec.task).spectator
+    background = arm.background_renderer(camera, 40, 30, rate_hz=1e6)
+    try:
+        for seed in (1, 2):
+            arm.reset(seed)
+            arm.move_camera(camera, np.array([0.02 * seed, 0.0, 0.0]))
+            advance_some(arm, 10)
+            expected = arm.render(camera, 40, 30)
+            background.offer(seed, now_s=1e3 * seed)
+            advance_some(arm, 10)
+            assert not np.array_equal(arm.render(camera, 40, 30), expected)
+            stamp, picture = wait_for(lambda now_s=1e3 * seed: background.take(now_s))
+            assert stamp == seed
+            np.testing.assert_array_equal(picture, expected)
+        assert arm.drawing_s.keys() == set(CAMERAS)
+        assert all(0.0 < took_s < 10.0 for took_s in arm.drawing_s.values())
+    finally:
+        background.close()
+    with pytest.raises(TaskError, match="has no camera 'front'"):
+        arm.background_renderer("front", 40, 30, rate_hz=1.0)
+
+
+def advance_some(arm: SimulatedArm, ticks: int) -> None:
+    for _ in range(ticks):
+        arm.advance(arm.expert_command())
+
+
+def wait_for(done: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (result := done()):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return result
 
 
 def test_two_arms_in_one_process_do_not_disturb_each_other(arm: SimulatedArm) -> None:

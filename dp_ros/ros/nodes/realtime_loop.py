@@ -1,0 +1,40 @@
+"""Timer that calls a tick at the pace of real time, and measures it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dp_ros.sim.realtime import Pace, RealtimeMeter
+
+
+class RealtimeLoop:
+    """Ticks on the steady clock: rclpy's own timers drop a period that comes too late, so simulated time would lag."""
+
+    def __init__(
+        self, dt_s: float, tick: Callable[[], None], add_timer: Callable[[float, Callable[[], None]], Any]
+    ) -> None:
+        """`add_timer(period_s, callback)` makes a timer of rclpy."""
+        self._dt_s, self._tick = dt_s, tick
+        self._ended_s = time.monotonic()
+        self._pace = Pace(dt_s, self._ended_s)
+        self.meter = RealtimeMeter(dt_s, self._ended_s)
+        self._timer = add_timer(dt_s, self._on_timer)
+
+    def skip(self, took_s: float) -> None:
+        """Do not make up for the last `took_s`, in which the clock stood still between two episodes."""
+        now_s = time.monotonic()
+        self._pace = Pace(self._dt_s, now_s)
+        self._pace.begin(now_s)
+        self.meter.exclude(took_s)
+
+    def _on_timer(self) -> None:
+        now_s = time.monotonic()
+        late_s = now_s - max(self._pace.next_s, self._ended_s)
+        self._pace.begin(now_s)
+        with self.meter.tick(max(0.0, late_s), now_s):
+            self._tick()
+        self._ended_s = time.monotonic()
+        self._timer.timer_period_ns = max(1, round(1e9 * (self._pace.next_s - self._ended_s)))
+        self._timer.reset()
