@@ -36,15 +36,22 @@ class _Context:
         self._mjr: mujoco.MjrContext | None = None
         atexit.register(self.close)
 
-    def resources(self, owner: Renderer) -> mujoco.MjrContext:
-        """GPU resources of the owner's model, uploaded when another model was drawn last."""
+    def resources(self, owner: Renderer, width_px: int, height_px: int) -> mujoco.MjrContext:
+        """GPU resources of the owner's model, uploaded when another model was drawn last.
+
+        The buffer grows with the pictures: Mesa clears all of it for each.
+        """
         if self._owner is not owner or self._mjr is None:
             self.release(self._owner)
+            owner.model.vis.global_.offwidth, owner.model.vis.global_.offheight = width_px, height_px
             with started(self._backend):
                 self._mjr = mujoco.MjrContext(owner.model, mujoco.mjtFontScale.mjFONTSCALE_50)
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._mjr)
             self._owner = owner
-        return self._mjr
+        mjr = self._mjr
+        if width_px > mjr.offWidth or height_px > mjr.offHeight:
+            mujoco.mjr_resizeOffscreen(max(width_px, mjr.offWidth), max(height_px, mjr.offHeight), mjr)
+        return mjr
 
     def release(self, owner: Renderer | None) -> None:
         if owner is self._owner and self._mjr is not None:
@@ -81,8 +88,7 @@ class Renderer:
         self.model = model
         self._culling = FrustumCulling(model) if cull else None
         model.vis.quality.offsamples = 0
-        model.vis.global_.offwidth = MAX_WIDTH_PX
-        model.vis.global_.offheight = MAX_HEIGHT_PX
+        model.vis.quality.shadowsize = 0  # else a shadow map of 64 MB is kept, though not drawn
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = 0
@@ -107,7 +113,7 @@ class Renderer:
                 f"{width_px}x{height_px} px is outside 1x1 to {MAX_WIDTH_PX}x{MAX_HEIGHT_PX}"
             )
         self._camera.fixedcamid = self.model.camera(camera).id
-        resources = _shared_context().resources(self)
+        resources = _shared_context().resources(self, width_px, height_px)
         self._update_scene(data, width_px / height_px)
         viewport = mujoco.MjrRect(0, 0, width_px, height_px)
         mujoco.mjr_render(viewport, self._scene, resources)

@@ -238,6 +238,7 @@ def test_bench_render(can_render: None, dp_ros: Cli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     data = json.loads(report.read_text())
     assert data["ratio"] == data["metaworld"]["median_ms"] / data["dp_ros"]["median_ms"]
+    assert data["processor_ratio"] == data["metaworld"]["processor_ms"] / data["dp_ros"]["processor_ms"]
     assert len(data["dp_ros"]["samples_ms"]) == len(data["metaworld"]["samples_ms"])
     assert data["mean_pixel_difference"] < 40, "the two do not look at the same"
 

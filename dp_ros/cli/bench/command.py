@@ -30,7 +30,8 @@ def render(
     print(
         f"{data['task']} {camera} {size}x{size} px, {data['backend']}, median ms/frame: "
         f"metaworld {data['metaworld']['median_ms']:.2f}, dp_ros {data['dp_ros']['median_ms']:.2f}, "
-        f"ratio {data['ratio']:.1f}"
+        f"ratio {data['ratio']:.1f}; of the processor's time: metaworld {data['metaworld']['processor_ms']:.2f}, "
+        f"dp_ros {data['dp_ros']['processor_ms']:.2f}, ratio {data['processor_ratio']:.1f}"
     )
     _write(json_path, data)
 

@@ -75,6 +75,17 @@ def test_markers_are_drawn_only_when_asked_for(scene: tuple[mujoco.MjModel, mujo
             assert centre(green)[1] > 0  # below the centre
 
 
+def test_picture_does_not_depend_on_the_sizes_drawn_before(
+    scene: tuple[mujoco.MjModel, mujoco.MjData],
+) -> None:
+    model, data = scene
+    renderer = Renderer(model)
+    sizes = [(8, 8), (300, 20), (20, 300), (8, 8), (640, 480), (300, 20)]
+    after_others = [renderer.render(data, "eye", *size) for size in sizes]
+    for size, picture in zip(sizes, after_others, strict=True):
+        np.testing.assert_array_equal(picture, Renderer(model).render(data, "eye", *size))
+
+
 def test_unknown_camera_is_named(scene: tuple[mujoco.MjModel, mujoco.MjData]) -> None:
     model, data = scene
     assert Renderer(model).camera_names() == ["eye", "tele"]
