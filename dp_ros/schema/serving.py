@@ -105,7 +105,10 @@ class BridgeConfig(Config):
         description="camera for people, published at 480x480; auto: the simulator's own; empty: none",
     )
     spectator_hz: float = Field(
-        10.0, gt=0, le=100, description="realtime: most pictures of the spectator in a second [Hz]"
+        10.0,
+        gt=0,
+        le=100,
+        description="realtime: most pictures of the spectator in a second, drawn beside the simulation [Hz]",
     )
     auto_reset: bool = Field(False, description="begin episodes one after another, without episode/reset")
     command_timeout_s: float = Field(

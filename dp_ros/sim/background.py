@@ -1,7 +1,7 @@
 """Pictures for people, drawn by a process of its own, so that they never slow the simulated clock.
 
 The process gets the model once, and for each picture a copy of the poses that MuJoCo draws from; it needs no physics.
-It runs at the lowest priority, starts no threads, and takes at most `CPU_SHARE` of one core.
+It runs at the lowest priority, starts no threads, and takes at most `CPU_SHARE` of the machine's processor time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dp_ros.sim.rendering import Renderer
 
 Image = NDArray[np.uint8]
 
-CPU_SHARE = 0.2
+CPU_SHARE = 0.1
 _LOWEST_PRIORITY = 19
 _END_S = 2.0  # grace time, then it is killed
 _ASK, _ANSWER = struct.Struct("q"), struct.Struct("qd")  # stamp; stamp and CPU seconds
@@ -54,6 +54,7 @@ class BackgroundRenderer:
     ) -> None:
         """`data` is drawn as it is when `offer` is called; `rate_hz`: most pictures in a second."""
         self._data, self._period_s = data, 1.0 / rate_hz
+        self._share = min(1.0, CPU_SHARE * len(os.sched_getaffinity(0)))  # of the one core that it can use
         self._size = height_px, width_px, 3
         self._memory = _SharedMemory(data, self._size)
         self._is_busy, self._next_s = False, -float("inf")
@@ -102,7 +103,7 @@ class BackgroundRenderer:
             return None
         self._is_busy = False
         stamp_ns, took_s = _ANSWER.unpack(answer)
-        self._next_s = max(self._next_s, now_s + took_s * (1.0 / CPU_SHARE - 1.0))
+        self._next_s = max(self._next_s, now_s + took_s * (1.0 / self._share - 1.0))
         return stamp_ns, self._memory.pixels
 
     @property

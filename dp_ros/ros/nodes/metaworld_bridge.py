@@ -314,7 +314,7 @@ class MetaworldBridge(ManagedNode):
         problems = [self._problem, self._sensors.problem if self._sensors else ""]
         if self._loop:
             now_s, meter = time.monotonic(), self._loop.meter
-            problems.append(meter.problem(now_s))
+            problems.append(self._loop.report(self.get_logger()))
             if (factor := meter.factor(now_s)) is not None:
                 values["realtime_factor"] = f"{factor:.3f}"
             values |= {f"{part} [ms]": f"{took_ms:.2f}" for part, took_ms in meter.parts_ms().items()}

@@ -20,6 +20,7 @@ class RealtimeLoop:
         self._ended_s = time.monotonic()
         self._pace = Pace(dt_s, self._ended_s)
         self.meter = RealtimeMeter(dt_s, self._ended_s)
+        self._is_slow = False
         self._timer = add_timer(dt_s, self._on_timer)
 
     def skip(self, took_s: float) -> None:
@@ -28,6 +29,16 @@ class RealtimeLoop:
         self._pace = Pace(self._dt_s, now_s)
         self._pace.begin(now_s)
         self.meter.exclude(took_s)
+
+    def report(self, logger: Any) -> str:
+        """Why the clock is too slow, else empty; a change is logged."""
+        problem, was_slow = self.meter.problem(time.monotonic()), self._is_slow
+        self._is_slow = bool(problem)
+        if self._is_slow and not was_slow:
+            logger.warning(problem)
+        elif was_slow and not self._is_slow:
+            logger.info("in real time again")
+        return problem
 
     def _on_timer(self) -> None:
         now_s = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -83,7 +84,7 @@ def test_states_that_come_too_soon_are_skipped(
     np.testing.assert_array_equal(picture, pictures[0])
 
 
-def test_process_takes_a_bounded_share_of_a_core_at_the_lowest_priority(
+def test_process_takes_a_bounded_share_of_the_processor_at_the_lowest_priority(
     scene: tuple[mujoco.MjModel, mujoco.MjData],
 ) -> None:
     """Offered thousands of states a second."""
@@ -99,7 +100,8 @@ def test_process_takes_a_bounded_share_of_a_core_at_the_lowest_priority(
             count += background.take(now_s) is not None
             time.sleep(0.001)
         took_s = sum(process.cpu_times()[:2]) - cpu_s
-        assert took_s / (now_s - began_s) < 1.25 * CPU_SHARE  # the clock of the kernel ticks in 10 ms
+        share = min(1.0, CPU_SHARE * len(os.sched_getaffinity(0)))
+        assert took_s / (now_s - began_s) < 1.25 * share  # the clock of the kernel ticks in 10 ms
     finally:
         background.close()
 
