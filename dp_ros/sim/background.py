@@ -6,6 +6,7 @@ It runs at the lowest priority, starts no threads, and takes at most `CPU_SHARE`
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -66,12 +68,12 @@ class BackgroundRenderer:
             pickle.dump((model, camera, markers, self._size), file)
             file.flush()
             descriptors = (theirs.fileno(), task, self._memory.fileno)
-            # A group of its own: Ctrl-C is for the parent, whose end closes the pipe.
+            # A session of its own: Ctrl-C is for the parent, whose end closes the pipe.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, *map(str, descriptors)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
-                process_group=0,
+                start_new_session=True,
                 env=os.environ | {"LP_NUM_THREADS": "0"},
             )
         self._memory.close_file()
@@ -161,12 +163,19 @@ def _draw(pipe: socket.socket, task: int, picture: int) -> None:
     memory = _SharedMemory(data, size, picture)
     memory.close_file()
     renderer = Renderer(model, markers)
-    os.nice(_LOWEST_PRIORITY)  # not before: the first picture should not take minutes on a busy machine
+    _lower_priority()  # not before: the first picture should not take minutes on a busy machine
     while asked := pipe.recv(_ASK.size):
         began_s = time.process_time()
         memory.read(data)
         memory.pixels[:] = renderer.render(data, camera, size[1], size[0])
         pipe.send(_ANSWER.pack(*_ASK.unpack(asked), time.process_time() - began_s))
+
+
+def _lower_priority() -> None:
+    """To the lowest: within the session, and where Linux divides the processor among sessions, among them."""
+    os.nice(_LOWEST_PRIORITY)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_LOWEST_PRIORITY))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -94,6 +95,8 @@ def test_process_takes_a_bounded_share_of_the_processor_at_the_lowest_priority(
         take(background, 0.0)
         process = psutil.Process(background.process_id)
         assert process.nice() == 19
+        sessions = Path(f"/proc/{process.pid}/autogroup")  # where Linux divides the processor among sessions
+        assert not sessions.exists() or sessions.read_text().endswith("nice 19\n")
         began_s, cpu_s, count = time.monotonic(), sum(process.cpu_times()[:2]), 0
         while (now_s := time.monotonic()) < began_s + 2.0 or count < 3:
             background.offer(1, now_s)
