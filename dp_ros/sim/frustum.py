@@ -6,20 +6,22 @@ test errs on the side of drawing, so that pictures with and without it are equal
 
 from __future__ import annotations
 
+import contextlib
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull, QhullError
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_BOXES = 64  # around parts of a mesh; a power of two
-_MIN_FACES = 500  # smaller meshes are drawn faster than their boxes are tested
+_MIN_FACES = 500  # smaller meshes are drawn about as fast as their hulls are tested
 _MARGIN = 1e-3  # of the scene's extent: MuJoCo draws in single precision
 
 
 class FrustumCulling:
-    """Bounds of a model's geoms, and their test against the frustum of a camera.
+    """Bounding spheres of a model's geoms and hulls of its large meshes, tested against the frustum of a camera.
 
     Never culled: planes, which may be infinite, and reflective boxes, because MuJoCo draws the first reflective geom of
     a scene in a way of its own. What is no geom of the model (sites, tendons, skins, flexes) is not tested here.
@@ -36,12 +38,9 @@ class FrustumCulling:
         self._margin_m = _MARGIN * model.stat.extent
         is_large = kind == mujoco.mjtGeom.mjGEOM_MESH
         is_large[is_large] = model.mesh_facenum[model.geom_dataid[is_large]] >= _MIN_FACES
-        self._meshes = np.flatnonzero(is_large)  # geoms that have boxes
-        boxes = {
-            mesh: _boxes_of_mesh(model, mesh) for mesh in np.unique(model.geom_dataid[is_large]).tolist()
-        }
-        stacked = np.array([boxes[mesh] for mesh in model.geom_dataid[is_large].tolist()], float)
-        self._centre, self._half = stacked.reshape(-1, 2, _BOXES, 3).swapaxes(0, 1)  # (meshes, boxes, 3) each
+        mesh_of = {int(geom): int(model.geom_dataid[geom]) for geom in np.flatnonzero(is_large)}
+        hulls = {mesh: _hull(model, mesh) for mesh in set(mesh_of.values())}
+        self._hulls = {geom: hulls[mesh] for geom, mesh in mesh_of.items()}  # geom -> (3, n) in its frame
 
     def hidden(self, data: mujoco.MjData, camera: mujoco.MjvGLCamera, aspect: float) -> Mask:
         """Geoms (ngeom,) outside the camera's frustum; `aspect` is the picture's width by its height."""
@@ -50,14 +49,13 @@ class FrustumCulling:
         normals = _outward_normals(camera, aspect)  # (5, 3)
         out_m = (data.geom_xpos - camera.pos) @ normals.T - self._margin_m  # (ngeom, 5)
         hidden: Mask = (out_m > self._model.geom_rbound[:, None]).any(1) & self._may_hide
-        unsure = ~hidden[self._meshes]
-        meshes = self._meshes[unsure]
-        if len(meshes):
-            turned = (normals @ data.geom_xmat[meshes].reshape(-1, 3, 3)).swapaxes(1, 2)  # (meshes, 3, 5)
-            box_out_m = (
-                self._centre[unsure] @ turned - self._half[unsure] @ np.abs(turned) + out_m[meshes, None]
-            )
-            hidden[meshes] = (box_out_m > 0).any(2).all(1)
+        is_certain = hidden | (out_m < 0).all(
+            1
+        )  # of the rest, the centre is outside, but not all of the sphere
+        for geom, hull in self._hulls.items():
+            if not is_certain[geom]:
+                turned = normals @ data.geom_xmat[geom].reshape(3, 3)
+                hidden[geom] = ((turned @ hull).min(1) + out_m[geom] > 0).any()
         return hidden
 
 
@@ -84,20 +82,9 @@ def _outward_normals(camera: mujoco.MjvGLCamera, aspect: float) -> Array:
     return normals
 
 
-def _boxes_of_mesh(model: mujoco.MjModel, mesh: int) -> Array:
-    """Centres and half sizes (2, _BOXES, 3), in the mesh's frame, of boxes that together contain each face whole."""
-    vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]].astype(float)
-    faces = vertices[model.mesh_face[model.mesh_faceadr[mesh] :][: model.mesh_facenum[mesh]]]  # (faces, 3, 3)
-    parts = [faces]
-    while len(parts) < _BOXES:
-        parts = [half for part in parts for half in _halves(part)]
-    low = np.array([part.min((0, 1)) for part in parts])
-    high = np.array([part.max((0, 1)) for part in parts])
-    return np.stack([(low + high) / 2, (high - low) / 2])
-
-
-def _halves(faces: Array) -> tuple[Array, Array]:
-    """The faces (n, 3, 3), n >= 2, on both sides of the median along the axis on which their centres spread most."""
-    centres = faces.mean(1)
-    order = np.argsort(centres[:, np.argmax(np.ptp(centres, axis=0))], kind="stable")
-    return faces[order[: len(faces) // 2]], faces[order[len(faces) // 2 :]]
+def _hull(model: mujoco.MjModel, mesh: int) -> Array:
+    """Vertices (3, n) of a mesh's convex hull: all lie outside a plane if the whole mesh does."""
+    vertices: Array = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]].astype(float)
+    with contextlib.suppress(QhullError):  # flat: all vertices
+        vertices = vertices[ConvexHull(vertices).vertices]
+    return np.ascontiguousarray(vertices.T)

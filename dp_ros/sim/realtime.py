@@ -35,6 +35,11 @@ class Pace:
         self._due_s = max(self._due_s, now_s - _GIVEN_UP_S) + self._dt_s
         self.next_s = max(self._due_s, now_s + _CATCH_UP * self._dt_s)
 
+    def exclude(self, took_s: float, now_s: float) -> None:
+        """Put the schedule off by `took_s`, in which the clock stood still until now."""
+        self._due_s += took_s
+        self.next_s = max(self._due_s, now_s + _CATCH_UP * self._dt_s)
+
 
 @dataclass
 class _Tick:

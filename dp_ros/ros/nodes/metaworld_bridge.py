@@ -180,7 +180,7 @@ class MetaworldBridge(ManagedNode):
         self._asked_s = time.monotonic()
         self._publish(observation, expect_command=self._running)
         if self._loop:
-            self._loop.skip(time.monotonic() - began_s)
+            self._loop.exclude(time.monotonic() - began_s)
 
     def _end(self, reason: str) -> None:
         assert self._arm is not None

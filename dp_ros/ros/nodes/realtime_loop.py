@@ -16,18 +16,16 @@ class RealtimeLoop:
         self, dt_s: float, tick: Callable[[], None], add_timer: Callable[[float, Callable[[], None]], Any]
     ) -> None:
         """`add_timer(period_s, callback)` makes a timer of rclpy."""
-        self._dt_s, self._tick = dt_s, tick
+        self._tick = tick
         self._ended_s = time.monotonic()
         self._pace = Pace(dt_s, self._ended_s)
         self.meter = RealtimeMeter(dt_s, self._ended_s)
         self._is_slow = False
         self._timer = add_timer(dt_s, self._on_timer)
 
-    def skip(self, took_s: float) -> None:
+    def exclude(self, took_s: float) -> None:
         """Do not make up for the last `took_s`, in which the clock stood still between two episodes."""
-        now_s = time.monotonic()
-        self._pace = Pace(self._dt_s, now_s)
-        self._pace.begin(now_s)
+        self._pace.exclude(took_s, time.monotonic())
         self.meter.exclude(took_s)
 
     def report(self, logger: Any) -> str:

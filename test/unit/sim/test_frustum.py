@@ -21,7 +21,7 @@ SIZES = [(64, 64), (96, 48)]
 
 
 def ball_mesh(scale: str) -> str:
-    """A unit sphere of 24 x 16 points and 720 faces, enough for boxes around its parts."""
+    """A unit sphere of 24 x 16 points and 720 faces, enough for a test of its hull."""
     columns, rows = 24, 16
     angles = [(2 * np.pi * j / columns, np.pi * i / (rows - 1)) for i in range(rows) for j in range(columns)]
     points = [(np.cos(a) * np.sin(b), np.sin(a) * np.sin(b), np.cos(b)) for a, b in angles]
@@ -172,7 +172,7 @@ def test_what_is_outside_the_frustum_is_left_out_and_nothing_else_is() -> None:
         <geom name="above it" type="sphere" size="0.1" pos="0 1.2 -1"/>
         <geom name="behind it" type="sphere" size="0.1" pos="0 0 0.2"/>
         <geom name="beside it, but long" type="mesh" mesh="ball" pos="2.3 0 -2"/>
-        <geom name="beside it, by its boxes" type="mesh" mesh="ball" pos="2.4 0 -2" euler="0 0 90"/>
+        <geom name="beside it, by its hull" type="mesh" mesh="ball" pos="2.4 0 -2" euler="0 0 90"/>
         <geom name="reflects, behind it" type="box" size="0.1 0.1 0.1" pos="0 0 1" material="shiny"/>
         <geom name="plane" type="plane" size="1 1 1" pos="0 0 1"/>
       </worldbody>
@@ -186,7 +186,7 @@ def test_what_is_outside_the_frustum_is_left_out_and_nothing_else_is() -> None:
     eye.frustum_near, eye.frustum_top, eye.frustum_bottom = 0.01, 0.01, -0.01
     hidden = FrustumCulling(model).hidden(data, eye, 1.0)
     assert {model.geom(i).name for i in np.flatnonzero(hidden)} == {
-        *("beside it", "above it", "behind it", "beside it, by its boxes"),
+        *("beside it", "above it", "behind it", "beside it, by its hull"),
     }
     hidden = FrustumCulling(model).hidden(data, eye, 2.0)  # twice as wide
     assert {model.geom(i).name for i in np.flatnonzero(hidden)} == {"above it", "behind it"}

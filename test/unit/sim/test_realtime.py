@@ -48,6 +48,19 @@ def test_a_long_delay_is_given_up_except_for_its_last_quarter_of_a_second() -> N
     assert np.diff(begins)[11:].min() >= 0.75 * DT_S - 1e-9
 
 
+def test_time_between_episodes_puts_the_schedule_off_and_a_delay_before_it_is_still_made_up_for() -> None:
+    pace = Pace(DT_S, 0.0)
+    pace.begin(2 * DT_S)  # late by two ticks
+    pace.exclude(1.0, 2 * DT_S + 1.0)
+    begins = []
+    for _ in range(20):
+        begins.append(pace.next_s)
+        pace.begin(pace.next_s)
+    assert begins[0] == pytest.approx(2 * DT_S + 1.0 + 0.75 * DT_S)
+    assert begins[-1] == pytest.approx(1.0 + 20 * DT_S)
+    assert np.diff(begins).min() >= 0.75 * DT_S - 1e-9
+
+
 def test_a_clock_that_cannot_keep_up_ticks_as_fast_as_it_can() -> None:
     np.testing.assert_allclose(np.diff(run([2 * DT_S] * 100)), 2 * DT_S)
 
