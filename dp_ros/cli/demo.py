@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dp_ros.cli.errors import CliError
+from dp_ros.cli.evaluate import Mode
 
 if TYPE_CHECKING:
     from dp_ros.evaluation.results import EpisodeResult
@@ -25,6 +26,9 @@ def demo(
     ] = DEFAULT_CHECKPOINT,
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    mode: Annotated[
+        Mode, typer.Option(help="lockstep, or realtime: the simulated clock waits for nobody.")
+    ] = "lockstep",
     json_path: Annotated[
         Path | None,
         typer.Option(
@@ -70,7 +74,7 @@ def demo(
             if result.seed == seed:
                 write_filmstrip(strip, pictures)
 
-        report = run_episodes(folder, task, seed, episodes, "ros", 200, runtime, keep)
+        report = run_episodes(folder, task, seed, episodes, "ros", 200, runtime, keep, mode=mode)
     write_json(json_path, report.as_dict())
     print(f"video: {video}\npicture: {strip}\nreport: {json_path}")
     if not report.successes:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dp_ros.schema import RuntimeConfig
 
 Transport = Literal["in-process", "ros"]
+Mode = Literal["lockstep", "realtime"]
 
 
 def evaluate(
@@ -48,6 +49,10 @@ def evaluate(
     transport: Annotated[
         Transport, typer.Option(help="in-process, or ros: bridge and policy node over topics.")
     ] = "in-process",
+    mode: Annotated[
+        Mode,
+        typer.Option(help="lockstep, or realtime: the simulated clock waits for nobody (--transport ros)."),
+    ] = "lockstep",
     policy_seed: PolicySeed = 0,
     max_steps: MaxSteps = 200,
     sampler: Sampler = "checkpoint",
@@ -74,6 +79,10 @@ def evaluate(
             raise CliError(f"{option} takes one checkpoint; --report DIR takes several", USAGE)
     if jobs != 1 and transport == "ros":
         raise CliError("--jobs goes with --transport in-process: a session over ROS is one robot", USAGE)
+    if mode == "realtime" and transport != "ros":
+        raise CliError(
+            "--mode realtime goes with --transport ros: in this process nothing runs at once", USAGE
+        )
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     runtime = lockstep_runtime(
@@ -86,7 +95,7 @@ def evaluate(
     on_video = film_each(video, tasks[0]) if video else None
 
     def run(folder: Path) -> Report:
-        return run_episodes(folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs)
+        return run_episodes(folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs, mode)
 
     if report_path:
         print(f"report: {_publish(report_path, folders, run, runtime, max_steps, json_path)}")
@@ -183,6 +192,7 @@ def run_episodes(
     runtime: RuntimeConfig,
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None,
     jobs: int = 1,
+    mode: Mode = "lockstep",
 ) -> Report:
     """Run episodes over the chosen transport; print each when it ends, then the summary."""
     run: Callable[..., Report]
@@ -192,6 +202,8 @@ def run_episodes(
 
         require_ros()
         from dp_ros.ros.processes.session import evaluate as run
+
+        options = {"mode": mode}
     else:
         from dp_ros.evaluation.rollout import evaluate_in_process as run
 
@@ -213,7 +225,7 @@ def run_episodes(
         weights_sha256=about["provenance"]["weights_sha256"],
         **options,
     )
-    report.settings, report.provenance = about["settings"], about["provenance"]
+    report.settings, report.provenance = {**about["settings"], "mode": mode}, about["provenance"]
     print(report.summary())
     return report
 
@@ -247,4 +259,7 @@ def film_each(folder: Path, task: str) -> Callable[[EpisodeResult, Any], None]:
 
 def _print(result: EpisodeResult) -> None:
     outcome = "success" if result.success else f"FAILED ({result.reason})"
-    print(f"seed {result.seed}: {outcome} after {result.steps} steps", flush=True)
+    line = f"seed {result.seed}: {outcome} after {result.steps} steps"
+    if result.realtime_factor is not None and result.held_share is not None:
+        line += f", real-time factor {result.realtime_factor:.3f}, {result.held_share:.1%} of ticks held"
+    print(line, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,23 @@ class EpisodeResult:
     success: bool
     steps: int
     reason: str = ""  # why it ended without success: "time limit", "no command", ...
+    # In real time only:
+    realtime_factor: float | None = None  # simulated time by real time
+    held_share: float | None = None  # of the ticks after the first move, those on which the policy held
+    first_move: int | None = None  # ticks until the first move
+
+
+def held_ticks(verdicts: Sequence[str]) -> dict[str, Any]:
+    """`held_share` and `first_move` of EpisodeResult from the verdicts since the scene was set up.
+
+    The first ones may be of the episode before, until the policy holds for want of a plan.
+    """
+    first_hold = next((t for t, verdict in enumerate(verdicts) if verdict.startswith("hold")), 0)
+    moves = (t for t in range(first_hold, len(verdicts)) if not verdicts[t].startswith("hold"))
+    first_move = next(moves, len(verdicts))
+    after = verdicts[first_move:]
+    holds = sum(verdict.startswith("hold") for verdict in after)
+    return {"held_share": holds / len(after) if after else 1.0, "first_move": first_move - first_hold}
 
 
 @dataclass
@@ -55,13 +73,29 @@ class Report:
             "success_rate": self.successes / len(self.results) if self.results else None,
             "wilson_low": low,
             "wilson_high": high,
-            "per_episode": [asdict(result) for result in self.results],
+            "per_episode": [
+                {key: value for key, value in asdict(result).items() if value is not None}
+                for result in self.results
+            ],
             "plan_ms": {
                 "p50": float(np.percentile(plan_ms, 50)) if self.plan_s else None,
                 "p99": float(np.percentile(plan_ms, 99)) if self.plan_s else None,
             },
+            **self._real_time(),
             **({"settings": self.settings} if self.settings else {}),
             **({"provenance": self.provenance} if self.provenance else {}),
+        }
+
+    def _real_time(self) -> dict[str, float]:
+        """Means over the episodes, weighted by their length; empty in lockstep."""
+        names = ("realtime_factor", "held_share", "first_move")
+        measured = [result for result in self.results if None not in (getattr(result, n) for n in names)]
+        if not measured:
+            return {}
+        steps = [max(1, result.steps) for result in measured]
+        return {
+            name: float(np.average([getattr(result, name) for result in measured], weights=steps))
+            for name in names
         }
 
     def summary(self) -> str:
@@ -75,4 +109,8 @@ class Report:
         )
         if self.plan_s:
             line += f", plan p50 {data['plan_ms']['p50']:.0f} ms, p99 {data['plan_ms']['p99']:.0f} ms"
+        if "realtime_factor" in data:
+            line += (
+                f", real-time factor {data['realtime_factor']:.3f}, {data['held_share']:.2%} of ticks held"
+            )
         return line

@@ -239,3 +239,27 @@ def test_bridge_that_is_too_slow_says_by_how_much_and_why_until_it_keeps_up_agai
     assert float(heard[-1][2]["realtime_factor"]) >= 0.95
     client.wait_for(lambda: "in real time again" in bridge.log, "a line in the log")
     assert slow.search(bridge.log)
+
+
+def test_an_evaluation_in_real_time_says_what_share_it_reached_and_held(push_checkpoint, ros_domain):
+    from dp_ros.ros.processes.session import evaluate
+    from dp_ros.schema import RuntimeConfig
+
+    pictures = {}
+    report = evaluate(
+        push_checkpoint,
+        "tiny-push",
+        [0, 1],
+        max_steps=60,
+        runtime=RuntimeConfig(threads=1, engine="torch"),
+        on_episode=lambda result: None,
+        on_video=lambda result, film: pictures.update({result.seed: film}),
+        domain_id=ros_domain,
+        mode="realtime",
+    )
+    assert [result.seed for result in report.results] == [0, 1]
+    data = report.as_dict()
+    assert 0.05 < data["realtime_factor"] < 1.1
+    assert 0.0 <= data["held_share"] < 1.0
+    assert all(result.first_move >= 1 for result in report.results)  # the first plan takes time
+    assert all(len(film) > 2 for film in pictures.values())

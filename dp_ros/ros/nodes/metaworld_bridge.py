@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -179,8 +180,9 @@ class MetaworldBridge(ManagedNode):
         self._last = rest_command(self._arm, observation)
         self._asked_s = time.monotonic()
         self._publish(observation, expect_command=self._running)
+        self._placed_s = time.monotonic()
         if self._loop:
-            self._loop.exclude(time.monotonic() - began_s)
+            self._loop.exclude(self._placed_s - began_s)
 
     def _end(self, reason: str) -> None:
         assert self._arm is not None
@@ -188,12 +190,15 @@ class MetaworldBridge(ManagedNode):
         success = self._arm.success
         self._problem = "" if success else f"episode {self._seed} failed: {reason}"
         self._success_publisher.publish(Bool(data=success))
-        result = {
+        result: dict[str, Any] = {
             "seed": self._seed,
             "success": success,
             "steps": self._arm.steps,
             "reason": "" if success else reason,
         }
+        if self._loop:
+            took_s = time.monotonic() - self._placed_s
+            result["realtime_factor"] = round(self._arm.steps / self._arm.rate_hz / took_s, 4)
         self._result_publisher.publish(String(data=json.dumps(result)))
         self.get_logger().info(
             f"episode {self._seed}: {'success' if success else reason} after {self._arm.steps} steps"

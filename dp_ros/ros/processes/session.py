@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from sensor_msgs.msg import Image
-from std_msgs.msg import Float64, String
+from std_msgs.msg import Float64, Int64, String
 from std_srvs.srv import Trigger
 
-from dp_ros.evaluation.results import EpisodeResult, Report
+from dp_ros.evaluation.episode import video_fps
+from dp_ros.evaluation.results import EpisodeResult, Report, held_ticks
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights
 from dp_ros.ros.messages import conversions, images
@@ -30,12 +33,19 @@ class Session(NodeGroup):
     ) -> None:
         self.plans_s: list[float] = []
         self._pictures: dict[int, dict[str, Picture]] = {}  # stamp -> camera -> picture
+        self._task = bridge.task
         self._results: list[EpisodeResult] = []
+        self._realtime = bridge.mode == "realtime"
+        self._verdicts: list[str] = []  # of the episode that runs
         self._cameras = (SPECTATOR, *bridge.cameras) if bridge.spectator else ()
         nodes = {
             "metaworld_bridge": parameters_yaml("/**/metaworld_bridge", bridge, autostart=True),
             "policy_node": parameters_yaml(
-                "/**/policy_node", runtime, autostart=True, checkpoint=str(checkpoint.resolve())
+                "/**/policy_node",
+                runtime,
+                autostart=True,
+                checkpoint=str(checkpoint.resolve()),
+                use_sim_time=self._realtime,
             ),
         }
         super().__init__(nodes, domain_id)
@@ -46,6 +56,11 @@ class Session(NodeGroup):
         node.create_subscription(
             Float64, "policy/plan_duration", lambda msg: self.plans_s.append(msg.data), qos.RELIABLE_DEEP
         )
+        if self._realtime:
+            node.create_subscription(
+                String, "policy/verdict", lambda msg: self._verdicts.append(msg.data), qos.RELIABLE_DEEP
+            )
+            node.create_subscription(Int64, "episode/seed", lambda msg: self._verdicts.clear(), qos.LATCHED)
         for camera in self._cameras:
             node.create_subscription(
                 Image, f"camera/{camera}/image_raw", self._picture_callback(camera), qos.RELIABLE_DEEP
@@ -65,6 +80,8 @@ class Session(NodeGroup):
 
     def film(self) -> list[Picture]:
         """Pictures of the last episode in order: the spectator's beside what the policy saw."""
+        if self._realtime:
+            return self._film_by_time()
         return [
             with_policy_view(
                 seen[SPECTATOR], [picture for camera, picture in sorted(seen.items()) if camera != SPECTATOR]
@@ -73,8 +90,25 @@ class Session(NodeGroup):
             if len(seen) == len(self._cameras)
         ]
 
+    def _film_by_time(self) -> list[Picture]:
+        """The same where each camera has a rate of its own: the newest pictures at every time."""
+        stamps = sorted(self._pictures)
+        newest: dict[str, Picture] = {}
+        pictures = []
+        due_ns, period_ns = 0, round(1e9 / video_fps(self._task))
+        for stamp_ns in stamps:
+            newest |= self._pictures[stamp_ns]
+            if len(newest) == len(self._cameras) and stamp_ns >= due_ns:
+                arm = [picture for camera, picture in sorted(newest.items()) if camera != SPECTATOR]
+                pictures.append(with_policy_view(newest[SPECTATOR], arm))
+                due_ns = max(due_ns, stamp_ns - period_ns) + period_ns
+        return pictures
+
     def _on_result(self, msg: String) -> None:
-        self._results.append(EpisodeResult(**json.loads(msg.data)))
+        result = EpisodeResult(**json.loads(msg.data))
+        if self._realtime:
+            result = replace(result, **held_ticks(self._verdicts))
+        self._results.append(result)
 
     def run_episode(self, seed: int, timeout_s: float) -> EpisodeResult:
         """Begin the bridge's next episode, which must be that of `seed`, and wait for its result. SessionError."""
@@ -110,8 +144,10 @@ def evaluate(
     spectator: str = "auto",
     domain_id: int | None = None,
     weights_sha256: str = "",
+    mode: Literal["lockstep", "realtime"] = "lockstep",
 ) -> Report:
-    """Lockstep episodes over DDS, one per seed (consecutive numbers); the same outcomes as in-process.
+    """Episodes over DDS, one per seed (consecutive numbers). In lockstep, the same outcomes as in-process; in real
+    time, the simulated clock waits for nobody.
 
     `on_video` gets each episode's pictures, `video_fps` of them a second: uint8 (480, 720, 3), the camera `spectator`
     (auto: the simulator's own) beside what the policy sees. Raises SessionError, and CheckpointError where the node
@@ -120,7 +156,7 @@ def evaluate(
     bridge = bridge_for(
         checkpoint,
         task=task,
-        mode="lockstep",
+        mode=mode,
         first_seed=seeds[0],
         max_steps=max_steps,
         spectator=spectator if on_video else "",
@@ -129,8 +165,7 @@ def evaluate(
     if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
         raise SessionError("seeds must be consecutive: the bridge counts them up")
     report = Report(task, str(checkpoint), "ros", runtime.policy_seed)
-    lockstep = runtime.model_copy(update={"mode": "lockstep"})
-    with Session(checkpoint, bridge, lockstep, domain_id) as session:
+    with Session(checkpoint, bridge, runtime.model_copy(update={"mode": mode}), domain_id) as session:
         if weights_sha256:
             check_weights(checkpoint, weights_sha256)  # after the node has loaded them
         for seed in seeds:
