@@ -61,9 +61,10 @@ class Session(NodeGroup):
                 String, "policy/verdict", lambda msg: self._verdicts.append(msg.data), qos.RELIABLE_DEEP
             )
             node.create_subscription(Int64, "episode/seed", lambda msg: self._verdicts.clear(), qos.LATCHED)
+        pictures_qos = qos.observations("realtime") if self._realtime else qos.RELIABLE_DEEP
         for camera in self._cameras:
             node.create_subscription(
-                Image, f"camera/{camera}/image_raw", self._picture_callback(camera), qos.RELIABLE_DEEP
+                Image, f"camera/{camera}/image_raw", self._picture_callback(camera), pictures_qos
             )
         self._reset = node.create_client(Trigger, "episode/reset")
 
