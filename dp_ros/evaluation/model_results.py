@@ -34,8 +34,8 @@ class Result:
     max_steps: int
     sampler: str
     sampler_iterations: int
-    spacing: str
     policy_seed: int
+    spacing: str = "leading"  # files of older versions have none
 
     @property
     def success(self) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference.self_check import EngineCheckError, Verdict, exported_engine
-from dp_ros.policy.checkpoint_config import verify_files
+from dp_ros.policy.checkpoint_config import policy_config, verify_files
 from dp_ros.schema import (
     FULL_SAMPLERS,
     ConfigError,
@@ -95,8 +95,10 @@ def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[Runti
     """The runtime with `auto` replaced by an engine of the table, and the reason in one line.
 
     On a machine with a GPU that `device` allows, torch on the GPU. Otherwise OpenVINO, where it agrees with torch on
-    fixed noise and is faster: see `self_check`. Otherwise torch. CheckpointError.
+    fixed noise and is faster: see `self_check`. Otherwise torch. CheckpointError, and
+    ConfigError where the sampler does not fit the weights.
     """
+    sampler_settings(policy_config(checkpoint).diffusion, runtime)  # a wrong setting is no fault of an engine
     if runtime.engine != AUTO:
         return runtime, "as set"
     torch_runtime = runtime.model_copy(update={"engine": "torch"})

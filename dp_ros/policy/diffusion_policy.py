@@ -94,17 +94,24 @@ class DiffusionPolicy(nn.Module):
         """`plan` with the noise that `draw` gives, (B, T_p, D) on the CPU, and the sampler's steps; None: the
         config's."""
         steps = sampler_steps(self.config.diffusion) if steps is None else steps
-        condition = self.network.condition(self.encode(images, state))
-        ks = torch.tensor([step.k for step in steps], device=state.device)
-        embedded = dict(zip(ks.tolist(), self.network.embed(ks).split(1), strict=True))
         nactions = sample(
-            lambda x, k: self.network.denoise(x, embedded[k], condition),
+            denoiser(self.network, self.encode(images, state), steps),
             draw().to(state.device),
             steps,
             self.config.diffusion.clip,
             lambda: draw().to(state.device),
         )
         return self.action_normalizer.unnormalise(nactions)
+
+
+def denoiser(
+    network: ConditionalUnet1D | ConditionalTransformer, obs: Tensor, steps: Sequence[SamplerStep]
+) -> Callable[[Tensor, int], Tensor]:
+    """The `denoise` of `sample`, for obs (B, obs_dim): all that does not depend on the actions is computed once."""
+    condition = network.condition(obs)
+    ks = torch.tensor([step.k for step in steps], device=obs.device)
+    embedded = dict(zip(ks.tolist(), network.embed(ks, obs.dtype).split(1), strict=True))
+    return lambda x, k: network.denoise(x, embedded[k], condition)
 
 
 def _network(config: PolicyConfig, obs_dim: int) -> ConditionalUnet1D | ConditionalTransformer:

@@ -179,6 +179,8 @@ def _starting(folder: Path, domain_id: int):
         place = folder / str(len(nodes))
         place.mkdir()
         name = module.rpartition(".")[2]
+        if name == "policy_node":  # the choice of an engine takes seconds
+            parameters = {"engine": "torch", **parameters}
         nodes.append(OurNode(module, name, domain_id, place, parameters, *arguments, program=program))
         return nodes[-1]
 

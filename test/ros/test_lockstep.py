@@ -26,6 +26,7 @@ from dp_ros.sim.tiny_arm import TinyArm
 pytestmark = pytest.mark.sim
 TASK, SEEDS, MAX_STEPS = "tiny-push", [1, 2], 60
 DT_NS = 50_000_000
+ENGINE = "torch"
 WARM_UP = 0  # seed of the episode before those that are compared
 
 
@@ -48,7 +49,7 @@ def in_process(push_checkpoint):
 
     @functools.cache
     def run(policy_seed: int, seed: int):
-        runtime = RuntimeConfig(mode="lockstep", policy_seed=policy_seed, threads=1)
+        runtime = RuntimeConfig(mode="lockstep", policy_seed=policy_seed, threads=1, engine=ENGINE)
         engine = load_engine(push_checkpoint, runtime)
         result, _ = run_episode(arm, engine, engine.config, runtime, seed, MAX_STEPS)
         return result, np.stack(arm.commands)
@@ -77,7 +78,7 @@ def over_ros(client, ros_domain, push_checkpoint):
         outcome = []
 
         def measure():
-            runtime = RuntimeConfig(policy_seed=policy_seed, threads=1)
+            runtime = RuntimeConfig(policy_seed=policy_seed, threads=1, engine=ENGINE)
             report = evaluate(
                 push_checkpoint,
                 TASK,
@@ -135,7 +136,7 @@ def test_weights_that_came_before_the_node_loaded_are_refused(push_checkpoint, r
             TASK,
             SEEDS,
             max_steps=2,
-            runtime=RuntimeConfig(threads=1),
+            runtime=RuntimeConfig(threads=1, engine=ENGINE),
             on_episode=outcome.append,
             domain_id=ros_domain,
             weights_sha256="0" * 64,

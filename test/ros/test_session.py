@@ -21,7 +21,7 @@ def run(checkpoint: Path, domain_id: int) -> int:
     from dp_ros.schema import RuntimeConfig
 
     bridge = bridge_for(checkpoint, mode="lockstep", max_steps=MAX_STEPS, command_timeout_s=20.0)
-    runtime = RuntimeConfig(mode="lockstep", threads=1)
+    runtime = RuntimeConfig(mode="lockstep", threads=1, engine="torch")
     try:
         with Session(checkpoint, bridge, runtime, domain_id) as session:
             print("ready", flush=True)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dp_ros.baselines.methods.head import ActionHead
+from dp_ros.policy.diffusion_policy import denoiser
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.sampler import sample, sampler_steps
 from dp_ros.policy.unet import ConditionalUnet1D
@@ -39,7 +40,5 @@ class DiffusionHead(ActionHead):
         def draw() -> Tensor:
             return torch.randn(len(obs), self.T_p, self.action_dim, generator=generator).to(obs.device)
 
-        def denoise(x: Tensor, k: int) -> Tensor:
-            return self.network(x, torch.full((len(x),), k, device=x.device), obs)
-
-        return sample(denoise, draw(), sampler_steps(self.config), self.config.clip, draw)
+        steps = sampler_steps(self.config)
+        return sample(denoiser(self.network, obs, steps), draw(), steps, self.config.clip, draw)

@@ -10,7 +10,15 @@ import pytest
 from numpy.typing import NDArray
 
 from dp_ros.control.controller import Controller, PolicyDecision
-from dp_ros.control.planner import InferenceFn, InlinePlanner, Planner, PlanRequest, PlanResult, run_plan
+from dp_ros.control.planner import (
+    InferenceFn,
+    InlinePlanner,
+    Pictures,
+    Planner,
+    PlanRequest,
+    PlanResult,
+    run_plan,
+)
 from dp_ros.control.safety import Verdict
 from dp_ros.poses import angle_rad
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
@@ -30,10 +38,14 @@ class LatePlanner:
         self.waiting: PlanRequest | None = None
         self.finished: PlanResult | None = None
         self.requests: list[PlanRequest] = []
+        self.offered: list[Pictures] = []
 
     def request(self, request: PlanRequest) -> None:
         self.waiting = request
         self.requests.append(request)
+
+    def offer(self, pictures: Pictures) -> None:
+        self.offered.append(pictures)
 
     def poll(self) -> PlanResult | None:
         finished, self.finished = self.finished, None
@@ -167,7 +179,7 @@ def test_request_holds_the_window_and_its_state(drive: Callable[..., Any], make_
     c.observe(make_frame(at(4), (0.1, 0.2, 0.3), gripper=0.4))
     assert c.tick(at(4)) is not None
     first, second = plan.requests
-    (before,), (after,) = first.images, second.images  # of one camera
+    before, after = (np.concatenate(request.images) for request in (first, second))  # of one camera
     assert before.shape == (T_O, 2, 2, 3)
     np.testing.assert_array_equal(before[0], before[1])  # the first frame, repeated
     np.testing.assert_array_equal(after[:, 0, 0, 0], [at(3) % 251, at(4) % 251])
@@ -596,7 +608,7 @@ def test_pictures_of_one_colour_are_taken_where_min_contrast_is_0(make_frame: Ca
     c = controller(InlinePlanner(plan), min_contrast=0.0)
     assert c.observe(make_frame(at(0), images=RED))
     assert c.tick(at(0)) is not None
-    np.testing.assert_array_equal(plan.requests[0].images[0], [*RED, *RED])
+    np.testing.assert_array_equal(np.concatenate(plan.requests[0].images), [*RED, *RED])
 
 
 # ---- episodes ------------------------------------------------------------------------------------------
@@ -1010,3 +1022,23 @@ def test_same_frames_and_seed_give_the_same_commands(drive: Callable[..., Any]) 
     runs = [drive(controller(InlinePlanner(plan), policy_seed=3), *range(12)) for _ in range(2)]
     for a, b in zip(*runs, strict=True):
         np.testing.assert_array_equal(a.command.as_array(), b.command.as_array())
+
+
+def test_frames_that_the_next_plan_will_need_are_offered_before_it_is_due(
+    drive: Callable[..., Any], make_frame: Callable
+) -> None:
+    """Of T_a = 4 frames the two newest are of the next window; the newest one comes with the request."""
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    frames = [make_frame(at(tick)) for tick in range(9)]
+    for tick, frame in enumerate(frames):
+        c.observe(frame)
+        c.tick(at(tick))
+        if planner.waiting:
+            planner.finish(0.0)
+    (first, *_), later = planner.requests, planner.offered[1:]
+    assert first.images[-1] is frames[0].images
+    needed = [request.images[0] for request in planner.requests[1:]]
+    assert needed
+    assert all(any(pictures is offered for offered in later) for pictures in needed)
+    assert len(planner.offered) < len(frames)  # not every frame

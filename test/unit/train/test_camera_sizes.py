@@ -113,12 +113,12 @@ def test_training_of_two_shapes_ends_in_a_checkpoint_that_plans(
     encoder = policy_config(checkpoint).encoder
     assert (str(encoder.target("left")), encoder.crop("left")) == ("80x45 px (crop)", (40, 72))
     assert (str(encoder.target("right")), encoder.crop("right")) == ("40x36 px (pad)", (32, 32))
-    engine = load_engine(checkpoint, RuntimeConfig(device="cpu"))
+    engine = load_engine(checkpoint, RuntimeConfig(device="cpu", engine="torch"))
     images = tuple(
         np.random.default_rng(0).integers(0, 256, (2, *SIZES[camera], 3), dtype=np.uint8)
         for camera in encoder.cameras
     )
-    request = PlanRequest(images, np.full((2, 4), 0.1), np.zeros(3), 0, (0,))
+    request = PlanRequest(tuple(zip(*images, strict=True)), np.full((2, 4), 0.1), np.zeros(3), 0, (0,))
     chunk = engine(request)
     assert chunk.shape == (8, 4)
     assert np.isfinite(chunk).all()
