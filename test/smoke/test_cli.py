@@ -267,3 +267,53 @@ def test_bench_train_against_lerobot(tiny_config: Path, dp_ros: Cli, tmp_path: P
     for row in rows:
         assert set(row["wall"]["samples_ms"]) == {"lerobot", "run_length 1", "run_length 4"}
         assert all(len(samples) == 2 for samples in row["processor"]["samples_ms"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (Path(sys.prefix) / "lerobot" / "draccus").exists(), reason="needs lerobot: run `make lerobot`"
+)
+def test_bench_inference_against_lerobot(dp_ros: Cli, tmp_path: Path) -> None:
+    report, plot = tmp_path / "inference.json", tmp_path / "inference.png"
+    size = ("--channels", "16,32", "--horizon", 8, "--pixels", 48)
+    outputs = ("--json", report, "--plot", plot)
+    done = dp_ros("bench", "inference", "--engine", "torch", *size, "--plans", 2, *outputs)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(report.read_text())
+    (result,) = data["sizes"]
+    rows = result["rows"]
+    assert {"lerobot f32", "torch f32", "torch f32, older frame prefetched"} <= set(rows)
+    assert rows["torch f32"]["difference"] < 1e-4, "the two must have the same weights"
+    assert all(len(row[clock]["samples_ms"]) == 2 for row in rows.values() for clock in ("wall", "processor"))
+    medians = {row: rows[row]["wall"]["median_ms"] for row in ("lerobot f32", "torch f32")}
+    assert data["ratio"] == medians["lerobot f32"] / medians["torch f32"]
+    assert 0 < result["floor_ms"]["f32"] < medians["torch f32"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_inference_of_a_checkpoint(trained: Path, dp_ros: Cli, tmp_path: Path) -> None:
+    report = tmp_path / "plan.json"
+    done = dp_ros("bench", "inference", trained, "--engine", "torch", "--plans", 3, "--json", report)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(report.read_text())["rows"]
+    assert list(rows) == ["torch", "torch, older frame prefetched"]
+    for row in rows.values():
+        wall = row["wall"]
+        assert 0 < wall["min_ms"] <= wall["median_ms"] <= wall["p99_ms"] <= wall["max_ms"]
+        assert 0 < row["rss_mb"] <= row["peak_mb"]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--engine", "magic"), "engine 'magic' is unknown"),
+        (("nowhere", "--all"), "are for no checkpoint"),
+        (("nowhere", "--engine", "torch"), "nowhere"),
+        (("--all", "--pixels", 96), "leave out"),
+    ],
+)
+def test_bench_inference_refuses_in_one_line(dp_ros: Cli, options: tuple[object, ...], line: str) -> None:
+    done = dp_ros("bench", "inference", *options)
+    assert done.returncode != 0
+    assert line in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

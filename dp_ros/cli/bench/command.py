@@ -118,6 +118,72 @@ def train(
 
 
 @app.command()
+def inference(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            show_default=False,
+            help="Checkpoint or run folder, or a name in models/: measure its plans alone, without LeRobot.",
+        ),
+    ] = None,
+    engines: Annotated[
+        list[str] | None, typer.Option("--engine", help="Engine to measure; repeat for more. Default: all.")
+    ] = None,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(
+            show_default="128,256,512 and 256,512,1024", help="Channels of the U-Net; repeat for more."
+        ),
+    ] = None,
+    horizons: Annotated[
+        list[int] | None,
+        typer.Option("--horizon", show_default="8", help="Actions of a chunk, T_p; repeat for more."),
+    ] = None,
+    pixels: Annotated[
+        list[int] | None,
+        typer.Option(show_default="96", help="Width and height of the picture; repeat for more."),
+    ] = None,
+    all_sizes: Annotated[
+        bool, typer.Option("--all", help="Twelve sizes, up to 512,1024,2048 channels, T_p 16 and 224 pixels.")
+    ] = False,
+    plans: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="60; 200 of a checkpoint", help="Number of measured plans of each."),
+    ] = None,
+    json_path: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the results.")] = None,
+) -> None:
+    """Compare plans of the engines with LeRobot's of the same weights, interleaved; or time those of a checkpoint."""
+    from dp_ros.cli.bench import inference as bench
+    from dp_ros.cli.bench import inference_report as report
+    from dp_ros.cli.console import check_outputs, find_checkpoint
+    from dp_ros.cli.errors import USAGE, CliError
+
+    sized = bool(channels or horizons or pixels)
+    if checkpoint and (sized or all_sizes or plot):
+        raise CliError("--channels, --horizon, --pixels, --all and --plot are for no checkpoint", USAGE)
+    if sized and all_sizes:
+        raise CliError("--all has its own sizes: leave out --channels, --horizon and --pixels", USAGE)
+    names = bench.check_engines(engines)
+    check_outputs(files=[json_path, plot])
+    if checkpoint:
+        data = bench.measure_checkpoint(find_checkpoint(checkpoint), names, plans or 200)
+        report.print_checkpoint(data)
+        _write(json_path, data)
+        return
+    sizes = bench.ALL_SIZES if all_sizes else bench.sizes_of(channels, horizons, pixels)
+    results = []
+    for result in bench.compare_inference(sizes, names, plans or 60):
+        report.print_size(result)
+        results.append(result)
+        data = bench.summary(results)
+        _write(json_path, data)  # after each size: a later one may need more memory than there is
+    report.print_summary(data)
+    if plot:
+        report.save_plot(results, plot)
+
+
+@app.command()
 def record(
     seconds: Annotated[float, typer.Option(min=1.0, help="Time of each recording.")] = 60.0,
     kills: Annotated[int, typer.Option(min=0, help="Number of times the recorder is killed.")] = 50,

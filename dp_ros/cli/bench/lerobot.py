@@ -8,7 +8,6 @@ venv (`make lerobot`).
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from functools import partial
@@ -18,8 +17,8 @@ from statistics import median
 from typing import Any, Literal
 
 from dp_ros.actions import STATE_DIM
+from dp_ros.cli.bench.lerobot_model import find_overlay, make_lerobot_model
 from dp_ros.cli.bench.sides import Work, sides
-from dp_ros.cli.errors import CliError
 from dp_ros.schema import TrainConfig, override
 
 LIKE_FOR_LIKE = {  # settings that both sides can have
@@ -40,9 +39,7 @@ Step = tuple[float, float]
 
 def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> dict[str, Any]:
     """Milliseconds of every step of LeRobot, of dp_ros, and of dp_ros with shared frames; ratios of the medians."""
-    overlay = Path(sys.prefix) / "lerobot"
-    if not overlay.exists():
-        raise CliError("LeRobot is not installed beside this venv: run `make lerobot`")
+    overlay = find_overlay()
     config = override(config, {"precision": precision})
     ours = {f"run_length {n}": override(config, {"run_length": n}) for n in sorted({1, config.run_length})}
     works: dict[str, Work] = {"lerobot": partial(_lerobot, overlay, config)}
@@ -93,41 +90,13 @@ def _ours(config: TrainConfig, pipe: Connection) -> None:
 
 def _lerobot(overlay: Path, config: TrainConfig, pipe: Connection) -> None:
     """Steps of LeRobot's training: forward (with its crop), backward, clip, Adam."""
-    sys.path.insert(0, str(overlay))
     import torch
-
-    library = torch.library.Library("torchvision", "DEF")  # the overlay's wheel was built for another torch
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    try:
-        from lerobot.configs.types import FeatureType, PolicyFeature
-        from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
-        from lerobot.policies.diffusion.modeling_diffusion import DiffusionModel
-    except ModuleNotFoundError as error:
-        raise CliError(f"{error}: run `make lerobot` again") from None
 
     policy, encoder = config.policy, config.policy.encoder
     horizons, action_dim, views = policy.horizons, policy.action.dim, len(encoder.cameras)
     picture = (3, encoder.height_px, encoder.width_px)
-    inputs = {f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, picture) for c in encoder.cameras}
-    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (STATE_DIM,))
-    settings = DiffusionConfig(
-        n_obs_steps=horizons.T_o,
-        horizon=horizons.T_p,
-        n_action_steps=horizons.T_a,
-        drop_n_last_frames=0,
-        input_features=inputs,
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (action_dim,))},
-        crop_shape=(encoder.crop_height_px, encoder.crop_width_px),
-        spatial_softmax_num_keypoints=encoder.keypoints,
-        use_separate_rgb_encoder_per_camera=not encoder.share_weights,
-        down_dims=policy.unet.channels,
-        kernel_size=policy.unet.kernel_size,
-        n_groups=policy.unet.groups,
-        diffusion_step_embed_dim=policy.unet.step_embedding_dim,
-        device="cpu",
-    )
     device = torch.device("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu")
-    model = DiffusionModel(settings).to(device).train()
+    model = make_lerobot_model(overlay, policy).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=config.betas)
     size = config.batch_size
     batch = {

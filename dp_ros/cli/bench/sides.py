@@ -11,7 +11,7 @@ from typing import Any
 from dp_ros.cli.errors import CliError
 from dp_ros.errors import UserError
 
-# Runs in the child: waits for a message, does one piece of work, sends the result, and so on.
+# Runs in the child: waits for a task, does one piece of work, sends the result, and so on.
 Work = Callable[[Connection], None]
 
 
@@ -21,10 +21,10 @@ class Side:
     def __init__(self, name: str, pipe: Connection) -> None:
         self._name, self._pipe = name, pipe
 
-    def turn(self) -> Any:
-        """Let it do one piece of work and return the result. CliError if it failed or died."""
+    def turn(self, task: Any = None) -> Any:
+        """Let it do one piece of work, told by `task`, and return the result. CliError if it failed or died."""
         try:
-            self._pipe.send(None)
+            self._pipe.send(task)
             answer = self._pipe.recv()
         except (EOFError, OSError):
             raise CliError(f"{self._name} ended without an answer") from None
