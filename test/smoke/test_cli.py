@@ -282,7 +282,7 @@ def test_bench_inference_against_lerobot(dp_ros: Cli, tmp_path: Path) -> None:
     data = json.loads(report.read_text())
     (result,) = data["sizes"]
     rows = result["rows"]
-    assert {"lerobot f32", "torch f32", "torch f32, older frame prefetched"} <= set(rows)
+    assert {"lerobot f32", "torch f32", "torch f32, prefetched"} <= set(rows)
     assert rows["torch f32"]["difference"] < 1e-4, "the two must have the same weights"
     assert all(len(row[clock]["samples_ms"]) == 2 for row in rows.values() for clock in ("wall", "processor"))
     medians = {row: rows[row]["wall"]["median_ms"] for row in ("lerobot f32", "torch f32")}
@@ -296,7 +296,7 @@ def test_bench_inference_of_a_checkpoint(trained: Path, dp_ros: Cli, tmp_path: P
     done = dp_ros("bench", "inference", trained, "--engine", "torch", "--plans", 3, "--json", report)
     assert done.returncode == 0, done.stderr
     rows = json.loads(report.read_text())["rows"]
-    assert list(rows) == ["torch", "torch, older frame prefetched"]
+    assert list(rows) == ["torch", "torch, prefetched"]
     for row in rows.values():
         wall = row["wall"]
         assert 0 < wall["min_ms"] <= wall["median_ms"] <= wall["p99_ms"] <= wall["max_ms"]

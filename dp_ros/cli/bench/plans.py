@@ -25,7 +25,7 @@ from dp_ros.schema import PolicyConfig, RuntimeConfig
 
 # Milliseconds of a plan: wall time, and processor time of all threads, which other load disturbs less.
 Times = tuple[float, float]
-PREFETCHED = "older frame prefetched"
+PREFETCHED = "prefetched"  # the older frames of the window
 
 
 @dataclass(frozen=True)
