@@ -282,7 +282,7 @@ def test_bench_inference_against_lerobot(dp_ros: Cli, tmp_path: Path) -> None:
     data = json.loads(report.read_text())
     (result,) = data["sizes"]
     rows = result["rows"]
-    assert {"lerobot f32", "torch f32", "torch f32, prefetched"} <= set(rows)
+    assert {"lerobot f32", "torch f32"} <= set(rows)
     assert rows["torch f32"]["difference"] < 1e-4, "the two must have the same weights"
     assert all(len(row[clock]["samples_ms"]) == 2 for row in rows.values() for clock in ("wall", "processor"))
     medians = {row: rows[row]["wall"]["median_ms"] for row in ("lerobot f32", "torch f32")}

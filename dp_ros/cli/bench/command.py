@@ -148,7 +148,7 @@ def inference(
     ] = False,
     plans: Annotated[
         int | None,
-        typer.Option(min=1, show_default="60; 200 of a checkpoint", help="Number of measured plans of each."),
+        typer.Option(min=1, show_default="40; 200 of a checkpoint", help="Number of measured plans of each."),
     ] = None,
     json_path: JsonFile = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the results.")] = None,
@@ -173,7 +173,7 @@ def inference(
         return
     sizes = bench.ALL_SIZES if all_sizes else bench.sizes_of(channels, horizons, pixels)
     results = []
-    for result in bench.compare_inference(sizes, names, plans or 60):
+    for result in bench.compare_inference(sizes, names, plans or 40):
         report.print_size(result)
         results.append(result)
         data = bench.summary(results)

@@ -134,7 +134,7 @@ def measure_checkpoint(checkpoint: Path, engines: Sequence[str], count: int) -> 
     rows: dict[str, Any] = {}
     for name in engines:
         runtime = RuntimeConfig(engine=name)
-        work: Work = partial(plans.engine, checkpoint, runtime, None, name)
+        work: Work = partial(plans.engine, checkpoint, runtime, None, name, True)
         with sides("the inference", {name: work}) as running:
             running[name].turn()
             rows |= _rows([running[name].turn(count)])
@@ -165,7 +165,7 @@ def _compare(
         if precision == "f32" or engine in BF16_ENGINES:
             runtime = RuntimeConfig(engine=engine, precision=precision, device="cpu")
             row = f"{engine} {precision}"
-            works[row] = partial(plans.engine, weights.parent, runtime, folder / "cache", row)
+            works[row] = partial(plans.engine, weights.parent, runtime, folder / "cache", row, False)
     works[MACHINE] = partial(floor.measure_rates, precisions)
     with sides(f"the inference at {size}", works) as running:
         machine = running.pop(MACHINE)
@@ -182,9 +182,8 @@ def _compare(
         facts["ratio"], facts["ratio_processor"] = (
             rows[LEROBOT][clock]["median_ms"] / facts[clock]["median_ms"] for clock in ("wall", "processor")
         )
-        if not row.endswith(plans.PREFETCHED):  # the floor is of a whole window
-            precision = "bf16" if "bf16" in row else "f32"
-            facts["floor_share"] = floors[precision] / facts["wall"]["median_ms"]
+        precision = "bf16" if row.endswith("bf16") else "f32"
+        facts["floor_share"] = floors[precision] / facts["wall"]["median_ms"]
     return {
         "size": asdict(size),
         "title": str(size),
@@ -238,7 +237,7 @@ def _differences(chunks: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     """Largest difference of a normalised action from LeRobot's. CliError where one in f32 is more than rounding."""
     found = {row: float(np.abs(chunk - chunks[LEROBOT]).max()) for row, chunk in chunks.items()}
     for row, difference in found.items():
-        if "f32" in row and not difference <= TOLERANCE:
+        if row.endswith("f32") and not difference <= TOLERANCE:
             raise CliError(f"{row} computes other actions than LeRobot: they differ by {difference:.2g}")
     return found
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.table import Table
 
-from dp_ros.cli.bench.plans import PREFETCHED
 from dp_ros.cli.console import table_console
 from dp_ros.files import replacing
 
@@ -29,8 +28,7 @@ def print_size(result: Mapping[str, Any]) -> None:
     table = Table("", *_TIMES, "LeRobot / it", "in processor time", "floor / it", "differs by")
     for name, row in result["rows"].items():
         ratios = (f"{row[key]:.2f}" for key in ("ratio", "ratio_processor"))
-        share = f"{row['floor_share']:.0%}" if "floor_share" in row else ""
-        table.add_row(name, *_cells(row), *ratios, share, f"{row['difference']:.1g}")
+        table.add_row(name, *_cells(row), *ratios, f"{row['floor_share']:.0%}", f"{row['difference']:.1g}")
     table_console().print(table)
 
 
@@ -69,7 +67,7 @@ def save_plot(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     """PNG: median of each row with its 99th percentile, and the floors, by size."""
     from matplotlib.figure import Figure
 
-    names = [name for name in results[0]["rows"] if not name.endswith(PREFETCHED)]
+    names = list(results[0]["rows"])
     width = 0.85 / len(names)
     figure = Figure(figsize=(2.5 + 1.6 * len(results), 4.2), layout="constrained")
     axes = figure.subplots()

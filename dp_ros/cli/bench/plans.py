@@ -81,8 +81,10 @@ def lerobot(
     _serve(pipe, config, {row: lambda request, a=a: plan(request, a) for row, a in rows.items()})
 
 
-def engine(checkpoint: Path, runtime: RuntimeConfig, cache: Path | None, row: str, pipe: Connection) -> None:
-    """Plans of an engine, of windows that are new and of windows whose older frames are prefetched.
+def engine(
+    checkpoint: Path, runtime: RuntimeConfig, cache: Path | None, row: str, prefetch: bool, pipe: Connection
+) -> None:
+    """Plans of an engine, of windows that are new; with `prefetch` also of windows whose older frames are prefetched.
 
     cache: a folder for what the engines export; None: the user's.
     """
@@ -102,7 +104,10 @@ def engine(checkpoint: Path, runtime: RuntimeConfig, cache: Path | None, row: st
             loaded.prefetch(frame)
         return whole(request)
 
-    _serve(pipe, loaded.config, {row: whole, f"{row}, {PREFETCHED}": prefetched})
+    rows = {row: whole}
+    if prefetch:
+        rows[f"{row}, {PREFETCHED}"] = prefetched
+    _serve(pipe, loaded.config, rows)
 
 
 def _serve(
