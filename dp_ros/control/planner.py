@@ -1,4 +1,4 @@
-"""Planners: the caller's own thread, or one worker thread that always takes the newest request."""
+"""Planners: the caller's own thread, the same on virtual time, or one worker thread that takes the newest request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -87,6 +87,36 @@ class InlinePlanner:
     @property
     def busy(self) -> bool:
         return False
+
+
+class DelayedPlanner:
+    """Inline planner on virtual time: a plan is computed at once, and arrives `delay_ns` after its request.
+
+    Its duration is that delay, whatever the computation took, so that an episode does not depend on the machine.
+    """
+
+    def __init__(self, plan: InferenceFn, delay_ns: int, now_ns: Callable[[], int]) -> None:
+        """now_ns: the virtual time."""
+        self._plan, self._delay_ns, self._now_ns = plan, delay_ns, now_ns
+        self._coming: PlanResult | None = None
+        self._due_ns = 0
+
+    def request(self, request: PlanRequest) -> None:
+        self._coming = replace(run_plan(self._plan, request), duration_s=self._delay_ns / 1e9)
+        self._due_ns = self._now_ns() + self._delay_ns
+
+    def offer(self, pictures: Pictures) -> None:
+        """Nothing: computation takes no virtual time."""
+
+    def poll(self) -> PlanResult | None:
+        if self.busy:
+            return None
+        finished, self._coming = self._coming, None
+        return finished
+
+    @property
+    def busy(self) -> bool:
+        return self._coming is not None and self._now_ns() < self._due_ns
 
 
 class PlanWorker:

@@ -1,4 +1,4 @@
-"""Disturbances of an episode: pictures covered, dark or lost, cameras and objects displaced, commands late.
+"""Disturbances of an episode: pictures covered, dark or lost, cameras and objects displaced, commands or plans late.
 
 A disturbance is pure: its effect at tick t follows from its strength, the episode's seed, the ticks that this seed
 takes undisturbed, and t. Strength 0 has no effect. The numbers drawn from the seed do not depend on the strength, so
@@ -62,6 +62,11 @@ class Disturbance:
     def perturb_runtime(self, runtime: RuntimeConfig, rate_hz: float) -> RuntimeConfig:
         """The settings of a policy that is told of the disturbance; `rate_hz`: ticks in a second."""
         return runtime
+
+    @property
+    def plan_ticks(self) -> int | None:
+        """Ticks from the request of a plan to its arrival, in real time; None: lockstep, the arm waits for the plan."""
+        return None
 
     def touches(self, seed: int, ticks: int) -> bool:
         """Whether it affects an episode of so many ticks."""
@@ -201,6 +206,21 @@ class KnownDelay(ActionDelay):
         return runtime.model_copy(update={"command_delay_s": self.strength / rate_hz})
 
 
+class PlanDelay(Disturbance):
+    """Real time: every plan arrives some ticks after its request, while the arm goes on along its last chunk.
+
+    The controller knows the delay, as it measures the duration of its plans.
+    """
+
+    kind, unit, says = "plan-delay", "ticks", "every plan that many ticks late, while the arm moves on"
+    defaults: ClassVar[tuple[float, ...]] = (0, 1, 2, 3, 4, 6)
+    high, whole = 100, True
+
+    @property
+    def plan_ticks(self) -> int | None:
+        return int(self.strength)
+
+
 NONE = Disturbance()
 KINDS: dict[str, type[Disturbance]] = {
     kind.kind: kind
@@ -213,6 +233,7 @@ KINDS: dict[str, type[Disturbance]] = {
         ObjectShift,
         ActionDelay,
         KnownDelay,
+        PlanDelay,
     )
 }
 

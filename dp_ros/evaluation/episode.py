@@ -1,4 +1,7 @@
-"""One lockstep episode in this process: simulated arm, controller, engine. The node ticks the same controller."""
+"""One episode in this process: simulated arm, controller, engine. The node ticks the same controller.
+
+It is in lockstep, unless the disturbance delays the plans: then it is in real time, on virtual time.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 
 from dp_ros.actions import ACTION_DIM
 from dp_ros.control.controller import Controller
-from dp_ros.control.planner import InferenceFn, InlinePlanner
+from dp_ros.control.planner import DelayedPlanner, InferenceFn, InlinePlanner, Planner
 from dp_ros.control.safety import Verdict
 from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.results import EpisodeResult
@@ -41,18 +44,24 @@ def run_episode(
     disturbance: Disturbance = NONE,
 ) -> tuple[EpisodeResult, Trace]:
     """One episode: its result, and its trace tick by tick. `on_tick` may draw."""
-    lockstep = disturbance.perturb_runtime(runtime, policy.rate_hz).model_copy(update={"mode": "lockstep"})
-    controller = Controller(policy, lockstep, InlinePlanner(plan))
+    delay = disturbance.plan_ticks
+    mode = "lockstep" if delay is None else "realtime"
+    runtime = disturbance.perturb_runtime(runtime, policy.rate_hz).model_copy(update={"mode": mode})
+    dt_ns = round(1e9 / policy.rate_hz)
+    planner: Planner = InlinePlanner(plan)
+    if delay is not None:
+        planner = DelayedPlanner(plan, delay * dt_ns, lambda: arm.steps * dt_ns)
+    controller = Controller(policy, runtime, planner)
     world = _World(arm, seed, disturbance)
     verdicts: list[Verdict] = []
     plans_s: list[float] = []
     problem = ""
     while not arm.success and arm.steps < max_steps:
-        stamp_ns = arm.steps * controller.dt_ns
+        stamp_ns = arm.steps * dt_ns
         if world.seen is not None:
             controller.observe(frame_of(world.seen, stamp_ns, policy.encoder))
         decision = controller.tick(stamp_ns)
-        if decision is None:  # an inline planner has always answered: the episode may not begin here
+        if decision is None:  # lockstep never waits for an inline planner: the episode may not begin here
             problem = controller.refused
             break
         # A hold that has ended is not the reason of a failure.

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from dp_ros.control.planner import InferenceFn, InlinePlanner, PlanRequest, PlanResult, PlanWorker
+from dp_ros.control.planner import (
+    DelayedPlanner,
+    InferenceFn,
+    InlinePlanner,
+    PlanRequest,
+    PlanResult,
+    PlanWorker,
+)
 
 DEADLINE_S = 20.0
 
@@ -170,6 +177,24 @@ def test_inline_planner_turns_an_exception_into_a_plan_that_says_so() -> None:
     plan = planner.poll()
     assert plan is not None
     assert (plan.chunk, plan.error) == (None, "ValueError: shape")
+
+
+@pytest.mark.parametrize("delay_ns", [0, 30])
+def test_delayed_planner_gives_its_plan_once_after_its_virtual_time(delay_ns: int) -> None:
+    clock_ns = [100]
+    planner = DelayedPlanner(engine, delay_ns, lambda: clock_ns[-1])
+    assert not planner.busy
+    planner.request(request(3))
+    for now_ns in range(100, 100 + delay_ns, 10):
+        clock_ns.append(now_ns)
+        assert planner.busy
+        assert planner.poll() is None
+    clock_ns.append(100 + delay_ns)
+    assert not planner.busy
+    plan = planner.poll()
+    assert plan is not None
+    assert (plan.request.stamp_ns, plan.duration_s) == (3, delay_ns / 1e9)
+    assert planner.poll() is None
 
 
 def interrupted(asked: PlanRequest) -> np.ndarray:

@@ -155,6 +155,17 @@ def test_each_changes_the_episode_the_same_way_for_the_same_seed_and_leaves_no_t
 
 
 @pytest.mark.sim
+@pytest.mark.parametrize("ticks", [1, 2, 3])
+def test_late_plans_hold_the_arm_for_the_first_one_and_then_not(
+    arm: SimulatedArm, policy: PolicyConfig, ticks: int
+) -> None:
+    """Up to half of T_p - T_o + 1 ticks, a chunk lasts until the next one arrives."""
+    _, trace = run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS, None, KINDS["plan-delay"](ticks))
+    assert [t for t, verdict in enumerate(trace.verdict) if verdict.holds] == list(range(ticks))
+    np.testing.assert_array_equal(trace.plan_s, ticks / 20.0)
+
+
+@pytest.mark.sim
 def test_lost_frames_make_the_gate_hold(arm: SimulatedArm, policy: PolicyConfig) -> None:
     disturbance = KINDS["dropped-frames"](1.0)
     result, trace = run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS, None, disturbance)
