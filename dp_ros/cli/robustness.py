@@ -10,7 +10,20 @@ import typer
 
 from dp_ros.cli.console import ProgressLine, check_outputs, duration
 from dp_ros.cli.evaluate import describe, lockstep_runtime, task_and_seeds
-from dp_ros.cli.options import Checkpoint, FirstSeed, Jobs, MaxSteps, PolicySeed, Task, Threads
+from dp_ros.cli.options import (
+    Checkpoint,
+    EngineOption,
+    FirstSeed,
+    Iterations,
+    Jobs,
+    MaxSteps,
+    PolicySeed,
+    Precision,
+    Sampler,
+    SpacingOption,
+    Task,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from dp_ros.evaluation.results import Report
@@ -40,6 +53,14 @@ def robustness(
     seed: FirstSeed = 0,
     policy_seed: PolicySeed = 0,
     max_steps: MaxSteps = 200,
+    sampler: Sampler = "checkpoint",
+    iterations: Iterations = 0,
+    spacing: SpacingOption = "checkpoint",
+    engine: EngineOption = "auto",
+    precision: Precision = "f32",
+    continuity: Annotated[
+        str, typer.Option(help="Transition to a new chunk: switch, ensemble or inpaint; see the reference.")
+    ] = "switch",
     jobs: Jobs = 1,
     threads: Threads = 0,
 ) -> None:
@@ -47,7 +68,6 @@ def robustness(
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     folder = find_checkpoint(checkpoint)
-    runtime = lockstep_runtime(policy_seed, threads)
     task, seeds = task_and_seeds(folder, task, seed, episodes)
     from dp_ros.evaluation.disturbances import sweep
     from dp_ros.evaluation.report.write_report import (
@@ -61,7 +81,12 @@ def robustness(
     from dp_ros.evaluation.robustness import check_sweeps, default_sweeps, largest_part, measure
     from dp_ros.evaluation.rollout import EvalConfig
     from dp_ros.files import write_json
+    from dp_ros.schema import override
 
+    runtime = lockstep_runtime(
+        policy_seed, threads, sampler, iterations, spacing, engine=engine, precision=precision
+    )
+    runtime = override(runtime, {"continuity": continuity}, where="robustness")
     sweeps = [sweep(text) for text in disturb] if disturb else default_sweeps(task, folder, runtime)
     check_sweeps(sweeps, task, folder, runtime)
     about = describe(folder, runtime, max_steps, jobs, largest_part(sweeps, seeds))

@@ -44,6 +44,24 @@ class Chunk:
         late = self.index(now_ns) - (self.horizons.executed.start + executed)
         return replace(self, t0_ns=self.t0_ns + late * self.dt_ns, in_flight=in_flight)
 
+    def blended(self, before: Chunk, now_ns: int) -> Chunk:
+        """This chunk, entered gradually from the chunk `before`, where both have actions from now on.
+
+        Temporal ensembling (Zhao et al. 2023, ACT) for chunks that overlap in n actions: the weight of this chunk rises
+        in equal steps, from 1 / (n + 1) to n / (n + 1). With their weights, which hardly depend on age, the arm would
+        leap where `before` ends, because a chunk overlaps few others here. Actions of `before` that are not finite do
+        not count.
+        """
+        i, j = self.index(now_ns), before.index(now_ns)
+        n = min(len(self.actions) - i, len(before.actions) - j)
+        if n <= 0 or min(i, j) < 0:
+            return self
+        actions = self.actions.copy()
+        old, new = before.actions[j : j + n], self.actions[i : i + n]
+        weight = (np.arange(1, n + 1) / (n + 1))[:, None]
+        actions[i : i + n] = np.where(np.isfinite(old), old + weight * (new - old), new)
+        return replace(self, actions=actions)
+
     @property
     def executed(self) -> slice:
         """The T_a actions to execute, or as many as follow those in flight."""

@@ -6,7 +6,6 @@ The policy node and the in-process rollout both call it, so an evaluation measur
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from dp_ros.actions import POSITION, decode_positions
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.history import FrameHistory
+from dp_ros.control.motion_log import MotionLog
 from dp_ros.control.planner import Planner, PlanRequest
 from dp_ros.control.safety import Array, Command, Gate, Verdict
 from dp_ros.pictures import contrast
@@ -76,9 +76,7 @@ class Controller:
         self._last: Command | None = None
         self._orientation: Array = np.full(4, np.nan)  # kept in every command of the episode
         self._measured: Array = self._orientation  # orientation of the newest frame
-        self._sent: deque[Command] = deque(maxlen=64 + self.policy.horizons.T_p)
-        self._moves_ns: deque[int] = deque(maxlen=self._sent.maxlen)  # time of each action that moved the arm
-        self._index: int | None = None  # of the last executed action of the chunk in use
+        self._log = MotionLog(self.policy.horizons, self.dt_ns)
         self._begun_ns = 0
         self._requested_ns: int | None = None
         self._pending: PlanRequest | None = None
@@ -124,7 +122,7 @@ class Controller:
             self._begun_ns, self._may_begin_ns = frame.stamp_ns, None
             self._orientation = np.array(frame.ee_orientation)
             self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper, self._orientation)
-            self._sent.append(self._last)
+            self._log.add(self._last)
         if is_newer:
             self._measured = np.array(frame.ee_orientation)
             if not self._covered and self.runtime.mode == "realtime" and self._is_in_next_window(frame):
@@ -153,7 +151,7 @@ class Controller:
         plan_s = self._take_plan(now_ns)
         is_new = newest is not None and newest.stamp_ns != self._requested_ns
         if self._is_plan_due(now_ns) and is_new and not busy:
-            self._request_plan()
+            self._request_plan(now_ns)
             plan_s = self._take_plan(now_ns) or plan_s  # an inline planner has answered already
         waits = busy or self._pending is not None
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and waits:
@@ -164,23 +162,15 @@ class Controller:
             action, self._orientation, last, self._measured, obs_age_s, now_ns
         )
         chunk, self._last = self._chunk, command
-        self._sent.append(command)
+        self._log.add(command, None if verdict.holds else chunk)
         if verdict is Verdict.HOLD_STALE:
             self._chunk = None  # the arm would leap if it resumed the chunk later
-        if chunk is not None and not verdict.holds:
-            self._note_move(chunk.index(now_ns), now_ns)
         detail = self._detail(verdict, action, newest, obs_age_s)
         return PolicyDecision(command, verdict, detail, plan_s, chunk, obs_age_s)
 
     def hold(self, now_ns: int) -> Command | None:
         """The command that stops the arm at its last command; None before the first frame."""
         return None if self._last is None else replace(self._last, stamp_ns=now_ns)
-
-    def _note_move(self, index: int, now_ns: int) -> None:
-        """Count the executed actions: more than one where ticks were missed, as a chunk follows the clock."""
-        passed = 1 if self._index is None else index - self._index
-        self._moves_ns.extend(now_ns - i * self.dt_ns for i in reversed(range(passed)))
-        self._index = index
 
     def _detail(self, verdict: Verdict, action: Array | None, newest: Frame | None, obs_age_s: float) -> str:
         """The reason of a hold, for people; empty for other verdicts."""
@@ -238,7 +228,7 @@ class Controller:
         lead_ns = 0 if self.runtime.mode == "lockstep" else round(self._plan_s * 1e9)
         return self._chunk.is_due(now_ns + lead_ns)
 
-    def _request_plan(self) -> None:
+    def _request_plan(self, now_ns: int) -> None:
         window = self._history.window()
         if window is None:
             T_o = self.policy.horizons.T_o
@@ -246,16 +236,38 @@ class Controller:
             return
         self._requested_ns = window[-1].stamp_ns
         shown_ns = self._shown_ns(self._requested_ns)
-        before = [command for command in self._sent if command.stamp_ns < shown_ns]
+        committed = None
+        if self.runtime.continuity == "inpaint":
+            kind = self.policy.action.position
+            committed = self._log.committed(shown_ns, self._coming(now_ns), kind)
         self._pending = PlanRequest(
             images=tuple(frame.images for frame in window),
             state=np.stack([frame.state for frame in window]),
-            reference_m=(before[-1] if before else self._sent[0]).position_m,
+            reference_m=self._log.reference_m(shown_ns),
             stamp_ns=self._requested_ns,
             seed=(self.runtime.policy_seed, self._plans),
+            committed=committed,
         )
         self.planner.request(self._pending)
         self._plans += 1
+
+    def _coming(self, now_ns: int) -> list[Array]:
+        """The actions (D,) of the chunk in use that will be executed until a plan requested now arrives.
+
+        The plan is expected to take as long as the last one, and each action to pass the gate as it would now.
+        """
+        last = self._last
+        if self._chunk is None or last is None or self.runtime.mode == "lockstep":
+            return []
+        actions: list[Array] = []
+        ticks = math.ceil(self._plan_s * 1e9 / self.dt_ns - 1e-6)
+        for time_ns in (now_ns + i * self.dt_ns for i in range(ticks)):
+            action = self._chunk.at(time_ns)
+            last, verdict = self._gate.check(action, self._orientation, last, self._measured, 0.0, time_ns)
+            if verdict.holds:
+                break
+            actions.append(last.as_array())
+        return actions
 
     def _shown_ns(self, frame_ns: int) -> int:
         """A frame shows the commands before this time; half a tick early, because stamps of ticks jitter."""
@@ -278,9 +290,13 @@ class Controller:
             POSITION.of(plan.chunk), plan.request.reference_m, horizons, kind
         )
         chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
-        done = [move_ns for move_ns in self._moves_ns if move_ns >= self._shown_ns(plan.request.stamp_ns)]
-        before = sum(move_ns < plan.request.stamp_ns - self.dt_ns // 2 for move_ns in done)
-        self._chunk, self._index, self._problem = chunk.realigned(now_ns, len(done), before), None, ""
+        done = self._log.moves_since(self._shown_ns(plan.request.stamp_ns))
+        before = sum(move.time_ns < plan.request.stamp_ns - self.dt_ns // 2 for move in done)
+        chunk = chunk.realigned(now_ns, len(done), before)
+        if self.runtime.continuity == "ensemble" and self._chunk is not None:
+            chunk = chunk.blended(self._chunk, now_ns)
+        self._chunk, self._problem = chunk, ""
+        self._log.begin_chunk()
         if self._chunk.at(now_ns) is None:
             late_ms, delay_ms = (now_ns - plan.request.stamp_ns) / 1e6, self._delay_ns / 1e6
             reach_ms = (horizons.T_p - horizons.T_o) * self.dt_ns / 1e6

@@ -25,6 +25,9 @@ class PlanRequest:
     reference_m: Array  # (3,): the last commanded position whose effect the newest frame shows
     stamp_ns: int  # of the newest frame
     seed: tuple[int, ...]  # of the sampler's noise
+    # (T_p, ACTION_DIM) of the declared kinds: actions that are executed in any case, which the chunk must repeat; NaN
+    # where it is free. None: it is free everywhere.
+    committed: Array | None = None
 
 
 @dataclass(frozen=True)

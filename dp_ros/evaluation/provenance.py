@@ -34,6 +34,7 @@ def settings(
         "spacing": diffusion.spacing,
         "engine": runtime.engine,
         "precision": runtime.precision,
+        "continuity": runtime.continuity,
         "jobs": jobs,
         "threads": worker_threads(runtime, jobs) or torch.get_num_threads(),
     }

@@ -45,6 +45,7 @@ class Engine(Protocol):
     def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
         """request.images T_o frames of V pictures (H, W, 3) uint8, at the encoder's sizes before its crops;
         request.state (T_o, STATE_DIM) -> chunk (T_p, action_dim) of the declared kinds, in metres and [-1, 1].
+        It repeats the actions of request.committed.
         """
 
     def prefetch(self, pictures: Pictures, /) -> None:

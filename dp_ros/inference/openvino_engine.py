@@ -15,7 +15,7 @@ from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference.engine import blank_request, crop, sampler_settings
 from dp_ros.inference.noise import PlanNoise
 from dp_ros.policy.checkpoint_config import policy_config
-from dp_ros.policy.sampler import sample, sampler_steps
+from dp_ros.policy.sampler import Known, sample, sampler_steps
 from dp_ros.schema import ConfigError, RuntimeConfig
 
 CONSTANTS = "constants.safetensors"
@@ -49,10 +49,12 @@ class OpenVinoEngine:
         def denoise(x: Array32, k: int) -> Array32:
             return self._denoiser(x=x, step=table[k : k + 1], condition=condition)
 
+        centre, half_range = self._constants["action_centre"], self._constants["action_half_range"]
+        known = None if request.committed is None else Known.of(request.committed, centre, half_range)
         nactions = sample(
-            denoise, noise.draw(*shape), self._steps, self._diffusion.clip, lambda: noise.draw(*shape)
+            denoise, noise.draw(*shape), self._steps, self._diffusion.clip, lambda: noise.draw(*shape), known
         )
-        actions = nactions[0] * self._constants["action_half_range"] + self._constants["action_centre"]
+        actions = nactions[0] * half_range + centre
         return np.asarray(actions, dtype=np.float64)
 
     def prefetch(self, pictures: Pictures) -> None:

@@ -14,7 +14,7 @@ from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference.engine import blank_request, crop, sampler_settings
 from dp_ros.inference.noise import PlanNoise
 from dp_ros.policy.checkpoint import load_checkpoint
-from dp_ros.policy.sampler import sampler_steps
+from dp_ros.policy.sampler import Known, sampler_steps
 from dp_ros.schema import ConfigError, EncoderConfig, RuntimeConfig
 
 # images V of (B, T_o, 3, H, W), state (B, T_o, D_s), CPU generator -> actions (B, T_p, D)
@@ -36,6 +36,7 @@ class TorchEngine:
         policy = load_checkpoint(checkpoint, device)
         self.config = policy.config
         self.action_half_range = policy.action_normalizer.half_range.double().cpu().numpy()
+        self._action_centre = policy.action_normalizer.centre.cpu().numpy()
         self._policy, self._device = policy, torch.device(device)
         self._steps = sampler_steps(sampler_settings(policy.config.diffusion, runtime))
         self(blank_request(self.config))
@@ -46,9 +47,17 @@ class TorchEngine:
         noise = PlanNoise(request.seed)
         images, state = window_tensors(request, self.config.encoder, self._device)
         actions = self._policy.plan_from(
-            images, state, lambda: torch.from_numpy(noise.draw(*shape)), self._steps
+            images, state, lambda: torch.from_numpy(noise.draw(*shape)), self._steps, self._known(request)
         )
         return np.asarray(actions[0].float().cpu().numpy(), dtype=np.float64)
+
+    def _known(self, request: PlanRequest) -> Known[Tensor] | None:
+        if request.committed is None:
+            return None
+        half_range = self.action_half_range.astype(np.float32)
+        known = Known.of(request.committed, self._action_centre, half_range)
+        clean, kept = (torch.from_numpy(each).to(self._device) for each in (known.clean, known.kept))
+        return Known(clean, kept)
 
     def prefetch(self, pictures: Pictures) -> None:
         """Nothing: the reference encodes a whole window at once."""

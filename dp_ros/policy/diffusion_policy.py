@@ -13,7 +13,7 @@ from dp_ros.actions import STATE_DIM
 from dp_ros.policy.encoder import ObservationEncoder, Pictures
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.normalizer import LimitsNormalizer
-from dp_ros.policy.sampler import SamplerStep, sample, sampler_steps
+from dp_ros.policy.sampler import Known, SamplerStep, sample, sampler_steps
 from dp_ros.policy.transformer import ConditionalTransformer
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import PolicyConfig
@@ -90,9 +90,10 @@ class DiffusionPolicy(nn.Module):
         state: Tensor,
         draw: Callable[[], Tensor],
         steps: Sequence[SamplerStep] | None = None,
+        known: Known[Tensor] | None = None,
     ) -> Tensor:
-        """`plan` with the noise that `draw` gives, (B, T_p, D) on the CPU, and the sampler's steps; None: the
-        config's."""
+        """`plan` with the noise that `draw` gives, (B, T_p, D) on the CPU; the sampler's steps, None: the config's; and
+        actions that the chunk must contain."""
         steps = sampler_steps(self.config.diffusion) if steps is None else steps
         nactions = sample(
             denoiser(self.network, self.encode(images, state), steps),
@@ -100,6 +101,7 @@ class DiffusionPolicy(nn.Module):
             steps,
             self.config.diffusion.clip,
             lambda: draw().to(state.device),
+            known,
         )
         return self.action_normalizer.unnormalise(nactions)
 

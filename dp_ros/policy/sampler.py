@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,22 @@ class SamplerStep:
     eps: float = 0.0
     clean_before: float = 0.0
     noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Known(Generic[A]):
+    """Actions of a chunk that are given before it is sampled."""
+
+    clean: A  # (B, T_p, D) normalised; 0 where free
+    kept: A  # (B, T_p, D): 1 where given, 0 where free
+
+    @classmethod
+    def of(
+        cls, committed: NDArray[Any], centre: NDArray[np.float32], half_range: NDArray[np.float32]
+    ) -> Known[NDArray[np.float32]]:
+        """committed (T_p, D) in metres and [-1, 1], NaN where free; centre and half_range (D,) of the normaliser."""
+        clean = ((committed - centre) / half_range).astype(np.float32)[None]
+        return Known(np.nan_to_num(clean), np.isfinite(clean).astype(np.float32))
 
 
 Levels = NDArray[np.float64]  # abar_k (K,)
@@ -133,15 +149,23 @@ def sample(
     steps: Sequence[SamplerStep],
     clip: float,
     draw: Callable[[], A] | None = None,
+    known: Known[A] | None = None,
 ) -> A:
     """Noise x_K (B, T_p, D) -> clean, normalised chunk (B, T_p, D), in one call of `denoise` a step.
 
     denoise: (x_k (B, T_p, D), k) -> predicted noise (B, T_p, D). The clean action is clipped to [-clip, clip]. draw:
     standard normal noise like x_K, for samplers that add some; without it they are refused with a ValueError.
+
+    known: actions that the chunk must contain. They replace what was sampled, before each call at its noise level with
+    the noise of x_K, and in the end clean (inpainting: Lugmayr et al. 2022; Janner et al. 2022; for chunks in real time
+    Black et al. 2025, who guide by a gradient instead). The other actions follow, because the network denoises all of
+    them together.
     """
     x: Any = x_K
     before: Any = None
     for step in steps:
+        if known is not None:
+            x = _replaced(x, known, known.clean * step.alpha + x_K * step.sigma)
         eps: Any = denoise(x, step.k)
         clean = ((x - eps * step.sigma) * (1.0 / step.alpha)).clip(-clip, clip)
         following = clean * step.clean
@@ -156,4 +180,9 @@ def sample(
                 raise ValueError("this sampler adds noise in its steps: `draw` is missing")
             following = following + draw() * step.noise
         x, before = following, clean
-    return x
+    return x if known is None else _replaced(x, known, known.clean)
+
+
+def _replaced(x: Any, known: Known[Any], value: Any) -> Any:
+    """`value` where actions are known, x elsewhere."""
+    return x * (known.kept * -1.0 + 1.0) + value * known.kept

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,23 @@ def test_chunk_follows_from_the_request_alone(
     other = engine(make_request(seed=(0, 4)))
     np.testing.assert_array_equal(engine(make_request()), first)
     assert (other != first).any()
+
+
+def test_chunk_repeats_the_committed_actions_and_the_others_answer_to_them(
+    engine: Engine, make_request: Callable[..., PlanRequest], tiny_policy: PolicyConfig
+) -> None:
+    request, shape = make_request(), (tiny_policy.horizons.T_p, tiny_policy.action.dim)
+    free = engine(request)
+    nothing = np.full(shape, np.nan)
+    np.testing.assert_allclose(engine(replace(request, committed=nothing)), free, atol=1e-6)
+    committed = nothing.copy()
+    committed[:3] = free[:3] + 0.1 * np.ptp(free)
+    committed[0, -1] = np.nan  # of this action the gripper alone is free
+    chunk = engine(replace(request, committed=committed))
+    known = np.isfinite(committed)
+    np.testing.assert_allclose(chunk[known], committed[known], atol=1e-6)
+    assert (chunk[3:] != free[3:]).all()
+    np.testing.assert_array_equal(engine(request), free)  # no state
 
 
 def test_engines_are_chosen_by_default() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.policy.sampler import SAMPLERS, SamplerStep, sample, sampler_steps
+from dp_ros.policy.sampler import SAMPLERS, Known, SamplerStep, sample, sampler_steps
 from dp_ros.schema import (
     FULL_SAMPLERS,
     ConfigError,
@@ -81,6 +81,55 @@ def test_arrays_and_tensors_give_the_same(name: str) -> None:
         lambda x, k: torch.sin(x + k), torch.from_numpy(x_K), steps, 1.0, lambda: next(torch_draws)
     )
     np.testing.assert_allclose(array, tensor.numpy(), atol=1e-12)
+
+
+def either_way(steps: Sequence[SamplerStep]) -> Callable[[Array, int], Array]:
+    """The exact denoiser of chunks (B, T_p, D) that are 0.5 everywhere or -0.5 everywhere."""
+    levels = {step.k: (step.alpha, step.sigma) for step in steps}
+
+    def denoise(x: Array, k: int) -> Array:
+        alpha, sigma = levels[k]
+        log_ratio = (2 * 0.5 * alpha * x / sigma**2).sum(axis=(1, 2), keepdims=True)
+        clean = 0.5 * np.tanh(log_ratio / 2)
+        return (x - alpha * clean) / sigma
+
+    return denoise
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("side", [-0.5, 0.5])
+def test_known_actions_are_kept_and_most_chunks_follow_them(name: str, side: float) -> None:
+    """Two ways are equally likely. The first actions decide which one the whole chunk takes."""
+    iterations = K if name in FULL_SAMPLERS else 3
+    steps = sampler_steps(config(name, iterations, "trailing"))
+    committed = np.full(SHAPE[1:], np.nan)
+    committed[:3] = side
+    known = Known.of(committed, np.zeros(ACTION_DIM, np.float32), np.ones(ACTION_DIM, np.float32))
+    free, given = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        x_K = rng.standard_normal((1, *SHAPE[1:]))
+        for chosen, chunks in ((None, free), (known, given)):
+            chunks.append(
+                sample(either_way(steps), x_K, steps, 1.0, lambda: rng.standard_normal(x_K.shape), chosen)  # noqa: B023
+            )
+    np.testing.assert_array_equal(np.array(given)[:, :, :3], side)
+    others = np.array(given)[:, 0, 3:].mean(axis=(1, 2)) * np.sign(side)
+    assert (others > 0).sum() > 21  # of 30; replacement is not exact inference
+    assert 10 < sum(chunk.mean() > 0 for chunk in free) < 20
+
+
+def test_known_actions_of_arrays_and_tensors_give_the_same() -> None:
+    steps = sampler_steps(config("ddim", 3, "trailing"))
+    rng = np.random.default_rng(0)
+    x_K, committed = rng.standard_normal(SHAPE), rng.uniform(-1, 1, SHAPE[1:])
+    committed[4:] = np.nan
+    known = Known.of(committed, np.float32([0.1] * ACTION_DIM), np.float32([0.7] * ACTION_DIM))
+    tensors = Known(torch.from_numpy(known.clean), torch.from_numpy(known.kept))
+    array = sample(lambda x, k: np.sin(x + k), x_K, steps, 1.0, known=known)
+    tensor = sample(lambda x, k: torch.sin(x + k), torch.from_numpy(x_K), steps, 1.0, known=tensors)
+    np.testing.assert_allclose(array, tensor.numpy(), atol=1e-12)
+    np.testing.assert_allclose(array[0, :4] * 0.7 + 0.1, committed[:4], atol=1e-6)
 
 
 def test_sampler_that_adds_noise_is_refused_without_any() -> None:
