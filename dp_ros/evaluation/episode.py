@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dp_ros.actions import ACTION_DIM
 from dp_ros.control.controller import Controller
@@ -55,6 +56,7 @@ def run_episode(
     world = _World(arm, seed, disturbance)
     verdicts: list[Verdict] = []
     plans_s: list[float] = []
+    plans: list[int] = []
     problem = ""
     while not arm.success and arm.steps < max_steps:
         stamp_ns = arm.steps * dt_ns
@@ -69,13 +71,14 @@ def run_episode(
         if decision.plan_s is not None:
             plans_s.append(decision.plan_s)
         verdicts.append(decision.verdict)
+        plans.append(-1 if decision.verdict.holds else len(plans_s) - 1)
         if on_tick:
             on_tick(world.shown)
         world.step(decision.command.as_array())
     if on_tick:
         on_tick(world.shown)
     reason = "" if arm.success else problem or "time limit"
-    return EpisodeResult(seed, arm.success, arm.steps, reason), world.trace(verdicts, plans_s)
+    return EpisodeResult(seed, arm.success, arm.steps, reason), world.trace(verdicts, plans_s, plans)
 
 
 def replay(
@@ -89,7 +92,7 @@ def replay(
         world.step(command)
     if on_tick:
         on_tick(world.shown)
-    return world.trace(trace.verdict, list(trace.plan_s))
+    return world.trace(trace.verdict, trace.plan_s, trace.plan)
 
 
 class _World:
@@ -117,9 +120,10 @@ class _World:
         self.seen = self.disturbance.perturb_observation(observation, self.seed, t)
         self.shown = self.seen or self.shown
 
-    def trace(self, verdicts: Sequence[Verdict], plans_s: Sequence[float]) -> Trace:
+    def trace(self, verdicts: Sequence[Verdict], plans_s: ArrayLike, plans: ArrayLike) -> Trace:
         commands = np.array(self._commands).reshape(-1, ACTION_DIM)
-        return Trace(commands, np.array(self._positions_m), tuple(verdicts), np.array(plans_s))
+        durations_s, numbers = np.array(plans_s, dtype=np.float64), np.array(plans, dtype=np.int64)
+        return Trace(commands, np.array(self._positions_m), tuple(verdicts), durations_s, numbers)
 
 
 def frame_of(observation: Observation, stamp_ns: int, encoder: EncoderConfig) -> Frame:

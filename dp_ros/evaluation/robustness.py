@@ -10,11 +10,13 @@ from typing import Any
 
 from dp_ros.control.controller import check_delay
 from dp_ros.evaluation.disturbances import NONE, Disturbance, check_possible, possible, sweep
+from dp_ros.evaluation.jerk import jerk_summary
 from dp_ros.evaluation.results import Report
 from dp_ros.evaluation.rollout import Episode, EvalConfig, run_episodes, worker_count, worker_threads
 from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.policy.checkpoint_config import policy_config, weights_sha256
 from dp_ros.schema import ConfigError, RuntimeConfig
+from dp_ros.sim.arm import simulator_of
 
 
 @dataclass
@@ -22,6 +24,7 @@ class Point:
     """All episodes under one disturbance."""
 
     disturbance: Disturbance
+    rate_hz: float  # of the ticks
     episodes: list[Episode] = field(default_factory=list)
 
     @property
@@ -33,7 +36,8 @@ class Point:
         results = [episode.result for episode in self.episodes]
         successes = sum(result.success for result in results)
         low, high = wilson_interval(successes, len(results))
-        verdicts = Counter(verdict.value for episode in self.episodes for verdict in episode.trace.verdict)
+        traces = [episode.trace for episode in self.episodes]
+        verdicts = [verdict for trace in traces for verdict in trace.verdict]
         return {
             "strength": self.disturbance.strength,
             "episodes": len(results),
@@ -45,7 +49,9 @@ class Point:
             "per_episode": [
                 {"seed": r.seed, "success": r.success, "steps": r.steps, "reason": r.reason} for r in results
             ],
-            "verdicts": dict(verdicts),
+            "verdicts": dict(Counter(verdict.value for verdict in verdicts)),
+            "held_share": sum(verdict.holds for verdict in verdicts) / len(verdicts) if verdicts else None,
+            "jerk_m_s3": jerk_summary(traces, self.rate_hz),
         }
 
 
@@ -133,11 +139,12 @@ def measure(
         runtime=setting.runtime.model_copy(update={"threads": threads}),
         weights_sha256=setting.weights_sha256 or weights_sha256(setting.checkpoint),
     )
-    points = {NONE: Point(NONE)}
+    rate_hz = simulator_of(setting.task).rate_hz
+    points = {NONE: Point(NONE, rate_hz)}
 
     def run(wanted: Sequence[tuple[int, Disturbance]], of: Sequence[Disturbance]) -> None:
         for disturbance, episode in zip(of, run_episodes(setting, wanted, jobs), strict=True):
-            point = points.setdefault(disturbance, Point(disturbance))
+            point = points.setdefault(disturbance, Point(disturbance, rate_hz))
             point.episodes.append(episode)
             if on_episode:
                 on_episode(sum(len(point.episodes) for point in points.values()), total)
@@ -163,14 +170,18 @@ def _results(
     setting: EvalConfig, sweeps: Sequence[Sequence[Disturbance]], points: Mapping[Disturbance, Point]
 ) -> tuple[Report, list[Curve]]:
     """Report and curves of the points that are finished."""
-    nominal = points[NONE].episodes
+    nominal, rate_hz = points[NONE].episodes, points[NONE].rate_hz
     report = Report(setting.task, setting.checkpoint, "in-process", setting.runtime.policy_seed)
     report.results = [episode.result for episode in nominal]
     report.traces = [episode.trace for episode in nominal]
     report.plan_s = [plan_s for episode in nominal for plan_s in episode.trace.plan_s]
     curves = [
         Curve(
-            [points[d] if d.strength else Point(d, nominal) for d in curve if d in points or not d.strength]
+            [
+                points[d] if d.strength else Point(d, rate_hz, nominal)
+                for d in curve
+                if d in points or not d.strength
+            ]
         )
         for curve in sweeps
     ]

@@ -26,6 +26,9 @@ class Trace:
     ee_position_m: Array  # (T + 1, 3) measured before each command, and at the end
     verdict: tuple[Verdict, ...]  # (T,) of the gate
     plan_s: Array  # (P,) duration of each plan
+    plan: NDArray[
+        np.int64
+    ]  # (T,) number of the plan whose action each command executes; -1 in a hold, or unknown
 
     @property
     def changes(self) -> list[tuple[int, Verdict]]:
@@ -43,6 +46,7 @@ def save_traces(path: str | Path, traces: Sequence[Trace]) -> None:
         "ee_position_m": _flat([trace.ee_position_m for trace in traces], POSITION.size),
         "verdict": np.array([_VERDICTS.index(v) for trace in traces for v in trace.verdict], dtype=np.uint8),
         "plan_s": np.concatenate([np.zeros(0), *(trace.plan_s for trace in traces)]),
+        "plan": np.concatenate([np.zeros(0, dtype=np.int64), *(trace.plan for trace in traces)]),
         "episode_ends": np.cumsum([len(trace.command) for trace in traces]),
         "plan_ends": np.cumsum([len(trace.plan_s) for trace in traces]),
     }
@@ -54,6 +58,7 @@ def load_traces(path: str | Path) -> list[Trace]:
     """Traces that `save_traces` wrote."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
+    plan = arrays.get("plan", np.full(len(arrays["command"]), -1))  # files of older versions have none
     traces = []
     t = p = 0
     for i, (t_end, p_end) in enumerate(zip(arrays["episode_ends"], arrays["plan_ends"], strict=True)):
@@ -63,6 +68,7 @@ def load_traces(path: str | Path) -> list[Trace]:
                 arrays["ee_position_m"][t + i : t_end + i + 1],  # one more than commands in each episode
                 tuple(_VERDICTS[code] for code in arrays["verdict"][t:t_end]),
                 arrays["plan_s"][p:p_end],
+                plan[t:t_end],
             )
         )
         t, p = int(t_end), int(p_end)

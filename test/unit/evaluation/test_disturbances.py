@@ -163,6 +163,12 @@ def test_late_plans_hold_the_arm_for_the_first_one_and_then_not(
     _, trace = run_episode(arm, plan, policy, RuntimeConfig(), 5, TICKS, None, KINDS["plan-delay"](ticks))
     assert [t for t, verdict in enumerate(trace.verdict) if verdict.holds] == list(range(ticks))
     np.testing.assert_array_equal(trace.plan_s, ticks / 20.0)
+    assert trace.plan[:ticks].tolist() == [-1] * ticks
+    begins = np.flatnonzero(np.diff(trace.plan))
+    assert (np.diff(trace.plan)[begins] == 1).all()
+    apart = np.diff(begins)
+    assert apart[0] == 4  # the first plan finds the arm where it saw it
+    assert set(apart[1:]) == {max(ticks, 4 - ticks)}
 
 
 @pytest.mark.sim

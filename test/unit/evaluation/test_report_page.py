@@ -38,6 +38,7 @@ def trace(ticks: int, seed: int) -> Trace:
         rng.normal(0.0, 0.01, (ticks + 1, 3)).cumsum(0),
         tuple(verdict),
         rng.uniform(0.05, 0.2, ticks // 4),
+        np.arange(ticks) // 4,
     )
 
 
@@ -75,6 +76,10 @@ def curve() -> dict[str, Any]:
                 "wilson_low": low,
                 "wilson_high": high,
                 "disturbed": 9 if strength else 0,
+                "held_share": strength / 10,
+                "jerk_m_s3": {"boundary": None, "inside": 12.5, "difference": None}
+                if strength == 4
+                else {"boundary": 42.0, "inside": 12.5, "difference": 29.5},
             }
         )
     return {"kind": "action-delay", "unit": "ticks", "says": "every command late", "points": points}

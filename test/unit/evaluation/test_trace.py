@@ -19,6 +19,7 @@ def trace(ticks: int, plans: int, seed: int = 0) -> Trace:
         rng.normal(size=(ticks + 1, 3)),
         tuple(Verdict(verdict) for verdict in verdicts),
         rng.random(plans),
+        rng.integers(-1, 5, ticks),
     )
 
 
@@ -30,12 +31,19 @@ def test_traces_are_read_back_to_the_bit(lengths: list[tuple[int, int]], tmp_pat
     assert len(again) == len(traces)
     for ours, theirs in zip(traces, again, strict=True):
         assert ours.verdict == theirs.verdict
-        for name in ("command", "ee_position_m", "plan_s"):
+        for name in ("command", "ee_position_m", "plan_s", "plan"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["traces.npz"]
 
 
+def test_traces_of_older_files_have_no_plans(tmp_path: Path) -> None:
+    save_traces(tmp_path / "new.npz", [trace(5, 2), trace(3, 1)])
+    with np.load(tmp_path / "new.npz") as file:
+        np.savez(tmp_path / "old.npz", **{name: file[name] for name in file if name != "plan"})
+    assert [each.plan.tolist() for each in load_traces(tmp_path / "old.npz")] == [[-1] * 5, [-1] * 3]
+
+
 def test_changes_are_where_the_verdict_becomes_another() -> None:
     verdicts = (Verdict.PASS, Verdict.PASS, Verdict.LIMITED_STEP, Verdict.LIMITED_STEP, Verdict.PASS)
-    changed = Trace(np.zeros((5, 4)), np.zeros((6, 3)), verdicts, np.zeros(0)).changes
+    changed = Trace(np.zeros((5, 4)), np.zeros((6, 3)), verdicts, np.zeros(0), np.zeros(5, int)).changes
     assert changed == [(0, Verdict.PASS), (2, Verdict.LIMITED_STEP), (4, Verdict.PASS)]
