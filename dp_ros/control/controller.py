@@ -13,6 +13,7 @@ import numpy as np
 from dp_ros.actions import POSITION, decode_positions
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.history import FrameHistory
+from dp_ros.control.interpolation import Interpolator, commands_per_tick
 from dp_ros.control.motion_log import MotionLog
 from dp_ros.control.planner import Planner, PlanRequest
 from dp_ros.control.safety import Array, Command, Gate, Verdict
@@ -40,7 +41,7 @@ class Controller:
     lockstep: `observe(frame)`, then `tick(frame.stamp_ns)`. None means that the plan for this frame is still being
     computed: tick again when it is there.
     realtime: `observe` every frame, and `tick(now)` every control period. While no chunk has an action for now, the arm
-    holds.
+    holds. Between two ticks, `between(now)` gives the commands that `command_rate_hz` asks for.
 
     The tool keeps the orientation measured in the frame that began the episode. The gripper is not commanded until a
     plan commands it.
@@ -51,7 +52,7 @@ class Controller:
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig, planner: Planner) -> None:
-        """ConfigError where the chunks do not reach beyond `command_delay_s`."""
+        """ConfigError where the chunks do not reach beyond `command_delay_s`, or `command_rate_hz` is too low."""
         check_delay(policy, runtime)
         self.policy, self.runtime = policy, runtime
         self.planner = planner
@@ -59,6 +60,10 @@ class Controller:
         self._delay_ns = round(runtime.command_delay_s * policy.rate_hz) * self.dt_ns
         self._history = FrameHistory(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
         self._gate = Gate(runtime.gate)
+        per_tick = commands_per_tick(policy, runtime)
+        self._curve = Interpolator(runtime.gate, self.dt_ns, per_tick) if per_tick > 1 else None
+        self.period_ns = self.dt_ns // per_tick  # between two commands
+        self._ticked_ns: int | None = None
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
         self._covered = ""  # message about the covered camera; empty when none is
         self._may_begin_ns: int | None = None  # stamp of the first frame that might begin the next episode
@@ -80,6 +85,8 @@ class Controller:
         self._begun_ns = 0
         self._requested_ns: int | None = None
         self._pending: PlanRequest | None = None
+        if self._curve:
+            self._curve.clear()
         self._plans = 0
         self._plan_s = 0.0
         self._problem = "no plan yet"
@@ -133,6 +140,24 @@ class Controller:
         """Whether the next plan will be requested while this frame is one of the T_o newest, but not the newest."""
         return self._is_plan_due(frame.stamp_ns + (self.policy.horizons.T_o - 1) * self.dt_ns)
 
+    def is_between(self, now_ns: int) -> bool:
+        """Whether this is a time for `between`: by more than half a period, the next tick is not due yet."""
+        if self._curve is None or self._ticked_ns is None:
+            return False
+        return 0 <= now_ns - self._ticked_ns < self.dt_ns - self.period_ns // 2
+
+    def between(self, now_ns: int) -> Command | None:
+        """The command for a time between two ticks; None as in `tick`. Where the last tick held, it holds."""
+        if self._curve is None or self._last is None or self._is_settling(now_ns):
+            return None
+        age_s = self._obs_age_s(now_ns)
+        self._last = self._curve.between(self._orientation, self._last, self._measured, age_s, now_ns)
+        return self._last
+
+    def _obs_age_s(self, now_ns: int) -> float:
+        newest = self._history.newest
+        return math.inf if newest is None else (now_ns - newest.sampled_ns) / 1e9
+
     def tick(self, now_ns: int) -> PolicyDecision | None:
         """The command for now.
 
@@ -140,6 +165,7 @@ class Controller:
         being computed.
         """
         newest, last = self._history.newest, self._last
+        self._ticked_ns = now_ns
         if last is None or self._is_settling(now_ns):
             return None
         newest_ns = self._history.newest_ns
@@ -156,12 +182,15 @@ class Controller:
         waits = busy or self._pending is not None
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and waits:
             return None
-        obs_age_s = math.inf if newest is None else (now_ns - newest.sampled_ns) / 1e9
+        obs_age_s = self._obs_age_s(now_ns)
         action = self._chunk.at(now_ns) if self._chunk else None
         command, verdict = self._gate.check(
             action, self._orientation, last, self._measured, obs_age_s, now_ns
         )
-        chunk, self._last = self._chunk, command
+        chunk = self._chunk
+        if self._curve:
+            command = self._curve.tick(command, None if verdict.holds else chunk, last, self._measured)
+        self._last = command
         self._log.add(command, None if verdict.holds else chunk)
         if verdict is Verdict.HOLD_STALE:
             self._chunk = None  # the arm would leap if it resumed the chunk later

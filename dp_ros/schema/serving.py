@@ -77,6 +77,13 @@ class RuntimeConfig(GripperState):
         le=5,
         description="extra action latency of the robot, compared with the demonstrations; rounded to ticks [s]",
     )
+    command_rate_hz: float = Field(
+        0.0,
+        ge=0,
+        le=2000,
+        description="realtime: rate of the commands, along a smooth curve through the policy's actions; rounded to a "
+        "multiple of the policy's rate; 0: the policy's rate [Hz]",
+    )
     min_contrast: float = Field(
         5.0,
         ge=0,

@@ -92,7 +92,8 @@ class PolicyNode(ManagedNode):
         self._opening = None
         self._decided_ns, self._answer, self._verdict, self._active = -1, None, None, True
         if not self._lockstep:
-            self.add_timer(self._policy.dt_s, self._tick_realtime, self.control_clock())
+            period_s = self._controller.period_ns / 1e9
+            self.add_timer(period_s, self._on_period, self.control_clock())
         return super().on_activate(state)
 
     def stop(self) -> None:
@@ -209,10 +210,17 @@ class PolicyNode(ManagedNode):
             self._decided_ns = stamp_ns
             self._decide(stamp_ns)
 
-    def _tick_realtime(self) -> None:
+    def _on_period(self) -> None:
+        """One command: of a tick, or of a time between two ticks."""
         if not self._active:
             return
         now_ns = self.get_clock().now().nanoseconds
+        if not self._controller.is_between(now_ns):
+            self._tick_realtime(now_ns)
+        elif (command := self._controller.between(now_ns)) is not None:
+            self._publish_command(command)
+
+    def _tick_realtime(self, now_ns: int) -> None:
         self._streams.refuse_future(now_ns)
         selection = self._streams.select(now_ns)
         if selection is not None:
