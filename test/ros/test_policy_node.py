@@ -150,6 +150,7 @@ def parameters(folder, **changes) -> dict:
     values = {
         "checkpoint": str(folder),
         "mode": "realtime",
+        "engine": "torch",
         "threads": 1,
         "gate": gate,
         "autostart": True,
@@ -243,6 +244,26 @@ def test_commands_stay_inside_the_limits_and_bear_time_and_frame(robot):
     stamps = [stamp_ns for stamp_ns, *_ in decisions]
     assert stamps == sorted(stamps)
     assert abs(time.time_ns() - stamps[-1]) < 10 * S
+
+
+def test_commands_come_at_the_robots_own_rate_in_parts_of_a_tick(start_node, client, checkpoint):
+    """20 Hz to 100 Hz: more commands than verdicts, each step a fifth of a tick's, and still in a hold."""
+    rate = {"command_rate_hz": 100.0, "gate": {**parameters(checkpoint)["gate"], "max_step_m": 0.01}}
+    client.watched = [start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint, **rate))]
+    robot = Robot(client)
+    robot.wait_until_moving()
+    robot.clear()
+    robot.wait_for(lambda: len(robot.verdicts) > 20, "20 ticks")
+    assert 3 * len(robot.verdicts) < len(robot.commands) < 6 * len(robot.verdicts)
+    assert len({stamp_to_ns(msg.header.stamp) for msg in robot.commands}) == len(robot.commands)
+    steps_m = np.linalg.norm(np.diff([array[:3] for array in robot.arrays()], axis=0), axis=1)
+    assert 0 < steps_m.max() <= 0.01 / 5 + 1e-9
+    robot.silent = {"left"}
+    robot.wait_for(lambda: robot.said()[-1] == "hold_stale", "the hold")
+    robot.clear()
+    robot.wait_for(lambda: len(robot.commands) > 20, "commands of the hold")
+    positions_m = np.array([array[:3] for array in robot.arrays()])
+    np.testing.assert_array_equal(positions_m, np.repeat(positions_m[:1], len(positions_m), axis=0))
 
 
 def test_plans_are_drawn_for_whoever_looks(robot):
