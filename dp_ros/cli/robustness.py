@@ -59,7 +59,10 @@ def robustness(
     engine: EngineOption = "auto",
     precision: Precision = "f32",
     continuity: Annotated[
-        str, typer.Option(help="Transition to a new chunk: switch, ensemble or inpaint; see the reference.")
+        str,
+        typer.Option(
+            help="Transition to a new chunk: switch, shift, ensemble or inpaint; see the reference."
+        ),
     ] = "switch",
     jobs: Jobs = 1,
     threads: Threads = 0,

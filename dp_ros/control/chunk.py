@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.actions import POSITION
 from dp_ros.schema import Horizons
 
 
@@ -43,6 +44,20 @@ class Chunk:
             return self
         late = self.index(now_ns) - (self.horizons.executed.start + executed)
         return replace(self, t0_ns=self.t0_ns + late * self.dt_ns, in_flight=in_flight)
+
+    def shifted(self, now_ns: int, last_m: NDArray[np.float64], reference_m: NDArray[np.float64]) -> Chunk:
+        """This chunk, moved so that its path continues from the last command `last_m` (3,): its steps count.
+
+        reference_m (3,): where the path begins. While a plan is computed, the chunk before it moves the arm, and the
+        plan's reference is a command of the chunk before that. Without the shift, every other chunk continues one path
+        and the rest another. The two drift apart, and the arm leaps between them.
+        """
+        i = self.index(now_ns)
+        if not 0 <= i < len(self.actions):
+            return self
+        actions = self.actions.copy()
+        actions[:, POSITION.slice] += last_m - (POSITION.of(self.actions[i - 1]) if i else reference_m)
+        return replace(self, actions=actions)
 
     def blended(self, before: Chunk, now_ns: int) -> Chunk:
         """This chunk, entered gradually from the chunk `before`, where both have actions from now on.

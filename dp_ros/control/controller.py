@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dp_ros.actions import POSITION, decode_positions
+from dp_ros.control.checks import check_continuity, check_delay
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.history import FrameHistory
 from dp_ros.control.interpolation import Interpolator, commands_per_tick
@@ -19,7 +20,7 @@ from dp_ros.control.planner import Planner, PlanRequest
 from dp_ros.control.safety import Array, Command, Gate, Verdict
 from dp_ros.pictures import contrast
 from dp_ros.poses import angle_rad, is_unit
-from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+from dp_ros.schema import PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
 
@@ -52,8 +53,9 @@ class Controller:
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig, planner: Planner) -> None:
-        """ConfigError where the chunks do not reach beyond `command_delay_s`, or `command_rate_hz` is too low."""
+        """ConfigError where a setting does not fit the policy: see `checks` and `commands_per_tick`."""
         check_delay(policy, runtime)
+        check_continuity(policy, runtime)
         self.policy, self.runtime = policy, runtime
         self.planner = planner
         self.dt_ns = round(1e9 / policy.rate_hz)
@@ -321,8 +323,10 @@ class Controller:
         chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
         done = self._log.moves_since(self._shown_ns(plan.request.stamp_ns))
         before = sum(move.time_ns < plan.request.stamp_ns - self.dt_ns // 2 for move in done)
-        chunk = chunk.realigned(now_ns, len(done), before)
-        if self.runtime.continuity == "ensemble" and self._chunk is not None:
+        chunk, continuity = chunk.realigned(now_ns, len(done), before), self.runtime.continuity
+        if continuity == "shift" and self._last is not None:
+            chunk = chunk.shifted(now_ns, self._last.position_m, plan.request.reference_m)
+        if continuity == "ensemble" and self._chunk is not None:
             chunk = chunk.blended(self._chunk, now_ns)
         self._chunk, self._problem = chunk, ""
         self._log.begin_chunk()
@@ -334,14 +338,3 @@ class Controller:
                 f"the plan came {late_ms:.0f} ms after its frame and reaches {reach_ms:.0f} ms{spent}"
             )
         return plan.duration_s
-
-
-def check_delay(policy: PolicyConfig, runtime: RuntimeConfig) -> None:
-    """ConfigError where the chunks of `policy` do not reach beyond `command_delay_s`."""
-    ahead = policy.horizons.T_p - policy.horizons.T_o
-    ticks = runtime.command_delay_s * policy.rate_hz
-    if round(ticks) > ahead:
-        raise ConfigError(
-            f"command_delay_s {runtime.command_delay_s:g} is {ticks:.1f} ticks, but plans reach {ahead} ahead: give at "
-            f"most {ahead / policy.rate_hz:g}, or train with a larger T_p"
-        )

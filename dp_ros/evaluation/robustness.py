@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dp_ros.control.controller import check_delay
+from dp_ros.control.checks import check_continuity, check_delay
 from dp_ros.evaluation.disturbances import NONE, Disturbance, check_possible, possible, sweep
 from dp_ros.evaluation.jerk import jerk_summary
 from dp_ros.evaluation.results import Report
@@ -89,8 +89,9 @@ OnPoint = Callable[[Report, list[Curve]], None]  # is given all points that are 
 def check_sweeps(
     sweeps: Sequence[Sequence[Disturbance]], task: str, checkpoint: str | Path, runtime: RuntimeConfig
 ) -> None:
-    """ConfigError where the task does not allow a disturbance, or the policy's plans do not reach over its delay."""
+    """ConfigError where the task does not allow a disturbance, or the policy does not fit the settings or the delay."""
     policy = policy_config(checkpoint)
+    check_continuity(policy, runtime)
     for curve in sweeps:
         check_possible(curve[-1].kind, task)
         for disturbance in curve:

@@ -55,10 +55,11 @@ class RuntimeConfig(GripperState):
     sampler_spacing: Literal["checkpoint", Spacing] = Field(
         "checkpoint", description="override the spacing of the iterations it visits"
     )
-    continuity: Literal["switch", "ensemble", "inpaint"] = Field(
+    continuity: Literal["switch", "shift", "ensemble", "inpaint"] = Field(
         "switch",
-        description="transition to a new chunk. switch: at once; ensemble: gradually, over the actions that both have; "
-        "inpaint: the actions that are executed before the plan arrives are given to it",
+        description="transition to a new chunk. switch: at once; shift: moved to continue from the last command; "
+        "ensemble: gradually, over the actions that both have; inpaint: the actions that are executed before the plan "
+        "arrives are given to it",
     )
     policy_seed: int = Field(0, ge=0, description="seed of the sampler's noise, restarted in each episode")
     image_transport: Literal["raw", "compressed"] = Field(

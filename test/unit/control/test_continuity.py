@@ -13,7 +13,7 @@ from dp_ros.actions import POSITION, decode_positions, gripper_of
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.controller import Controller
 from dp_ros.control.planner import DelayedPlanner, PlanRequest
-from dp_ros.schema import Horizons, PolicyConfig, RuntimeConfig
+from dp_ros.schema import ConfigError, Horizons, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
 DT = 12_500_000
@@ -145,6 +145,57 @@ def test_inpainted_chunks_are_entered_without_a_jump(make_frame: Callable[..., F
     assert np.abs(steps_m(switched)).max() > 0.004
     np.testing.assert_allclose(steps_m(inpainted), 0.0, atol=1e-12)
     assert sum(inpainted.holds) == sum(switched.holds) == delay
+
+
+@pytest.mark.parametrize("delay", [None, 1, 2, 3, 4, 6])
+def test_shifted_chunks_are_entered_without_a_jump(
+    make_frame: Callable[..., Frame], delay: int | None
+) -> None:
+    """Also where the arm held in between, and the step along the path is that of the chunk."""
+    run = Run(shaken, make_frame, delay, continuity="shift").run(60)
+    positions_m = np.array(run.actions)
+    moves = [t for t, held in enumerate(run.holds) if t and not held]
+    assert len(moves) > 10
+    for t in moves:
+        np.testing.assert_allclose(
+            positions_m[t, :3] - positions_m[t - 1, :3], [STRIDE_M, 0.0, 0.0], atol=1e-12
+        )
+    np.testing.assert_array_equal(positions_m[moves, 3], 0.25)  # the gripper is as planned
+
+
+def test_shift_changes_nothing_in_lockstep_where_plans_begin_at_their_reference(
+    make_frame: Callable[..., Frame],
+) -> None:
+    def plan(request: PlanRequest) -> NDArray[np.float64]:
+        steps_m = np.random.default_rng(request.seed).normal(0.0, 0.003, (T_P, 3))
+        return np.append(np.cumsum(steps_m, axis=0) - steps_m[0], np.zeros((T_P, 1)), axis=1)
+
+    switched, shifted = (Run(plan, make_frame, None, continuity=how).run(20) for how in ("switch", "shift"))
+    np.testing.assert_allclose(shifted.actions, switched.actions, atol=1e-12)
+
+
+def test_shift_of_absolute_positions_is_refused_in_one_line(make_frame: Callable[..., Frame]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"absolute positions.*choose switch, ensemble or inpaint"
+    ) as caught:
+        Run(shaken, make_frame, 2, kind="absolute", continuity="shift")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("horizons", [(1, 8, 4), (3, 8, 4)], ids=str)
+def test_shift_begins_at_the_reference_for_every_number_of_observed_frames(
+    make_frame: Callable[..., Frame], horizons: tuple[int, int, int]
+) -> None:
+    T_o, _, T_a = horizons
+
+    def plan(request: PlanRequest) -> NDArray[np.float64]:
+        chunk = np.zeros((T_P, 4))
+        chunk[:, 0] = STRIDE_M * (np.arange(T_P) - (T_o - 2))
+        return chunk
+
+    sizes = {"T_o": T_o, "T_p": T_P, "T_a": T_a}
+    run = Run(plan, make_frame, None, horizons=sizes, continuity="shift").run(12)
+    np.testing.assert_allclose(np.array(run.actions)[:, 0], STRIDE_M * np.arange(1, 13), atol=1e-12)
 
 
 @pytest.mark.parametrize("delay", [None, 1, 2])
