@@ -48,15 +48,19 @@ class Chunk:
     def shifted(self, now_ns: int, last_m: NDArray[np.float64], reference_m: NDArray[np.float64]) -> Chunk:
         """This chunk, moved so that its path continues from the last command `last_m` (3,): its steps count.
 
-        reference_m (3,): where the path begins. While a plan is computed, the chunk before it moves the arm, and the
-        plan's reference is a command of the chunk before that. Without the shift, every other chunk continues one path
-        and the rest another. The two drift apart, and the arm leaps between them.
+        reference_m (3,): where the path begins, before action T_o - 1, whatever the network predicts there.
+
+        While a plan is computed, the chunk before it moves the arm, and the plan's reference is a command of the chunk
+        before that. Without the shift, every other chunk continues one path and the rest another. The two drift apart,
+        and the arm leaps between them.
         """
-        i = self.index(now_ns)
-        if not 0 <= i < len(self.actions):
+        i, first = self.index(now_ns), self.horizons.executed.start
+        if not first <= i < len(self.actions):
             return self
         actions = self.actions.copy()
-        actions[:, POSITION.slice] += last_m - (POSITION.of(self.actions[i - 1]) if i else reference_m)
+        actions[:, POSITION.slice] += last_m - (
+            reference_m if i == first else POSITION.of(self.actions[i - 1])
+        )
         return replace(self, actions=actions)
 
     def blended(self, before: Chunk, now_ns: int) -> Chunk:

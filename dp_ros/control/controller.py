@@ -63,7 +63,7 @@ class Controller:
         self._history = FrameHistory(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
         self._gate = Gate(runtime.gate)
         per_tick = commands_per_tick(policy, runtime)
-        self._curve = Interpolator(runtime.gate, self.dt_ns, per_tick) if per_tick > 1 else None
+        self._curve = Interpolator(self._gate, self.dt_ns) if per_tick > 1 else None
         self.period_ns = self.dt_ns // per_tick  # between two commands
         self._ticked_ns: int | None = None
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may

@@ -9,7 +9,7 @@ import numpy as np
 from dp_ros.actions import POSITION, join
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.safety import Array, Command, Gate
-from dp_ros.schema import ConfigError, GateConfig, PolicyConfig, RuntimeConfig
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 
 
 def commands_per_tick(policy: PolicyConfig, runtime: RuntimeConfig) -> int:
@@ -61,18 +61,17 @@ def pchip_slope(before: Array, after: Array) -> Array:
 
 
 class Interpolator:
-    """The curve of one episode, and the gate of its commands: its longest step is that of a tick by their number.
+    """The curve of one episode, and its commands: each passes the gate with its part of `max_step_m`, by its time.
 
     From tick to tick the curve goes from where it is, with its velocity, to the next action of the chunk in use; so it
     passes through each action at its time. A new chunk changes only the end of the next piece, so neither position nor
     velocity jumps. It begins at rest. Where no action follows, it ends at rest.
     """
 
-    def __init__(self, gate: GateConfig, dt_ns: int, per_tick: int) -> None:
-        self._dt_ns, self._max_step_m = dt_ns, gate.max_step_m
-        self._gate = Gate(gate.model_copy(update={"max_step_m": gate.max_step_m / per_tick}))
-        self._low_m, self._high_m = np.array(gate.workspace_low_m), np.array(gate.workspace_high_m)
-        self.period_ns = dt_ns // per_tick
+    def __init__(self, gate: Gate, dt_ns: int) -> None:
+        self._gate, self._dt_ns, self._max_step_m = gate, dt_ns, gate.config.max_step_m
+        self._low_m = np.array(gate.config.workspace_low_m)
+        self._high_m = np.array(gate.config.workspace_high_m)
         self.clear()
 
     def clear(self) -> None:
@@ -120,12 +119,13 @@ class Interpolator:
         obs_age_s: float,
         now_ns: int,
     ) -> Command:
-        """The nearest command that the gate allows in this period; a hold ends the curve."""
+        """The nearest command that the gate allows so long after `last`; a hold ends the curve."""
         action = None
         if position_m is not None and self._gripper is not None:
             action = join(position_m, self._gripper)
+        share = min(max((now_ns - last.stamp_ns) / self._dt_ns, 0.0), 1.0)
         command, verdict = self._gate.check(
-            action, orientation, last, measured_orientation, obs_age_s, now_ns
+            action, orientation, last, measured_orientation, obs_age_s, now_ns, share
         )
         if verdict.holds:
             self.clear()

@@ -69,11 +69,13 @@ class Gate:
         measured_orientation: Array,
         obs_age_s: float,
         now_ns: int,
+        share: float = 1.0,
     ) -> tuple[Command, Verdict]:
         """The command for now and the verdict on it.
 
         action (4,): absolute, or None where nothing is planned. orientation (4,): the tool's, of a move and of a hold.
         last: the command before it, or the measured position. measured_orientation (4,): of the newest observation.
+        share: part of a tick since `last`; the longest step is that part of `max_step_m`.
 
         A hold repeats the last position and gripper. A limited command is the nearest allowed one: first inside the
         box, then at most one step from `last`. The box never moves the last position, so that an arm which starts
@@ -98,8 +100,9 @@ class Gate:
             verdict = Verdict.LIMITED_WORKSPACE
         step = position - last.position_m
         length = float(np.linalg.norm(step))
-        if not length <= self.config.max_step_m:
-            position = last.position_m + step * (self.config.max_step_m / length)
+        longest = self.config.max_step_m * share
+        if not length <= longest:
+            position = last.position_m + step * (longest / length)
             verdict = Verdict.LIMITED_STEP
         gripper = float(np.clip(gripper_of(action), -1.0, 1.0))
         return Command(now_ns, position, gripper, orientation), verdict

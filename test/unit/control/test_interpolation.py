@@ -149,6 +149,23 @@ def test_no_command_leaves_the_workspace_or_takes_a_longer_step(
     assert steps_m.max() > 0.009 / per_tick
 
 
+def test_missed_commands_slow_the_arm_down_by_no_more_than_a_tick(make_frame: Callable[..., Frame]) -> None:
+    """Each command has the part of max_step_m for the time since the last one: here a whole tick's."""
+
+    def straight(ticks: Array) -> Array:
+        return HOME_M + np.outer(ticks, [0.009, 0.0, 0.0])
+
+    run = Run(follow(straight), make_frame, 10, gate={"max_step_m": 0.01})
+    for _ in range(20):
+        run.controller.observe(make_frame(run.now_ns, tuple(HOME_M)))
+        decision = run.controller.tick(run.now_ns)
+        assert decision is not None
+        run.commands.append(decision.command)
+        run.now_ns += DT
+    steps_m = np.diff(run.positions_m[:, 0])
+    np.testing.assert_allclose(steps_m[6:], 0.009, atol=1e-9)
+
+
 def test_a_hold_stays_a_hold_at_every_rate_and_motion_begins_again_at_rest(
     make_frame: Callable[..., Frame],
 ) -> None:
