@@ -247,7 +247,7 @@ def test_commands_stay_inside_the_limits_and_bear_time_and_frame(robot):
 
 
 def test_commands_come_at_the_robots_own_rate_in_parts_of_a_tick(start_node, client, checkpoint):
-    """20 Hz to 100 Hz: more commands than verdicts, each step a fifth of a tick's, and still in a hold."""
+    """20 Hz to 100 Hz: more commands than verdicts, each step as long as its time allows, and still in a hold."""
     rate = {"command_rate_hz": 100.0, "gate": {**parameters(checkpoint)["gate"], "max_step_m": 0.01}}
     client.watched = [start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint, **rate))]
     robot = Robot(client)
@@ -255,9 +255,12 @@ def test_commands_come_at_the_robots_own_rate_in_parts_of_a_tick(start_node, cli
     robot.clear()
     robot.wait_for(lambda: len(robot.verdicts) > 20, "20 ticks")
     assert 3 * len(robot.verdicts) < len(robot.commands) < 6 * len(robot.verdicts)
-    assert len({stamp_to_ns(msg.header.stamp) for msg in robot.commands}) == len(robot.commands)
+    stamps_ns = [stamp_to_ns(msg.header.stamp) for msg in robot.commands]
+    assert len(set(stamps_ns)) == len(stamps_ns)
     steps_m = np.linalg.norm(np.diff([array[:3] for array in robot.arrays()], axis=0), axis=1)
-    assert 0 < steps_m.max() <= 0.01 / 5 + 1e-9
+    assert steps_m.max() > 0
+    longest_m = 0.01 * np.diff(stamps_ns[: len(steps_m) + 1]) / 50e6  # a busy machine leaves commands out
+    assert (steps_m <= longest_m + 1e-6).all()
     robot.silent = {"left"}
     robot.wait_for(lambda: robot.said()[-1] == "hold_stale", "the hold")
     robot.clear()

@@ -233,7 +233,7 @@ def test_bridge_that_is_too_slow_says_by_how_much_and_why_until_it_keeps_up_agai
     level, message, values = heard[-1]
     assert level == b"\x01"
     assert slow.fullmatch(message)[1] == "waiting for the processor"
-    assert 0.4 < float(values["realtime_factor"]) < 0.95
+    assert 0.0 < float(values["realtime_factor"]) < 0.95
     assert values.keys() >= {f"the picture of {camera} [ms]" for camera in robot["cameras"]}
     client.wait_for(lambda: heard[-1][:2] == (b"\0", "idle"), "it keeps up again", 60.0)
     assert float(heard[-1][2]["realtime_factor"]) >= 0.95

@@ -156,8 +156,9 @@ def inference(
     """Compare plans of the engines with LeRobot's of the same weights, interleaved; or time those of a checkpoint."""
     from dp_ros.cli.bench import inference as bench
     from dp_ros.cli.bench import inference_report as report
-    from dp_ros.cli.console import check_outputs, find_checkpoint
+    from dp_ros.cli.console import check_outputs
     from dp_ros.cli.errors import USAGE, CliError
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     sized = bool(channels or horizons or pixels)
     if checkpoint and (sized or all_sizes or plot):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sensor_msgs.msg import Image
-from std_msgs.msg import Float64, Int64, String
+from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.episode import video_fps
@@ -60,7 +60,6 @@ class Session(NodeGroup):
             node.create_subscription(
                 String, "policy/verdict", lambda msg: self._verdicts.append(msg.data), qos.RELIABLE_DEEP
             )
-            node.create_subscription(Int64, "episode/seed", lambda msg: self._verdicts.clear(), qos.LATCHED)
         pictures_qos = qos.observations("realtime") if self._realtime else qos.RELIABLE_DEEP
         for camera in self._cameras:
             node.create_subscription(
@@ -115,6 +114,7 @@ class Session(NodeGroup):
         """Begin the bridge's next episode, which must be that of `seed`, and wait for its result. SessionError."""
         self.refuse_others(("command/ee_pose", "ee_pose"))
         self._pictures.clear()
+        self._verdicts.clear()
         count = len(self._results)
         answer = self._reset.call_async(Trigger.Request())
         # The response may be lost on a busy machine. The result is enough.
