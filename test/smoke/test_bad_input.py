@@ -175,7 +175,7 @@ def test_every_command_takes_a_run_a_checkpoint_and_a_shipped_model(
     [
         "collect --task tiny-push --out data --episodes 1",
         "collect --task tiny-push --out data --episodes 2 --jobs 2",
-        "eval handle-press-v3-unet --episodes 1",
+        "eval handle-press-v3-unet --episodes 1 --engine torch",
         "bench render --seconds 1",
     ],
 )
