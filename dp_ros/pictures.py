@@ -50,10 +50,10 @@ def check_fits(size: Size, target: Target, camera: str = "camera") -> None:
     sent = f"{camera}: its pictures are {width}x{height} px, aspect {aspect(size)}"
     wanted = f"{target.width_px}x{target.height_px} px, aspect {aspect(target.size)}"
     if target.fit == "same" and abs(width / height - ratio) > _ASPECT_TOLERANCE * ratio:
-        alike = f"{target.width_px}x{max(1, round(target.width_px * height / width))}"
+        scaled = f"{target.width_px}x{max(1, round(target.width_px * height / width))}"
         raise ImageSizeError(
             f"{sent}, but {wanted}, are wanted: set the camera to {aspect(target.size)}, or make dataset and policy "
-            f"with fit: crop, with fit: pad, or with a size of {aspect(size)} such as {alike}"
+            f"with fit: crop, with fit: pad, or with a size of {aspect(size)} such as {scaled}"
         )
     largest = target.largest(size)
     if largest[0] < target.height_px or largest[1] < target.width_px:

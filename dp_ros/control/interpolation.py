@@ -132,7 +132,7 @@ class Interpolator:
         return command
 
     def _reached(self, from_m: Array, action: Array | None, otherwise_m: Array) -> Array:
-        """Where an action leads in one tick within the limits; `otherwise_m` where there is none."""
+        """Position that an action reaches in one tick within the limits; `otherwise_m` where there is none."""
         if action is None or not np.isfinite(action).all():
             return otherwise_m
         way_m = np.clip(POSITION.of(action), self._low_m, self._high_m) - from_m

@@ -23,7 +23,7 @@ class Move:
 
 
 class MotionLog:
-    """What was sent in this episode, and what of it moved the arm. A hold repeats a command and executes no action."""
+    """Commands of this episode, and the actions that moved the arm. A hold repeats a command and executes no action."""
 
     def __init__(self, horizons: Horizons, dt_ns: int) -> None:
         self._horizons, self._dt_ns = horizons, dt_ns

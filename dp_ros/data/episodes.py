@@ -63,7 +63,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """What a dataset says of itself without its rows."""
+    """Description of a dataset, read without its rows."""
 
     cameras: dict[str, tuple[int, int]]  # in the order of the recording: (height, width) [px] of its pictures
     rate_hz: float | None

@@ -18,7 +18,7 @@ from dp_ros.policy.checkpoint_config import read_config, sha256
 
 FORMAT = 1  # of the exported folders; raise it when graphs or constants change
 KEPT = 24  # folders; the ones used longest ago are removed
-IDENTITY = "engine.json"
+IDENTITY, CONSTANTS = "engine.json", "constants.safetensors"
 
 
 def cache_root() -> Path:
@@ -28,7 +28,7 @@ def cache_root() -> Path:
 
 
 def identity(checkpoint: str | Path, engine: str, version: str) -> dict[str, Any]:
-    """What an exported engine depends on: weights, statistics and config by their hashes, engine, version and CPU."""
+    """Everything that an export depends on: hashes of weights, statistics and config; engine, version and CPU."""
     return {
         "format": FORMAT,
         "checkpoint": dict(read_config(checkpoint)["sha256"]),
@@ -52,7 +52,7 @@ def cpu() -> str:
 
 
 def folder_of(wanted: dict[str, Any]) -> Path:
-    """Where the export with that identity lies, whether or not it is there."""
+    """Folder of the export with that identity; it need not exist."""
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     return cache_root() / f"{wanted['engine']}-{digest[:20]}"
 

@@ -66,10 +66,6 @@ def _openvino(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
         exported, _ = _checked_openvino(Path(checkpoint), runtime)
     except EngineCheckError as error:
         raise ConfigError(f"engine openvino: {error}; set engine to auto or torch") from None
-    return _load_openvino(checkpoint, runtime, exported)
-
-
-def _load_openvino(checkpoint: str | Path, runtime: RuntimeConfig, exported: Path) -> Engine:
     from dp_ros.inference.openvino_engine import OpenVinoEngine
 
     return OpenVinoEngine(checkpoint, runtime, exported)

@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from dp_ros.inference.cache import CONSTANTS
 from dp_ros.inference.graphs import Graph, graphs_of
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.normalizer import INPUT_BOUND
 from dp_ros.policy.sampler import sampler_steps
 from dp_ros.schema import ConfigError
 
-CONSTANTS, SPEC = "constants.safetensors", "graphs.json"
+SPEC = "graphs.json"
 FORMATS = ("openvino", "onnx")
 
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from dp_ros.control.planner import Pictures, PlanRequest
+from dp_ros.inference import cache
 from dp_ros.inference.engine import blank_request, crop, sampler_settings
 from dp_ros.inference.noise import PlanNoise
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.policy.sampler import Known, sample, sampler_steps
 from dp_ros.schema import ConfigError, RuntimeConfig
 
-CONSTANTS = "constants.safetensors"
 Array32 = NDArray[np.float32]
 
 
@@ -35,7 +35,7 @@ class OpenVinoEngine:
         kept = 2 * self.config.horizons.T_o
         self._encoded: list[deque[tuple[Any, Array32]]] = [deque(maxlen=kept) for _ in views]
         self._condition, self._denoiser = compiled["condition"], compiled["denoiser"]
-        self._constants = load_file(exported / CONSTANTS)
+        self._constants = load_file(exported / cache.CONSTANTS)
         self._diffusion = sampler_settings(self.config.diffusion, runtime)
         self._steps = sampler_steps(self._diffusion)
         self(blank_request(self.config))

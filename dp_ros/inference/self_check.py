@@ -92,8 +92,8 @@ def _check_in_child(
     except subprocess.TimeoutExpired:
         raise EngineCheckError(f"its self-check took longer than {TIMEOUT_S:.0f} s") from None
     finally:
-        # An export that failed is made again the next time: the disk may have been full.
-        if _read_verdict(folder, runtime) is None:
+        # An export that never passed is made again the next time: the disk may have been full.
+        if not any(folder.glob("verdict-*.json")):
             shutil.rmtree(folder, ignore_errors=True)
     lines = done.stdout.strip().splitlines()
     if done.returncode < 0:

@@ -71,7 +71,7 @@ def name_of(checkpoint: str | Path) -> str:
 
 
 def why_not(path: Path) -> str:
-    """What `path` is instead of a checkpoint or a run that has one, and what to do; without the path."""
+    """Reason why `path` is neither a checkpoint nor a run that has one, and what to do; without the path."""
     if not path.exists():
         return (
             f"does not exist and is no shipped model, so it is not a checkpoint: looked for {path.absolute()} "

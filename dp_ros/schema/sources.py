@@ -14,7 +14,7 @@ from dp_ros.schema.base import ConfigError, Model, leaves, parse, set_dotted
 
 @dataclass(frozen=True)
 class Source:
-    """Where a value was given."""
+    """Place at which a value was given."""
 
     place: str  # "--set policy.rate_hz=10", or a file
     line: int | None = None

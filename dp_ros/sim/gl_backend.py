@@ -141,7 +141,7 @@ def _check_device() -> None:
 
 
 def _lacks(backend: str) -> str:
-    """What this machine lacks for `backend`; empty where nothing is known to be missing."""
+    """Message about what this machine lacks for `backend`; empty where nothing is known to be missing."""
     if _load(backend) is None:
         return f"lib{_TITLE[backend]} is not installed"
     return "EGL finds no device" if backend == "egl" and not _egl_devices() else ""

@@ -209,9 +209,7 @@ def _prepare(config: PolicyConfig, checkpoint: Path) -> tuple[Path, dict[str, fl
     policy = DiffusionPolicy(config, {"action": limits, "state": limits})
     with torch.no_grad():
         for parameter in policy.parameters():
-            if (
-                parameter.ndim == 1
-            ):  # else all channels of a GroupNorm are alike, and none is noticed in a wrong place
+            if parameter.ndim == 1:  # equal channels of a GroupNorm would hide one in the wrong place
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     save_checkpoint(policy, checkpoint)
     parameters = sum(parameter.numel() for parameter in policy.parameters())

@@ -218,7 +218,7 @@ def _custom_inside(file: Path) -> dict[str, Any]:
 
 
 def repair_hint(path: Path) -> str:
-    """What to do about a damaged bag."""
+    """Advice for a damaged bag."""
     if path.is_dir() and any(file.suffix == ".db3" for file in storage_files(path)):
         return f"try `ros2 bag reindex {path}`"
     if path.is_dir() and any(file.name.endswith(".db3" + _COMPRESSED) for file in compressed_files(path)):

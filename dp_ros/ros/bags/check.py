@@ -98,7 +98,7 @@ def recorded_poses(episode: BagEpisode) -> dict[str, RecordedPoses]:
 
 
 def _notes_on_the_gripper(episode: BagEpisode, limits: AuditConfig) -> list[str]:
-    """Where the gripper is commanded later than the position, or never."""
+    """Notes on a gripper that is commanded later than the position, or never."""
     notes = []
     for pose, gripper in (COMMANDS, EXPERT):
         if pose not in episode.actions:
