@@ -48,6 +48,7 @@ def nodes(context: LaunchContext) -> list[Action]:
             "checkpoint": checkpoint,
             "mode": bridge.mode,
             "use_sim_time": bridge.mode == "realtime",
+            "command_delay_s": bridge.command_delay_s,
         },
     }
     return [

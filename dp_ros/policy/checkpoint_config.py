@@ -100,6 +100,9 @@ def policy_config(folder: str | Path) -> PolicyConfig:
 def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
     """Settings of the simulated robot that the weights in `folder` were trained on: task, cameras, size, markers.
 
+    In real time, the arm has a latency of one control period. A command for an observation takes the time of drawing,
+    transport and decision. Without the latency, some would move the arm in this tick and some in the next, as the
+    processor is free.
     `changes` are other fields of BridgeConfig; an empty string changes nothing. CheckpointError if they do not fit.
     """
     policy, scene = policy_config(folder), read_config(folder).get("scene", {})
@@ -110,6 +113,7 @@ def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
         "width_px": scene.get("width_px", width_px),
         "height_px": scene.get("height_px", height_px),
         "markers": scene.get("markers", False),
+        "command_delay_s": 1.0 / policy.rate_hz if changes.get("mode") == "realtime" else 0.0,
     }
     wanted = known | {key: value for key, value in changes.items() if value != ""}
     try:

@@ -130,6 +130,13 @@ class BridgeConfig(Config):
     command_max_age_s: float = Field(
         0.25, gt=0, description="realtime: hold when the newest command is older [s]"
     )
+    command_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=5,
+        description="realtime: latency of the arm, from the stamp of a command until it moves; a command on its way "
+        "for less is never late. The policy must know it as its own command_delay_s [s]",
+    )
 
     expert: bool = Field(False, description="the scripted expert commands the arm, over the command topics")
     noise: tuple[float, ...] = Field(

@@ -141,6 +141,45 @@ def test_without_a_command_the_arm_rests_with_its_gripper_open(start_node, clien
     assert {msg.position[0] for msg in openings} == {1.0}
 
 
+def test_a_command_moves_the_arm_after_its_latency_to_the_tick(start_node, client):
+    """However soon the command came, so that a policy which knows the latency knows what each picture shows."""
+    from sensor_msgs.msg import JointState
+
+    from dp_ros.ros.messages.commands import command_to_messages
+    from dp_ros.ros.node import qos
+
+    delay_ns = 400_000_000
+    robot = {
+        "task": "tiny-push",
+        "cameras": ["gripperPOV"],
+        "width_px": 16,
+        "height_px": 16,
+        "mode": "realtime",
+        "max_steps": 10_000,
+        "command_delay_s": delay_ns / 1e9,
+        "autostart": True,
+    }
+    client.watched = [start_node("dp_ros.ros.nodes.metaworld_bridge", robot)]
+    pose = client.node.create_publisher(PoseStamped, "command/ee_pose", qos.RELIABLE)
+    gripper = client.node.create_publisher(JointState, "command/gripper", qos.RELIABLE)
+    poses = client.listen(PoseStamped, "ee_pose", best_effort=True)
+    client.wait_for(lambda: pose.get_subscription_count() and gripper.get_subscription_count(), "the bridge")
+    assert client.call(Trigger, "episode/reset", Trigger.Request()).success
+    poses.clear()
+    client.wait_for(lambda: len(poses) > 20, "the episode runs, and the arm rests")
+    seen = poses[-1]
+    at_rest = positions(poses)[-1]
+    sent_ns = conversions.stamp_to_ns(seen.header.stamp)
+    command = Command(sent_ns, at_rest + np.array([0.0, 0.0, 0.05]), 1.0, np.array([0, 1.0, 0, 0]))
+    for publisher, message in zip((pose, gripper), command_to_messages(command, "base_link"), strict=True):
+        publisher.publish(message)
+    client.wait_for(lambda: abs(positions(poses)[-1] - at_rest).max() > 1e-3, "the arm moves")
+    stamps_ns = np.array([conversions.stamp_to_ns(msg.header.stamp) for msg in poses])
+    moved_ns = stamps_ns[np.abs(positions(poses) - at_rest).max(axis=1) > 1e-5][0]
+    tick_ns = np.diff(stamps_ns).min()
+    assert delay_ns < moved_ns - sent_ns <= delay_ns + 2 * tick_ns
+
+
 @pytest.mark.parametrize("mode", ["realtime", "lockstep"])
 def test_a_bridge_that_cannot_draw_ends_with_the_variable_that_keeps_it_from_it(
     start_node, monkeypatch, mode
@@ -263,5 +302,7 @@ def test_an_evaluation_in_real_time_says_what_share_it_reached_and_held(push_che
     data = report.as_dict()
     assert 0.05 < data["realtime_factor"] < 1.1
     assert 0.0 <= data["held_share"] < 1.0
-    assert all(result.first_move >= 1 for result in report.results)  # the first plan takes time
-    assert all(len(film) > 2 for film in pictures.values())
+    assert all(0 <= result.first_move < 60 for result in report.results)  # it moves
+    # A busy machine has no time for the spectator: there may be no picture.
+    assert pictures.keys() == {0, 1}
+    assert all(picture.shape == (480, 720, 3) for film in pictures.values() for picture in film)

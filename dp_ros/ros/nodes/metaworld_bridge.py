@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -92,7 +93,8 @@ class MetaworldBridge(ManagedNode):
         self._time_ns = 0
         self._waiting_ns: int | None = None  # lockstep: stamp of the awaited command
         self._asked_s = self._published_s = 0.0
-        self._newest: tuple[int, Array] | None = None  # realtime: stamp and command
+        self._newest: tuple[int, Array] | None = None  # realtime: stamp and command, in effect
+        self._on_the_way: deque[tuple[int, Array]] = deque(maxlen=1000)  # realtime: not in effect yet
         self._after_success = 0
         self.get_logger().info(f"{arm.spec.task} ready, {config.mode}, cameras {', '.join(config.cameras)}")
         return TransitionCallbackReturn.SUCCESS
@@ -177,6 +179,7 @@ class MetaworldBridge(ManagedNode):
             self._expert.begin(self._arm, seed, orientation_of(observation.ee_pose))
         self._after_success = 0
         self._newest = None
+        self._on_the_way.clear()
         self._last = rest_command(self._arm, observation)
         self._asked_s = time.monotonic()
         self._publish(observation, expect_command=self._running)
@@ -221,13 +224,14 @@ class MetaworldBridge(ManagedNode):
         """`command` (4,); NaN as its gripper: not commanded, the gripper keeps the last command."""
         if not self._active:
             return
-        command = keep_gripper(command, self._newest[1] if self._newest else self._last)
+        before = self._on_the_way[-1] if self._on_the_way else self._newest
+        command = keep_gripper(command, before[1] if before else self._last)
         if not np.isfinite(command).all():
             self._refuse("command", "is not finite")
         elif self._config.mode == "realtime":
-            is_newer = self._newest is None or stamp_ns > self._newest[0]
+            is_newer = before is None or stamp_ns > before[0]
             if is_newer and stamp_ns <= self._time_ns:  # a command of the future would stay fresh for ever
-                self._newest = (stamp_ns, command)
+                self._on_the_way.append((stamp_ns, command))
         elif self._running and stamp_ns == self._waiting_ns:
             self._step(command)
 
@@ -288,7 +292,10 @@ class MetaworldBridge(ManagedNode):
         """One step: the newest command while it is fresh, else the last one again."""
         assert self._arm is not None
         if self._running:
-            max_age_ns = self._config.command_max_age_s * 1e9
+            delay_ns = round(self._config.command_delay_s * 1e9)
+            while self._on_the_way and self._on_the_way[0][0] <= self._time_ns - delay_ns:
+                self._newest = self._on_the_way.popleft()
+            max_age_ns = self._config.command_max_age_s * 1e9 + delay_ns
             fresh = self._newest is not None and self._time_ns - self._newest[0] <= max_age_ns
             self._step(self._newest[1] if fresh and self._newest is not None else self._last)
         else:

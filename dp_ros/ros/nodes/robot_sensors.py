@@ -48,6 +48,8 @@ class RobotSensors:
         self._gripper = publisher(JointState, "gripper/state", observation)
         self._joints = publisher(JointState, "joint_states", 10)
         self._clock = publisher(Clock, "/clock", 10)
+        # A timer of simulated time fires with /clock. It must find the observation of that time.
+        self._clock_last = mode == "realtime"
         self._background = None
         if spectator and mode == "realtime":
             self._background = arm.background_renderer(
@@ -65,7 +67,8 @@ class RobotSensors:
         `film`: publish the spectator's pictures, too: every DRAW_EVERY ticks in lockstep, else as they are done.
         """
         arm, stamp = self._arm, conversions.ns_to_stamp(stamp_ns)
-        self._clock.publish(Clock(clock=stamp))
+        if not self._clock_last:
+            self._clock.publish(Clock(clock=stamp))
         names, positions = arm.joint_positions()
         joints = JointState(name=names, position=positions)
         joints.header.stamp = stamp
@@ -82,6 +85,8 @@ class RobotSensors:
             info.header.stamp = stamp
             self._infos[camera].publish(info)
             self._images[camera].publish(images.rgb_to_image(pixels, stamp_ns, _frame_of(camera)))
+        if self._clock_last:
+            self._clock.publish(Clock(clock=stamp))
 
     @property
     def problem(self) -> str:

@@ -166,7 +166,8 @@ def evaluate(
     if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
         raise SessionError("seeds must be consecutive: the bridge counts them up")
     report = Report(task, str(checkpoint), "ros", runtime.policy_seed)
-    with Session(checkpoint, bridge, runtime.model_copy(update={"mode": mode}), domain_id) as session:
+    runtime = runtime.model_copy(update={"mode": mode, "command_delay_s": bridge.command_delay_s})
+    with Session(checkpoint, bridge, runtime, domain_id) as session:
         if weights_sha256:
             check_weights(checkpoint, weights_sha256)  # after the node has loaded them
         for seed in seeds:
