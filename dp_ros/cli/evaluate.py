@@ -59,7 +59,7 @@ def evaluate(
     iterations: Iterations = 0,
     spacing: SpacingOption = "checkpoint",
     engine: EngineOption = "auto",
-    precision: Precision = "f32",
+    precision: Precision = "auto",
     jobs: Jobs = 1,
     threads: Threads = 0,
     report_path: Annotated[
@@ -149,7 +149,7 @@ def lockstep_runtime(
     spacing: str = "checkpoint",
     *,
     engine: str = "auto",
-    precision: str = "f32",
+    precision: str = "auto",
 ) -> RuntimeConfig:
     """The runtime settings of a lockstep policy; ConfigError where they contradict each other."""
     from dp_ros.schema import RuntimeConfig

@@ -90,7 +90,7 @@ SpacingOption = Annotated[
 EngineOption = Annotated[
     str, typer.Option("--engine", help="Engine of the inference; auto: the fastest that passes its check.")
 ]
-Precision = Annotated[str, typer.Option(help="Precision of the inference, f32 or bf16.")]
+Precision = Annotated[str, typer.Option(help="Precision of the inference: auto, f32 or bf16.")]
 Threads = Annotated[
     int,
     typer.Option(

@@ -57,13 +57,13 @@ def robustness(
     iterations: Iterations = 0,
     spacing: SpacingOption = "checkpoint",
     engine: EngineOption = "auto",
-    precision: Precision = "f32",
+    precision: Precision = "auto",
     continuity: Annotated[
         str,
         typer.Option(
-            help="Transition to a new chunk: switch, shift, ensemble or inpaint; see the reference."
+            help="Transition to a new chunk: auto, switch, shift, ensemble or inpaint; see the reference."
         ),
-    ] = "switch",
+    ] = "auto",
     jobs: Jobs = 1,
     threads: Threads = 0,
 ) -> None:

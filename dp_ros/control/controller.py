@@ -268,7 +268,7 @@ class Controller:
         self._requested_ns = window[-1].stamp_ns
         shown_ns = self._shown_ns(self._requested_ns)
         committed = None
-        if self.runtime.continuity == "inpaint":
+        if self.runtime.transition == "inpaint":
             kind = self.policy.action.position
             committed = self._log.committed(shown_ns, self._coming(now_ns), kind)
         self._pending = PlanRequest(
@@ -323,10 +323,10 @@ class Controller:
         chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
         done = self._log.moves_since(self._shown_ns(plan.request.stamp_ns))
         before = sum(move.time_ns < plan.request.stamp_ns - self.dt_ns // 2 for move in done)
-        chunk, continuity = chunk.realigned(now_ns, len(done), before), self.runtime.continuity
-        if continuity == "shift" and self._last is not None:
+        chunk, transition = chunk.realigned(now_ns, len(done), before), self.runtime.transition
+        if transition == "shift" and self._last is not None:
             chunk = chunk.shifted(now_ns, self._last.position_m, plan.request.reference_m)
-        if continuity == "ensemble" and self._chunk is not None:
+        if transition == "ensemble" and self._chunk is not None:
             chunk = chunk.blended(self._chunk, now_ns)
         self._chunk, self._problem = chunk, ""
         self._log.begin_chunk()

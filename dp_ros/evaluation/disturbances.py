@@ -218,7 +218,7 @@ class PlanDelay(Disturbance):
 
     @property
     def plan_ticks(self) -> int | None:
-        return int(self.strength)
+        return int(self.strength) or None
 
 
 NONE = Disturbance()

@@ -34,7 +34,7 @@ def settings(
         "spacing": diffusion.spacing,
         "engine": runtime.engine,
         "precision": runtime.precision,
-        "continuity": runtime.continuity,
+        "continuity": runtime.transition,
         "jobs": jobs,
         "threads": worker_threads(runtime, jobs) or torch.get_num_threads(),
     }

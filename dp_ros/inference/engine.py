@@ -6,6 +6,7 @@ then chooses it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -85,33 +86,63 @@ def _checked_openvino(checkpoint: Path, runtime: RuntimeConfig) -> tuple[Path, V
 
 
 ENGINES: dict[str, Load] = {"torch": _torch, "openvino": _openvino}  # name -> loader, which imports lazily
+BF16_ENGINES = frozenset({"openvino"})
 AUTO = "auto"
 
 
 def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[RuntimeConfig, str]:
-    """The runtime with `auto` replaced by an engine of the table, and the reason in one line.
+    """The runtime with engine, precision and threads decided, and the reason in one line.
 
-    On a machine with a GPU that `device` allows, torch on the GPU. Otherwise OpenVINO, where it agrees with torch on
-    fixed noise and is faster: see `self_check`. Otherwise torch. CheckpointError, and
-    ConfigError where the sampler does not fit the weights.
+    engine: on a machine with a GPU that `device` allows, torch on the GPU. Otherwise OpenVINO, where it agrees with
+    torch on fixed noise and is faster: see `self_check`. Otherwise torch.
+    precision: bf16 where the engine and the processor have it and it passes the same check, otherwise f32.
+    threads in real time: half of the cores. On two cores beside the simulator, two threads make a plan later than one,
+    because the node's callbacks and the cameras wait for a core.
+
+    CheckpointError, and ConfigError where the sampler does not fit the weights.
     """
     sampler_settings(policy_config(checkpoint).diffusion, runtime)  # a wrong setting is no fault of an engine
-    if runtime.engine != AUTO:
+    runtime = _with_threads(runtime)
+    if runtime.engine not in (AUTO, *BF16_ENGINES):
+        if runtime.precision == "bf16":
+            raise ConfigError(
+                f"engine {runtime.engine} has no precision bf16: set precision or engine to auto"
+            )
+        return _decided(runtime, runtime.engine, "f32"), "as set"
+    if runtime.engine == AUTO and (runtime.device == "cuda" or (runtime.device == "auto" and has_gpu())):
+        return _decided(runtime, "torch", "f32"), "device is a GPU"
+    if runtime.engine != AUTO and runtime.precision != "auto":
         return runtime, "as set"
-    torch_runtime = runtime.model_copy(update={"engine": "torch"})
-    if runtime.device == "cuda" or (runtime.device == "auto" and has_gpu()):
-        return torch_runtime, "device is a GPU"
-    try:
-        _, verdict = _checked_openvino(Path(checkpoint), runtime)
-    except EngineCheckError as error:
-        return torch_runtime, f"openvino was not taken: {error}"
-    facts = (
-        f"a plan takes openvino {verdict.plan_ms:.1f} ms and torch {verdict.reference_ms:.1f} ms, "
-        f"and their actions differ by {verdict.error:.1g} of half their range"
-    )
-    if verdict.plan_ms > verdict.reference_ms:
-        return torch_runtime, facts
-    return runtime.model_copy(update={"engine": "openvino"}), facts
+    reasons = []
+    precisions = [runtime.precision]
+    if runtime.precision == "auto":
+        precisions = ["bf16", "f32"] if has_bf16() else ["f32"]
+    for precision in precisions:
+        candidate = _decided(runtime, "openvino", precision)
+        try:
+            _, verdict = _checked_openvino(Path(checkpoint), candidate)
+        except EngineCheckError as error:
+            reasons.append(f"openvino {candidate.precision} was not taken: {error}")
+            continue
+        reasons.append(
+            f"a plan takes openvino {verdict.plan_ms:.1f} ms and torch {verdict.reference_ms:.1f} ms, "
+            f"and their actions differ by {verdict.error:.1g} of half their range"
+        )
+        if runtime.engine != AUTO or verdict.plan_ms <= verdict.reference_ms:
+            return candidate, "; ".join(reasons)
+    if runtime.engine != AUTO:
+        raise ConfigError(f"engine openvino: {'; '.join(reasons)}; set engine to auto or torch")
+    return _decided(runtime, "torch", "f32"), "; ".join(reasons)
+
+
+def _decided(runtime: RuntimeConfig, engine: str, precision: str) -> RuntimeConfig:
+    return runtime.model_copy(update={"engine": engine, "precision": precision})
+
+
+def _with_threads(runtime: RuntimeConfig) -> RuntimeConfig:
+    if runtime.threads or runtime.mode == "lockstep":
+        return runtime
+    return runtime.model_copy(update={"threads": max(1, len(os.sched_getaffinity(0)) // 2)})
 
 
 def load_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
@@ -134,6 +165,15 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies numbers of bf16. Where it does not, bf16 is slower than f32."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return any(name in facts for name in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
 def crop(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

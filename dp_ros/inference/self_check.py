@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dp_ros.inference.engine import Engine
 
 # Largest difference of a normalised action from the reference. bf16 has 8 bits of mantissa.
-TOLERANCE = {"f32": 1e-4, "bf16": 0.25}
+TOLERANCE = {"f32": 1e-4, "bf16": 0.1}
 TIMEOUT_S = 300.0
 REQUESTS = 4
 

@@ -45,8 +45,10 @@ class RuntimeConfig(GripperState):
         description="engine that computes the plans: auto, torch, openvino or cuda. auto: the fastest here that agrees "
         "with the reference",
     )
-    precision: Literal["f32", "bf16"] = Field(
-        "f32", description="precision of the inference; bf16 is faster on processors that have it"
+    precision: Literal["auto", "f32", "bf16"] = Field(
+        "auto",
+        description="precision of the inference; auto: bf16 where the processor has it and the actions stay close to "
+        "the reference's, else f32",
     )
     sampler: Literal["checkpoint", SamplerName] = Field("checkpoint", description="override the sampler")
     sampler_iterations: int = Field(
@@ -55,11 +57,11 @@ class RuntimeConfig(GripperState):
     sampler_spacing: Literal["checkpoint", Spacing] = Field(
         "checkpoint", description="override the spacing of the iterations it visits"
     )
-    continuity: Literal["switch", "shift", "ensemble", "inpaint"] = Field(
-        "switch",
+    continuity: Literal["auto", "switch", "shift", "ensemble", "inpaint"] = Field(
+        "auto",
         description="transition to a new chunk. switch: at once; shift: moved to continue from the last command; "
         "ensemble: gradually, over the actions that both have; inpaint: the actions that are executed before the plan "
-        "arrives are given to it",
+        "arrives are given to it; auto: ensemble in real time, switch in lockstep, where no plan is late",
     )
     policy_seed: int = Field(0, ge=0, description="seed of the sampler's noise, restarted in each episode")
     image_transport: Literal["raw", "compressed"] = Field(
@@ -68,7 +70,13 @@ class RuntimeConfig(GripperState):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where the policy runs; auto: a GPU if any"
     )
-    threads: int = Field(0, ge=0, le=256, description="CPU threads of the inference; 0: torch's choice")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="CPU threads of the inference; 0: in lockstep one for each core, in real time for half of them, "
+        "because the node's callbacks and the cameras need the rest",
+    )
     episode_gap_s: float = Field(
         0.5, gt=0, description="frames further apart than this begin a new episode [s]"
     )
@@ -93,6 +101,13 @@ class RuntimeConfig(GripperState):
         "and the frame lost; 0: never",
     )
     gate: GateConfig = GateConfig()
+
+    @property
+    def transition(self) -> str:
+        """`continuity`, with `auto` replaced by what it means in this mode."""
+        if self.continuity != "auto":
+            return self.continuity
+        return "ensemble" if self.mode == "realtime" else "switch"
 
 
 class BridgeConfig(Config):

@@ -23,13 +23,12 @@ from dp_ros.cli.bench.sides import Side, Work, sides
 from dp_ros.cli.errors import USAGE, CliError
 from dp_ros.cli.options import numbers
 from dp_ros.inference.cache import cpu
-from dp_ros.inference.engine import ENGINES
+from dp_ros.inference.engine import BF16_ENGINES, ENGINES, has_bf16
 from dp_ros.schema import PolicyConfig, RuntimeConfig, parse
 
 LEROBOT = "lerobot f32"
 LEROBOT_BF16 = "lerobot bf16"  # under torch's autocast, which is not its default
 MACHINE = "machine"
-BF16_ENGINES = frozenset({"openvino"})  # engines that follow the setting `precision`
 ITERATIONS = 10  # of DDIM
 BLOCK = 5  # measured plans of a turn
 TOLERANCE = 1e-3  # of f32: more than rounding, less than any weight in the wrong place
@@ -93,7 +92,7 @@ def compare_inference(sizes: Sequence[Size], engines: Sequence[str], count: int)
     """The result of each size, one after the other, with `count` plans of each row."""
     overlay = find_overlay()
     configs = [policy_of(size) for size in sizes]
-    precisions = ["f32", "bf16"] if _has_bf16() else ["f32"]
+    precisions = ["f32", "bf16"] if has_bf16() else ["f32"]
     for size, config in zip(sizes, configs, strict=True):
         with tempfile.TemporaryDirectory(prefix="dp_ros-bench-") as folder:
             yield _compare(size, config, engines, precisions, count, overlay, Path(folder))
@@ -265,12 +264,3 @@ def _statistics(samples_ms: Sequence[float]) -> dict[str, Any]:
         "max_ms": max(samples_ms),
         "samples_ms": list(samples_ms),
     }
-
-
-def _has_bf16() -> bool:
-    """Whether the processor multiplies bf16."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return any(name in flags for name in ("avx512_bf16", "amx_bf16", " bf16"))

@@ -34,7 +34,7 @@ class Run:
         kind = settings.pop("kind", "relative")
         self.policy = PolicyConfig.model_validate({"horizons": horizons, "action": {"position": kind}})
         mode = "lockstep" if delay is None else "realtime"
-        runtime = RuntimeConfig.model_validate({"mode": mode, **settings})
+        runtime = RuntimeConfig.model_validate({"mode": mode, "continuity": "switch", **settings})
         self.requests: list[PlanRequest] = []
 
         def ask(request: PlanRequest) -> NDArray[np.float64]:
@@ -88,9 +88,12 @@ def steps_m(run: Run) -> NDArray[np.float64]:
     return np.diff(moving[:, 1])
 
 
-def test_switch_is_the_default_and_commits_nothing(make_frame: Callable[..., Frame]) -> None:
-    assert RuntimeConfig().continuity == "switch"
-    run = Run(obedient, make_frame, 2).run(30)
+@pytest.mark.parametrize(("delay", "same"), [(2, "ensemble"), (None, "switch")])
+def test_unless_set_chunks_are_blended_where_plans_are_late(
+    make_frame: Callable[..., Frame], delay: int | None, same: str
+) -> None:
+    run, expected = (Run(shaken, make_frame, delay, continuity=how).run(30) for how in ("auto", same))
+    np.testing.assert_array_equal(run.actions, expected.actions)
     assert {request.committed for request in run.requests} == {None}
 
 

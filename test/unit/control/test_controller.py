@@ -72,7 +72,9 @@ def controller(
     policy = PolicyConfig.model_validate(
         {"horizons": horizons, "action": {"position": kind}, "encoder": encoder}
     )
-    return Controller(policy, RuntimeConfig.model_validate({"mode": mode, **runtime}), planner)
+    return Controller(
+        policy, RuntimeConfig.model_validate({"mode": mode, "continuity": "switch", **runtime}), planner
+    )
 
 
 class Recorder:

@@ -32,7 +32,7 @@ class Run:
     ) -> None:
         policy = PolicyConfig.model_validate({"rate_hz": RATE_HZ, "action": {"position": "absolute"}})
         runtime = RuntimeConfig.model_validate(
-            {"mode": "realtime", "command_rate_hz": per_tick * RATE_HZ, **settings}
+            {"mode": "realtime", "continuity": "switch", "command_rate_hz": per_tick * RATE_HZ, **settings}
         )
         self.now_ns, self.per_tick = START, per_tick
         self.controller = Controller(policy, runtime, DelayedPlanner(plan, delay * DT, lambda: self.now_ns))

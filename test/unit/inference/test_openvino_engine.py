@@ -17,8 +17,9 @@ import torch
 
 from dp_ros.control.planner import PlanRequest
 from dp_ros.inference import cache, self_check
+from dp_ros.inference import engine as engine_module
 from dp_ros.inference.engine import Engine, choose_engine, load_engine
-from dp_ros.inference.self_check import EngineCheckError, fixed_requests
+from dp_ros.inference.self_check import EngineCheckError, Verdict, fixed_requests
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
@@ -28,12 +29,14 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 ROOT = Path(__file__).parents[3]
 CHOOSE = (
     "import sys; from dp_ros.inference.engine import choose_engine; from dp_ros.schema import RuntimeConfig; "
-    "runtime, why = choose_engine(sys.argv[1], RuntimeConfig(device='cpu')); print(runtime.engine, why)"
+    "runtime, why = choose_engine(sys.argv[1], RuntimeConfig(device='cpu', precision='f32')); "
+    "print(runtime.engine, why)"
 )
 
 
 def load(checkpoint: Path, engine: str, **runtime: Any) -> Engine:
-    return load_engine(checkpoint, RuntimeConfig(engine=engine, device="cpu", threads=1, **runtime))
+    settings = {"engine": engine, "device": "cpu", "threads": 1, "precision": "f32"} | runtime
+    return load_engine(checkpoint, RuntimeConfig.model_validate(settings))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +146,7 @@ def test_an_engine_that_dies_costs_a_line(checkpoint: Path, tmp_path: Path, code
     broken = a_package(tmp_path, code)
     done = run(CHOOSE, checkpoint, PYTHONPATH=broken, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"torch openvino was not taken: {reason}")
+    assert done.stdout.startswith(f"torch openvino f32 was not taken: {reason}")
     assert done.stdout.count("\n") == 1
     assert not list((tmp_path / "cache").rglob("engine.json"))
 
@@ -156,13 +159,53 @@ def test_an_engine_that_disagrees_is_not_trusted(
     wanted = cache.identity(checkpoint, "openvino", "1.0")
     task = {
         "checkpoint": str(checkpoint),
-        "runtime": {"threads": 1},
+        "runtime": {"threads": 1, "precision": "f32"},
         "folder": str(cache.folder_of(wanted)),
         "identity": wanted,
     }
     with pytest.raises(EngineCheckError, match=r"its actions differ from the reference's by .* more than -1"):
         self_check._run(task)
     assert not list(tmp_path.rglob("verdict*"))
+
+
+def test_precision_is_bf16_where_the_processor_has_it_and_it_passes_its_check(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(**runtime: Any) -> str:
+        return choose_engine(checkpoint, RuntimeConfig(engine="openvino", threads=1, **runtime))[0].precision
+
+    monkeypatch.setattr(engine_module, "has_bf16", lambda: False)
+    assert chosen() == "f32"
+    assert chosen(precision="bf16") == "bf16"
+    monkeypatch.setattr(engine_module, "has_bf16", lambda: True)
+    assert chosen() == "bf16"
+    checked = engine_module.exported_engine
+
+    def disagreeing(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tuple[Path, Verdict]:
+        if runtime.precision == "bf16":
+            raise EngineCheckError("its actions differ")
+        return checked(checkpoint, runtime, version)
+
+    monkeypatch.setattr(engine_module, "exported_engine", disagreeing)
+    assert chosen() == "f32"
+
+
+def test_torch_has_no_bf16(checkpoint: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="engine torch has no precision bf16: set precision or engine to auto"
+    ):
+        load(checkpoint, "torch", precision="bf16")
+
+
+def test_in_real_time_half_of_the_cores_plan(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+
+    def threads(**runtime: Any) -> int:
+        return choose_engine(checkpoint, RuntimeConfig(engine="torch", **runtime))[0].threads
+
+    assert threads(mode="realtime") == 3
+    assert threads(mode="realtime", threads=5) == 5
+    assert threads(mode="lockstep") == 0
 
 
 def test_an_engine_that_was_named_and_cannot_be_used_is_refused(
@@ -182,9 +225,9 @@ def test_a_cache_that_cannot_be_written_costs_a_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    runtime, why = choose_engine(checkpoint, RuntimeConfig(device="cpu"))
+    runtime, why = choose_engine(checkpoint, RuntimeConfig(device="cpu", precision="f32"))
     assert runtime.engine == "torch"
-    assert why.startswith("openvino was not taken: ")
+    assert why.startswith("openvino f32 was not taken: ")
 
 
 @pytest.mark.parametrize("fault", ["other weights", "other CPU", "damaged file", "damaged identity"])
