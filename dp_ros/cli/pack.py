@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dp_ros.cli.errors import USAGE, CliError
-from dp_ros.cli.options import Checkpoint
+from dp_ros.cli.options import Checkpoint, Iterations, Sampler, SpacingOption
 
 
 def pack(
@@ -17,9 +17,17 @@ def pack(
     dtype: Annotated[
         str, typer.Option(help="f16, or f32 at twice the size; both are served in f32.")
     ] = "f16",
+    sampler: Sampler = "checkpoint",
+    iterations: Iterations = 0,
+    spacing: SpacingOption = "checkpoint",
 ) -> None:
-    """Copy a checkpoint with weights in half precision and a card without measurements."""
+    """Copy a checkpoint with weights in half precision and a card without measurements.
+
+    The sampler, its iterations and their spacing may be other ones: the weights stay the same.
+    """
+    from dp_ros.cli.evaluate import lockstep_runtime
     from dp_ros.evaluation.card import write_card
+    from dp_ros.inference.engine import sampler_settings
     from dp_ros.policy.checkpoint import DTYPES, load_checkpoint, read_config, save_checkpoint
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
@@ -28,6 +36,9 @@ def pack(
     source = find_checkpoint(checkpoint)
     config = read_config(source)
     policy = load_checkpoint(source)
+    runtime = lockstep_runtime(0, 0, sampler, iterations, spacing)
+    diffusion = sampler_settings(policy.config.diffusion, runtime)
+    policy.config = policy.config.model_copy(update={"diffusion": diffusion})
     save_checkpoint(policy, out, scene=config["scene"], training=config["training"], dtype=dtype)
     write_card(out, out.name)
     print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")

@@ -218,6 +218,28 @@ def test_inspect_run_shows_its_checkpoint(trained: Path, capsys: pytest.CaptureF
         assert fact in shown
 
 
+def test_packed_model_may_sample_otherwise_with_the_same_weights(tmp_path: Path) -> None:
+    from dp_ros.cli.pack import pack
+    from dp_ros.policy.checkpoint import save_checkpoint
+    from dp_ros.policy.checkpoint_config import policy_config, read_config
+    from dp_ros.policy.diffusion_policy import DiffusionPolicy
+    from dp_ros.schema import ConfigError, PolicyConfig
+
+    limits = {"low": [-1.0] * 4, "high": [1.0] * 4}
+    config = PolicyConfig.model_validate({"unet": {"channels": [16, 32]}})
+    policy = DiffusionPolicy(config, {"action": limits, "state": limits})
+    save_checkpoint(policy, tmp_path / "a", dtype="f16")
+    pack(str(tmp_path / "a"), tmp_path / "b", iterations=2, spacing="trailing")
+    before, after = (policy_config(tmp_path / name).diffusion for name in "ab")
+    assert (after.sampler_iterations, after.spacing) == (2, "trailing")
+    assert after.model_copy(update={"sampler_iterations": 10, "spacing": "leading"}) == before
+    first, second = (read_config(tmp_path / name)["sha256"]["policy.safetensors"] for name in "ab")
+    assert first == second
+    with pytest.raises(ConfigError, match="sampler_iterations 500 exceeds the 100"):
+        pack(str(tmp_path / "a"), tmp_path / "c", iterations=500)
+    assert not (tmp_path / "c").exists()
+
+
 def test_inspect_shows_the_size_of_a_transformer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dp_ros.policy.checkpoint import save_checkpoint
     from dp_ros.policy.diffusion_policy import DiffusionPolicy
