@@ -16,7 +16,7 @@ from dp_ros.control.chunk import Chunk
 from dp_ros.control.history import FrameHistory
 from dp_ros.control.interpolation import Interpolator, commands_per_tick
 from dp_ros.control.motion_log import MotionLog
-from dp_ros.control.planner import Planner, PlanRequest
+from dp_ros.control.planner import Planner, PlanRequest, PlanResult
 from dp_ros.control.safety import Array, Command, Gate, Verdict
 from dp_ros.pictures import contrast
 from dp_ros.poses import angle_rad, is_unit
@@ -31,9 +31,14 @@ class PolicyDecision:
     command: Command
     verdict: Verdict
     detail: str  # the reason, for people; empty when all is well
-    plan_s: float | None  # duration of the plan that arrived in this tick
+    plan: PlanResult | None  # the plan that arrived in this tick
     chunk: Chunk | None  # the chunk in use
     obs_age_s: float
+
+    @property
+    def plan_s(self) -> float | None:
+        """Duration of the plan that arrived in this tick."""
+        return self.plan.duration_s if self.plan else None
 
 
 class Controller:
@@ -134,13 +139,15 @@ class Controller:
             self._log.add(self._last)
         if is_newer:
             self._measured = np.array(frame.ee_orientation)
-            if not self._covered and self.runtime.mode == "realtime" and self._is_in_next_window(frame):
-                self.planner.offer(frame.images)
         return is_newer
 
     def _is_in_next_window(self, frame: Frame) -> bool:
         """Whether the next plan will be requested while this frame is one of the T_o newest, but not the newest."""
-        return self._is_plan_due(frame.stamp_ns + (self.policy.horizons.T_o - 1) * self.dt_ns)
+        horizons = self.policy.horizons
+        time_ns = frame.stamp_ns + (horizons.T_o - 1) * self.dt_ns
+        if self._pending is None:
+            return self._is_plan_due(time_ns)
+        return time_ns + self._lead_ns >= self._pending.stamp_ns + (2 * horizons.T_a - 1) * self.dt_ns // 2
 
     def is_between(self, now_ns: int) -> bool:
         """Whether this is a time for `between`: by more than half a period, the next tick is not due yet."""
@@ -176,13 +183,14 @@ class Controller:
             self._history.clear()
             self._chunk = self._pending = newest = None
         busy = self.planner.busy  # before polling, so that a plan which finishes in between is not overlooked
-        plan_s = self._take_plan(now_ns)
+        plan = self._take_plan(now_ns)
         is_new = newest is not None and newest.stamp_ns != self._requested_ns
         if self._is_plan_due(now_ns) and is_new and not busy:
             self._request_plan(now_ns)
-            plan_s = self._take_plan(now_ns) or plan_s  # an inline planner has answered already
-        waits = busy or self._pending is not None
-        if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and waits:
+            plan = self._take_plan(now_ns) or plan  # an inline planner has answered already
+        elif self.runtime.mode == "realtime" and is_new and newest and self._is_in_next_window(newest):
+            self.planner.offer(newest.images)  # a request of the same frame would wait for it
+        if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and (busy or self._pending):
             return None
         obs_age_s = self._obs_age_s(now_ns)
         action = self._chunk.at(now_ns) if self._chunk else None
@@ -197,7 +205,7 @@ class Controller:
         if verdict is Verdict.HOLD_STALE:
             self._chunk = None  # the arm would leap if it resumed the chunk later
         detail = self._detail(verdict, action, newest, obs_age_s)
-        return PolicyDecision(command, verdict, detail, plan_s, chunk, obs_age_s)
+        return PolicyDecision(command, verdict, detail, plan, chunk, obs_age_s)
 
     def hold(self, now_ns: int) -> Command | None:
         """The command that stops the arm at its last command; None before the first frame."""
@@ -253,17 +261,19 @@ class Controller:
         )
 
     def _is_plan_due(self, now_ns: int) -> bool:
-        """Whether the executed part is used up. In realtime it is due earlier, by the duration of the last plan."""
+        """Whether the executed part is used up. In realtime it is due earlier, by the time the last plan took."""
         if self._chunk is None:
             return True
-        lead_ns = 0 if self.runtime.mode == "lockstep" else round(self._plan_s * 1e9)
-        return self._chunk.is_due(now_ns + lead_ns)
+        return self._chunk.is_due(now_ns + self._lead_ns)
+
+    @property
+    def _lead_ns(self) -> int:
+        return 0 if self.runtime.mode == "lockstep" else round(self._plan_s * 1e9)
 
     def _request_plan(self, now_ns: int) -> None:
         window = self._history.window()
         if window is None:
-            T_o = self.policy.horizons.T_o
-            self._problem = f"fewer than {T_o} frames, one control period apart, are there"
+            self._problem = f"fewer than {self.policy.horizons.T_o} frames, a control period apart, are there"
             return
         self._requested_ns = window[-1].stamp_ns
         shown_ns = self._shown_ns(self._requested_ns)
@@ -304,18 +314,18 @@ class Controller:
         """A frame shows the commands before this time; half a tick early, because stamps of ticks jitter."""
         return frame_ns - self._delay_ns - self.dt_ns // 2
 
-    def _take_plan(self, now_ns: int) -> float | None:
-        """Turn a finished plan into the chunk in use; its duration in seconds, None when none finished."""
+    def _take_plan(self, now_ns: int) -> PlanResult | None:
+        """Turn a finished plan into the chunk in use; the plan, None when none finished."""
         plan = self.planner.poll()
         if plan is None or plan.request is not self._pending:  # requested in an episode that is over
             return None
-        self._pending, self._plan_s = None, plan.duration_s
+        self._pending, self._plan_s = None, plan.waited_s + plan.duration_s
         horizons, kind = self.policy.horizons, self.policy.action.position
         shape = (horizons.T_p, self.policy.action.dim)
         if plan.chunk is None or plan.chunk.shape != shape:
             why = plan.error if plan.chunk is None else f"its shape is {plan.chunk.shape}, not {shape}"
             self._chunk, self._problem = None, f"the plan failed: {why}"
-            return plan.duration_s
+            return plan
         actions = np.array(plan.chunk)
         actions[:, POSITION.slice] = decode_positions(
             POSITION.of(plan.chunk), plan.request.reference_m, horizons, kind
@@ -337,4 +347,4 @@ class Controller:
             self._problem = (
                 f"the plan came {late_ms:.0f} ms after its frame and reaches {reach_ms:.0f} ms{spent}"
             )
-        return plan.duration_s
+        return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,8 @@ class PlanResult:
     chunk: Array | None
     error: str | None
     duration_s: float
+    finished_s: float = math.nan  # when it was there, on the clock of time.perf_counter
+    waited_s: float = 0.0  # until a prefetch ended that was in progress when the plan was requested
 
 
 InferenceFn = Callable[[PlanRequest], Array]  # an engine, which has `prefetch`, too, or any function
@@ -67,7 +70,8 @@ def run_plan(plan: InferenceFn, request: PlanRequest, caught: type[BaseException
         chunk, error = np.asarray(plan(request), dtype=np.float64), None
     except caught as exception:
         chunk, error = None, f"{type(exception).__name__}: {exception}"
-    return PlanResult(request, chunk, error, time.perf_counter() - began)
+    finished_s = time.perf_counter()
+    return PlanResult(request, chunk, error, finished_s - began, finished_s)
 
 
 class InlinePlanner:
@@ -136,6 +140,7 @@ class PlanWorker:
         self._on_finished = on_finished
         self._wake = threading.Condition()
         self._waiting: PlanRequest | None = None
+        self._requested_s = self._prefetched_s = 0.0  # when the last of each came and ended
         self._offered: Pictures | None = None
         self._finished: PlanResult | None = None
         self._working = False
@@ -152,7 +157,7 @@ class PlanWorker:
 
     def request(self, request: PlanRequest) -> None:
         with self._wake:
-            self._waiting = request
+            self._waiting, self._requested_s = request, time.perf_counter()
             self._wake.notify()
 
     def offer(self, pictures: Pictures) -> None:
@@ -193,6 +198,7 @@ class PlanWorker:
                 if self._stop:
                     return
                 request, offered = self._waiting, self._offered
+                waited_s = max(0.0, self._prefetched_s - self._requested_s)
                 self._waiting = self._offered = None
                 self._working = request is not None
             if request is None:
@@ -201,9 +207,10 @@ class PlanWorker:
                         BaseException
                     ):  # the plan with these pictures meets the same fault, and holds
                         prefetch(offered)
+                    self._prefetched_s = time.perf_counter()
                 continue
             # Every exception of the engine must end in a hold, not in a dead thread.
-            finished = run_plan(plan, request, BaseException)
+            finished = replace(run_plan(plan, request, BaseException), waited_s=waited_s)
             with self._wake:
                 self._finished, self._working = finished, False
                 if self._stop:  # the node no longer listens

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import String
@@ -72,6 +72,28 @@ def test_a_publisher_that_cannot_be_heard_is_named_while_it_is_there(
     status("recorder_node", ERROR, why)
     client.node.destroy_publisher(word)
     status("recorder_node", WARN, "nobody publishes")
+
+
+def test_a_subscriber_that_cannot_hear_the_node_is_named_while_it_is_there(
+    start, client, status, tmp_path: Path
+) -> None:
+    publish = client.node.create_publisher
+    sensors = ((Image, "camera/left/image_raw"), (PoseStamped, "ee_pose"), (JointState, "gripper/state"))
+    for kind, topic in sensors:
+        publish(kind, topic, BEST_EFFORT)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    wrong = [
+        client.node.create_subscription(DiagnosticArray, "/diagnostics", lambda msg: None, latched),
+        client.node.create_subscription(Joy, "record/status", lambda msg: None, 10),
+    ]
+    start("recorder_node", recorder(tmp_path))
+    why = "volatile publisher and transient local subscription"
+    status("recorder_node", WARN, f"/diagnostics: nothing arrives at test_client ({why}): change its QoS")
+    types = "it has sensor_msgs/msg/Joy, this node std_msgs/msg/String"
+    status("recorder_node", WARN, f"/record/status: nothing arrives at test_client ({types})")
+    for subscription in wrong:
+        client.node.destroy_subscription(subscription)
+    status("recorder_node", OK, "idle")
 
 
 def test_two_cameras_on_one_topic_are_a_warning_while_both_are_there(

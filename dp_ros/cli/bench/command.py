@@ -7,7 +7,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dp_ros.cli.options import Checkpoint, Jobs, JsonFile, set_option
+from dp_ros.cli.options import (
+    Checkpoint,
+    EngineOption,
+    Iterations,
+    Jobs,
+    JsonFile,
+    Precision,
+    SpacingOption,
+    Threads,
+    set_option,
+    typed_config,
+)
 
 app = typer.Typer(help="Measure speed and losses of the parts on this machine.")
 
@@ -182,6 +193,52 @@ def inference(
     report.print_summary(data)
     if plot:
         report.save_plot(results, plot)
+
+
+@app.command()
+def realtime(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Checkpoint or run folder, or a name in models/.")
+    ] = "drawer-open-v3-unet",
+    seconds: Annotated[
+        float, typer.Option(min=0.5, help="Time to measure, after up to two seconds that warm up.")
+    ] = 20.0,
+    iterations: Iterations = 0,
+    spacing: SpacingOption = "checkpoint",
+    engine: EngineOption = "auto",
+    precision: Precision = "f32",
+    threads: Threads = 0,
+    json_path: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the results.")] = None,
+) -> None:
+    """Measure what the policy node adds to a plan in real time, from picture to command over DDS: milliseconds."""
+    from dp_ros.ros.processes.environment import require_ros
+
+    require_ros()
+    from dp_ros.cli.bench import realtime_report as report
+    from dp_ros.cli.console import check_outputs
+    from dp_ros.inference.engine import choose_engine
+    from dp_ros.policy.checkpoint_config import policy_config
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
+    from dp_ros.ros.bench.realtime import serve_in_real_time
+    from dp_ros.schema import RuntimeConfig
+
+    settings = {
+        "engine": engine, "precision": precision, "threads": threads, "sampler_iterations": iterations,
+        "sampler_spacing": spacing,
+    }  # fmt: skip
+    runtime = typed_config(RuntimeConfig, settings)
+    folder = find_checkpoint(checkpoint)
+    check_outputs(files=[json_path, plot])
+    runtime, why = choose_engine(folder, runtime)
+    noted = serve_in_real_time(folder, runtime, seconds)
+    engine_name = f"{runtime.engine} {runtime.precision}"
+    data = {"checkpoint": str(folder), "engine": engine_name, "why": why}
+    data |= report.summary(noted, policy_config(folder).rate_hz, seconds)
+    report.print_summary(data)
+    _write(json_path, data)
+    if plot:
+        report.save_plot(data, plot)
 
 
 @app.command()

@@ -8,7 +8,7 @@ Times are integer nanoseconds, positions metres, quaternions (x, y, z, w).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +143,14 @@ def ages_to_stamps(msg: Any) -> tuple[int, dict[str, int]]:
         )
     ages_ns = [round(age_s * NS_PER_S) for age_s in msg.position]
     return tick_ns, {name: tick_ns - age_ns for name, age_ns in zip(msg.name, ages_ns, strict=True)}
+
+
+def times_to_message(times_s: Mapping[str, float | None], stamp_ns: int) -> JointState:
+    """Times [s] of the command with that stamp, by name, without those that are None -> JointState."""
+    from sensor_msgs.msg import JointState
+
+    known = {name: value for name, value in times_s.items() if value is not None}
+    return JointState(header=make_header(stamp_ns), name=list(known), position=list(known.values()))
 
 
 def _joint_state(stamp_ns: int, name: str, **values: Sequence[float]) -> JointState:

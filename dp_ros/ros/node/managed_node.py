@@ -12,9 +12,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from dp_ros.errors import message_of
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN, Status, to_diagnostics
@@ -23,6 +25,11 @@ from dp_ros.schema.nodes import LifecycleConfig
 
 _ACKED_S = 0.25
 _DIAGNOSTICS_S = 1.0
+# rclpy's own handlers of QoS events take a millisecond of each turn of the executor. Diagnostics say the same.
+_NO_EVENTS = (
+    PublisherEventCallbacks(use_default_callbacks=False),
+    SubscriptionEventCallbacks(use_default_callbacks=False),
+)
 _ACTIVE = (State.TRANSITION_STATE_ACTIVATING, State.PRIMARY_STATE_ACTIVE)
 
 Transition = Callable[..., TransitionCallbackReturn]
@@ -44,6 +51,17 @@ def reported(transition: Transition) -> Transition:
 def one_line(error: Exception) -> str | None:
     """The line that tells a user of `error`; None for a bug."""
     return str(error) if isinstance(error, ParameterException) else message_of(error)
+
+
+def _why_apart(kind: type, other: TopicEndpointInfo, publishers: QoSProfile, subscribers: QoSProfile) -> str:
+    """Why an endpoint of ours, with messages `kind`, and another's exchange nothing; empty where they do."""
+    types = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}", other.topic_type
+    if types[0] != types[1]:
+        return f"it has {types[1]}, this node {types[0]}): use one message type"
+    compatibility, why = qos_check_compatible(publishers, subscribers)
+    if compatibility != QoSCompatibility.ERROR:
+        return ""
+    return f"{why.removeprefix('ERROR: ').rstrip('; ').lower()}): change its QoS"
 
 
 class ManagedNode(LifecycleNode):
@@ -72,10 +90,12 @@ class ManagedNode(LifecycleNode):
     # ---- making ----------------------------------------------------------------------------------------
 
     def add_publisher(self, kind: type, topic: str, profile: Any) -> Any:
-        return self.add(self.create_publisher(kind, topic, profile), self.destroy_publisher)
+        made = self.create_publisher(kind, topic, profile, event_callbacks=_NO_EVENTS[0])
+        return self.add(made, self.destroy_publisher)
 
     def add_subscription(self, kind: type, topic: str, callback: Callable[..., None], profile: Any) -> Any:
-        return self.add(self.create_subscription(kind, topic, callback, profile), self.destroy_subscription)
+        made = self.create_subscription(kind, topic, callback, profile, event_callbacks=_NO_EVENTS[1])
+        return self.add(made, self.destroy_subscription)
 
     def add_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
         return self.add(self.create_service(kind, name, callback), self.destroy_service)
@@ -91,7 +111,8 @@ class ManagedNode(LifecycleNode):
     def add_diagnostics(self, status: Callable[[], Status]) -> None:
         """Publish `status()` once a second.
 
-        Publishers that the node cannot hear are an error, several ones of a topic in `single` are a warning.
+        Publishers that the node cannot hear are an error. Subscribers that cannot hear the node are a warning, and so
+        are several publishers of a topic in `single`.
         """
         publisher = self.add_publisher(DiagnosticArray, "/diagnostics", 10)
 
@@ -99,8 +120,8 @@ class ManagedNode(LifecycleNode):
             level, message, values = status()
             if unheard := self._unheard():
                 level, message = ERROR, "; ".join([*unheard, *([message] if level == ERROR else [])])
-            elif level == OK and (mixed := self._mixed()):
-                level, message = WARN, "; ".join(mixed)
+            elif level == OK and (warnings := [*self._deaf(), *self._mixed()]):
+                level, message = WARN, "; ".join(warnings)
             publisher.publish(to_diagnostics(self, (level, message, values)))
 
         self.add_timer(_DIAGNOSTICS_S, publish)
@@ -122,15 +143,30 @@ class ManagedNode(LifecycleNode):
         return lines
 
     def _unheard(self) -> list[str]:
-        """One line for each publisher whose QoS does not let its messages reach a subscription of this node."""
+        """One line for each publisher whose messages do not reach a subscription of this node."""
         lines = []
         for subscription in self.subscriptions:
             topic = subscription.topic_name  # with its remapping, which the graph's own functions do not know
             for info in self.get_publishers_info_by_topic(topic):
-                compatibility, why = qos_check_compatible(info.qos_profile, subscription.qos_profile)
-                if compatibility == QoSCompatibility.ERROR:
-                    reason = why.removeprefix("ERROR: ").rstrip("; ").lower()
-                    lines.append(f"{topic}: nothing of {info.node_name} arrives ({reason}): change its QoS")
+                if why := _why_apart(subscription.msg_type, info, info.qos_profile, subscription.qos_profile):
+                    lines.append(f"{topic}: nothing of {info.node_name} arrives ({why}")
+        return lines
+
+    def _deaf(self) -> list[str]:
+        """One line for each subscription that the messages of this node do not reach."""
+        lines = []
+        me = self.get_name(), self.get_namespace()
+        for publisher in self.publishers:
+            topic = publisher.topic_name
+            if self.count_subscribers(topic) <= publisher.get_subscription_count():
+                continue
+            publishers = self.get_publishers_info_by_topic(
+                topic
+            )  # a publisher's own `qos_profile` is as requested
+            own = next((i.qos_profile for i in publishers if (i.node_name, i.node_namespace) == me), None)
+            for info in self.get_subscriptions_info_by_topic(topic) if own else ():
+                if why := _why_apart(publisher.msg_type, info, own, info.qos_profile):
+                    lines.append(f"{topic}: nothing arrives at {info.node_name} ({why}")
         return lines
 
     def add(self, made: Any, destroy: Callable[[Any], object]) -> Any:

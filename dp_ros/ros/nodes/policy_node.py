@@ -17,6 +17,7 @@ from visualization_msgs.msg import MarkerArray
 from dp_ros.control.controller import Controller, PolicyDecision
 from dp_ros.control.planner import PlanWorker
 from dp_ros.control.safety import Command, Verdict
+from dp_ros.control.timing import CommandTimer, CommandTimes
 from dp_ros.inference.engine import choose_engine, load_engine
 from dp_ros.pictures import ImageSizeError, side_by_side
 from dp_ros.policy.checkpoint_config import policy_config
@@ -76,6 +77,7 @@ class PolicyNode(ManagedNode):
         self._verdict: Verdict | None = None
         self._detail = ""
         self._plans_s: deque[float] = deque(maxlen=500)
+        self._times: deque[CommandTimes] = deque(maxlen=500)
         self.get_logger().info(
             f"{self._checkpoint}: {self._policy.network}, cameras {', '.join(self._policy.encoder.cameras)}, "
             f"{self._runtime.mode}"
@@ -93,7 +95,8 @@ class PolicyNode(ManagedNode):
         self._decided_ns, self._answer, self._verdict, self._active = -1, None, None, True
         if not self._lockstep:
             period_s = self._controller.period_ns / 1e9
-            self.add_timer(period_s, self._on_period, self.control_clock())
+            self._command_timer = CommandTimer()
+            self._timer = self.add_timer(period_s, self._on_period, self.control_clock())
         return super().on_activate(state)
 
     def stop(self) -> None:
@@ -129,6 +132,7 @@ class PolicyNode(ManagedNode):
         self._verdict_publisher = publish(String, "policy/verdict", qos.RELIABLE)
         self._duration_publisher = publish(Float64, "policy/plan_duration", qos.RELIABLE_DEEP)
         self._ages_publisher = publish(JointState, "policy/ages", qos.RELIABLE)
+        self._times_publisher = publish(JointState, "policy/times", qos.RELIABLE_DEEP)
         self._path_publisher = publish(Path, "policy/path", 10)
         self._marker_publisher = publish(MarkerArray, "policy/markers", 10)
         self._view_publisher = publish(Image, "policy/image", 10)
@@ -208,6 +212,7 @@ class PolicyNode(ManagedNode):
         selection = self._streams.select(stamp_ns)
         if selection is not None and self._observe(selection):
             self._decided_ns = stamp_ns
+            self._publish_ages(selection)
             self._decide(stamp_ns)
 
     def _on_period(self) -> None:
@@ -221,11 +226,14 @@ class PolicyNode(ManagedNode):
             self._publish_command(command)
 
     def _tick_realtime(self, now_ns: int) -> None:
+        passed_ns = self._controller.period_ns - self._timer.time_until_next_call()
+        self._command_timer.begin(now_ns, max(0, passed_ns) / 1e9)
         self._streams.refuse_future(now_ns)
         selection = self._streams.select(now_ns)
-        if selection is not None:
-            self._observe(selection)
+        is_taken = selection is not None and self._observe(selection)
         self._decide(now_ns)
+        if is_taken and selection is not None:
+            self._publish_ages(selection)
 
     def _observe(self, selection: Selection) -> bool:
         refused_before = self._controller.refused
@@ -233,12 +241,13 @@ class PolicyNode(ManagedNode):
         is_taken = self._controller.observe(frame)
         if is_taken:
             self._opening = frame.gripper
-            self._ages_publisher.publish(
-                conversions.selection_to_ages(selection, tuple(self._streams.streams()))
-            )
         if self._controller.refused and not refused_before:
             self.get_logger().error(self._controller.refused)
         return is_taken
+
+    def _publish_ages(self, selection: Selection) -> None:
+        names = tuple(self._streams.streams())
+        self._ages_publisher.publish(conversions.selection_to_ages(selection, names))
 
     def _on_plan(self) -> None:
         if self._active and self._lockstep:
@@ -249,6 +258,10 @@ class PolicyNode(ManagedNode):
         if decision is None:
             return
         self._publish_command(decision.command)
+        if not self._lockstep:
+            self._times.append(times := self._command_timer.end(decision))
+            if self._times_publisher.get_subscription_count():
+                self._times_publisher.publish(conversions.times_to_message(vars(times), now_ns))
         self._verdict_publisher.publish(String(data=decision.verdict.value))
         if decision.verdict is not self._verdict:
             self._log_verdict(decision)
@@ -294,15 +307,16 @@ class PolicyNode(ManagedNode):
             self.get_logger().info(f"moving again: {text}")
 
     def _status(self) -> tuple[bytes, str, dict[str, str]]:
-        plans_ms = np.array(self._plans_s or [0.0]) * 1e3
+        plans = np.percentile(self._plans_s or [0.0], (50, 99)) * 1e3
+        overheads = np.percentile([times.overhead for times in self._times] or [0.0], (50, 99)) * 1e3
         values = {
             "checkpoint": self._checkpoint,
             "mode": self._runtime.mode,
             "engine": self._engine,
             "verdict": self._verdict.value if self._verdict else "none",
             "gripper_opening": "none" if self._opening is None else f"{self._opening:.3f}",
-            "plan_ms_p50": f"{np.percentile(plans_ms, 50):.1f}",
-            "plan_ms_p99": f"{np.percentile(plans_ms, 99):.1f}",
+            **{f"plan_ms_{p}": f"{ms:.1f}" for p, ms in zip(("p50", "p99"), plans, strict=True)},
+            **{f"overhead_ms_{p}": f"{ms:.1f}" for p, ms in zip(("p50", "p99"), overheads, strict=True)},
         }
         if self._bad_inputs:
             return ERROR, "; ".join(self._bad_inputs.values()), values

@@ -69,6 +69,10 @@ class NodeProcess:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def check(self) -> None:
         """SessionError when the process has ended."""
         code = self._process.poll()

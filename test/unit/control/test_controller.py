@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -1038,9 +1039,40 @@ def test_frames_that_the_next_plan_will_need_are_offered_before_it_is_due(
         c.tick(at(tick))
         if planner.waiting:
             planner.finish(0.0)
-    (first, *_), later = planner.requests, planner.offered[1:]
+    first, *later = planner.requests
     assert first.images[-1] is frames[0].images
-    needed = [request.images[0] for request in planner.requests[1:]]
+    needed, newest = ([request.images[i] for request in later] for i in (0, -1))
     assert needed
-    assert all(any(pictures is offered for offered in later) for pictures in needed)
-    assert len(planner.offered) < len(frames)  # not every frame
+    assert all(any(pictures is offered for offered in planner.offered) for pictures in needed)
+    assert not any(pictures is offered for offered in planner.offered for pictures in newest)
+
+
+def test_frames_that_come_during_a_plan_are_offered_only_for_the_window_of_the_plan_after_it(
+    make_frame: Callable,
+) -> None:
+    """A plan of frame 0 ends at frame 3 of T_a = 4: its successor sees 3 and 4, neither 1 nor 2."""
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    frames = [make_frame(at(tick)) for tick in range(4)]
+    for tick, frame in enumerate(frames):
+        c.observe(frame)
+        c.tick(at(tick))
+    assert planner.waiting is not None
+    assert [offered is frames[3].images for offered in planner.offered] == [True]
+
+
+def test_a_plan_is_due_earlier_by_its_wait_for_an_engine_that_was_encoding_a_frame(
+    make_frame: Callable,
+) -> None:
+    planner = LatePlanner(Recorder())
+    c = controller(planner, "realtime")
+    requested = []
+    for tick in range(8):
+        c.observe(make_frame(at(tick)))
+        c.tick(at(tick))
+        if planner.waiting:
+            requested.append(tick)
+            planner.finish(0.5 * DT / 1e9)
+            assert planner.finished is not None
+            planner.finished = replace(planner.finished, waited_s=1.5 * DT / 1e9)
+    assert requested == [0, 3, 5, 7]  # two ticks before each chunk of T_a = 4 is used up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from dp_ros.control.planner import (
     DelayedPlanner,
     InferenceFn,
     InlinePlanner,
+    Pictures,
     PlanRequest,
     PlanResult,
     PlanWorker,
@@ -215,3 +217,35 @@ def test_what_is_no_ordinary_exception_does_not_end_the_thread(start: Callable[.
         plan = take(worker, finished)
         assert plan.chunk is None
         assert plan.error.startswith("KeyboardInterrupt")
+
+
+class Encoding(Gated):
+    """An engine that also encodes one frame each time it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encodes, self.may_encode = threading.Semaphore(0), threading.Semaphore(0)
+
+    def prefetch(self, pictures: Pictures) -> None:
+        self.encodes.release()
+        assert self.may_encode.acquire(timeout=DEADLINE_S)
+
+
+def test_a_plan_knows_how_long_it_waited_for_a_frame_that_was_being_encoded(
+    start: Callable[..., tuple],
+) -> None:
+    plan = Encoding()
+    worker, finished = start(plan)
+    plan.may.release()
+    worker.request(request(1))
+    assert take(worker, finished).waited_s == 0.0
+    worker.offer(request(2).images[0])
+    assert plan.encodes.acquire(timeout=DEADLINE_S)
+    began_s = time.perf_counter()
+    worker.request(request(2))
+    requested_s = time.perf_counter()
+    plan.may_encode.release()
+    plan.may.release()
+    took = take(worker, finished)
+    assert 0.0 < took.waited_s <= took.finished_s - began_s - took.duration_s
+    assert requested_s <= took.finished_s <= time.perf_counter()
