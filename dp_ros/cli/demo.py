@@ -40,17 +40,30 @@ def demo(
         typer.Option(
             metavar="FILE or DIR",
             show_default=f"{DEFAULT_FOLDER}/TASK.mp4",
-            help="One film of all episodes (FILE.mp4), or one film per episode in DIR.",
+            help="One video of all episodes (FILE.mp4), or one video per episode in DIR.",
         ),
     ] = None,
+    report_path: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="Write an HTML report with videos and plots there."),
+    ] = None,
 ) -> None:
-    """Run the simulated arm and the policy node as processes, count the successes and film the episodes."""
-    from dp_ros.cli.evaluate import film_each, run_episodes
+    """Run the simulated arm and the policy node as processes, count the successes and make videos of the episodes."""
+    from dp_ros.cli.console import check_outputs
+    from dp_ros.cli.evaluate import run_episodes, video_of_each
     from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
     from dp_ros.data.video import VideoWriter
     from dp_ros.evaluation.episode import video_fps
+    from dp_ros.evaluation.report.html import SHOWN
+    from dp_ros.evaluation.report.write_report import (
+        mp4,
+        section_of,
+        unique_names,
+        write_report,
+        write_section,
+    )
     from dp_ros.evaluation.video_frames import write_filmstrip
     from dp_ros.files import write_json
     from dp_ros.policy.checkpoint_config import policy_config
@@ -63,19 +76,30 @@ def demo(
     video = video or DEFAULT_FOLDER / f"{task}.mp4"
     runtime = RuntimeConfig(mode="lockstep")
     strip = video.with_suffix(".png") if video.suffix else video / f"{task}.png"
-    with VideoWriter(video, video_fps(task)) if video.suffix == ".mp4" else nullcontext() as film:
-        each = film_each(video, task) if film is None else None
+    check_outputs(folders=[report_path])
+    shown: dict[int, bytes] = {}  # seed -> video on the page
+    outcomes: list[bool] = []
+    with VideoWriter(video, video_fps(task)) if video.suffix == ".mp4" else nullcontext() as whole:
+        each = video_of_each(video, task) if whole is None else None
 
         def keep(result: EpisodeResult, pictures: list[Picture]) -> None:
-            if film is not None:
-                film.add(pictures)
+            if whole is not None:
+                whole.add(pictures)
             if each is not None:
                 each(result, pictures)
             if result.seed == seed:
                 write_filmstrip(strip, pictures)
+            if report_path and outcomes.count(result.success) < SHOWN:
+                shown[result.seed] = mp4(pictures, video_fps(task))
+            outcomes.append(result.success)
 
         report = run_episodes(folder, task, seed, episodes, "ros", 200, runtime, keep, mode=mode)
     write_json(json_path, report.as_dict())
     print(f"video: {video}\npicture: {strip}\nreport: {json_path}")
+    if report_path:
+        section = section_of(report, *unique_names([folder]))
+        section.videos = shown
+        write_section(report_path, section)
+        print(f"page: {write_report(report_path, f'Demo of {section.name}', [section])}")
     if not report.successes:
         raise CliError(f"none of the {episodes} episodes succeeded")

@@ -70,7 +70,8 @@ def evaluate(
     ] = None,
     json_path: JsonFile = None,
     video: Annotated[
-        Path | None, typer.Option("--video", metavar="DIR", help="Also film each episode: seedN.mp4.")
+        Path | None,
+        typer.Option("--video", metavar="DIR", help="Also make a video of each episode: seedN.mp4."),
     ] = None,
 ) -> None:
     """Run a policy on episodes it was not trained on and count its successes."""
@@ -92,7 +93,7 @@ def evaluate(
     # All are checked before the first episode.
     tasks = [task_and_seeds(folder, task, seed, episodes)[0] for folder in folders]
     check_outputs(folders=[report_path, video], files=[json_path])
-    on_video = film_each(video, tasks[0]) if video else None
+    on_video = video_of_each(video, tasks[0]) if video else None
 
     def run(folder: Path) -> Report:
         return run_episodes(folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs, mode)
@@ -245,7 +246,7 @@ def describe(
     }
 
 
-def film_each(folder: Path, task: str) -> Callable[[EpisodeResult, Any], None]:
+def video_of_each(folder: Path, task: str) -> Callable[[EpisodeResult, Any], None]:
     """An `on_video` callback that writes one file per episode of `task`."""
 
     def write(result: EpisodeResult, pictures: list[Picture]) -> None:

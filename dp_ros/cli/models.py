@@ -11,8 +11,8 @@ from dp_ros.cli.console import table_console
 from dp_ros.cli.errors import USAGE, CliError
 
 _HEAD = (
-    "model", "network", "success", "95 % interval", "transport", "plan p50 / p99 [ms]", "demonstrations", "training",
-    "hardware",
+    "model", "network", "success", "95 % interval", "transport", "ticks held", "plan p50 / p99 [ms]",
+    "demonstrations", "training", "hardware",
 )  # fmt: skip
 
 
@@ -59,6 +59,6 @@ def rows_of(folder: Path) -> list[tuple[str, ...]]:
         f"{training.get('step', '-')} steps, {duration(training)}",
         training.get("hardware", "-"),
     )
-    measured = [(r.success, r.interval, r.transport, r.plan) for r in read_results(folder)]
+    measured = [(r.success, r.interval, r.where, r.held, r.plan) for r in read_results(folder)]
     name, network = name_of(folder), policy_config(folder).network
-    return [(name, network, *cells, *made) for cells in measured or [("not measured", "-", "-", "-")]]
+    return [(name, network, *cells, *made) for cells in measured or [("not measured", "-", "-", "-", "-")]]

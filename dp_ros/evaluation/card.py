@@ -61,8 +61,9 @@ def card_text(folder: str | Path, name: str) -> str:
     ]
     if results:
         lines += [
-            "| transport | seeds | time limit [ticks] | success | 95 % interval | plan p50 / p99 [ms] | command |",
-            "|---|---|---|---|---|---|---|",
+            "| transport | seeds | time limit [ticks] | success | 95 % interval | ticks held | real-time factor | "
+            "plan p50 / p99 [ms] | command |",
+            "|---|---|---|---|---|---|---|---|---|",
             *(_row(name, result, diffusion.model_dump()) for result in results),
         ]
     else:
@@ -144,11 +145,13 @@ def train_command(training: Mapping[str, Any]) -> str:
 
 def _row(name: str, result: Result, diffusion: Mapping[str, Any]) -> str:
     cells = (
-        result.transport,
+        result.where,
         f"{result.first_seed} to {result.first_seed + result.episodes - 1}",
         f"{result.max_steps}",
         result.success,
         result.interval,
+        result.held,
+        result.pace,
         result.plan,
         f"`{result.command(name, diffusion)}`",
     )

@@ -35,7 +35,25 @@ class Result:
     sampler: str
     sampler_iterations: int
     policy_seed: int
-    spacing: str = "leading"  # files of older versions have none
+    spacing: str = "leading"  # files of older versions have none of the following
+    mode: str = "lockstep"
+    realtime_factor: float | None = None  # in real time only, means over the episodes
+    held_share: float | None = None
+
+    @property
+    def where(self) -> str:
+        """Transport, and the mode where it is real time."""
+        return self.transport if self.mode == "lockstep" else f"{self.transport}, {self.mode}"
+
+    @property
+    def held(self) -> str:
+        """Share of ticks held; a dash in lockstep."""
+        return "-" if self.held_share is None else f"{self.held_share:.1%}"
+
+    @property
+    def pace(self) -> str:
+        """Real-time factor; a dash in lockstep."""
+        return "-" if self.realtime_factor is None else f"{self.realtime_factor:.2f}"
 
     @property
     def success(self) -> str:
@@ -59,6 +77,7 @@ class Result:
         options = [
             ("--seed", self.first_seed, 0),
             ("--transport", self.transport, "in-process"),
+            ("--mode", self.mode, "lockstep"),
             ("--max-steps", self.max_steps, _DEFAULT_MAX_STEPS),
             ("--sampler", self.sampler, diffusion["sampler"]),
             ("--iterations", self.sampler_iterations, diffusion["sampler_iterations"]),
@@ -90,6 +109,9 @@ def result_of(report: str | Path, folder: str | Path) -> Result:
             sampler_iterations=settings["sampler_iterations"],
             spacing=settings.get("spacing", "leading"),  # reports of older versions have none
             policy_seed=data["policy_seed"],
+            mode=settings.get("mode", "lockstep"),
+            realtime_factor=data.get("realtime_factor"),
+            held_share=data.get("held_share"),
         )
         task, weights = data["task"], data["provenance"]["weights_sha256"]
     except (ValueError, KeyError, TypeError, IndexError):

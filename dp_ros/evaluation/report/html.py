@@ -130,13 +130,15 @@ def _section_values(i: int, section: Section) -> dict[str, Any]:
     values["steps"] = Markup(
         plots.steps(f"r{i}steps", ticks[True], ticks[False], report["settings"]["max_steps"])
     )
+    details = report["details"]
     if traces:
         values["ends"] = Markup(plots.ends(f"r{i}ends", traces, success))
-        plan_ms = [plan_s * 1e3 for trace in traces for plan_s in trace.plan_s]
-        if plan_ms:
-            spread = report["details"]["plan_ms"]
-            marks = {key: spread[key] for key in ("p50", "p90", "p99")}
-            values["latency"] = Markup(plots.latency(f"r{i}plans", plan_ms, marks))
+    plan_ms = [plan_s * 1e3 for trace in traces for plan_s in trace.plan_s] or details.get("plan_samples_ms")
+    if plan_ms and details["plan_ms"]:
+        marks = {key: details["plan_ms"][key] for key in ("p50", "p90", "p99")}
+        values["latency"] = Markup(plots.latency(f"r{i}plans", plan_ms, marks))
+    if "realtime_factor" in report:
+        values["real_time"] = Markup(plots.real_time(f"r{i}time", episodes))
     values["facts"] = list(_facts(report["provenance"]))
     return values
 

@@ -172,6 +172,29 @@ def latency(name: str, plan_ms: Sequence[float], marks: Mapping[str, float]) -> 
     return svg(name, label, draw, 2.4)
 
 
+def real_time(name: str, episodes: Sequence[Mapping[str, Any]]) -> str:
+    """Share of ticks held and real-time factor of each episode that has them. episodes: as in a report's JSON."""
+    measured = [episode for episode in episodes if "realtime_factor" in episode and "held_share" in episode]
+    label = f"Share of ticks held and real-time factor of {len(measured)} episodes"
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        for success, colour, marker, what in ((True, GOOD, "o", "success"), (False, BAD, "x", "failure")):
+            of = [episode for episode in measured if episode["success"] is success]
+            seeds = [episode["seed"] for episode in of]
+            for axes, key in ((upper, "held_share"), (lower, "realtime_factor")):
+                axes.plot(seeds, [episode[key] for episode in of], marker, color=colour, ms=5, label=what)
+        lower.axhline(1.0, color="black", lw=0.8, ls=":")
+        upper.set_ylabel("ticks held")
+        upper.set_ylim(bottom=-0.01)
+        upper.yaxis.set_major_formatter("{x:.0%}")
+        lower.set(ylabel="real-time factor", xlabel="seed")
+        lower.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        figure.legend(*upper.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+
+    return svg(name, label, draw, 3.2)
+
+
 def intervals(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """Success and interval of each report, one row each."""
     label = "Success of each checkpoint with its 95 % interval"

@@ -82,17 +82,35 @@ def test_measured_row_is_what_the_report_says(
     assert main(["card", str(folder), "--report", str(report), "--report", str(longer)]) == 0
     text = (folder / "card.md").read_text()
     assert (
-        "| in-process | 0 to 9 | 200 | 9/10 = 90% | [60%, 98%] | 60 / 70 | `dp_ros eval models/tiny --episodes 10`"
-        in text
+        "| in-process | 0 to 9 | 200 | 9/10 = 90% | [60%, 98%] | - | - | 60 / 70 | "
+        "`dp_ros eval models/tiny --episodes 10`" in text
     )
     assert "`dp_ros eval models/tiny --episodes 10 --transport ros --max-steps 500`" in text
     capsys.readouterr()
     assert main(["models", str(folder.parent), "--markdown"]) == 0
-    first = "| tiny | unet | 9/10 = 90% | [60%, 98%] | in-process | 60 / 70 | 7 | 40 steps, 2 min | 2 CPU threads |"
+    first = "| tiny | unet | 9/10 = 90% | [60%, 98%] | in-process | - | 60 / 70 | 7 | 40 steps, 2 min | 2 CPU threads |"
     assert first in capsys.readouterr().out.splitlines()
     (folder / "card.md").unlink()
     assert main(["card", str(folder)]) == 0
     assert (folder / "card.md").read_text() == text, "kept results are shown again"
+
+
+def test_result_in_real_time_says_how_much_was_held(
+    save: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save()
+    times = {"transport": "ros", "realtime_factor": 0.9984, "held_share": 0.0123, "first_move": 4.0}
+    report = report_of(folder, tmp_path / "late.json", successes=9, **times)
+    data = json.loads(report.read_text())
+    report.write_text(json.dumps({**data, "settings": {**data["settings"], "mode": "realtime"}}))
+    assert main(["card", str(folder), "--report", str(report)]) == 0
+    assert (
+        "| ros, realtime | 0 to 9 | 200 | 9/10 = 90% | [60%, 98%] | 1.2% | 1.00 | 60 / 70 | `dp_ros eval models/tiny "
+        "--episodes 10 --transport ros --mode realtime`"
+    ) in (folder / "card.md").read_text()
+    capsys.readouterr()
+    assert main(["models", str(folder.parent), "--markdown"]) == 0
+    assert "| 9/10 = 90% | [60%, 98%] | ros, realtime | 1.2% | 60 / 70 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,20 @@ def section(name: str, outcomes: str, videos: bool = True, **data: Any) -> Secti
     return Section(name, content, report.traces, dict.fromkeys(range(len(outcomes)), VIDEO) if videos else {})
 
 
+def in_real_time(name: str, outcomes: str) -> Section:
+    """An evaluation over ROS in real time: no traces, and the times of each episode."""
+    of = section(name, outcomes, videos=False)
+    report = Report("drawer-open-v3", f"models/{name}", "ros", plan_s=list(np.linspace(0.010, 0.020, 50)))
+    for seed, letter in enumerate(outcomes):
+        times = {"realtime_factor": 1.0 - seed / 100, "held_share": seed / 20, "first_move": 3 + seed}
+        report.results.append(
+            EpisodeResult(seed, letter == "s", 30, "" if letter == "s" else "late", **times)
+        )
+    settings, provenance = of.report["settings"], of.report["provenance"]
+    report.settings, report.provenance = {**settings, "mode": "realtime"}, provenance
+    return Section(name, {**report.as_dict(), "details": summarise(report)})
+
+
 def curve() -> dict[str, Any]:
     points = []
     for strength, successes in ((0.0, 10), (2.0, 7), (4.0, 0)):
@@ -151,6 +165,27 @@ def test_every_number_on_the_page_is_the_one_in_the_json(sections: list[Section]
         assert digits == pytest.approx(value * scale, rel=0, abs=0.5001 * 10**-places)
     for cell in page.cells:
         assert not re.search(r"\d", cell.replace("1.5 < 2", "").replace("drawer-open-v3", "")), cell
+
+
+def test_page_of_real_time_shows_pace_holds_first_moves_and_latency() -> None:
+    sections = [in_real_time("late", "ssf"), section("lockstep", "sss", videos=False)]
+    sections[1].traces = ()
+    text = render_html("Real time", sections)
+    page = Page(text)
+    shown = {attributes["data-path"]: text for attributes, text in page.numbers}
+    assert shown["reports.0.held_share"] == "5.00 %"
+    assert shown["reports.0.realtime_factor"] == "0.990"
+    assert shown["reports.0.first_move"] == "4.0"
+    assert [shown[f"reports.0.per_episode.2.{key}"] for key in ("first_move", "held_share", "realtime_factor")] == [
+        "5", "10.0 %", "0.980",
+    ]  # fmt: skip
+    assert shown["reports.0.details.plan_ms.p50"] == "15.0"
+    labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
+    assert "Share of ticks held and real-time factor of 3 episodes" in labels
+    assert "Histogram of the durations of 50 plans in milliseconds" in labels
+    assert not any("reports.1." in str(path) and "realtime" in str(path) for path in shown)
+    rows = re.findall(r"<tr>.*?</tr>", text[: text.index("</table>")], re.DOTALL)
+    assert len({row.count("<td") + row.count("<th") for row in rows}) == 1  # as many cells in each row
 
 
 def test_headline_numbers_are_on_the_page(page: Page) -> None:
