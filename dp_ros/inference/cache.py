@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,20 @@ def folder_of(wanted: dict[str, Any]) -> Path:
     """Folder of the export with that identity; it need not exist."""
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     return cache_root() / f"{wanted['engine']}-{digest[:20]}"
+
+
+def reserve(folder: Path, size: int) -> None:
+    """OSError, with the folder of the cache, where a file of `size` bytes does not fit on its disk.
+
+    A library in C++ that writes to a full disk says so less clearly.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=".space-", dir=folder.parent) as file:
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise OSError(error.errno, os.strerror(error.errno or 0), str(folder.parent)) from None
 
 
 def seal(folder: Path, wanted: dict[str, Any]) -> None:

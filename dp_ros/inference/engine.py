@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference.self_check import EngineCheckError, Verdict, exported_engine
-from dp_ros.policy.checkpoint_config import policy_config, verify_files
+from dp_ros.policy.checkpoint_config import policy_config, read_config, verify_files
 from dp_ros.schema import (
     FULL_SAMPLERS,
     ConfigError,
@@ -62,11 +62,22 @@ def _torch(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
     return TorchEngine(checkpoint, runtime)
 
 
+# Exports that `choose_engine` has just verified: the load that follows need not read all files again.
+_verified: dict[tuple[str, str], Path] = {}
+
+
+def _key(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[str, str]:
+    """The same only for the same weights: a training may replace a checkpoint at any time."""
+    return str(read_config(checkpoint)["sha256"]), runtime.model_dump_json()
+
+
 def _openvino(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
-    try:
-        exported, _ = _checked_openvino(Path(checkpoint), runtime)
-    except EngineCheckError as error:
-        raise ConfigError(f"engine openvino: {error}; set engine to auto or torch") from None
+    exported = _verified.pop(_key(checkpoint, runtime), None)
+    if exported is None:
+        try:
+            exported, _ = _checked_openvino(Path(checkpoint), runtime)
+        except EngineCheckError as error:
+            raise ConfigError(f"engine openvino: {error}; set engine to auto or torch") from None
     from dp_ros.inference.openvino_engine import OpenVinoEngine
 
     return OpenVinoEngine(checkpoint, runtime, exported)
@@ -120,7 +131,7 @@ def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[Runti
     for precision in precisions:
         candidate = _decided(runtime, "openvino", precision)
         try:
-            _, verdict = _checked_openvino(Path(checkpoint), candidate)
+            exported, verdict = _checked_openvino(Path(checkpoint), candidate)
         except EngineCheckError as error:
             reasons.append(f"openvino {candidate.precision} was not taken: {error}")
             continue
@@ -129,6 +140,7 @@ def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[Runti
             f"and their actions differ by {verdict.error:.1g} of half their range"
         )
         if runtime.engine != AUTO or verdict.plan_ms <= verdict.reference_ms:
+            _verified[_key(checkpoint, candidate)] = exported
             return candidate, "; ".join(reasons)
     if runtime.engine != AUTO:
         raise ConfigError(f"engine openvino: {'; '.join(reasons)}; set engine to auto or torch")

@@ -25,6 +25,7 @@ from dp_ros.control.planner import PlanRequest
 from dp_ros.errors import UserError, message_of
 from dp_ros.files import replacing_folder, write_json
 from dp_ros.inference import cache
+from dp_ros.policy.checkpoint_config import WEIGHTS
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 TOLERANCE = {"f32": 1e-4, "bf16": 0.1}
 TIMEOUT_S = 300.0
 REQUESTS = 4
+SPACE = 4  # bytes of an export for each byte of the weights: they may be in f16, and are compiled, too
 
 
 class EngineCheckError(UserError):
@@ -135,14 +137,17 @@ def largest_error(engine: Engine, reference: Engine, half_range: NDArray[np.floa
 
 def _run(task: dict[str, Any]) -> Verdict:
     """Export where there is none, compare, write the verdict: the work of the child."""
+    checkpoint, folder = Path(task["checkpoint"]), Path(task["folder"])
+    runtime = RuntimeConfig.model_validate(task["runtime"])
+    is_missing = cache.problem(folder, task["identity"]) is not None
+    if is_missing:
+        cache.reserve(folder, SPACE * (checkpoint / WEIGHTS).stat().st_size)
     from dp_ros.inference.export import export
     from dp_ros.inference.openvino_engine import OpenVinoEngine
     from dp_ros.inference.torch_engine import TorchEngine
     from dp_ros.policy.checkpoint import load_checkpoint
 
-    checkpoint, folder = Path(task["checkpoint"]), Path(task["folder"])
-    runtime = RuntimeConfig.model_validate(task["runtime"])
-    if cache.problem(folder, task["identity"]) is not None:
+    if is_missing:
         with replacing_folder(folder) as staging:
             export(load_checkpoint(checkpoint), staging, "openvino")
             cache.seal(staging, task["identity"])

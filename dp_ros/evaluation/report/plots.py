@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dp_ros.actions import POSITION, gripper_of
 from dp_ros.control.safety import Verdict
@@ -183,11 +183,14 @@ def real_time(name: str, episodes: Sequence[Mapping[str, Any]]) -> str:
             of = [episode for episode in measured if episode["success"] is success]
             seeds = [episode["seed"] for episode in of]
             for axes, key in ((upper, "held_share"), (lower, "realtime_factor")):
-                axes.plot(seeds, [episode[key] for episode in of], marker, color=colour, ms=5, label=what)
+                values = [episode[key] for episode in of]
+                axes.plot(seeds, values, marker, color=colour, ms=5, label=what, clip_on=False)
         lower.axhline(1.0, color="black", lw=0.8, ls=":")
         upper.set_ylabel("ticks held")
-        upper.set_ylim(bottom=-0.01)
-        upper.yaxis.set_major_formatter("{x:.0%}")
+        upper.set_ylim(
+            0.0, max(0.01, 1.1 * max((episode["held_share"] for episode in measured), default=0.0))
+        )
+        upper.yaxis.set_major_formatter(PercentFormatter(1.0))
         lower.set(ylabel="real-time factor", xlabel="seed")
         lower.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         figure.legend(*upper.get_legend_handles_labels(), loc="outside upper right", ncols=2)

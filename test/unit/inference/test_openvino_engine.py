@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,13 @@ def run(program: str, *words: object, **environment: str) -> subprocess.Complete
     )
 
 
-def a_package(folder: Path, code: str) -> str:
-    """PYTHONPATH with a package `openvino` of that code, found before the real one."""
-    (folder / "openvino").mkdir(parents=True)
-    (folder / "openvino" / "__init__.py").write_text(code)
-    info = folder / "openvino-9.9.dist-info"
+def a_package(folder: Path, code: str, name: str = "openvino") -> str:
+    """PYTHONPATH with a package of that code, found before the real one."""
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(code)
+    info = folder / f"{name}-9.9.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: openvino\nVersion: 9.9\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
     return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
@@ -151,21 +152,103 @@ def test_an_engine_that_dies_costs_a_line(checkpoint: Path, tmp_path: Path, code
     assert not list((tmp_path / "cache").rglob("engine.json"))
 
 
+@pytest.fixture
+def exported(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The export of `checkpoint` with its verdict, in a cache of the test's own."""
+    load(checkpoint, "openvino")
+    wanted = cache.identity(checkpoint, "openvino", metadata.version("openvino"))
+    shared = cache.folder_of(wanted)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Path(shutil.copytree(shared, cache.folder_of(wanted)))
+
+
 def test_an_engine_that_disagrees_is_not_trusted(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(self_check.TOLERANCE, "f32", -1.0)
-    wanted = cache.identity(checkpoint, "openvino", "1.0")
+    verdict = exported / "verdict-f32.json"
+    verdict.unlink()
     task = {
         "checkpoint": str(checkpoint),
         "runtime": {"threads": 1, "precision": "f32"},
-        "folder": str(cache.folder_of(wanted)),
-        "identity": wanted,
+        "folder": str(exported),
+        "identity": json.loads((exported / cache.IDENTITY).read_text())["identity"],
     }
     with pytest.raises(EngineCheckError, match=r"its actions differ from the reference's by .* more than -1"):
         self_check._run(task)
-    assert not list(tmp_path.rglob("verdict*"))
+    assert not verdict.exists()
+
+
+def test_a_precision_that_fails_leaves_the_export_of_another(
+    checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exported / "verdict-bf16.json").unlink(missing_ok=True)
+    files = sorted(exported.iterdir())
+    broken = a_package(tmp_path / "packages", "raise RuntimeError('no such processor')", "torch")
+    with monkeypatch.context() as other:
+        other.setenv("PYTHONPATH", broken)
+        runtime, why = choose_engine(checkpoint, RuntimeConfig(device="cpu", precision="bf16"))
+    assert (runtime.engine, runtime.precision) == ("torch", "f32")
+    assert why == "openvino bf16 was not taken: its self-check failed: RuntimeError: no such processor"
+    assert sorted(exported.iterdir()) == files
+    assert (
+        "a plan takes openvino" in choose_engine(checkpoint, RuntimeConfig(device="cpu", precision="f32"))[1]
+    )
+
+
+FULL = (
+    "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+    "from dp_ros.inference.engine import choose_engine, load_engine; "
+    "from dp_ros.schema import ConfigError, RuntimeConfig; "
+    "runtime, why = choose_engine(sys.argv[1], RuntimeConfig(device='cpu', precision='f32'));"
+    "print(runtime.engine, why)\n"
+    "try: load_engine(sys.argv[1], RuntimeConfig(engine='openvino', precision='f32'))\n"
+    "except ConfigError as error: print(error)"
+)
+
+
+def test_a_full_disk_costs_a_line_and_a_named_engine_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: it fails in the same call, with another reason."""
+    done = run(FULL, checkpoint, XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    why = f"its self-check failed: {tmp_path / 'dp_ros' / 'engines'}: File too large"
+    assert done.stdout.splitlines() == [
+        f"torch openvino f32 was not taken: {why}",
+        f"engine openvino: {why}; set engine to auto or torch",
+    ]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_chosen_export_is_read_whole_only_once(checkpoint: Path, exported: Path) -> None:
+    """Choosing verifies its hashes; the load that follows believes it, the one after that verifies again."""
+    (exported / "verdict-f32.json").write_text(
+        json.dumps({"error": 0.0, "plan_ms": 1.0, "reference_ms": 2.0})
+    )
+    opened: list[str] = []
+    listeners.append(lambda path: opened.append(path) if path.endswith("denoiser.bin") else None)
+    try:
+        runtime, _ = choose_engine(checkpoint, RuntimeConfig(device="cpu", precision="f32"))
+        assert runtime.engine == "openvino"
+        load_engine(checkpoint, runtime)
+        assert opened == [str(exported / "denoiser.bin")]
+        load_engine(checkpoint, runtime)
+        assert len(opened) == 2
+    finally:
+        listeners.clear()
+
+
+listeners: list[
+    Callable[[str], object]
+] = []  # called with each file that Python opens; a hook cannot be removed
+
+
+def _on_event(event: str, words: tuple[object, ...]) -> None:
+    if event == "open" and listeners:
+        for listener in listeners:
+            listener(str(words[0]))
+
+
+sys.addaudithook(_on_event)
 
 
 def test_precision_is_bf16_where_the_processor_has_it_and_it_passes_its_check(
