@@ -206,7 +206,7 @@ def realtime(
     iterations: Iterations = 0,
     spacing: SpacingOption = "checkpoint",
     engine: EngineOption = "auto",
-    precision: Precision = "f32",
+    precision: Precision = "auto",
     threads: Threads = 0,
     json_path: JsonFile = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the results.")] = None,
