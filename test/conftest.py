@@ -235,6 +235,23 @@ def bag_maker() -> BagMaker:
     return BagMaker()
 
 
+@pytest.fixture(scope="session")
+def small_policy() -> Mapping[str, Any]:
+    """Settings of a policy of reach-v3 with what every part of it needs at least."""
+    encoder = {
+        "cameras": ("gripperPOV",), "height_px": 64, "width_px": 64, "crop_height_px": 56, "crop_width_px": 56,
+        "stages": 2, "keypoints": 8, "feature_dim": 16,
+    }  # fmt: skip
+    return MappingProxyType(
+        {
+            "task": "reach-v3",
+            "encoder": encoder,
+            "unet": {"channels": (16, 32), "groups": 4, "step_embedding_dim": 16},
+            "diffusion": {"iterations": 20, "sampler_iterations": 2},
+        }
+    )
+
+
 @contextlib.contextmanager
 def reserved_domain() -> Iterator[int]:
     """A ROS_DOMAIN_ID that no other test of this machine and no other graph uses, until the context ends."""

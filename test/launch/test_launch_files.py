@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -33,21 +34,6 @@ pytestmark = pytest.mark.ros
 FILES = ("sim.launch.py", "policy.launch.py", "teleop.launch.py", "record.launch.py")
 SERVES = ("sim.launch.py", "policy.launch.py")  # those that need a checkpoint
 DEADLINE_S = 180.0  # far beyond what anything here needs; only a failure waits this long
-POLICY = {
-    "task": "reach-v3",
-    "encoder": {
-        "cameras": ("gripperPOV",),
-        "height_px": 64,
-        "width_px": 64,
-        "crop_height_px": 56,
-        "crop_width_px": 56,
-        "stages": 2,
-        "keypoints": 8,
-        "feature_dim": 16,
-    },
-    "unet": {"channels": (16, 32), "groups": 4, "step_embedding_dim": 16},
-    "diffusion": {"iterations": 20, "sampler_iterations": 2},
-}
 STATS = {
     "action": {"low": [-0.02, -0.02, -0.02, -1.0], "high": [0.02, 0.02, 0.02, 1.0]},
     "state": {"low": [-0.3, 0.4, 0.0, 0.0], "high": [0.3, 0.9, 0.4, 1.0]},
@@ -55,10 +41,10 @@ STATS = {
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(small_policy: Mapping, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained weights of a small policy."""
     torch.manual_seed(0)
-    policy = DiffusionPolicy(PolicyConfig.model_validate(POLICY), STATS)
+    policy = DiffusionPolicy(PolicyConfig.model_validate(dict(small_policy)), STATS)
     return save_checkpoint(policy, tmp_path_factory.mktemp("models") / "tiny")
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -333,22 +333,7 @@ def shared_client(module_domain: int):
     client.close()
 
 
-# What every part of a policy needs at least; actions move the arm of reach-v3 forward.
-TINY = {
-    "task": "reach-v3",
-    "encoder": {
-        "cameras": ("gripperPOV",),
-        "height_px": 64,
-        "width_px": 64,
-        "crop_height_px": 56,
-        "crop_width_px": 56,
-        "stages": 2,
-        "keypoints": 8,
-        "feature_dim": 16,
-    },
-    "unet": {"channels": (16, 32), "groups": 4, "step_embedding_dim": 16},
-    "diffusion": {"iterations": 20, "sampler_iterations": 2},
-}
+# Actions move the arm of reach-v3 forward.
 FORWARD = {
     "action": {"low": [-0.02, 0.0, -0.03, -1.0], "high": [0.02, 0.12, 0.02, 1.0]},
     "state": {"low": [-0.3, 0.4, 0.0, 0.0], "high": [0.3, 0.9, 0.4, 1.0]},
@@ -356,7 +341,7 @@ FORWARD = {
 
 
 @pytest.fixture(scope="session")
-def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
+def make_checkpoint(small_policy: Mapping, tmp_path_factory: pytest.TempPathFactory):
     """make_checkpoint(name, spoil=None, stats=FORWARD, encoder=..., **policy) -> folder of untrained weights.
 
     `spoil(policy)` may change the weights before they are written.
@@ -370,7 +355,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("checkpoints")
 
     def make(name: str, spoil=None, stats=FORWARD, encoder=None, **policy) -> Path:
-        values = {**TINY, **policy, "encoder": {**TINY["encoder"], **(encoder or {})}}
+        values = {**small_policy, **policy, "encoder": {**small_policy["encoder"], **(encoder or {})}}
         torch.manual_seed(0)
         network = DiffusionPolicy(PolicyConfig.model_validate(values), stats)
         if spoil is not None:

@@ -19,18 +19,23 @@ from dp_ros.ros.messages import conversions
 pytestmark = pytest.mark.sim
 
 
+def tiny_robot(pixels: int, **changes) -> dict:
+    """Parameters of a bridge that runs the tiny arm in real time."""
+    return {
+        "task": "tiny-push",
+        "cameras": ["gripperPOV"],
+        "width_px": pixels,
+        "height_px": pixels,
+        "mode": "realtime",
+        "autostart": True,
+        **changes,
+    }
+
+
 def test_the_policy_moves_the_arm_in_real_time_and_the_arm_stops_when_the_policy_dies(
     start_node, client, push_checkpoint
 ):
-    robot = {
-        "task": "tiny-push",
-        "cameras": ["gripperPOV"],
-        "width_px": 64,
-        "height_px": 64,
-        "mode": "realtime",
-        "max_steps": 120,
-        "autostart": True,
-    }
+    robot = tiny_robot(64, max_steps=120)
     served = {"checkpoint": str(push_checkpoint), "mode": "realtime", "use_sim_time": True, "threads": 1}
     bridge = start_node("dp_ros.ros.nodes.metaworld_bridge", robot)
     policy = start_node("dp_ros.ros.nodes.policy_node", {**served, "autostart": True})
@@ -61,18 +66,7 @@ def test_the_end_of_a_recorded_episode_resets_the_scene(start_node, client):
 
     from dp_ros.ros.node import qos
 
-    robot = {
-        "task": "tiny-push",
-        "cameras": ["gripperPOV"],
-        "width_px": 32,
-        "height_px": 32,
-        "mode": "realtime",
-        "max_steps": 100_000,
-        "keep_steps": 100_000,
-        "follow_recorder": True,
-        "expert": True,
-        "autostart": True,
-    }
+    robot = tiny_robot(32, max_steps=100_000, keep_steps=100_000, follow_recorder=True, expert=True)
     client.watched = [start_node("dp_ros.ros.nodes.metaworld_bridge", robot)]
     words = client.node.create_publisher(String, "record/command", qos.RELIABLE)
     seeds = client.listen(Int64, "episode/seed")
@@ -98,15 +92,7 @@ def test_without_a_command_the_arm_rests_with_its_gripper_open(start_node, clien
     from dp_ros.ros.messages.commands import command_to_messages
     from dp_ros.ros.node import qos
 
-    robot = {
-        "task": "tiny-push",
-        "cameras": ["gripperPOV"],
-        "width_px": 16,
-        "height_px": 16,
-        "mode": "realtime",
-        "max_steps": 30,
-        "autostart": True,
-    }
+    robot = tiny_robot(16, max_steps=30)
     client.watched = [start_node("dp_ros.ros.nodes.metaworld_bridge", robot)]
     pose = client.node.create_publisher(PoseStamped, "command/ee_pose", qos.RELIABLE)
     gripper = client.node.create_publisher(JointState, "command/gripper", qos.RELIABLE)
@@ -149,16 +135,7 @@ def test_a_command_moves_the_arm_after_its_latency_to_the_tick(start_node, clien
     from dp_ros.ros.node import qos
 
     delay_ns = 400_000_000
-    robot = {
-        "task": "tiny-push",
-        "cameras": ["gripperPOV"],
-        "width_px": 16,
-        "height_px": 16,
-        "mode": "realtime",
-        "max_steps": 10_000,
-        "command_delay_s": delay_ns / 1e9,
-        "autostart": True,
-    }
+    robot = tiny_robot(16, max_steps=10_000, command_delay_s=delay_ns / 1e9)
     client.watched = [start_node("dp_ros.ros.nodes.metaworld_bridge", robot)]
     pose = client.node.create_publisher(PoseStamped, "command/ee_pose", qos.RELIABLE)
     gripper = client.node.create_publisher(JointState, "command/gripper", qos.RELIABLE)
@@ -213,16 +190,7 @@ def test_spectator_that_dies_costs_a_warning_and_not_the_clock(start_node, clien
     from rclpy.qos import qos_profile_sensor_data
     from sensor_msgs.msg import Image
 
-    robot = {
-        "task": "tiny-push",
-        "cameras": ["gripperPOV"],
-        "width_px": 32,
-        "height_px": 32,
-        "mode": "realtime",
-        "max_steps": 100_000,
-        "spectator": "auto",
-        "autostart": True,
-    }
+    robot = tiny_robot(32, max_steps=100_000, spectator="auto")
     bridge = start_node("dp_ros.ros.nodes.metaworld_bridge", robot)
     client.watched = [bridge]
     heard = diagnostics(client)

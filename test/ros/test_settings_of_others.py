@@ -74,13 +74,16 @@ def test_a_publisher_that_cannot_be_heard_is_named_while_it_is_there(
     status("recorder_node", WARN, "nobody publishes")
 
 
+def publish_sensors(client, *more: tuple[type, str]) -> list:
+    """Publishers of what the recorder waits for, and of `more`."""
+    sensors = ((Image, "camera/left/image_raw"), (PoseStamped, "ee_pose"), (JointState, "gripper/state"))
+    return [client.node.create_publisher(kind, topic, BEST_EFFORT) for kind, topic in (*sensors, *more)]
+
+
 def test_a_subscriber_that_cannot_hear_the_node_is_named_while_it_is_there(
     start, client, status, tmp_path: Path
 ) -> None:
-    publish = client.node.create_publisher
-    sensors = ((Image, "camera/left/image_raw"), (PoseStamped, "ee_pose"), (JointState, "gripper/state"))
-    for kind, topic in sensors:
-        publish(kind, topic, BEST_EFFORT)
+    publish_sensors(client)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     wrong = [
         client.node.create_subscription(DiagnosticArray, "/diagnostics", lambda msg: None, latched),
@@ -99,11 +102,8 @@ def test_a_subscriber_that_cannot_hear_the_node_is_named_while_it_is_there(
 def test_two_cameras_on_one_topic_are_a_warning_while_both_are_there(
     start, client, status, tmp_path: Path
 ) -> None:
-    publish = client.node.create_publisher
-    _, other = (publish(Image, "camera/left/image_raw", BEST_EFFORT) for _ in range(2))
-    publish(PoseStamped, "ee_pose", BEST_EFFORT)
-    for _ in range(2):  # the joint states of several nodes are none
-        publish(JointState, "gripper/state", BEST_EFFORT)
+    # A second camera; the joint states of several nodes are no mixture.
+    *_, other, _ = publish_sensors(client, (Image, "camera/left/image_raw"), (JointState, "gripper/state"))
     start("recorder_node", recorder(tmp_path))
     status(
         "recorder_node",

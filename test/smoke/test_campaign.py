@@ -14,26 +14,26 @@ pytestmark = [pytest.mark.sim, pytest.mark.slow]
 
 
 def test_campaign_stops_in_time_goes_on_and_is_put_together_again(
-    can_render: None, tiny_config: Path, tmp_path: Path, dp_ros, capsys: pytest.CaptureFixture[str]
+    can_render: None, tiny_config: Path, tmp_path: Path, dp_ros_here, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, name = tmp_path / "campaign", f"handle-press-v3-{tiny_config.stem}"
     command = (
         "campaign", "run", "--task", "handle-press", "--config", tiny_config, "--out", out, "--demonstrations", 2,
         "--episodes", 2, "--max-steps", 5, "--jobs", 1,
     )  # fmt: skip
-    stopped = dp_ros(*command, "--hours", 0)
+    stopped = dp_ros_here(*command, "--hours", 0)
     assert stopped.returncode == 0, stopped.stderr
     assert f"{name}: unfinished (not begun)" in stopped.stdout
 
-    done = dp_ros(*command)
+    done = dp_ros_here(*command)
     assert done.returncode == 0, done.stderr
     assert f"{name}: handle-press-v3 [in-process]: " in done.stdout
     parts = list((out / "parts").iterdir())
     assert all(part.stat().st_size <= 16_000_000 for part in parts)
 
-    again = dp_ros(*command)
+    again = dp_ros_here(*command)
     assert f"{name}: done before" in again.stdout
-    other = dp_ros(*command, "--max-steps", 6)
+    other = dp_ros_here(*command, "--max-steps", 6)
     assert other.returncode == errors.FAILED
     assert f"{name}: failed: its results are of other settings (max_steps): give the same" in other.stdout
 
@@ -48,9 +48,9 @@ def test_campaign_stops_in_time_goes_on_and_is_put_together_again(
 
 
 def test_campaign_names_what_failed_and_goes_on_with_the_rest(
-    can_render: None, tiny_config: Path, tmp_path: Path, dp_ros
+    can_render: None, tiny_config: Path, tmp_path: Path, dp_ros_here
 ) -> None:
-    done = dp_ros(
+    done = dp_ros_here(
         "campaign", "run", "--task", "handle-press", "--config", tiny_config, "--out", tmp_path, "--demonstrations", 1,
         "--jobs", 1, "--set", "batch_size=1000",
     )  # fmt: skip

@@ -19,20 +19,22 @@ pytestmark = pytest.mark.sim
 
 
 @pytest.fixture(scope="session")
-def one_process(trained: Path, dp_ros: Cli, make_once: MakeOnce) -> Path:
+def one_process(trained: Path, dp_ros_here: Cli, make_once: MakeOnce) -> Path:
     """The report of one process, of two checkpoints with the same name in different folders."""
 
     def evaluate(folder: Path) -> None:
-        done = dp_ros("eval", trained, trained / "checkpoint", *SHORT, "--threads", 1, "--report", folder)
+        done = dp_ros_here(
+            "eval", trained, trained / "checkpoint", *SHORT, "--threads", 1, "--report", folder
+        )
         assert done.returncode == 0, done.stderr
 
     return make_once("one_process", evaluate)
 
 
 def test_two_processes_give_what_one_gives_seed_by_seed(
-    one_process: Path, trained: Path, dp_ros: Cli, tmp_path: Path
+    one_process: Path, trained: Path, dp_ros_here: Cli, tmp_path: Path
 ) -> None:
-    done = dp_ros("eval", trained, *SHORT, "--jobs", 2, "--threads", 1, "--report", tmp_path)
+    done = dp_ros_here("eval", trained, *SHORT, "--jobs", 2, "--threads", 1, "--report", tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^seed (\d)", done.stdout, re.MULTILINE) == list("0123")
     one, two = (
@@ -81,18 +83,18 @@ def test_compare_judges_reports_and_refuses_others(
 
 
 def test_checkpoint_beside_a_report_is_put_to_the_same_test(
-    one_process: Path, trained: Path, dp_ros: Cli
+    one_process: Path, trained: Path, dp_ros_here: Cli
 ) -> None:
-    done = dp_ros("compare", one_process / "whole-1.json", trained, "--threads", 1)
+    done = dp_ros_here("compare", one_process / "whole-1.json", trained, "--threads", 1)
     assert done.returncode == 0, done.stderr
     assert "0 of 4 seeds disagree" in done.stdout
 
 
 def test_robustness_draws_curves_that_begin_with_the_undisturbed_evaluation(
-    one_process: Path, trained: Path, dp_ros: Cli, tmp_path: Path
+    one_process: Path, trained: Path, dp_ros_here: Cli, tmp_path: Path
 ) -> None:
     disturb = ("--disturb", "action-delay=2", "--disturb", "occlusion=5")
-    done = dp_ros("robustness", trained, *SHORT, *disturb, "--threads", 1, "--report", tmp_path)
+    done = dp_ros_here("robustness", trained, *SHORT, *disturb, "--threads", 1, "--report", tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^action-delay \[ticks\] 0: \d/4, 2: \d/4$", done.stdout, re.MULTILINE)
     data = json.loads((tmp_path / "robustness.json").read_text())

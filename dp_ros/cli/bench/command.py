@@ -86,7 +86,9 @@ def train(
     profile: Annotated[bool, typer.Option("--profile", help="Also print the time of each operator.")] = False,
     against: Annotated[
         Against | None,
-        typer.Option(help="Compare with that project's training, step by step, in f32 and in bf16."),
+        typer.Option(
+            help="Compare with that project's training, step by step, in f32 and bf16, or as --set precision says."
+        ),
     ] = None,
     json_path: JsonFile = None,
 ) -> None:
@@ -95,12 +97,14 @@ def train(
     from dp_ros.schema import Layers, Settings, TrainConfig
 
     if against:
-        from dp_ros.cli.bench.lerobot import LIKE_FOR_LIKE, compare_training
+        from dp_ros.cli.bench.lerobot import LIKE_FOR_LIKE, compare_training, precisions_of
 
         layers = Layers.of(Settings(TrainConfig(**LIKE_FOR_LIKE), {}))
         layers.assign(assignments)
         settings = training_settings(config, assignments) if config else layers.settings(TrainConfig)
-        rows = [compare_training(settings.config, precision, steps) for precision in ("f32", "bf16")]
+        rows = [
+            compare_training(settings.config, precision, steps) for precision in precisions_of(assignments)
+        ]
         for row in rows:
             for clock in ("wall", "processor"):
                 of = row[clock]

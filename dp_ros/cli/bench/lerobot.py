@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,8 +34,15 @@ WARM_UP = 2  # steps of each side that are not measured
 ENDLESS = 1_000_000  # steps: the parent ends the training
 LEROBOT_GRADIENT_CLIP = 10.0  # its training's default
 Precision = Literal["f32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
 # Milliseconds of a step: wall time, and processor time of all threads, which other load disturbs less.
 Step = tuple[float, float]
+
+
+def precisions_of(assignments: Sequence[str] | None) -> list[Precision]:
+    """The precisions to compare in: the one that an assignment KEY=VALUE sets, otherwise both."""
+    given = [text.partition("=")[2].strip() for text in assignments or () if text.startswith("precision=")]
+    return [precision for precision in PRECISIONS if precision in given[-1:] or not given]
 
 
 def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> dict[str, Any]:

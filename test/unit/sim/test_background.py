@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -16,7 +17,7 @@ pytest.importorskip("mujoco")
 import mujoco
 
 from dp_ros.sim.background import CPU_SHARE, BackgroundRenderer
-from dp_ros.sim.rendering import Renderer, RenderingError
+from dp_ros.sim.rendering import Renderer
 
 pytestmark = pytest.mark.sim
 
@@ -32,14 +33,8 @@ SCENE = """
 
 
 @pytest.fixture
-def scene() -> tuple[mujoco.MjModel, mujoco.MjData]:
-    model = mujoco.MjModel.from_xml_string(SCENE)
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    try:
-        Renderer(model).render(data, "eye", 8, 8)
-    except RenderingError as error:
-        pytest.skip(str(error))
+def scene(make_scene: Callable[[str], Any]) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    model, data = make_scene(SCENE)
     return model, data
 
 

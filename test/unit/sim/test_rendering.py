@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -28,14 +31,8 @@ SCENE = """
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[mujoco.MjModel, mujoco.MjData]:
-    model = mujoco.MjModel.from_xml_string(SCENE)
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    try:
-        Renderer(model).render(data, "eye", 8, 8)
-    except RenderingError as error:
-        pytest.skip(str(error))
+def scene(make_scene: Callable[[str], Any]) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    model, data = make_scene(SCENE)
     return model, data
 
 
