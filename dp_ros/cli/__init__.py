@@ -18,6 +18,7 @@ from dp_ros.cli import (
     console,
     convert,
     demo,
+    distill,
     errors,
     evaluate,
     exchange,
@@ -43,6 +44,7 @@ app.command("convert")(convert.convert)
 app.command("export")(exchange.export)
 app.command("import")(exchange.import_)
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("robustness")(robustness.robustness)

@@ -110,6 +110,7 @@ def given(**options: Any) -> dict[str, Any]:
 _OPTIONS = {
     "cameras": "--camera", "width_px": "--size", "height_px": "--size", "rate_hz": "--rate", "outcomes": "--outcome",
     "pictures": "--size or --fit", "first_seed": "--seed", "topics": "--map", "sampler_iterations": "--iterations",
+    "student_iterations": "--iterations",
 }  # fmt: skip
 
 

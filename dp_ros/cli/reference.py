@@ -73,7 +73,14 @@ def reference() -> None:
 def page() -> Iterator[str]:
     from dp_ros.baselines.config import ComparisonConfig
     from dp_ros.resources import share_file
-    from dp_ros.schema import CollectConfig, ConvertConfig, ExportConfig, ImportConfig, TrainConfig
+    from dp_ros.schema import (
+        CollectConfig,
+        ConvertConfig,
+        DistillConfig,
+        ExportConfig,
+        ImportConfig,
+        TrainConfig,
+    )
     from dp_ros.schema.nodes import NODES
 
     yield from (_HEAD, _NODES)
@@ -85,12 +92,16 @@ def page() -> Iterator[str]:
         "collect": CollectConfig,
         "convert": ConvertConfig,
         "train": TrainConfig,
+        "distill": DistillConfig,
         "export": ExportConfig,
         "import": ImportConfig,
         "baselines": ComparisonConfig,
     }.items():
         yield f"### dp_ros {command}\n"
-        yield from settings_table(settings(config()))
+        chosen = settings(config())
+        if config is DistillConfig:  # its policy is the teacher's
+            chosen = (setting for setting in chosen if not setting.name.startswith("policy."))
+        yield from settings_table(chosen)
     yield _PRESETS
     yield from presets(
         sorted(share_file("config/train").glob("*.yaml"), key=lambda path: path.stem), settings(TrainConfig())

@@ -42,14 +42,15 @@ def card_text(folder: str | Path, name: str) -> str:
         f"T_p = {horizons.T_p} actions, of which T_a = {horizons.T_a} are executed.",
         f"- **Samples** with {diffusion.sampler.upper()}, "
         f"{diffusion.sampler_iterations} of {diffusion.iterations} iterations, {diffusion.spacing} spacing.",
+        *_teacher(training),
         "",
         "## Data",
         "",
         *_data(data),
         "## Training",
         "",
-        f"{training.get('step')} steps of {settings.get('batch_size')} windows, "
-        f"{settings.get('noise_samples')} diffusion targets each; learning rate {settings.get('lr')}, "
+        f"{training.get('step')} steps of {settings.get('batch_size')} windows, {_targets(training)}; "
+        f"learning rate {settings.get('lr')}, "
         f"{settings.get('precision')}, seed {settings.get('seed')}; "
         f"dp_ros {training.get('dp_ros')}, commit {training.get('commit', 'unknown')}.{_effort(training)}",
         "",
@@ -87,6 +88,24 @@ def write_card(folder: str | Path, name: str) -> None:
     if curve:
         write_bytes(folder / CURVE, learning_curve(curve))
     write_text(folder / CARD, card_text(folder, name))
+
+
+def _teacher(training: Mapping[str, Any]) -> list[str]:
+    """The line about the policy that this one was distilled from; none where there was none."""
+    teacher = training.get("teacher")
+    if not teacher:
+        return []
+    return [
+        f"- **Distilled** from {teacher['name']}, weights sha256 {teacher['weights_sha256']}, which planned with "
+        f"{teacher['sampler'].upper()}, {teacher['sampler_iterations']} iterations, {teacher['spacing']} spacing."
+    ]
+
+
+def _targets(training: Mapping[str, Any]) -> str:
+    """Labels of a window, as a part of a sentence."""
+    if "teacher" in training:
+        return "with the teacher's plans as labels"
+    return f"{training.get('config', {}).get('noise_samples')} diffusion targets each"
 
 
 def _curve(training: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -136,10 +155,12 @@ def collect_command(data: Mapping[str, Any]) -> str:
 
 
 def train_command(training: Mapping[str, Any]) -> str:
-    """The `dp_ros train` command that makes these weights from the data."""
+    """The `dp_ros train` or `dp_ros distill` command that makes these weights from the data."""
     command = training.get("command", {})
-    config = Path(command.get("config", "cpu.yaml")).stem
     settings = "".join(f" --set {shlex.quote(text)}" for text in command.get("set", ()))
+    if teacher := training.get("teacher"):
+        return f"dp_ros distill {teacher['name']} --data DATA --out RUN{settings}"
+    config = Path(command.get("config", "cpu.yaml")).stem
     return f"dp_ros train --config {config} --data DATA --out RUN{settings}"
 
 

@@ -9,22 +9,26 @@ from dp_ros.schema import ConfigError
 
 
 def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:
-    """ConfigError where the checkpoint's `config` says that the policy was trained on one of the seeds."""
-    data = _data(config.get("training", {}))
-    if not seeds or data.get("task", task) != task:
-        return
-    for first, last in _trained(data):
-        if any(first <= seed and (last is None or seed <= last) for seed in seeds):
-            trained = f"{first} and above" if last is None else f"{first} to {last}"
-            raise ConfigError(
-                f"seeds {min(seeds)} to {max(seeds)} overlap the training seeds {trained}: choose another --seed"
-            )
+    """ConfigError where the checkpoint's `config` says that it, or its teacher, was trained on one of the seeds."""
+    training = config.get("training", {})
+    for data in (_data(training), _data(training.get("teacher", {}))):
+        if not seeds or data.get("task", task) != task:
+            continue
+        for first, last in _trained(data):
+            if any(first <= seed and (last is None or seed <= last) for seed in seeds):
+                trained = f"{first} and above" if last is None else f"{first} to {last}"
+                raise ConfigError(
+                    f"seeds {min(seeds)} to {max(seeds)} overlap the training seeds {trained}: choose another --seed"
+                )
 
 
 def seeds_known(training: Mapping[str, Any], task: str) -> bool:
-    """Whether a checkpoint's `training` names the seed of every episode of the task."""
-    data = _data(training)
-    return data.get("task", task) != task or bool(_trained(data) and not data.get("seeds_unknown"))
+    """Whether a checkpoint's `training` names the seed of every episode of the task, of its teacher, too."""
+    trainings = [training, training["teacher"]] if "teacher" in training else [training]
+    return all(
+        data.get("task", task) != task or bool(_trained(data) and not data.get("seeds_unknown"))
+        for data in map(_data, trainings)
+    )
 
 
 def _data(training: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference.self_check import EngineCheckError, Verdict, exported_engine
 from dp_ros.policy.checkpoint_config import policy_config, read_config, verify_files
+from dp_ros.policy.noise_levels import visited_iterations
 from dp_ros.schema import (
     FULL_SAMPLERS,
     ConfigError,
@@ -215,4 +216,12 @@ def sampler_settings(diffusion: DiffusionConfig, runtime: RuntimeConfig) -> Diff
         changes["sampler_iterations"] = runtime.sampler_iterations
     if runtime.sampler_spacing != "checkpoint":
         changes["spacing"] = runtime.sampler_spacing
-    return override(diffusion, changes, where="sampler")
+    chosen = override(diffusion, changes, where="sampler")
+    visited = visited_iterations(chosen.iterations, chosen.sampler_iterations, chosen.spacing)
+    if diffusion.distilled_for and not set(visited) <= set(diffusion.distilled_for):
+        raise ConfigError(
+            f"sampler: these weights were distilled for iterations {', '.join(map(str, diffusion.distilled_for))}, and "
+            f"{chosen.sampler} of {chosen.sampler_iterations} with {chosen.spacing} spacing visits others: leave "
+            "sampler, iterations and spacing as the checkpoint has them"
+        )
+    return chosen

@@ -42,8 +42,13 @@ class DiffusionPolicy(nn.Module):
     def encode(self, images: Pictures, state: Tensor, frames: Tensor | None = None) -> Tensor:
         """images: V of (B, T_o, 3, H, W) in [0, 1], cropped; state (B, T_o, STATE_DIM), not normalised -> (B, obs_dim).
 
-        For one tensor of images, and for `frames` of windows that share images: see ObservationEncoder."""
-        return self.encoder(images, self.state_normalizer.normalise_input(state), frames)
+        For one tensor of images, and for `frames` of windows that share images: see ObservationEncoder. images may also
+        be features that were computed before, V of (B, T_o, feature_dim).
+        """
+        nstate = self.state_normalizer.normalise_input(state)
+        if not isinstance(images, Tensor) and images[0].ndim == 3:
+            return self.encoder.join(images, nstate)
+        return self.encoder(images, nstate, frames)
 
     def loss(
         self,
@@ -56,7 +61,7 @@ class DiffusionPolicy(nn.Module):
         frames: Tensor | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> Tensor:
-        """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5): a scalar.
+        """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5) or of the predicted chunk: a scalar.
 
         images, state and frames as in `encode`; actions (B, T_p, D) of the declared kinds, not normalised.
         noise_samples: targets drawn for each window. The encoder, the most expensive part, runs once for all of them.
@@ -71,7 +76,8 @@ class DiffusionPolicy(nn.Module):
         k = torch.randint(0, self.schedule.iterations, whole[:1], generator=generator).chunk(n)[i]
         k = k.to(nactions.device)
         noisy = self.schedule.add_noise(nactions, noise, k)
-        return F.mse_loss(self.network(noisy, k, obs).float(), noise)
+        target = noise if self.config.diffusion.prediction == "epsilon" else nactions
+        return F.mse_loss(self.network(noisy, k, obs).float(), target)
 
     @torch.inference_mode()
     def plan(self, images: Pictures, state: Tensor, generator: torch.Generator) -> Tensor:

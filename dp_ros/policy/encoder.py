@@ -81,10 +81,18 @@ class ObservationEncoder(nn.Module):
         features = []
         for view, pictures in enumerate(images.unbind(-4) if isinstance(images, Tensor) else images):
             separate = pictures.flatten(0, 1) if frames is None else pictures
-            encoded = self.cameras[view % len(self.cameras)](separate)
+            encoded = self.encode_camera(view, separate)
             if frames is not None:
                 encoded = encoded.index_select(0, frames.flatten())
             features.append(encoded.unflatten(0, (batch, T_o)))
-        if self.config.proprioception:
-            features.append(state.to(features[0].dtype))
-        return torch.cat(features, dim=-1).flatten(1)
+        return self.join(features, state)
+
+    def encode_camera(self, view: int, pictures: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) of the camera number `view` -> (N, feature_dim)."""
+        encoded: Tensor = self.cameras[view % len(self.cameras)](pictures)
+        return encoded
+
+    def join(self, features: Sequence[Tensor], state: Tensor) -> Tensor:
+        """features V of (B, T_o, feature_dim), state (B, T_o, STATE_DIM) normalised -> (B, out_dim)."""
+        parts = [*features, state.to(features[0].dtype)] if self.config.proprioception else features
+        return torch.cat(list(parts), dim=-1).flatten(1)

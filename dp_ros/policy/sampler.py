@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.policy.noise_levels import squared_cosine_abar, visited_iterations
-from dp_ros.schema import DiffusionConfig
+from dp_ros.schema import DiffusionConfig, Prediction
 
 
 class ArrayLike(Protocol):
@@ -35,10 +35,10 @@ A = TypeVar("A", bound=ArrayLike)
 class SamplerStep:
     """One update: the network is called at iteration k, then x is replaced by
 
-    x * x_k + clean * x_0 + eps * predicted noise + clean_before * x_0 of the step before + noise * drawn noise,
+    x * x_k + clean * x_0 + eps * predicted noise + clean_before * x_0 of the step before + noise * drawn noise.
 
-    where x_0 = (x_k - sigma * predicted noise) / alpha, clipped, is the clean action that the prediction implies (Ho
-    et al. 2020, eq. 15).
+    A network with the prediction "epsilon" gives the noise, and x_0 = (x_k - sigma * noise) / alpha (Ho et al. 2020,
+    eq. 15), clipped. One with "sample" gives x_0, which is clipped, and noise = (x_k - alpha * x_0) / sigma.
     """
 
     k: int
@@ -49,6 +49,36 @@ class SamplerStep:
     eps: float = 0.0
     clean_before: float = 0.0
     noise: float = 0.0
+    prediction: Prediction = "epsilon"
+
+    def update(
+        self, x: A, predicted: A, before: Any, clip: float, draw: Callable[[], A] | None = None
+    ) -> tuple[A, A]:
+        """(x of the next step, x_0), from x, the network's output for it, and x_0 of the step before.
+
+        ValueError where the step adds noise and `draw` is missing.
+        """
+        clean: Any
+        eps: Any
+        following: Any
+        if self.prediction == "sample":
+            clean = predicted.clip(-clip, clip)
+            eps = (x - clean * self.alpha) * (1.0 / self.sigma) if self.eps else None
+        else:
+            eps = predicted
+            clean = ((x - eps * self.sigma) * (1.0 / self.alpha)).clip(-clip, clip)
+        following = clean * self.clean
+        if self.x:
+            following = following + x * self.x
+        if self.eps:
+            following = following + eps * self.eps
+        if self.clean_before:
+            following = following + before * self.clean_before
+        if self.noise:
+            if draw is None:
+                raise ValueError("this sampler adds noise in its steps: `draw` is missing")
+            following = following + draw() * self.noise
+        return following, clean
 
 
 @dataclass(frozen=True)
@@ -140,7 +170,8 @@ def sampler_steps(config: DiffusionConfig) -> list[SamplerStep]:
     if config.sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler '{config.sampler}': choose one of {', '.join(SAMPLERS)}")
     visited = visited_iterations(config.iterations, config.sampler_iterations, config.spacing)
-    return SAMPLERS[config.sampler](squared_cosine_abar(config.iterations), visited)
+    steps = SAMPLERS[config.sampler](squared_cosine_abar(config.iterations), visited)
+    return [replace(step, prediction=config.prediction) for step in steps]
 
 
 def sample(
@@ -153,8 +184,8 @@ def sample(
 ) -> A:
     """Noise x_K (B, T_p, D) -> clean, normalised chunk (B, T_p, D), in one call of `denoise` a step.
 
-    denoise: (x_k (B, T_p, D), k) -> predicted noise (B, T_p, D). The clean action is clipped to [-clip, clip]. draw:
-    standard normal noise like x_K, for samplers that add some; without it they are refused with a ValueError.
+    denoise: (x_k (B, T_p, D), k) -> the network's output (B, T_p, D). The clean action is clipped to [-clip, clip].
+    draw: standard normal noise like x_K, for samplers that add some; without it they are refused with a ValueError.
 
     known: actions that the chunk must contain. They replace what was sampled, before each call at its noise level with
     the noise of x_K, and in the end clean (inpainting: Lugmayr et al. 2022; Janner et al. 2022; for chunks in real time
@@ -166,20 +197,7 @@ def sample(
     for step in steps:
         if known is not None:
             x = _replaced(x, known, known.clean * step.alpha + x_K * step.sigma)
-        eps: Any = denoise(x, step.k)
-        clean = ((x - eps * step.sigma) * (1.0 / step.alpha)).clip(-clip, clip)
-        following = clean * step.clean
-        if step.x:
-            following = following + x * step.x
-        if step.eps:
-            following = following + eps * step.eps
-        if step.clean_before:
-            following = following + before * step.clean_before
-        if step.noise:
-            if draw is None:
-                raise ValueError("this sampler adds noise in its steps: `draw` is missing")
-            following = following + draw() * step.noise
-        x, before = following, clean
+        x, before = step.update(x, denoise(x, step.k), before, clip, draw)
     return x if known is None else _replaced(x, known, known.clean)
 
 

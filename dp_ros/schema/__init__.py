@@ -11,6 +11,7 @@ from dp_ros.schema.base import (
     override,
     parse,
 )
+from dp_ros.schema.distillation import DistillConfig
 from dp_ros.schema.exchange import ExportConfig, ImportConfig
 from dp_ros.schema.pictures import CameraSize, Fit, PictureSizes, Size, Target
 from dp_ros.schema.policy import (
@@ -24,6 +25,7 @@ from dp_ros.schema.policy import (
     Horizons,
     Network,
     PolicyConfig,
+    Prediction,
     SamplerName,
     Spacing,
     TransformerConfig,
@@ -50,6 +52,7 @@ __all__ = [
     "ConfigError",
     "ConvertConfig",
     "DiffusionConfig",
+    "DistillConfig",
     "EncoderConfig",
     "ExportConfig",
     "Fit",
@@ -64,6 +67,7 @@ __all__ = [
     "OptimizerConfig",
     "PictureSizes",
     "PolicyConfig",
+    "Prediction",
     "RecorderConfig",
     "RuntimeConfig",
     "SamplerName",

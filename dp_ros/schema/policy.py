@@ -23,6 +23,7 @@ SCHEMA_VERSION = 2  # of a checkpoint's config.json
 
 Network = Literal["unet", "transformer"]  # each has a section of its name in PolicyConfig
 SamplerName = Literal["ddpm", "ddim", "dpm_solver"]  # each has a row in `dp_ros.policy.sampler.SAMPLERS`
+Prediction = Literal["epsilon", "sample"]  # see `dp_ros.policy.sampler.SamplerStep`
 Spacing = Literal["leading", "trailing", "linspace"]  # see `dp_ros.policy.noise_levels.visited_iterations`
 MIN_SIDE_PX = 32  # of the encoder's pictures and crops
 FULL_SAMPLERS: frozenset[SamplerName] = frozenset({"ddpm"})  # they visit every trained iteration
@@ -214,13 +215,18 @@ class DiffusionConfig(Config):
 
     iterations: int = Field(100, ge=2, le=1000, description="K, the iterations of the forward process")
     schedule: Literal["squared_cosine"] = Field("squared_cosine", description="noise over the iterations")
-    prediction: Literal["epsilon"] = Field("epsilon", description="output of the network: the added noise")
+    prediction: Prediction = Field(
+        "epsilon", description="output of the network. epsilon: the added noise; sample: the clean actions"
+    )
     clip: float = Field(1.0, gt=0, description="the predicted clean action is clipped to [-clip, clip]")
     sampler: SamplerName = Field("ddim", description="method that denoises an action chunk")
     sampler_iterations: int = Field(10, ge=1, le=1000, description="iterations of the sampler; K for ddpm")
     spacing: Spacing = Field(
         "leading",
         description="iterations that the sampler visits: leading from 0 up, trailing from the last down, linspace both",
+    )
+    distilled_for: tuple[int, ...] = Field(
+        (), description="iterations k that a student was trained for, and no others; empty: all of them"
     )
 
     @model_validator(mode="after")

@@ -20,10 +20,12 @@ from dp_ros.train.augmentation import cover, draw_colours, draw_covers, recolour
 class TensorBatch:
     """A batch on its device: arguments of `DiffusionPolicy.loss`."""
 
-    images: tuple[Tensor, ...]  # V of (B, T_o, 3, H, W) or (F, 3, H, W), in [0, 1], channels-last in memory
+    # V of (B, T_o, 3, H, W) or (F, 3, H, W), in [0, 1], channels-last in memory; or features, as `encode` takes them
+    images: tuple[Tensor, ...]
     state: Tensor
     actions: Tensor
     frames: Tensor | None
+    noise: Tensor | None = None  # (B, T_p, D): the first noise that leads to the actions, for a student
 
 
 class Batches:
@@ -60,6 +62,9 @@ class Batches:
         size = self._config.runs_per_batch
         return self._epoch[1][batch * size : (batch + 1) * size]
 
+    def prepare(self) -> None:
+        """Work that is to be done once before the first step: none here."""
+
     def arrays(self, step: int) -> tuple[Batch, NDArray[np.float32] | None]:
         """The batch as uint8 arrays, and the colour change of each image (None without augmentation)."""
         config, runs = self._config, self.runs(step)
@@ -69,39 +74,55 @@ class Batches:
         else:
             images, state, actions = self._windows.batch(runs[:, 0], rng, part=self._part)
             batch = Batch(images, None, np.arange(len(state)), state, actions)
-        sizes = [(pictures.shape[-3], pictures.shape[-2]) for pictures in batch.images]
-        if config.augmentation.cover:
-            rng = np.random.default_rng([config.seed, 5, step])
-            covers = draw_covers(config.augmentation.cover, len(runs), sizes, rng)[self._part][batch.run]
-            for view, pictures in enumerate(batch.images):
-                cover(pictures, covers[:, view])
-        if not config.augmentation.recolours:
-            return batch, None
-        colours = draw_colours(
-            config.augmentation, len(runs), len(sizes), np.random.default_rng([config.seed, 4, step])
-        )
-        return batch, colours[self._part][batch.run]
+        return batch, augment(config, batch, len(runs), (step,), self._part)
 
     def tensors(self, step: int, device: torch.device) -> TensorBatch:
         """The batch on `device`, recoloured there."""
         batch, colours = self.arrays(step)
-
-        def put(array: NDArray[np.generic]) -> Tensor:
-            tensor = torch.from_numpy(array)
-            if device.type != "cuda":
-                return tensor.to(device)
-            return tensor.pin_memory().to(device, non_blocking=True)
-
-        images = [put(pictures).float() / 255.0 for pictures in batch.images]
-        if colours is not None:
-            change = put(colours)
-            images = [recolour(of_view, change[:, view]) for view, of_view in enumerate(images)]
         return TensorBatch(
-            tuple(of_view.movedim(-1, -3) for of_view in images),  # a view: NHWC in memory is channels-last
-            put(batch.state),
-            put(batch.actions),
-            None if batch.frames is None else put(batch.frames),
+            image_tensors(batch, colours, device),
+            put(batch.state, device),
+            put(batch.actions, device),
+            None if batch.frames is None else put(batch.frames, device),
         )
+
+
+def augment(
+    config: TrainConfig, batch: Batch, runs: int, draw: tuple[int, ...], part: slice = slice(None)
+) -> NDArray[np.float32] | None:
+    """Cover the pictures of `batch`, in place; the colour change of each is returned (None without augmentation).
+
+    They are drawn from (seed, draw) for all `runs`, of which the batch has `part`.
+    """
+    sizes = [(pictures.shape[-3], pictures.shape[-2]) for pictures in batch.images]
+    if config.augmentation.cover:
+        rng = np.random.default_rng([config.seed, 5, *draw])
+        covers = draw_covers(config.augmentation.cover, runs, sizes, rng)[part][batch.run]
+        for view, pictures in enumerate(batch.images):
+            cover(pictures, covers[:, view])
+    if not config.augmentation.recolours:
+        return None
+    rng = np.random.default_rng([config.seed, 4, *draw])
+    return draw_colours(config.augmentation, runs, len(sizes), rng)[part][batch.run]
+
+
+def image_tensors(
+    batch: Batch, colours: NDArray[np.float32] | None, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Pictures of the batch as V of (..., 3, H, W) in [0, 1] on `device`, with the colour changes of `augment`."""
+    images = [put(pictures, device).float() / 255.0 for pictures in batch.images]
+    if colours is not None:
+        change = put(colours, device)
+        images = [recolour(of_view, change[:, view]) for view, of_view in enumerate(images)]
+    return tuple(of_view.movedim(-1, -3) for of_view in images)  # a view: NHWC in memory is channels-last
+
+
+def put(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """The array as a tensor on `device`."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Prefetch:

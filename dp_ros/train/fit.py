@@ -99,7 +99,7 @@ def fit(settings: Settings[TrainConfig], layout: DatasetLayout, where: str) -> S
     if faults:
         what = "one setting does not fit" if len(faults) == 1 else f"{len(faults)} settings do not fit"
         raise ConfigError(f"{where}: {what} the dataset: {'; '.join(faults)}")
-    return layers.settings(TrainConfig)
+    return layers.settings(type(settings.config))
 
 
 def describe(settings: Settings[TrainConfig]) -> str:

@@ -18,10 +18,11 @@ from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.resources import share_dir
 from dp_ros.schema import Settings, Source, TrainConfig
+from dp_ros.train.batches import Batches
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.fit import fit
 from dp_ros.train.progress import Progress
-from dp_ros.train.trainer import Build, Trainer
+from dp_ros.train.trainer import Build, MakeBatches, Trainer
 from dp_ros.train.validation import Validation
 
 _SCENE = ("width_px", "height_px", "markers")
@@ -71,10 +72,15 @@ def make_trainer(
     command: Mapping[str, Any] | None = None,
     sources: Mapping[str, Source] | None = None,
     build: Build = DiffusionPolicy,
+    make_batches: MakeBatches = Batches,
+    teacher: Mapping[str, Any] | None = None,
     ranks: Ranks | None = None,
     on_warning: Callable[[str], None] | None = None,
 ) -> Trainer:
-    """Trainer of `train`, for the policy that `build` makes. Raises as `train`, before the first step."""
+    """Trainer of `train`, for the policy that `build` makes. Raises as `train`, before the first step.
+
+    `make_batches` as in Trainer. `teacher`: the one that a student was distilled from, kept in its checkpoint.
+    """
     settings = Settings.of(config, "config") if sources is None else Settings(config, sources)
     config = fit(settings, episodes.read_layout(data), str(data)).config
     policy = config.policy
@@ -89,9 +95,10 @@ def make_trainer(
         windows,
         out,
         scene={key: collected[key] for key in _SCENE if key in collected},
-        provenance=provenance(dataset, command or {}),
+        provenance=provenance(dataset, command or {}) | ({"teacher": dict(teacher)} if teacher else {}),
         resume=resume,
         build=build,
+        make_batches=make_batches,
         ranks=ranks,
     )
 

@@ -65,8 +65,10 @@ class TrainingStep:
     def _loss(self, batch: TensorBatch) -> Tensor:
         config, ranks = self._config, self._ranks
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self._optimizer.step)
-        # The baselines' loss takes neither of the two, so they are passed only where they matter.
+        # The baselines' loss takes none of these, so they are passed only where they matter.
         more: dict[str, Any] = {} if batch.frames is None else {"frames": batch.frames}
+        if batch.noise is not None:
+            more["noise"] = batch.noise
         if ranks.count > 1:
             more["part"] = ranks.part
         with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):

@@ -14,7 +14,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
@@ -33,6 +35,7 @@ from dp_ros.train.validation import Validation, Validator, split_by_episode
 RESUME_IRRELEVANT = {"checkpoint_every", "log_every", "device", "validate_every"}
 
 Build = Callable[[PolicyConfig, Mapping[str, Any]], Any]  # a module with DiffusionPolicy's `loss`
+MakeBatches = Callable[[TrainConfig, Windows, NDArray[np.int64], tuple[int, int]], Batches]
 
 
 class Trainer:
@@ -52,9 +55,11 @@ class Trainer:
         provenance: Mapping[str, Any] | None = None,
         resume: bool = False,
         build: Build = DiffusionPolicy,
+        make_batches: MakeBatches = Batches,
         ranks: Ranks | None = None,
     ) -> None:
         """`build` makes the policy from its config and the statistics; only a DiffusionPolicy leaves a checkpoint.
+        `make_batches` makes the batches from config, windows, rows to train on and part of each batch.
 
         TrainingError where the dataset is too small, the device is missing, or `resume` and the folder do not fit.
         """
@@ -73,7 +78,7 @@ class Trainer:
                 "collect more episodes or lower batch_size"
             )
         self.stats = windows.stats(rows)
-        self.batches = Batches(config, windows, rows, self.ranks.part)
+        self.batches = make_batches(config, windows, rows, self.ranks.part)
         self.batches_per_epoch = self.batches.per_epoch
         self.steps = config.steps or config.epochs * self.batches_per_epoch  # type: ignore[operator]
         self.validator = Validator(config, windows, held_out) if len(held_out) else None
@@ -136,6 +141,10 @@ class Trainer:
         train_step = TrainingStep(config, self.optimizer, self.device, self.ranks, self.run_dir)
         if self.ranks.first:
             self._prepare_folder()
+        if self.step < self.steps:
+            began = time.perf_counter()
+            self.batches.prepare()
+            self.history.seconds += time.perf_counter() - began
         with self._log() as log, self._batch_source() as batch_of, StopSignals() as signals:
             try:
                 while self.step < self.steps:
@@ -230,7 +239,10 @@ class Trainer:
     def _fingerprint(self) -> str:
         """All that must agree for a resumed run to be the same run, as JSON."""
         config = self.config.model_dump(mode="json", exclude=RESUME_IRRELEVANT)
-        return json.dumps({"config": config, "windows": len(self.windows), "stats": self.stats})
+        facts = {"config": config, "windows": len(self.windows), "stats": self.stats}
+        if "teacher" in self.provenance:
+            facts["teacher"] = self.provenance["teacher"]["weights_sha256"]
+        return json.dumps(facts)
 
     def _log(self) -> AbstractContextManager[Log]:
         """Only the first process logs."""

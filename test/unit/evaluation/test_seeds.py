@@ -57,6 +57,17 @@ def test_checkpoints_that_keep_no_seeds_are_judged_by_what_they_keep() -> None:
     assert not seeds_known({}, TASK)
 
 
+def test_seeds_that_only_the_teacher_of_a_student_saw_are_refused() -> None:
+    own, teachers = {"first_seed": 100, "tried": 5}, {"first_seed": 0, "tried": 50}
+    made = {"data": own, "teacher": {"data": teachers}}
+    for seed, trained in ((102, "100 to 104"), (49, "0 to 49")):
+        with pytest.raises(ConfigError, match=trained):
+            check_unseen({"training": made}, TASK, [seed])
+    check_unseen({"training": made}, TASK, [50])
+    assert seeds_known(made, TASK)
+    assert not seeds_known({**made, "teacher": {"data": {}}}, TASK)
+
+
 def test_episodes_without_a_seed_are_counted(make_dataset: Callable[..., Dataset]) -> None:
     made = training(make_dataset, [-1, 4, -1])
     assert (made["data"]["seeds"], made["data"]["seeds_unknown"]) == ([[4, 4]], 2)

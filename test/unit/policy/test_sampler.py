@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dp_ros.actions import ACTION_DIM, STATE_DIM
+from dp_ros.inference.engine import sampler_settings
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.sampler import SAMPLERS, Known, SamplerStep, sample, sampler_steps
 from dp_ros.schema import (
@@ -68,6 +69,46 @@ def test_sampler_denoises_once_an_iteration_and_keeps_the_shape(
     assert calls == sorted(calls, reverse=True)
     assert x_0.shape == SHAPE
     assert np.abs(x_0).max() <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_a_network_that_predicts_the_chunk_samples_as_one_that_predicts_its_noise(
+    name: str, spacing: str
+) -> None:
+    """The two outputs are each other's by (x_k - alpha * x_0) / sigma; the chunks stay inside the clip here."""
+    settings = config(name, K if name in FULL_SAMPLERS else 5, spacing)
+    noise_steps = sampler_steps(settings)
+    chunk_steps = sampler_steps(settings.model_copy(update={"prediction": "sample"}))
+    at = {step.k: step for step in noise_steps}
+
+    def chunk(x: Array, k: int) -> Array:
+        return 0.5 * np.tanh(x + k)
+
+    def noise(x: Array, k: int) -> Array:
+        return (x - at[k].alpha * chunk(x, k)) / at[k].sigma
+
+    def sampled(predict: Callable[[Array, int], Array], steps: Sequence[SamplerStep]) -> Array:
+        rng = np.random.default_rng(1)
+        return sample(predict, rng.standard_normal(SHAPE), steps, 1.0, lambda: rng.standard_normal(SHAPE))
+
+    np.testing.assert_allclose(sampled(chunk, chunk_steps), sampled(noise, noise_steps), atol=1e-6)
+
+
+def test_a_student_is_refused_at_iterations_that_it_never_saw() -> None:
+    student = DiffusionConfig(
+        iterations=100,
+        prediction="sample",
+        sampler_iterations=2,
+        spacing="trailing",
+        distilled_for=(99, 49),
+    )
+    for fits in ({}, {"sampler_iterations": 1}, {"sampler": "dpm_solver"}):
+        sampler_settings(student, RuntimeConfig(**fits))
+    for other in ({"sampler_iterations": 3}, {"sampler_spacing": "leading"}, {"sampler": "ddpm"}):
+        with pytest.raises(ConfigError, match="distilled for iterations 99, 49, and") as caught:
+            sampler_settings(student, RuntimeConfig(**other))
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
