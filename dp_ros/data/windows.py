@@ -76,11 +76,17 @@ class Windows:
         previous = np.where(
             (ticks == first)[..., None], dataset.ee_pose[ticks], POSITION.of(dataset.command)[ticks - 1]
         )
-        actions = dataset.action[ticks]
-        actions[..., POSITION.slice] = encode_positions(
-            POSITION.of(actions), previous, padded, horizons, action.position
-        )
-        self.actions: NDArray[np.float32] = actions.astype(np.float32)
+
+        def encoded(actions: NDArray[np.float64]) -> NDArray[np.float32]:
+            actions[..., POSITION.slice] = encode_positions(
+                POSITION.of(actions), previous, padded, horizons, action.position
+            )
+            return actions.astype(np.float32)
+
+        self.actions = encoded(dataset.action[ticks])
+        self.executed = encoded(
+            dataset.command[ticks]
+        )  # in place of the labels: with the noise, if any was injected
 
     def __len__(self) -> int:
         return len(self.frames)

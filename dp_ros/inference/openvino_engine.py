@@ -50,7 +50,9 @@ class OpenVinoEngine:
             return self._denoiser(x=x, step=table[k : k + 1], condition=condition)
 
         centre, half_range = self._constants["action_centre"], self._constants["action_half_range"]
-        known = None if request.committed is None else Known.of(request.committed, centre, half_range)
+        known = None
+        if request.committed is not None:
+            known = Known.of(request.committed, centre, half_range, self.config.diffusion.prefix)
         nactions = sample(
             denoise, noise.draw(*shape), self._steps, self._diffusion.clip, lambda: noise.draw(*shape), known
         )

@@ -55,9 +55,10 @@ class TorchEngine:
         if request.committed is None:
             return None
         half_range = self.action_half_range.astype(np.float32)
-        known = Known.of(request.committed, self._action_centre, half_range)
+        prefix = self.config.diffusion.prefix
+        known = Known.of(request.committed, self._action_centre, half_range, prefix)
         clean, kept = (torch.from_numpy(each).to(self._device) for each in (known.clean, known.kept))
-        return Known(clean, kept)
+        return Known(clean, kept, known.noised)
 
     def prefetch(self, pictures: Pictures) -> None:
         """Nothing: the reference encodes a whole window at once."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dp_ros.actions import STATE_DIM
+from dp_ros.actions import POSITION, STATE_DIM, PositionKind
 from dp_ros.policy.encoder import ObservationEncoder, Pictures
 from dp_ros.policy.noise_schedule import NoiseSchedule
 from dp_ros.policy.normalizer import LimitsNormalizer
@@ -60,6 +60,7 @@ class DiffusionPolicy(nn.Module):
         *,
         frames: Tensor | None = None,
         part: tuple[int, int] = (0, 1),
+        executed: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5) or of the predicted chunk: a scalar.
 
@@ -67,6 +68,10 @@ class DiffusionPolicy(nn.Module):
         noise_samples: targets drawn for each window. The encoder, the most expensive part, runs once for all of them.
         part (i, n): these windows are part i of n equal parts of a batch. The noise of the whole batch is drawn, so
         the number of parts does not change the loss.
+
+        With a `prefix`, 0 to `prefix` first actions of each chunk are given to the network as they were `executed` (as
+        actions; None: equal to them), and do not count (training-time action conditioning, Black et al. 2025b). The
+        others continue from them: see `continued`.
         """
         obs = self.encode(images, state, frames).repeat_interleave(noise_samples, dim=0)
         nactions = self.action_normalizer.normalise(actions).repeat_interleave(noise_samples, dim=0)
@@ -75,9 +80,19 @@ class DiffusionPolicy(nn.Module):
         noise = torch.randn(whole, generator=generator).chunk(n)[i].to(nactions.device)
         k = torch.randint(0, self.schedule.iterations, whole[:1], generator=generator).chunk(n)[i]
         k = k.to(nactions.device)
-        noisy = self.schedule.add_noise(nactions, noise, k)
-        target = noise if self.config.diffusion.prediction == "epsilon" else nactions
-        return F.mse_loss(self.network(noisy, k, obs).float(), target)
+        predicts_noise, prefix = self.config.diffusion.prediction == "epsilon", self.config.diffusion.prefix
+        if not prefix:
+            noisy = self.schedule.add_noise(nactions, noise, k)
+            return F.mse_loss(self.network(noisy, k, obs).float(), noise if predicts_noise else nactions)
+        length = torch.randint(0, prefix + 1, whole[:1], generator=generator).chunk(n)[i].to(nactions.device)
+        nexecuted = nactions
+        if executed is not None:
+            nexecuted = self.action_normalizer.normalise(executed).repeat_interleave(noise_samples, dim=0)
+        nactions = continued(nactions, nexecuted, length, self.config.action.position)
+        is_free = (torch.arange(whole[1], device=length.device) >= length[:, None])[..., None]
+        shown = torch.where(is_free, self.schedule.add_noise(nactions, noise, k), nexecuted)
+        error = self.network(shown, k, obs).float() - (noise if predicts_noise else nactions)
+        return (error.square() * is_free).sum() / (is_free.sum() * whole[2])
 
     @torch.inference_mode()
     def plan(self, images: Pictures, state: Tensor, generator: torch.Generator) -> Tensor:
@@ -110,6 +125,21 @@ class DiffusionPolicy(nn.Module):
             known,
         )
         return self.action_normalizer.unnormalise(nactions)
+
+
+def continued(nactions: Tensor, nexecuted: Tensor, length: Tensor, kind: PositionKind) -> Tensor:
+    """Labels (B, T_p, D) that continue where the first `length` (B,) actions, as executed, have led; all normalised.
+
+    Relative positions are sums of the expert's steps, so they are moved to begin there. Other kinds do not depend on
+    the actions before.
+    """
+    if kind != "relative":
+        return nactions
+    last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, nactions.shape[2])
+    moved = (nexecuted - nactions).gather(1, last) * (length > 0)[:, None, None]
+    shift = torch.zeros_like(nactions)
+    shift[..., POSITION.slice] = moved[..., POSITION.slice]
+    return nactions + shift
 
 
 def denoiser(

@@ -87,14 +87,28 @@ class Known(Generic[A]):
 
     clean: A  # (B, T_p, D) normalised; 0 where free
     kept: A  # (B, T_p, D): 1 where given, 0 where free
+    noised: bool = (
+        True  # the network gets them at its noise level; False: clean, as training with a `prefix` shows them
+    )
 
     @classmethod
     def of(
-        cls, committed: NDArray[Any], centre: NDArray[np.float32], half_range: NDArray[np.float32]
+        cls,
+        committed: NDArray[Any],
+        centre: NDArray[np.float32],
+        half_range: NDArray[np.float32],
+        prefix: int = 0,
     ) -> Known[NDArray[np.float32]]:
-        """committed (T_p, D) in metres and [-1, 1], NaN where free; centre and half_range (D,) of the normaliser."""
+        """committed (T_p, D) in metres and [-1, 1], NaN where free; centre and half_range (D,) of the normaliser.
+
+        prefix: of the checkpoint. With one, at most so many first actions are given, each whole, and clean.
+        """
         clean = ((committed - centre) / half_range).astype(np.float32)[None]
-        return Known(np.nan_to_num(clean), np.isfinite(clean).astype(np.float32))
+        kept = np.isfinite(clean)
+        if prefix:
+            kept[:] = kept.all(axis=-1, keepdims=True)
+            kept[:, prefix:] = False
+        return Known(np.where(kept, clean, 0).astype(np.float32), kept.astype(np.float32), not prefix)
 
 
 Levels = NDArray[np.float64]  # abar_k (K,)
@@ -189,14 +203,15 @@ def sample(
 
     known: actions that the chunk must contain. They replace what was sampled, before each call at its noise level with
     the noise of x_K, and in the end clean (inpainting: Lugmayr et al. 2022; Janner et al. 2022; for chunks in real time
-    Black et al. 2025, who guide by a gradient instead). The other actions follow, because the network denoises all of
-    them together.
+    Black et al. 2025, who guide by a gradient instead). Where training showed them clean, so does each call (Black et
+    al. 2025b). The other actions follow, because the network denoises all of them together.
     """
     x: Any = x_K
     before: Any = None
     for step in steps:
         if known is not None:
-            x = _replaced(x, known, known.clean * step.alpha + x_K * step.sigma)
+            given = known.clean * step.alpha + x_K * step.sigma if known.noised else known.clean
+            x = _replaced(x, known, given)
         x, before = step.update(x, denoise(x, step.k), before, clip, draw)
     return x if known is None else _replaced(x, known, known.clean)
 

@@ -229,6 +229,14 @@ class DiffusionConfig(Config):
         (), description="iterations k that a student was trained for, and no others; empty: all of them"
     )
 
+    prefix: int = Field(
+        0,
+        ge=0,
+        le=63,
+        description="training also shows up to so many first actions of a chunk as they were executed, for continuity "
+        "inpaint; T_o - 1 of them are past; 0: never",
+    )
+
     @model_validator(mode="after")
     def _sampler_fits(self) -> DiffusionConfig:
         if self.sampler_iterations > self.iterations:
@@ -271,6 +279,15 @@ class PolicyConfig(Config):
                     f"the network is the {self.network}, so '{other}' would change nothing: "
                     f"remove '{other}' or set network to {other}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _prefix_leaves_actions_free(self) -> PolicyConfig:
+        if self.diffusion.prefix >= self.horizons.T_p:
+            raise ValueError(
+                f"diffusion.prefix {self.diffusion.prefix} leaves none of T_p = {self.horizons.T_p} actions to "
+                "predict: lower it"
+            )
         return self
 
     @model_serializer(mode="wrap")

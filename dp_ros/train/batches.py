@@ -25,6 +25,9 @@ class TensorBatch:
     state: Tensor
     actions: Tensor
     frames: Tensor | None
+    executed: Tensor | None = (
+        None  # (B, T_p, D): the actions that the arm executed, for a policy with a `prefix`
+    )
     noise: Tensor | None = None  # (B, T_p, D): the first noise that leads to the actions, for a student
 
 
@@ -84,7 +87,13 @@ class Batches:
             put(batch.state, device),
             put(batch.actions, device),
             None if batch.frames is None else put(batch.frames, device),
+            self._executed(step, device),
         )
+
+    def _executed(self, step: int, device: torch.device) -> Tensor | None:
+        if not self._config.policy.diffusion.prefix:
+            return None
+        return put(self._windows.executed[self.runs(step)[self._part].ravel()], device)
 
 
 def augment(

@@ -85,6 +85,7 @@ def student_policy(teacher: str | Path, config: DistillConfig) -> PolicyConfig:
         "sampler": "ddim",
         "sampler_iterations": calls,
         "spacing": "trailing",
+        "prefix": 0,
         "distilled_for": visited_iterations(K, min(calls, K), "trailing"),
     }
     return override(policy, {f"diffusion.{key}": value for key, value in diffusion.items()}, where=name)

@@ -155,4 +155,4 @@ class KeptLessons(Batches):
         frames = put(self._tick[self._windows.frames[rows]], device)
         state = put(self._windows.state[rows].astype(np.float32), device)
         images = tuple(each[view[:, None], frames] for each in features)
-        return TensorBatch(images, state, chunks[view, tick], None, noise[view, tick])
+        return TensorBatch(images, state, chunks[view, tick], None, noise=noise[view, tick])

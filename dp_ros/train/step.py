@@ -67,6 +67,8 @@ class TrainingStep:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self._optimizer.step)
         # The baselines' loss takes none of these, so they are passed only where they matter.
         more: dict[str, Any] = {} if batch.frames is None else {"frames": batch.frames}
+        if batch.executed is not None:
+            more["executed"] = batch.executed
         if batch.noise is not None:
             more["noise"] = batch.noise
         if ranks.count > 1:

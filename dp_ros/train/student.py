@@ -42,12 +42,13 @@ class Student(DiffusionPolicy):
         *,
         frames: Tensor | None = None,
         part: tuple[int, int] = (0, 1),
+        executed: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
         """Mean squared distance, normalised, between `actions` and the network's chunk after each call: a scalar.
 
-        Arguments as in `DiffusionPolicy.loss`. actions: the teacher's chunks for the first noise (B, T_p, D). Without
-        a noise, it is drawn, and the demonstrated actions are compared with.
+        Arguments as in `DiffusionPolicy.loss`; a student has no `prefix`. actions: the teacher's chunks for the first
+        noise (B, T_p, D). Without a noise, it is drawn, and the demonstrated actions are compared with.
         """
         obs = self.encode(images, state, frames)
         wanted = self.action_normalizer.normalise(actions)

@@ -72,6 +72,15 @@ def test_actions_are_clean_steps_that_hold_outside_the_episode(kind: Any, x: lis
     assert not POSITION.of(windows.actions)[..., 1:].any()
 
 
+def test_executed_actions_are_steps_from_the_same_reference_with_the_noise() -> None:
+    windows = Windows(small_dataset(), HORIZONS, ActionConfig(), encoder())
+    clean, executed = POSITION.of(windows.actions)[..., 0], POSITION.of(windows.executed)[..., 0]
+    # Window 1: 3 was commanded and 13 executed, then 7; from the command before, 1. Clean are the expert's steps.
+    np.testing.assert_array_equal(clean[1, 1:], [2, -4, -4])
+    np.testing.assert_array_equal(executed[1, 1:], [12, 6, 6])
+    np.testing.assert_array_equal(gripper_of(windows.executed), gripper_of(windows.actions))
+
+
 def test_gripper_keeps_its_first_and_last_command_outside_the_episode() -> None:
     windows = Windows(small_dataset(), HORIZONS, ActionConfig(), encoder())
     grip = [[-1, -1, -1, 1], [-1, -1, 1, 1], [-1, 1, 1, 1], [-1, -1, 0.5, 0.5], [-1, 0.5, 0.5, 0.5]]

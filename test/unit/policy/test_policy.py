@@ -15,7 +15,7 @@ from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.normalizer import INPUT_BOUND, LimitsNormalizer, StatsError
 from dp_ros.policy.sampler import sampler_steps
-from dp_ros.schema import PolicyConfig, override
+from dp_ros.schema import ConfigError, PolicyConfig, override
 
 finite = st.floats(-100, 100)
 
@@ -170,3 +170,37 @@ def test_statistics_that_cannot_be_used_are_refused_at_once(stats: dict[str, Any
         LimitsNormalizer.from_stats(stats, "action", 4)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_a_prefix_is_shown_as_it_was_executed_and_left_out_of_the_loss(
+    tiny_policy: PolicyConfig, stats: dict[str, Any], observed: Callable, prefix: int
+) -> None:
+    """A network that is wrong where actions are given, and right elsewhere, has no loss; 0 to `prefix` are given."""
+    policy = DiffusionPolicy(override(tiny_policy, {"diffusion.prefix": prefix}), stats)
+    images, state = observed()
+    scale = DiffusionPolicy(tiny_policy, stats).action_normalizer.unnormalise
+    actions, executed = scale(torch.full((2, 8, 4), -0.5)), scale(torch.full((2, 8, 4), 0.25))
+    lengths: list[int] = []
+
+    class Network(torch.nn.Module):
+        def forward(self, x: Tensor, k: Tensor, obs: Tensor) -> Tensor:
+            given = torch.isclose(x, torch.full((), 0.25)).all(dim=-1, keepdim=True)
+            length = given.sum(dim=(1, 2))
+            lengths.extend(length.tolist())
+            # Positions go on from the executed ones, the gripper as demonstrated.
+            wanted = torch.where((length > 0)[:, None], torch.tensor([0.25, 0.25, 0.25, -0.5]), -0.5)
+            abar = policy.schedule.abar[k][:, None, None]
+            noise = (x - abar.sqrt() * wanted[:, None]) / (1 - abar).sqrt()
+            return torch.where(given, 100.0, noise)
+
+    policy.network = Network()
+    loss = policy.loss(images, state, actions, generator(), 40, executed=executed)
+    assert loss < 1e-6
+    assert set(lengths) == set(range(prefix + 1))
+
+
+def test_a_prefix_of_the_whole_chunk_is_refused(tiny_policy: PolicyConfig) -> None:
+    override(tiny_policy, {"diffusion.prefix": 7})
+    with pytest.raises(ConfigError, match="prefix 8 leaves none of T_p = 8 actions to predict"):
+        override(tiny_policy, {"diffusion.prefix": 8})

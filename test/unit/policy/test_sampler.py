@@ -160,6 +160,26 @@ def test_known_actions_are_kept_and_most_chunks_follow_them(name: str, side: flo
     assert 10 < sum(chunk.mean() > 0 for chunk in free) < 20
 
 
+def test_policy_trained_with_a_prefix_sees_it_clean_at_every_iteration() -> None:
+    """At most the trained number of actions, and only whole ones; the others stay free."""
+    steps, seen = sampler_steps(config("ddim", 3, "trailing")), []
+    centre, half_range = np.float32([0.1] * ACTION_DIM), np.float32([0.7] * ACTION_DIM)
+    committed = np.linspace(-0.5, 0.5, 8 * ACTION_DIM).reshape(8, ACTION_DIM)
+    committed[5:] = committed[0, -1] = np.nan
+    known = Known.of(committed, centre, half_range, 4)
+
+    def denoise(x: Array, k: int) -> Array:
+        seen.append(x)
+        return np.sin(x + k)
+
+    x_K = np.random.default_rng(0).standard_normal((1, 8, ACTION_DIM))
+    chunk = sample(denoise, x_K, steps, 1.0, known=known)
+    clean = (committed[1:4] - 0.1) / 0.7
+    for x in (*seen, chunk):
+        np.testing.assert_allclose(x[0, 1:4], clean, atol=1e-6)
+    np.testing.assert_array_equal(seen[0][0, [0, 4, 5, 6, 7]], x_K[0, [0, 4, 5, 6, 7]])
+
+
 def test_known_actions_of_arrays_and_tensors_give_the_same() -> None:
     steps = sampler_steps(config("ddim", 3, "trailing"))
     rng = np.random.default_rng(0)
