@@ -1,7 +1,8 @@
 """Export of a policy's graphs and constants to a folder, for the OpenVINO engine or to serve otherwise.
 
 A plan is: `encoder_V` for each frame and camera, the oldest frame first; their features, one after the other, through
-`condition`; then the steps in `SPEC`, each a call of `denoiser` with a row of the constant `steps`.
+`condition`; then the steps in `SPEC`, each a call of `denoiser` with a row of the constant `steps`. Its output is the
+noise or, where the step's `prediction` is "sample", the clean chunk.
 """
 
 from __future__ import annotations
