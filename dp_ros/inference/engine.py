@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference.self_check import EngineCheckError, Verdict, exported_engine
-from dp_ros.policy.checkpoint_config import policy_config, read_config, verify_files
+from dp_ros.policy.checkpoint_config import WEIGHTS, policy_config, read_config, verify_files
 from dp_ros.policy.noise_levels import visited_iterations
 from dp_ros.schema import (
     FULL_SAMPLERS,
@@ -100,13 +100,14 @@ def _checked_openvino(checkpoint: Path, runtime: RuntimeConfig) -> tuple[Path, V
 ENGINES: dict[str, Load] = {"torch": _torch, "openvino": _openvino}  # name -> loader, which imports lazily
 BF16_ENGINES = frozenset({"openvino"})
 AUTO = "auto"
+_GPU_WORKSPACE_BYTES = 600_000_000  # of the CUDA context, its libraries and the activations
 
 
 def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[RuntimeConfig, str]:
     """The runtime with engine, precision and threads decided, and the reason in one line.
 
-    engine: on a machine with a GPU that `device` allows, torch on the GPU. Otherwise OpenVINO, where it agrees with
-    torch on fixed noise and is faster: see `self_check`. Otherwise torch.
+    engine: on a machine with a GPU that `device` allows and that has the memory, torch on the GPU. Otherwise OpenVINO,
+    where it agrees with torch on fixed noise and is faster: see `self_check`. Otherwise torch.
     precision: bf16 where the engine and the processor have it and it passes the same check, otherwise f32.
     threads in real time: half of the cores. On two cores beside the simulator, two threads make a plan later than one,
     because the node's callbacks and the cameras wait for a core.
@@ -121,11 +122,15 @@ def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[Runti
                 f"engine {runtime.engine} has no precision bf16: set precision or engine to auto"
             )
         return _decided(runtime, runtime.engine, "f32"), "as set"
+    reasons = []
     if runtime.engine == AUTO and (runtime.device == "cuda" or (runtime.device == "auto" and has_gpu())):
-        return _decided(runtime, "torch", "f32"), "device is a GPU"
+        lacking = "" if runtime.device == "cuda" else _gpu_lacks(Path(checkpoint))
+        if not lacking:
+            return _decided(runtime, "torch", "f32"), "device is a GPU"
+        reasons.append(f"the GPU was not taken: {lacking}")
+        runtime = runtime.model_copy(update={"device": "cpu"})
     if runtime.engine != AUTO and runtime.precision != "auto":
         return runtime, "as set"
-    reasons = []
     precisions = [runtime.precision]
     if runtime.precision == "auto":
         precisions = ["bf16", "f32"] if has_bf16() else ["f32"]
@@ -178,6 +183,21 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def free_gpu_bytes() -> int:
+    """Memory of the GPU that no process has taken."""
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def _gpu_lacks(checkpoint: Path) -> str:
+    """Why the GPU has no room for the policy; empty where it has."""
+    half = read_config(checkpoint).get("weights_dtype") == "f16"
+    needed = (checkpoint / WEIGHTS).stat().st_size * (2 if half else 1) + _GPU_WORKSPACE_BYTES
+    free = free_gpu_bytes()
+    return f"{free / 1e6:.0f} MB of its memory are free, {needed / 1e6:.0f} needed" if free < needed else ""
 
 
 def has_bf16() -> bool:

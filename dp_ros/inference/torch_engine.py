@@ -33,6 +33,14 @@ class TorchEngine:
             raise ConfigError("device cuda: torch sees no GPU; set device to auto or cpu")
         if runtime.threads:
             torch.set_num_threads(runtime.threads)
+        try:
+            self._load(checkpoint, runtime, device)
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                "device cuda: the GPU has too little free memory for this policy: free some, or set device to cpu"
+            ) from None
+
+    def _load(self, checkpoint: str | Path, runtime: RuntimeConfig, device: str) -> None:
         policy = load_checkpoint(checkpoint, device)
         self.config = policy.config
         self.action_half_range = policy.action_normalizer.half_range.double().cpu().numpy()

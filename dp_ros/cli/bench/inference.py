@@ -162,7 +162,9 @@ def _compare(
     works: dict[str, Work] = {"lerobot": partial(plans.lerobot, overlay, weights, config, theirs)}
     for engine, precision in itertools.product(engines, precisions):
         if precision == "f32" or engine in BF16_ENGINES:
-            runtime = RuntimeConfig(engine=engine, precision=precision, device="cpu")
+            runtime = RuntimeConfig(
+                mode="lockstep", engine=engine, precision=precision, device="cpu"
+            )  # all cores, as LeRobot has
             row = f"{engine} {precision}"
             works[row] = partial(plans.engine, weights.parent, runtime, folder / "cache", row, False)
     works[MACHINE] = partial(floor.measure_rates, precisions)
