@@ -122,6 +122,7 @@ def test_another_robot_in_the_same_domain_is_refused(session, client):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the shell of a background job ignores it
     code = run(Path(sys.argv[1]), int(sys.argv[2]))
     sys.stdout.flush()
     os._exit(code)

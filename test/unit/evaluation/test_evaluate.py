@@ -28,7 +28,7 @@ from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, override
 from dp_ros.sim.rendering import RenderingError, choose_backend
 
-RUNTIME = RuntimeConfig(mode="lockstep", threads=1)
+RUNTIME = RuntimeConfig(mode="lockstep", threads=1, engine="torch")
 TASK = "tiny-push"
 
 
