@@ -102,9 +102,7 @@ def train(
         layers = Layers.of(Settings(TrainConfig(**LIKE_FOR_LIKE), {}))
         layers.assign(assignments)
         settings = training_settings(config, assignments) if config else layers.settings(TrainConfig)
-        rows = [
-            compare_training(settings.config, precision, steps) for precision in precisions_of(assignments)
-        ]
+        rows = [compare_training(settings.config, precision, steps) for precision in precisions_of(settings)]
         for row in rows:
             for clock in ("wall", "processor"):
                 of = row[clock]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any, Literal
 from dp_ros.actions import STATE_DIM
 from dp_ros.cli.bench.lerobot_model import find_overlay, make_lerobot_model
 from dp_ros.cli.bench.sides import Work, sides
-from dp_ros.schema import TrainConfig, override
+from dp_ros.cli.errors import USAGE, CliError
+from dp_ros.schema import Settings, TrainConfig, override
 
 LIKE_FOR_LIKE = {  # settings that both sides can have
     "policy": {
@@ -39,10 +39,15 @@ PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
 Step = tuple[float, float]
 
 
-def precisions_of(assignments: Sequence[str] | None) -> list[Precision]:
-    """The precisions to compare in: the one that an assignment KEY=VALUE sets, otherwise both."""
-    given = [text.partition("=")[2].strip() for text in assignments or () if text.startswith("precision=")]
-    return [precision for precision in PRECISIONS if precision in given[-1:] or not given]
+def precisions_of(settings: Settings[TrainConfig]) -> tuple[Precision, ...]:
+    """The precisions to compare in: the one that was set, otherwise both. CliError for one that LeRobot lacks here."""
+    if not settings.is_given("precision"):
+        return PRECISIONS
+    given = settings.config.precision
+    if given == "tf32":
+        choices = " or ".join(PRECISIONS)
+        raise CliError(f"precision {given} ({settings.source('precision')}): choose {choices}", USAGE)
+    return (given,)
 
 
 def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> dict[str, Any]:
