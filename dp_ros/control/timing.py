@@ -25,7 +25,7 @@ class CommandTimes:
 
     @property
     def overhead(self) -> float:
-        """What came on top of the plan and of the wait for the next tick."""
+        """Time beyond the plan and the wait for the next tick [s]."""
         if self.plan is None or self.request is None or self.wait is None:
             return self.late + self.sent
         return self.request - self.plan - self.wait

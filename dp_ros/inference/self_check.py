@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dp_ros.inference.engine import Engine
 
 # Largest difference of a normalised action from the reference, on random pictures, which no policy was trained on. bf16
-# has 8 bits of mantissa. Models that differ by 0.06 to 0.14 lose no episode of 100 by it: docs/speed.md.
+# has 8 bits of mantissa. Over 100 paired episodes, models that differ by 0.06 to 0.14 are not worse: docs/speed.md.
 TOLERANCE = {"f32": 1e-4, "bf16": 0.25}
 TIMEOUT_S = 300.0
 REQUESTS = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from dp_ros.cli.console import table_console
+from dp_ros.control.timing import CommandTimes
 from dp_ros.files import replacing
 
 _ROWS = {
@@ -32,17 +34,16 @@ def summary(noted: Mapping[str, Any], rate_hz: float, seconds: float) -> dict[st
     commands = noted["commands"]
     samples: dict[str, list[float]] = {name: [] for name in _ROWS}
     for command in commands:
-        arrived_s = (command["received_ns"] - command["stamp_ns"]) / 1e9
-        transport_s = arrived_s - command["sent"]
-        overhead_s = command["late"] + arrived_s
-        if "plan" in command:
-            overhead_s = command["request"] - command["plan"] - command["wait"] + transport_s
+        times = CommandTimes(*(command.get(field.name) for field in fields(CommandTimes)))
+        transport_s = (command["received_ns"] - command["stamp_ns"]) / 1e9 - times.sent
+        overhead_s = times.overhead + transport_s
+        if times.plan is not None and times.request is not None:
             samples["overhead_of_plans"].append(overhead_s)
-            samples["plan"].append(command["plan"])
-            samples["request"].append(command["request"] + transport_s)
+            samples["plan"].append(times.plan)
+            samples["request"].append(times.request + transport_s)
         samples["overhead"].append(overhead_s)
-        samples["late"].append(command["late"])
-        samples["sent"].append(command["sent"])
+        samples["late"].append(times.late)
+        samples["sent"].append(times.sent)
         samples["transport"].append(transport_s)
         if command["picture_ns"] is not None:
             samples["picture"].append((command["received_ns"] - command["picture_ns"]) / 1e9)

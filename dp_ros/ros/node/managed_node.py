@@ -54,14 +54,14 @@ def one_line(error: Exception) -> str | None:
 
 
 def _why_apart(kind: type, other: TopicEndpointInfo, publishers: QoSProfile, subscribers: QoSProfile) -> str:
-    """Why an endpoint of ours, with messages `kind`, and another's exchange nothing; empty where they do."""
+    """Why our endpoint, with messages `kind`, and another one exchange nothing, and the remedy; empty where they do."""
     types = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}", other.topic_type
     if types[0] != types[1]:
-        return f"it has {types[1]}, this node {types[0]}): use one message type"
+        return f"(it has {types[1]}, this node {types[0]}): use one message type"
     compatibility, why = qos_check_compatible(publishers, subscribers)
     if compatibility != QoSCompatibility.ERROR:
         return ""
-    return f"{why.removeprefix('ERROR: ').rstrip('; ').lower()}): change its QoS"
+    return f"({why.removeprefix('ERROR: ').rstrip('; ').lower()}): change its QoS"
 
 
 class ManagedNode(LifecycleNode):
@@ -149,7 +149,7 @@ class ManagedNode(LifecycleNode):
             topic = subscription.topic_name  # with its remapping, which the graph's own functions do not know
             for info in self.get_publishers_info_by_topic(topic):
                 if why := _why_apart(subscription.msg_type, info, info.qos_profile, subscription.qos_profile):
-                    lines.append(f"{topic}: nothing of {info.node_name} arrives ({why}")
+                    lines.append(f"{topic}: nothing of {info.node_name} arrives {why}")
         return lines
 
     def _deaf(self) -> list[str]:
@@ -160,13 +160,12 @@ class ManagedNode(LifecycleNode):
             topic = publisher.topic_name
             if self.count_subscribers(topic) <= publisher.get_subscription_count():
                 continue
-            publishers = self.get_publishers_info_by_topic(
-                topic
-            )  # a publisher's own `qos_profile` is as requested
-            own = next((i.qos_profile for i in publishers if (i.node_name, i.node_namespace) == me), None)
+            # A publisher's own `qos_profile` is the one that was asked for; the graph has the real one.
+            made = self.get_publishers_info_by_topic(topic)
+            own = next((i.qos_profile for i in made if (i.node_name, i.node_namespace) == me), None)
             for info in self.get_subscriptions_info_by_topic(topic) if own else ():
                 if why := _why_apart(publisher.msg_type, info, own, info.qos_profile):
-                    lines.append(f"{topic}: nothing arrives at {info.node_name} ({why}")
+                    lines.append(f"{topic}: nothing arrives at {info.node_name} {why}")
         return lines
 
     def add(self, made: Any, destroy: Callable[[Any], object]) -> Any:
