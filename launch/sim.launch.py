@@ -6,7 +6,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import OpaqueFunction
 
-from dp_ros.policy.checkpoint_config import bridge_for
+from dp_ros.policy.checkpoint_config import bridge_for, serving_beside
 from dp_ros.policy.checkpoint_folder import find_checkpoint
 from dp_ros.resources import share_dir
 from dp_ros.ros.processes.launch_arguments import (
@@ -46,9 +46,8 @@ def nodes(context: LaunchContext) -> list[Action]:
         "metaworld_bridge": bridge.model_dump(exclude_unset=True) | simulation,
         "policy_node": {
             "checkpoint": checkpoint,
-            "mode": bridge.mode,
             "use_sim_time": bridge.mode == "realtime",
-            "command_delay_s": bridge.command_delay_s,
+            **serving_beside(bridge),
         },
     }
     return [

@@ -122,6 +122,11 @@ def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
         raise CheckpointError(str(error)) from None
 
 
+def serving_beside(bridge: BridgeConfig) -> dict[str, Any]:
+    """Settings of RuntimeConfig that a policy must have to command this simulated robot."""
+    return {"mode": bridge.mode, "command_delay_s": bridge.command_delay_s}
+
+
 def verify_files(folder: str | Path) -> None:
     """Compare weights and statistics with the hashes in config.json. CheckpointError where they differ."""
     folder = Path(folder)

@@ -259,7 +259,7 @@ def test_an_evaluation_in_real_time_says_what_share_it_reached_and_held(push_che
         push_checkpoint,
         "tiny-push",
         [0, 1],
-        max_steps=60,
+        max_steps=200,  # ten seconds: a busy machine has little time for the spectator
         runtime=RuntimeConfig(threads=1, engine="torch"),
         on_episode=lambda result: None,
         on_video=lambda result, film: pictures.update({result.seed: film}),
@@ -270,7 +270,8 @@ def test_an_evaluation_in_real_time_says_what_share_it_reached_and_held(push_che
     data = report.as_dict()
     assert 0.05 < data["realtime_factor"] < 1.1
     assert 0.0 <= data["held_share"] < 1.0
-    assert all(0 <= result.first_move < 60 for result in report.results)  # it moves
-    # A busy machine has no time for the spectator: there may be no picture.
+    assert all(0 <= result.first_move < result.steps for result in report.results)  # it moves
+    longest = max(report.results, key=lambda result: result.steps)
+    assert len(pictures[longest.seed]) > 2
     assert pictures.keys() == {0, 1}
     assert all(picture.shape == (480, 720, 3) for film in pictures.values() for picture in film)

@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 from dp_ros.evaluation.episode import video_fps
 from dp_ros.evaluation.results import EpisodeResult, Report, held_ticks
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
-from dp_ros.policy.checkpoint_config import bridge_for, check_weights
+from dp_ros.policy.checkpoint_config import bridge_for, check_weights, serving_beside
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
 from dp_ros.ros.processes.node_process import START_TIMEOUT_S, NodeGroup, SessionError, parameters_yaml
@@ -166,7 +166,7 @@ def evaluate(
     if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
         raise SessionError("seeds must be consecutive: the bridge counts them up")
     report = Report(task, str(checkpoint), "ros", runtime.policy_seed)
-    runtime = runtime.model_copy(update={"mode": mode, "command_delay_s": bridge.command_delay_s})
+    runtime = runtime.model_copy(update=serving_beside(bridge))
     with Session(checkpoint, bridge, runtime, domain_id) as session:
         if weights_sha256:
             check_weights(checkpoint, weights_sha256)  # after the node has loaded them

@@ -26,9 +26,9 @@ from dp_ros.policy.checkpoint import (
     read_config,
     save_checkpoint,
 )
-from dp_ros.policy.checkpoint_config import meaning_sha256
+from dp_ros.policy.checkpoint_config import bridge_for, meaning_sha256, serving_beside
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.schema import PolicyConfig
+from dp_ros.schema import PolicyConfig, RuntimeConfig
 
 FILES = {"policy.safetensors", "config.json", "stats.json", "card.md"}
 
@@ -369,3 +369,14 @@ def test_old_checkpoint_is_restored_after_a_kill_between_the_renames(
     clear_leftovers(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(("mode", "ticks"), [("lockstep", 0), ("realtime", 1)])
+def test_simulated_arm_has_a_latency_of_a_tick_in_real_time_and_its_policy_knows_it(
+    tiny_policy: PolicyConfig, stats: dict[str, Any], tmp_path: Path, mode: str, ticks: int
+) -> None:
+    policy = build(tiny_policy.model_copy(update={"task": "tiny-push", "rate_hz": 20.0}), stats, 0)
+    bridge = bridge_for(save_checkpoint(policy, tmp_path / "a"), mode=mode)
+    assert bridge.command_delay_s == pytest.approx(ticks / 20.0)
+    runtime = RuntimeConfig.model_validate(serving_beside(bridge))
+    assert (runtime.mode, runtime.command_delay_s) == (mode, bridge.command_delay_s)

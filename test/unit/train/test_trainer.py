@@ -23,8 +23,7 @@ from torch import Tensor
 from dp_ros.data.episodes import Dataset
 from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint import load_checkpoint, read_config
-from dp_ros.schema import Network, TrainConfig, override
-from dp_ros.train.initial_weights import build_from
+from dp_ros.schema import Network, TrainConfig
 from dp_ros.train.progress import Progress
 from dp_ros.train.stopping import TrainingError
 from dp_ros.train.trainer import Trainer
@@ -436,17 +435,3 @@ def test_dropout_differs_from_step_to_step_and_not_from_run_to_run(
     assert all(torch.equal(a, b) for a, b in zip(draws["a"], draws["b"], strict=True))
     for first in range(3):
         assert not any(torch.equal(a, b) for a, b in pairwise(draws["a"][first::3]))
-
-
-def test_run_that_begins_with_a_checkpoint_keeps_its_weights_and_its_scale(
-    trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
-) -> None:
-    """Statistics of other data would give the same outputs another meaning."""
-    first = trainer(tiny_train(steps=2), "first")
-    checkpoint = first.run()
-    config = tiny_train(steps=2, **{"policy": override(first.config.policy, {"diffusion.prefix": 3})})
-    second = trainer(config, "second", data_seed=1, build=build_from(checkpoint))
-    assert second.stats != first.stats
-    assert second.policy.stats() == first.policy.stats()
-    assert_same(second.policy.state_dict(), load_checkpoint(checkpoint).state_dict())
-    assert load_checkpoint(second.run()).config.diffusion.prefix == 3
