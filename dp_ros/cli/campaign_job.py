@@ -118,7 +118,7 @@ def _collect(job: Job, jobs: int, time_is_over: Callable[[], bool]) -> None:
 
     with ProgressLine(f"{job.collect.task}: collecting", job.collect.episodes) as progress:
 
-        def on_episode(kept: int, tried: int) -> None:
+        def on_episode(task: str, kept: int, tried: int) -> None:
             progress.update(kept, f"{tried} tried")
             if time_is_over() and kept < job.collect.episodes:
                 raise TrainingPaused(f"{kept} of {job.collect.episodes} demonstrations")

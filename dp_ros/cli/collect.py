@@ -38,12 +38,19 @@ class Compression(StrEnum):
 
 # The defaults are those of CollectConfig; a test compares the help with them.
 def collect(
-    task: Annotated[str, typer.Option(help="Task of the simulated arm, e.g. drawer-open-v3.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Task of the simulated arm, e.g. drawer-open-v3; or several, a,b,c, a group (mt10, easy, medium, "
+            "hard, very_hard), or all 50 of Metaworld."
+        ),
+    ],
     out: Annotated[
         Path, typer.Option(help="Folder of the dataset or the bags; the same command resumes a stopped run.")
     ],
     episodes: Annotated[
-        int | None, typer.Option(show_default="250", help="Number of successful episodes to record.")
+        int | None,
+        typer.Option(show_default="250", help="Number of successful episodes to record, of each task."),
     ] = None,
     cameras: Annotated[list[str] | None, camera_option("record", "gripperPOV")] = None,
     size: Annotated[str | None, size_option("224x224")] = None,
@@ -100,31 +107,39 @@ def collect(
             "--cluster goes with --via direct: over topics, one robot records one episode at a time", USAGE
         )
     from dp_ros.cli.inspect import dataset_facts
-    from dp_ros.sim.arm import check_task
+    from dp_ros.sim.arm import find_tasks
 
-    config = typed_config(CollectConfig, {"task": check_task(task), **settings})
+    tasks = find_tasks(task)
+    config = typed_config(CollectConfig, {"task": tasks[0], **settings})
     if via is Via.ROS:
+        if len(tasks) > 1:
+            raise CliError("--via ros records one task: give one --task, or --via direct", USAGE)
         _collect_bags(config, out, compression)
         return
     from dp_ros.train.collect import collect as run
 
     began = time.monotonic()
     facts = dataset_facts(out)
-    before = facts.episodes if facts else 0
+    counts = dict.fromkeys(tasks, 0) | ({t: c.episodes for t, c in facts.tasks.items()} if facts else {})
+    before = sum(counts[t] for t in tasks)
+    total = config.episodes * len(tasks)
     resume = on_interrupt("the finished episodes are kept: run the same command to resume")
-    with ProgressLine("collecting", config.episodes, before) as progress, resume:
+    with ProgressLine("collecting", total, before) as progress, resume:
 
-        def on_episode(kept: int, tried: int) -> None:
-            made = max(kept - before, 1)
-            left_s = (time.monotonic() - began) / made * (config.episodes - kept)
-            progress.update(kept, f"{tried} tried, {duration(left_s)} left")
+        def on_episode(task: str, kept: int, tried: int) -> None:
+            counts[task] = kept
+            done = sum(counts[t] for t in tasks)
+            left_s = (time.monotonic() - began) / max(done - before, 1) * (total - done)
+            name = f"{task}, " if len(tasks) > 1 else ""
+            progress.update(done, f"{name}{tried} tried, {duration(left_s)} left")
 
-        kept, tried = run(config, out, jobs, on_episode, cluster)
+        done = run(config, out, jobs, on_episode, cluster, tasks)
     facts = dataset_facts(out)
     ticks = facts.ticks if facts else 0
+    kept, tried = (sum(each) for each in zip(*done.values(), strict=True))
     print(
-        f"{out}: {kept} episodes ({tried} tried), {ticks} ticks, {folder_mb(out):.1f} MB, "
-        f"{time.monotonic() - began:.1f} s"
+        f"{out}: {kept} episodes ({tried} tried){f' of {len(tasks)} tasks' if len(tasks) > 1 else ''}, {ticks} ticks, "
+        f"{folder_mb(out):.1f} MB, {time.monotonic() - began:.1f} s"
     )
 
 

@@ -12,6 +12,7 @@ from dp_ros.cli.errors import USAGE, CliError
 from dp_ros.cli.options import (
     EngineOption,
     FirstSeed,
+    InstructionOption,
     Iterations,
     Jobs,
     JsonFile,
@@ -44,6 +45,7 @@ def evaluate(
         ),
     ],
     task: Task = "",
+    instruction: InstructionOption = "",
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 50,
     seed: FirstSeed = 0,
     transport: Annotated[
@@ -84,6 +86,8 @@ def evaluate(
         raise CliError(
             "--mode realtime goes with --transport ros: in this process nothing runs at once", USAGE
         )
+    if instruction and transport == "ros":
+        raise CliError("--instruction goes with --transport in-process", USAGE)
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     runtime = lockstep_runtime(
@@ -92,11 +96,18 @@ def evaluate(
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     # All are checked before the first episode.
     tasks = [task_and_seeds(folder, task, seed, episodes)[0] for folder in folders]
+    if instruction:
+        from dp_ros.evaluation.rollout import embedding_for
+
+        for folder, each in zip(folders, tasks, strict=True):
+            embedding_for(folder, each, instruction)
     check_outputs(folders=[report_path, video], files=[json_path])
     on_video = video_of_each(video, tasks[0]) if video else None
 
     def run(folder: Path) -> Report:
-        return run_episodes(folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs, mode)
+        return run_episodes(
+            folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs, mode, instruction
+        )
 
     if report_path:
         print(f"report: {_publish(report_path, folders, run, runtime, max_steps, json_path)}")
@@ -194,6 +205,7 @@ def run_episodes(
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None,
     jobs: int = 1,
     mode: Mode = "lockstep",
+    instruction: str = "",
 ) -> Report:
     """Run episodes over the chosen transport; print each when it ends, then the summary."""
     run: Callable[..., Report]
@@ -208,7 +220,7 @@ def run_episodes(
     else:
         from dp_ros.evaluation.rollout import evaluate_in_process as run
 
-        options = {"jobs": jobs}
+        options = {"jobs": jobs, "instruction": instruction}
     from dp_ros.inference.engine import choose_engine
 
     task, seeds = task_and_seeds(checkpoint, task, seed, episodes)

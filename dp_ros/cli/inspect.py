@@ -46,6 +46,16 @@ def inspect(
 
 
 @dataclass(frozen=True)
+class TaskFacts:
+    """Facts of one task in a dataset."""
+
+    episodes: int
+    tried: int  # seeds
+    ticks: int
+    longest: int  # episode [ticks]
+
+
+@dataclass(frozen=True)
 class DatasetFacts:
     """Facts from a dataset's arrays and attributes; its pictures are not read."""
 
@@ -55,6 +65,7 @@ class DatasetFacts:
     tried: int  # seeds
     ticks: int  # of whole episodes
     noise: dict[float, int]  # std -> episodes
+    tasks: dict[str, TaskFacts]  # of the finished episodes
 
 
 def dataset_facts(path: Path) -> DatasetFacts | None:
@@ -63,27 +74,43 @@ def dataset_facts(path: Path) -> DatasetFacts | None:
         return None
     import zarr
 
-    from dp_ros.data.episodes import FORMAT, damage_in_one_line
+    from dp_ros.data.episodes import FORMAT, damage_in_one_line, open_group, read_tasks
 
     with damage_in_one_line(path):
-        group: Any = zarr.open_group(path.absolute(), mode="r")
-        if group.attrs.get("format") != FORMAT:
+        if zarr.open_group(path.absolute(), mode="r").attrs.get("format") != FORMAT:
             return None
+        group: Any = open_group(path, mode="r")
         arrays = {
             name: member.shape for name, member in group.members(None) if isinstance(member, zarr.Array)
         }
         ends: list[int] = group["episode_ends"][:].tolist() if "episode_ends" in arrays else []
         noise: list[float] = group["noise"][: len(ends)].tolist() if "noise" in arrays else []
         in_first_datasets = group.attrs.get("tried", len(ends))
-        tried = int(group["tried"][-1]) if arrays.get("tried", (0,))[0] else in_first_datasets
-    ticks = ends[-1] if ends else 0
-    return DatasetFacts(dict(group.attrs), arrays, len(ends), tried, ticks, dict(Counter(noise)))
+        tried = group["tried"][: len(ends)].tolist() if arrays.get("tried", (0,))[0] else []
+        names, of_episode = read_tasks(group) if ends else ((), [])
+    tasks = {}
+    for index, name in enumerate(names):
+        rows = [i for i in range(len(ends)) if of_episode[i] == index]
+        lengths = [ends[i] - (ends[i - 1] if i else 0) for i in rows]
+        if rows:
+            of_task = tried[rows[-1]] if tried else in_first_datasets
+            tasks[name] = TaskFacts(len(rows), of_task, sum(lengths), max(lengths))
+    return DatasetFacts(
+        attributes=dict(group.attrs),
+        arrays=arrays,
+        episodes=len(ends),
+        tried=sum(task.tried for task in tasks.values()) if tasks else in_first_datasets,
+        ticks=ends[-1] if ends else 0,
+        noise=dict(Counter(noise)),
+        tasks=tasks,
+    )
 
 
 def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
     attributes = dict(facts.attributes)
     complete = attributes.pop("complete", False)
     attributes.pop("tried", None)
+    attributes.pop("tasks", None)
     rate_hz = attributes.get("rate_hz", 0)
     duration = f", {facts.ticks / rate_hz:.0f} s" if rate_hz else ""
     rows = [
@@ -95,6 +122,11 @@ def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
     for name, shape in sorted(facts.arrays.items()):
         if name.startswith("images/"):
             rows.append(("camera", f"{name.removeprefix('images/')} {shape[2]}x{shape[1]} px"))
+    for task, of_task in facts.tasks.items():
+        if task:
+            shown = f"{of_task.episodes} episodes ({of_task.tried} seeds tried), {of_task.ticks} ticks"
+            mean = of_task.ticks / of_task.episodes
+            rows.append((f"task {task}", f"{shown}, {mean:.0f} an episode, {of_task.longest} in the longest"))
     noise = ", ".join(f"{std:g} in {count}" for std, count in sorted(facts.noise.items()))
     rows.append(("noise", f"{noise} episodes" if noise else "none"))
     return rows + list(_flat(attributes))

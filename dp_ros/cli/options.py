@@ -76,6 +76,14 @@ Cluster = Annotated[
 
 # Of the commands that run episodes.
 Task = Annotated[str, typer.Option(show_default="the checkpoint's", help="Task of the simulated arm.")]
+InstructionOption = Annotated[
+    str,
+    typer.Option(
+        "--instruction",
+        show_default="the task's first known sentence",
+        help="Sentence for a policy that is told what to do.",
+    ),
+]
 FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first episode; training seeds are refused.")]
 PolicySeed = Annotated[int, typer.Option(min=0, help="Seed of the sampler's noise.")]
 MaxSteps = Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")]

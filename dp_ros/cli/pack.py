@@ -29,6 +29,7 @@ def pack(
     from dp_ros.evaluation.card import write_card
     from dp_ros.inference.engine import sampler_settings
     from dp_ros.policy.checkpoint import DTYPES, load_checkpoint, read_config, save_checkpoint
+    from dp_ros.policy.checkpoint_config import instructions_of
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     if dtype not in DTYPES:
@@ -39,7 +40,14 @@ def pack(
     runtime = lockstep_runtime(0, 0, sampler, iterations, spacing)
     diffusion = sampler_settings(policy.config.diffusion, runtime)
     policy.config = policy.config.model_copy(update={"diffusion": diffusion})
-    save_checkpoint(policy, out, scene=config["scene"], training=config["training"], dtype=dtype)
+    save_checkpoint(
+        policy,
+        out,
+        scene=config["scene"],
+        training=config["training"],
+        dtype=dtype,
+        instructions=instructions_of(source),
+    )
     write_card(out, out.name)
     print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
 

@@ -169,6 +169,8 @@ def _unit(name: str) -> str:
 def _type(spec: Mapping[str, Any]) -> str:
     if "anyOf" in spec:
         return " or ".join(_type(one) for one in spec["anyOf"])
+    if "$ref" in spec:
+        return "settings"
     choices = [spec["const"]] if "const" in spec else spec.get("enum", [])
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)

@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Dataset of dp_ros.")],
+    data: Annotated[list[Path], typer.Option(help="Dataset of dp_ros; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: state, checkpoint/ and TensorBoard logs.")],
     config: Annotated[
         str,
         typer.Option(
-            help="Preset (cpu, cpu-transformer, paper, paper-transformer) or YAML file of TrainConfig."
+            help="Preset (cpu, cpu-transformer, metaworld-50, paper, paper-transformer) or YAML file of TrainConfig."
         ),
     ] = "cpu",
     assignments: Annotated[list[str] | None, set_option("a setting of TrainConfig", "steps=500")] = None,
+    init: Annotated[
+        str,
+        typer.Option(
+            help="Checkpoint whose weights the training begins with; its policy settings replace the preset's."
+        ),
+    ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
 ) -> None:
     """Train a policy. A resumed run gives the same result as an uninterrupted one: to the bit on a CPU with the same
@@ -34,11 +40,14 @@ def train(
 
     On several GPUs or hosts: accelerate launch --multi_gpu --num_processes N -m dp_ros.cli train ...
     """
-    settings = training_settings(config, assignments)
-    from dp_ros.data.episodes import read_layout
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
+
+    source = find_checkpoint(init) if init else None
+    settings = training_settings(config, assignments, init=source)
+    from dp_ros.data.merged import merged_layout
     from dp_ros.train.fit import describe, fit
 
-    settings = fit(settings, read_layout(data), str(data))
+    settings = fit(settings, merged_layout(data), ", ".join(map(str, data)))
     from dp_ros.train.distributed import is_first_process
     from dp_ros.train.run import train as run
 
@@ -66,6 +75,7 @@ def train(
             on_validation=lambda measured: progress.say(str(measured)),
             on_warning=lambda line: progress.say(f"warning: {line}"),
             command={"config": find_preset(config).name, "set": list(assignments or [])},
+            init=source,
         )
     if reports:
         step_s = median(report.step_s for report in reports)
@@ -76,7 +86,7 @@ def train(
 
 
 def training_settings(
-    config: str, assignments: list[str] | None, option: str = "--set"
+    config: str, assignments: list[str] | None, option: str = "--set", init: Path | None = None
 ) -> Settings[TrainConfig]:
     """Settings of a training, from a preset or YAML file and options KEY=VALUE."""
     from dp_ros.resources import share_file
@@ -84,7 +94,7 @@ def training_settings(
 
     path = find_preset(config)
     is_preset = path.absolute().parent == share_file("config/train").absolute()
-    return read_training(path, assignments, option, is_preset=is_preset)
+    return read_training(path, assignments, option, is_preset=is_preset, init=init)
 
 
 def find_preset(name: str) -> Path:

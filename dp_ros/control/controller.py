@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dp_ros.actions import POSITION, decode_positions
 from dp_ros.control.checks import check_continuity, check_delay
@@ -73,6 +74,7 @@ class Controller:
         self._ticked_ns: int | None = None
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
         self._covered = ""  # message about the covered camera; empty when none is
+        self._instruction: NDArray[np.float32] | None = None
         self._may_begin_ns: int | None = None  # stamp of the first frame that might begin the next episode
         self._begin_episode()
 
@@ -97,6 +99,21 @@ class Controller:
         self._plans = 0
         self._plan_s = 0.0
         self._problem = "no plan yet"
+
+    def instruct(self, embedding: NDArray[np.float32] | None) -> None:
+        """The sentence from now on, as its embedding (D,); None: no instruction, which holds a policy that needs one.
+
+        A change ends the chunk in use in a hold and drops a plan that is being computed. The frames are kept, so that
+        the next plan can be made from the newest window.
+        """
+        known = self._instruction
+        if known is embedding or (
+            known is not None and embedding is not None and np.array_equal(known, embedding)
+        ):
+            return
+        self._instruction = embedding
+        self._chunk, self._pending, self._requested_ns = None, None, None
+        self._problem = "no plan yet for the new instruction"
 
     def observe(self, frame: Frame) -> bool:
         """Take the newest frame. A frame that begins an episode forgets the last one and starts at the measured pose.
@@ -271,6 +288,9 @@ class Controller:
         return 0 if self.runtime.mode == "lockstep" else round(self._plan_s * 1e9)
 
     def _request_plan(self, now_ns: int) -> None:
+        if self.policy.instruction and self._instruction is None:
+            self._problem = "no instruction: this policy is told by a sentence what to do"
+            return
         window = self._history.window()
         if window is None:
             self._problem = f"fewer than {self.policy.horizons.T_o} frames, a control period apart, are there"
@@ -288,6 +308,7 @@ class Controller:
             stamp_ns=self._requested_ns,
             seed=(self.runtime.policy_seed, self._plans),
             committed=committed,
+            instruction=self._instruction,
         )
         self.planner.request(self._pending)
         self._plans += 1

@@ -19,7 +19,9 @@ from dp_ros.data.episodes import (
     FORMAT,
     FORMAT_VERSION,
     FRAMES_PER_CHUNK,
+    FRAMES_PER_READ,
     LOW_DIMENSIONAL,
+    TASKS,
     DatasetError,
     damage_in_one_line,
     open_group,
@@ -28,7 +30,7 @@ from dp_ros.files import locked
 
 # Zeros are written too, so that a chunk without a file is a lost chunk.
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
-_EPISODE_ARRAYS = ("episode_ends", "seed", "noise", "tried")
+_EPISODE_ARRAYS = ("episode_ends", "seed", "noise", "tried", "task")
 
 
 class Episode(Protocol):
@@ -88,7 +90,10 @@ class DatasetWriter:
         wanted = {"format": FORMAT, "version": FORMAT_VERSION, **attributes}
         if self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
             self._group = open_group(self.path, mode="r+")
-            found = {k: v for k, v in self._group.attrs.items() if k not in ("complete", "tried", *growing)}
+            if self._group.attrs["version"] == 1:
+                self._migrate(wanted)
+            own = ("complete", "tried", TASKS, *growing)
+            found = {k: v for k, v in self._group.attrs.items() if k not in own}
             old, new = _dotted(found), _dotted(wanted)
             for key in sorted(set(old) | set(new)):
                 if old.get(key) != new.get(key):
@@ -108,8 +113,22 @@ class DatasetWriter:
                 self._group.attrs.update({**growing, "complete": False})
         else:
             self._group = zarr.create_group(
-                self.path.absolute(), zarr_format=3, attributes={**wanted, **growing, "complete": False}
+                self.path.absolute(),
+                zarr_format=3,
+                attributes={**wanted, **growing, TASKS: [], "complete": False},
             )
+
+    def _migrate(self, wanted: Mapping[str, Any]) -> None:
+        """Make the dataset one of version 2; the version is written last."""
+        attributes: Any = dict(self._group.attrs)
+        collect = dict(attributes.get("collect", {}))
+        task = collect.get("task", "")
+        if "task" not in wanted.get("collect", {"task": task}):
+            collect.pop("task", None)
+        self._group.attrs[TASKS] = [task]
+        self._write("task", np.zeros(self.episodes, dtype=np.int64), at=0)
+        changed = {"collect": collect} if "collect" in attributes else {}
+        self._group.attrs.update({**changed, "version": FORMAT_VERSION})
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -133,16 +152,33 @@ class DatasetWriter:
     def complete(self) -> bool:
         return bool(self._group.attrs.get("complete", False))
 
-    @property
-    def tried(self) -> int:
-        """Number of seeds tried, successful or not: a resumed run continues after them."""
-        array = self._array("tried")
-        tried = int(array[-1]) if array is not None and array.shape[0] else 0
-        in_first_datasets: Any = self._group.attrs.get("tried", 0)
-        return tried or int(in_first_datasets)
+    def progress(self, task: str) -> tuple[int, int]:
+        """(episodes, seeds tried, successful or not) of a task: a resumed run continues after them."""
+        of_task, tried = self._array("task"), self._array("tried")
+        if task not in self._tasks or of_task is None:
+            return 0, 0
+        rows = np.flatnonzero(np.asarray(of_task[:]) == self._tasks.index(task))
+        in_first_datasets: Any = self._group.attrs.get("tried", len(rows))
+        last = int(tried[int(rows[-1])]) if tried is not None and len(rows) else 0
+        return len(rows), last or int(in_first_datasets)
 
-    def append(self, episode: Episode, tried: int) -> None:
-        """Write one episode; it counts once this returns. `tried`: seeds tried so far."""
+    @property
+    def _tasks(self) -> list[str]:
+        tasks: Any = self._group.attrs.get(TASKS, [])
+        return list(tasks)
+
+    def _index_of(self, task: str) -> int:
+        """Index of a task, which is added where it is new."""
+        tasks = self._tasks
+        if task not in tasks:
+            self._group.attrs[TASKS] = tasks = [*tasks, task]
+        return tasks.index(task)
+
+    def append(self, episode: Episode, tried: int, task: str | None = None) -> None:
+        """Write one episode; it counts once this returns. `tried`: seeds tried so far, of this task.
+
+        task: None for that in the attribute `collect`, which may be unknown.
+        """
         rows: dict[str, NDArray[Any]] = {
             f"images/{camera}": pixels for camera, pixels in episode.images.items()
         }
@@ -156,7 +192,7 @@ class DatasetWriter:
         self._begin_writing()
         for name, values in rows.items():
             self._write(name, values, at=start)
-        self._count([start + length], episode.seed, episode.noise, tried)
+        self._count([start + length], episode.seed, episode.noise, tried, task)
 
     def reserve(self, ticks: int, pictures: Mapping[str, tuple[int, ...]]) -> None:
         """Make room for `ticks` rows of pictures, (H, W, 3) of each camera, after the rows that count.
@@ -195,9 +231,12 @@ class DatasetWriter:
         if self.complete:  # with fewer episodes than are wanted now
             self._group.attrs["complete"] = False
 
-    def _count(self, ends: list[int], seed: int, noise: float, tried: int) -> None:
+    def _count(self, ends: list[int], seed: int, noise: float, tried: int, task: str | None = None) -> None:
         """Make episodes count; their ends are written last."""
         count, n = self.episodes, len(ends)
+        collect: Any = self._group.attrs.get("collect", {})
+        index = self._index_of(collect.get("task", "") if task is None else task)
+        self._write("task", np.full(n, index, dtype=np.int64), at=count)
         self._write("seed", np.full(n, seed, dtype=np.int64), at=count)
         self._write("noise", np.full(n, noise, dtype=np.float64), at=count)
         self._write("tried", np.full(n, tried, dtype=np.int64), at=count)
@@ -227,12 +266,14 @@ class DatasetWriter:
         with zarr.config.set(_EVERY_CHUNK):
             array = self._array(name)
             if array is None:
-                per_chunk = FRAMES_PER_CHUNK if name.startswith("images/") else 4096
+                is_pictures = name.startswith("images/")
+                is_sharded = is_pictures and FRAMES_PER_READ < FRAMES_PER_CHUNK
                 array = self._group.create_array(
                     name,
                     shape=(0, *shape),
                     dtype=dtype,
-                    chunks=(per_chunk, *shape),
+                    chunks=(FRAMES_PER_READ if is_pictures else 4096, *shape),
+                    shards=(FRAMES_PER_CHUNK, *shape) if is_sharded else None,
                     compressors=ZstdCodec(checksum=True),  # else changed bits may decompress to other numbers
                 )
             if array.shape[1:] != shape:

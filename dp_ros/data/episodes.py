@@ -9,6 +9,10 @@
 | `command` | (N, ACTION_DIM) | executed commands |
 | `episode_ends` | (E,) | tick after the last one of each episode |
 | `seed`, `noise`, `tried` | (E,) | the simulator's seed, the injected noise, seeds tried up to this episode |
+| `task` | (E,) | index into the attribute `tasks`; `tried` counts the seeds of this task |
+
+Version 1 had one task, in the attribute `collect`, and no array `task`. A file holds FRAMES_PER_CHUNK pictures, which
+version 2 compresses FRAMES_PER_READ at a time, so that a window is read alone.
 
 The attribute `fit` names the cameras whose pictures were cropped or padded to their size.
 
@@ -18,13 +22,14 @@ loses at most the episode it was writing. The attribute `complete` is set last; 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -33,9 +38,15 @@ from numpy.typing import NDArray
 from dp_ros.errors import UserError
 from dp_ros.schema import Fit
 
+if TYPE_CHECKING:
+    from dp_ros.data.stream import StreamedPictures
+
 FORMAT = "dp_ros-dataset"
-FORMAT_VERSION = 1
-FRAMES_PER_CHUNK = 32
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, FORMAT_VERSION)
+FRAMES_PER_CHUNK = 32  # of a file, which one process writes
+FRAMES_PER_READ = 4  # of the smallest part of a file that is read
+TASKS = "tasks"  # attribute: the names of the tasks
 FIT = "fit"  # attribute: camera -> crop or pad, where its pictures may have been cropped or padded
 LOW_DIMENSIONAL = ("ee_pose", "gripper", "action", "command")
 
@@ -46,9 +57,9 @@ class DatasetError(UserError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """All episodes in memory; row n of every flat array is the same tick."""
+    """All episodes; row n of every flat array is the same tick. The pictures may be on disk."""
 
-    images: dict[str, NDArray[np.uint8]]  # camera -> (N, H, W, 3)
+    images: Mapping[str, NDArray[np.uint8] | StreamedPictures]  # camera -> (N, H, W, 3)
     ee_pose: NDArray[np.float64]  # (N, 3) [m]
     gripper: NDArray[np.float64]  # (N,)
     action: NDArray[np.float64]  # (N, ACTION_DIM) labels: clean commands
@@ -56,9 +67,23 @@ class Dataset:
     episode_ends: NDArray[np.int64]  # (E,)
     attributes: dict[str, Any]
     seed: NDArray[np.int64] | None = None  # (E,) of the simulator, below 0 where unknown; None: all unknown
+    tasks: tuple[str, ...] = ("",)
+    task: NDArray[np.int64] | None = None  # (E,) index into `tasks`; None: all are of the first one
 
     def __len__(self) -> int:
         return len(self.action)
+
+    @property
+    def task_of_episode(self) -> NDArray[np.int64]:
+        """(E,) index into `tasks`."""
+        return np.zeros(len(self.episode_ends), dtype=np.int64) if self.task is None else self.task
+
+
+@dataclass(frozen=True)
+class OpenDataset(Dataset):
+    """A dataset whose pictures are on disk."""
+
+    images: Mapping[str, StreamedPictures]
 
 
 @dataclass(frozen=True)
@@ -67,9 +92,15 @@ class DatasetLayout:
 
     cameras: dict[str, tuple[int, int]]  # in the order of the recording: (height, width) [px] of its pictures
     rate_hz: float | None
-    task: str
+    tasks: tuple[str, ...]  # "" where it is unknown
     ticks: int
     fits: dict[str, Fit] = field(default_factory=dict)  # of the cameras whose pictures were cropped or padded
+    markers: bool = False  # the simulator drew goals
+
+    @property
+    def task(self) -> str:
+        """The only task; empty where there are several, or it is unknown."""
+        return self.tasks[0] if len(self.tasks) == 1 else ""
 
 
 def read_layout(path: str | Path) -> DatasetLayout:
@@ -79,6 +110,7 @@ def read_layout(path: str | Path) -> DatasetLayout:
     attributes: Any = dict(group.attrs)
     collect = attributes.get("collect", {})
     with damage_in_one_line(path):
+        tasks, _ = read_tasks(group)
         pictures: Any = group["images"]
         sizes = {name: (array.shape[1], array.shape[2]) for name, array in sorted(pictures.arrays())}
         ends = _read(group, "episode_ends")
@@ -87,9 +119,10 @@ def read_layout(path: str | Path) -> DatasetLayout:
     return DatasetLayout(
         cameras={name: sizes[name] for name in names},
         rate_hz=attributes.get("rate_hz"),
-        task=collect.get("task", ""),
+        tasks=tasks,
         ticks=int(ends[-1]) if len(ends) else 0,
         fits=attributes.get(FIT, {}),
+        markers=bool(collect.get("markers", False)),
     )
 
 
@@ -101,20 +134,37 @@ def fits(of_cameras: Mapping[str, Fit]) -> dict[str, dict[str, Fit]]:
 
 def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
     """Read a whole dataset into memory; DatasetError where it is damaged or lacks one of `cameras`."""
+    dataset = open_dataset(path, cameras)
+    check_memory(path, dataset.images)
+    rest = {each.name: getattr(dataset, each.name) for each in dataclasses.fields(dataset)}
+    images = {camera: pictures.load() for camera, pictures in dataset.images.items()}
+    return Dataset(**{**rest, "images": images})
+
+
+def open_dataset(path: str | Path, cameras: tuple[str, ...] | None = None) -> OpenDataset:
+    """As `load`, with the pictures on disk."""
+    from dp_ros.data.stream import StoredPictures, StreamedPictures
+
     path = Path(path)
     group = open_finished(path)
     attributes = dict(group.attrs)
     with damage_in_one_line(path):
+        tasks, task = read_tasks(group)
         if "tried" in group:
-            attributes["tried"] = int(_read(group, "tried")[-1])
+            tried = _read(group, "tried")
+            attributes["tried"] = int(max(tried[task == i][-1] for i in np.unique(task)))
+        attributes = with_task(attributes, tasks)
         pictures: Any = group["images"]
         known = sorted(name for name, _ in pictures.arrays())
         for camera in cameras or ():
             if camera not in known:
                 raise DatasetError(f"{path}: has no camera '{camera}'; it has {', '.join(known)}")
-        _check_memory(path, [group[f"images/{camera}"] for camera in cameras or known])
-        dataset = Dataset(
-            images={camera: _read(group, f"images/{camera}") for camera in cameras or known},
+        stored = {
+            camera: StoredPictures(path, camera, whole_array(group, f"images/{camera}"))
+            for camera in cameras or known
+        }
+        dataset = OpenDataset(
+            images={camera: StreamedPictures([each]) for camera, each in stored.items()},
             ee_pose=_read(group, "ee_pose"),
             gripper=_read(group, "gripper"),
             action=_read(group, "action"),
@@ -122,16 +172,39 @@ def load(path: str | Path, cameras: tuple[str, ...] | None = None) -> Dataset:
             episode_ends=_read(group, "episode_ends"),
             attributes=attributes,
             seed=_read(group, "seed") if "seed" in group else None,
+            tasks=tasks,
+            task=task,
         )
     arrays: list[NDArray[Any]] = [dataset.ee_pose, dataset.gripper, dataset.action, dataset.command]
-    check_lengths(path, {len(array) for array in [*arrays, *dataset.images.values()]}, dataset.episode_ends)
+    lengths = {*map(len, arrays), *(pictures.shape[0] for pictures in dataset.images.values())}
+    check_lengths(path, lengths, dataset.episode_ends)
     check_finite(path, {name: getattr(dataset, name) for name in LOW_DIMENSIONAL})
     return dataset
 
 
-def _check_memory(path: Path, pictures: Sequence[Any]) -> None:
+def read_tasks(group: zarr.Group) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """(names of the tasks, (E,) index of each episode's), of any version. KeyError and ValueError where damaged."""
+    attributes: Any = dict(group.attrs)
+    if attributes.get("version") == 1:
+        episodes = len(_read(group, "episode_ends")) if "episode_ends" in group else 0
+        return (attributes.get("collect", {}).get("task", ""),), np.zeros(episodes, dtype=np.int64)
+    tasks = tuple(attributes.get(TASKS, ()))
+    task: NDArray[np.int64] = _read(group, "task")
+    if len(task) and not (task.min() >= 0 and task.max() < len(tasks)):
+        raise ValueError(f"episodes of {task.max() + 1} tasks, {len(tasks)} have a name")
+    return tasks, task
+
+
+def with_task(attributes: dict[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]:
+    """The attributes with the task in `collect`, as version 1 had it, where there is only one."""
+    if len(tasks) != 1 or not tasks[0]:
+        return attributes
+    return {**attributes, "collect": {"task": tasks[0], **attributes.get("collect", {})}}
+
+
+def check_memory(path: str | Path, pictures: Mapping[str, Any]) -> None:
     """DatasetError where the arrays of pictures exceed this machine's memory; the system would end the process."""
-    needed = sum(array.nbytes for array in pictures)
+    needed = sum(array.nbytes for array in pictures.values())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise DatasetError(
@@ -162,8 +235,11 @@ def damage_in_one_line(path: Path) -> Iterator[None]:
 def whole_array(group: zarr.Group, name: str) -> Any:
     """The zarr array `name`; ValueError where files of chunks are lost, which zarr would read as zeros."""
     array: Any = group[name]
-    if array.nchunks_initialized != array.nchunks:
-        raise ValueError(f"{array.nchunks - array.nchunks_initialized} of '{name}' are lost")
+    per_file = (array.shards or array.chunks)[0]
+    files = -(-array.shape[0] // per_file)
+    present = array.nchunks_initialized * array.chunks[0] // per_file
+    if present != files:
+        raise ValueError(f"{files - present} of '{name}' are lost")
     return array
 
 
@@ -185,7 +261,7 @@ def check_finite(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
 
 
 def open_group(path: Path, mode: Any) -> zarr.Group:
-    """The zarr group at `path`; DatasetError unless it is a dataset of this version."""
+    """The zarr group at `path`; DatasetError unless it is a dataset of a version that can be read."""
     try:
         # Absolute, because zarr 3.1 removes a relative root wherever it occurs in a member's path.
         group = zarr.open_group(path.absolute(), mode=mode)
@@ -198,9 +274,9 @@ def open_group(path: Path, mode: Any) -> zarr.Group:
     if group is None or group.attrs.get("format") != FORMAT:
         missing = "does not exist" if not path.exists() else "is not a dp_ros dataset"
         raise DatasetError(f"{path}: {missing}; make one with `dp_ros collect --out {path}`")
-    if group.attrs.get("version") != FORMAT_VERSION:
+    if group.attrs.get("version") not in READABLE_VERSIONS:
         raise DatasetError(
-            f"{path}: is of format version {group.attrs.get('version')}, this dp_ros reads {FORMAT_VERSION}: "
+            f"{path}: is of format version {group.attrs.get('version')}, this dp_ros reads up to {FORMAT_VERSION}: "
             "make the dataset again"
         )
     return group

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from dp_ros.data.episodes import (
     check_lengths,
     damage_in_one_line,
     open_finished,
+    read_tasks,
     whole_array,
+    with_task,
 )
 
 
@@ -32,6 +34,7 @@ class StoredEpisode:
     gripper: NDArray[np.float64]  # (T,) measured opening
     action: NDArray[np.float64]  # (T, ACTION_DIM) labels: clean commands
     command: NDArray[np.float64]  # (T, ACTION_DIM) executed commands
+    task: str = field(default="", kw_only=True)  # empty where it is unknown
 
     def __len__(self) -> int:
         return len(self.action)
@@ -49,6 +52,8 @@ class DatasetReader:
             self.cameras: tuple[str, ...] = tuple(sorted(name for name, _ in pictures.arrays()))
             self._images = {camera: whole_array(group, f"images/{camera}") for camera in self.cameras}
             self._rows = {name: whole_array(group, name) for name in LOW_DIMENSIONAL}
+            self.tasks, self._task = read_tasks(group)
+            self.attributes = with_task(self.attributes, self.tasks)
             self.ends: NDArray[np.int64] = whole_array(group, "episode_ends")[:]
             self.seed: list[int] = whole_array(group, "seed")[:].tolist()
             self.noise: list[float] = whole_array(group, "noise")[:].tolist()
@@ -77,4 +82,7 @@ class DatasetReader:
             rows = {name: np.asarray(array[ticks]) for name, array in self._rows.items()}
             images = {camera: np.asarray(array[ticks]) for camera, array in self._images.items()}
         check_finite(self.path, rows)
-        return StoredEpisode(self.seed[index], self.noise[index], self.tried[index], images, **rows)
+        task = self.tasks[self._task[index]]
+        return StoredEpisode(
+            self.seed[index], self.noise[index], self.tried[index], images, **rows, task=task
+        )

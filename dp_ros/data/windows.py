@@ -17,6 +17,7 @@ from dp_ros.actions import (
     widen,
 )
 from dp_ros.data.episodes import Dataset, DatasetError
+from dp_ros.data.stream import StreamedPictures
 from dp_ros.schema import ActionConfig, EncoderConfig, Horizons
 
 Images = tuple[NDArray[np.uint8], ...]  # one array for each camera, in the order of the config
@@ -59,8 +60,10 @@ class Windows:
                     f"for this camera alone policy.encoder.pictures.{camera}"
                 )
         self.episode_ends = dataset.episode_ends
+        self.tasks, self.task_of_episode = dataset.tasks, dataset.task_of_episode
         starts = np.concatenate([[0], dataset.episode_ends[:-1]])
         lengths = dataset.episode_ends - starts
+        self.task: NDArray[np.int64] = np.repeat(self.task_of_episode, lengths)  # (N,) of each window
         now = np.arange(len(dataset))
         first = np.repeat(starts, lengths)[:, None]
         last = np.repeat(dataset.episode_ends - 1, lengths)[:, None]
@@ -90,6 +93,11 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether pictures are read from disk for each batch."""
+        return any(isinstance(pixels, StreamedPictures) for pixels in self._pixels)
 
     def stats(self, rows: NDArray[np.int64] | None = None) -> dict[str, dict[str, list[float]]]:
         """Per-dimension limits of actions and state, for the normaliser; over the windows `rows`, or over all.
@@ -166,6 +174,9 @@ class Windows:
         """V of (N, H, W, 3). Each pixel is copied once, from the dataset into the batch."""
         pictures = []
         for view, (pixels, (height, width)) in enumerate(zip(self._pixels, self._crops, strict=True)):
+            if isinstance(pixels, StreamedPictures):
+                pictures.append(pixels.crops(ticks, corners[:, view], (height, width)))
+                continue
             cropped = np.empty((len(ticks), height, width, 3), dtype=np.uint8)
             for i, (tick, (top, left)) in enumerate(zip(ticks, corners[:, view], strict=True)):
                 cropped[i] = pixels[tick, top : top + height, left : left + width]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dp_ros.actions import ACTION_DIM
 from dp_ros.control.controller import Controller
@@ -43,8 +43,12 @@ def run_episode(
     max_steps: int,
     on_tick: OnTick | None = None,
     disturbance: Disturbance = NONE,
+    instruction: NDArray[np.float32] | None = None,
 ) -> tuple[EpisodeResult, Trace]:
-    """One episode: its result, and its trace tick by tick. `on_tick` may draw."""
+    """One episode: its result, and its trace tick by tick. `on_tick` may draw.
+
+    instruction: embedding of a sentence, for a policy that is told what to do.
+    """
     delay = disturbance.plan_ticks
     mode = "lockstep" if delay is None else "realtime"
     runtime = disturbance.perturb_runtime(runtime, policy.rate_hz).model_copy(update={"mode": mode})
@@ -53,6 +57,7 @@ def run_episode(
     if delay is not None:
         planner = DelayedPlanner(plan, delay * dt_ns, lambda: arm.steps * dt_ns)
     controller = Controller(policy, runtime, planner)
+    controller.instruct(instruction)
     world = _World(arm, seed, disturbance)
     verdicts: list[Verdict] = []
     plans_s: list[float] = []

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import joblib
+import numpy as np
+from numpy.typing import NDArray
 
 from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.episode import record, replay, run_episode
@@ -16,8 +18,8 @@ from dp_ros.evaluation.results import EpisodeResult, Report
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture
 from dp_ros.inference.engine import choose_engine, load_engine
-from dp_ros.policy.checkpoint_config import bridge_for, check_weights, weights_sha256
-from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+from dp_ros.policy.checkpoint_config import bridge_for, check_weights, instructions_of, weights_sha256
+from dp_ros.schema import ConfigError, InstructionError, PolicyConfig, RuntimeConfig
 from dp_ros.sim.arm import ArmSpec, SimulatedArm, check_task, make_arm, simulator_of, spectator_of
 
 
@@ -31,6 +33,7 @@ class EvalConfig:
     max_steps: int
     spectator: str = ""  # camera that films every episode; empty: none
     weights_sha256: str = ""  # of the only weights that may be loaded; empty: those found when the run begins
+    instruction: str = ""  # sentence for a policy that is told what to do; empty: the task's first known one
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class EpisodeRunner:
         if setting.weights_sha256:  # the hash is read before the weights, so they are not older
             check_weights(setting.checkpoint, setting.weights_sha256)
         check_rate(self.engine.config, setting.task, setting.checkpoint)
+        self.instruction = embedding_for(setting.checkpoint, setting.task, setting.instruction)
         self.arm = simulator(setting.checkpoint, setting.task)
 
     def run(self, seed: int, disturbance: Disturbance = NONE) -> Episode:
@@ -68,11 +72,25 @@ class EpisodeRunner:
             setting.max_steps,
             draw,
             disturbance,
+            self.instruction,
         )
         return Episode(result, trace, pictures, disturbance)
 
     def close(self) -> None:
         self.arm.close()
+
+
+def embedding_for(checkpoint: str | Path, task: str, sentence: str = "") -> NDArray[np.float32] | None:
+    """Embedding of the sentence, by default the task's first known one; None for a policy that does one thing.
+
+    InstructionError where the sentence cannot be used or is unknown, or the policy does one thing.
+    """
+    instructions = instructions_of(checkpoint)
+    if instructions is None:
+        if sentence:
+            raise InstructionError(f"{checkpoint}: does one thing and takes no instruction: leave it out")
+        return None
+    return instructions.embedding(sentence or instructions.sentence(task))
 
 
 def check_rate(policy: PolicyConfig, task: str, where: str) -> None:
@@ -151,15 +169,18 @@ def evaluate_in_process(
     spectator: str = "auto",
     jobs: int = 1,
     weights_sha256: str = "",
+    instruction: str = "",
 ) -> Report:
     """One lockstep episode per seed; `on_episode` is called as each ends, in the order of the seeds.
 
     `on_video` gets each episode's pictures, `video_fps` of them a second: uint8 (480, 720, 3), the camera
-    `spectator` (auto: the simulator's own) beside what the policy sees. `weights_sha256`: see EvalConfig. Raises the
-    errors of EpisodeRunner and run_episodes.
+    `spectator` (auto: the simulator's own) beside what the policy sees. `weights_sha256` and `instruction`: see
+    EvalConfig. Raises the errors of EpisodeRunner and run_episodes.
     """
     camera = spectator_of(task, spectator) if on_video else ""
-    setting = EvalConfig(str(checkpoint), check_task(task), runtime, max_steps, camera, weights_sha256)
+    setting = EvalConfig(
+        str(checkpoint), check_task(task), runtime, max_steps, camera, weights_sha256, instruction
+    )
     report = Report(setting.task, setting.checkpoint, "in-process", runtime.policy_seed)
     for episode in run_episodes(setting, [(seed, NONE) for seed in seeds], jobs):
         report.results.append(episode.result)

@@ -12,7 +12,7 @@ def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> 
     """ConfigError where the checkpoint's `config` says that it, or its teacher, was trained on one of the seeds."""
     training = config.get("training", {})
     for data in (_data(training), _data(training.get("teacher", {}))):
-        if not seeds or data.get("task", task) != task:
+        if not seeds or not _is_of(data, task):
             continue
         for first, last in _trained(data):
             if any(first <= seed and (last is None or seed <= last) for seed in seeds):
@@ -26,9 +26,14 @@ def seeds_known(training: Mapping[str, Any], task: str) -> bool:
     """Whether a checkpoint's `training` names the seed of every episode of the task, of its teacher, too."""
     trainings = [training, training["teacher"]] if "teacher" in training else [training]
     return all(
-        data.get("task", task) != task or bool(_trained(data) and not data.get("seeds_unknown"))
+        not _is_of(data, task) or bool(_trained(data) and not data.get("seeds_unknown"))
         for data in map(_data, trainings)
     )
+
+
+def _is_of(data: Mapping[str, Any], task: str) -> bool:
+    """Whether the policy may have been trained on the task."""
+    return task in data.get("tasks", [data.get("task", task)])
 
 
 def _data(training: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from dp_ros.schema import (
     FULL_SAMPLERS,
     ConfigError,
     DiffusionConfig,
+    InstructionError,
     PolicyConfig,
     RuntimeConfig,
     override,
@@ -47,7 +48,8 @@ class Engine(Protocol):
     def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
         """request.images T_o frames of V pictures (H, W, 3) uint8, at the encoder's sizes before its crops;
         request.state (T_o, STATE_DIM) -> chunk (T_p, action_dim) of the declared kinds, in metres and [-1, 1].
-        It repeats the actions of request.committed.
+        It repeats the actions of request.committed. InstructionError where the policy is told what to do and
+        request.instruction is None.
         """
 
     def prefetch(self, pictures: Pictures, /) -> None:
@@ -219,7 +221,18 @@ def blank_request(config: PolicyConfig) -> PlanRequest:
     """A request with black pictures, to warm up with."""
     encoder, T_o = config.encoder, config.horizons.T_o
     frame = tuple(np.zeros((*encoder.target(c).size, 3), dtype=np.uint8) for c in encoder.cameras)
-    return PlanRequest((frame,) * T_o, np.zeros((T_o, STATE_DIM)), np.zeros(POSITION.size), 0, (0,))
+    told = None
+    if config.instruction:
+        told = np.full(config.instruction.embedding_dim, config.instruction.embedding_dim**-0.5, np.float32)
+    state = np.zeros((T_o, STATE_DIM))
+    return PlanRequest((frame,) * T_o, state, np.zeros(POSITION.size), 0, (0,), instruction=told)
+
+
+def needed_instruction(embedding: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """The embedding; InstructionError where there is none."""
+    if embedding is None:
+        raise InstructionError("no instruction: this policy is told by a sentence what to do")
+    return embedding
 
 
 def sampler_settings(diffusion: DiffusionConfig, runtime: RuntimeConfig) -> DiffusionConfig:

@@ -1,8 +1,9 @@
-"""The three parts of a policy that an exported engine runs, as torch modules of batch 1 and fixed shapes.
+"""The parts of a policy that an exported engine runs, as torch modules of batch 1 and fixed shapes.
 
-encoder: one picture of one camera -> features, once for each new frame. condition: the features of a window -> what
-the network takes from the observation, once per plan. denoiser: one call of the network, once per iteration. What the
-network takes from the iteration k is a table, computed here once.
+instruction: embedding of a sentence -> what is learned from it, once for each sentence; only of policies that are told
+what to do. encoder: one picture of one camera -> features, once for each new frame. condition: the features of a window
+-> what the network takes from the observation, once per plan. denoiser: one call of the network, once per iteration.
+What the network takes from the iteration k is a table, computed here once.
 """
 
 from __future__ import annotations
@@ -43,10 +44,25 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.encoder = _exportable(encoder)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """picture (H, W, 3) uint8, cropped -> features (1, feature_dim)."""
-        features: Tensor = self.encoder(picture.permute(2, 0, 1)[None].float() / 255.0)
+    def forward(self, picture: Tensor, told: Tensor | None = None) -> Tensor:
+        """picture (H, W, 3) uint8, cropped; told (1, F) of `InstructionGraph`, where the policy has one -> features (1,
+        feature_dim)."""
+        features: Tensor = self.encoder(picture.permute(2, 0, 1)[None].float() / 255.0, told)
         return features
+
+
+class InstructionGraph(nn.Module):
+    """What is learned from the instruction."""
+
+    def __init__(self, policy: DiffusionPolicy) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(policy.encoder.instruction)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """embedding (1, embedding_dim) of a sentence -> (1, F)."""
+        assert self.encoder is not None
+        told: Tensor = self.encoder(embedding)
+        return told
 
 
 class ConditionGraph(nn.Module):
@@ -85,17 +101,23 @@ class Graph:
 
 
 def graphs_of(policy: DiffusionPolicy) -> tuple[dict[str, Graph], Tensor]:
-    """Graphs by name (encoder_V for each camera, condition, denoiser) and the table of iterations (K, ...)."""
+    """Graphs by name (instruction, encoder_V for each camera, condition, denoiser), and the table of iterations (K,
+    ...)."""
     config = policy.config
     with torch.inference_mode():
         table = policy.network.embed(torch.arange(config.diffusion.iterations))
         obs = torch.zeros(1, policy.encoder.out_dim)
         condition = policy.network.condition(obs)
     graphs = {}
+    told = config.instruction
+    if told:
+        embedding = {"embedding": torch.zeros(1, told.embedding_dim)}
+        graphs["instruction"] = Graph(InstructionGraph(policy).eval(), embedding, "told")
     for view, camera in enumerate(config.encoder.cameras):
         encoder = policy.encoder.cameras[view % len(policy.encoder.cameras)]
         picture = torch.zeros(*config.encoder.crop(camera), 3, dtype=torch.uint8)
-        graphs[f"encoder_{view}"] = Graph(EncoderGraph(encoder).eval(), {"picture": picture}, "features")
+        seen = {"picture": picture} | ({"told": torch.zeros(1, told.features)} if told else {})
+        graphs[f"encoder_{view}"] = Graph(EncoderGraph(encoder).eval(), seen, "features")
     graphs["condition"] = Graph(ConditionGraph(policy).eval(), {"obs": obs}, "condition")
     x = torch.zeros(1, config.horizons.T_p, config.action.dim)
     inputs = {"x": x, "step": table[:1].clone(), "condition": condition.clone()}

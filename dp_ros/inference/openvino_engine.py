@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference import cache
-from dp_ros.inference.engine import blank_request, crop, sampler_settings
+from dp_ros.inference.engine import blank_request, crop, needed_instruction, sampler_settings
 from dp_ros.inference.noise import PlanNoise
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.policy.sampler import Known, sample, sampler_steps
@@ -33,7 +33,10 @@ class OpenVinoEngine:
         self._encoders = [compiled[f"encoder_{view}"] for view in views]
         # Of each camera: the newest pictures and their features. A weak reference cannot be mistaken for a new array.
         kept = 2 * self.config.horizons.T_o
-        self._encoded: list[deque[tuple[Any, Array32]]] = [deque(maxlen=kept) for _ in views]
+        self._encoded: list[deque[tuple[Any, bytes, Array32]]] = [deque(maxlen=kept) for _ in views]
+        self._instruction = compiled.get("instruction")
+        # The instruction of the newest request, as bytes, and its features: pictures are prefetched for it.
+        self._told: tuple[bytes, Array32] | None = None
         self._condition, self._denoiser = compiled["condition"], compiled["denoiser"]
         self._constants = load_file(exported / cache.CONSTANTS)
         self._diffusion = sampler_settings(self.config.diffusion, runtime)
@@ -60,27 +63,42 @@ class OpenVinoEngine:
         return np.asarray(actions, dtype=np.float64)
 
     def prefetch(self, pictures: Pictures) -> None:
-        """Encode the pictures of a frame that a later request will contain: see `Engine`."""
+        """Encode the pictures of a frame that a later request will contain, under the newest instruction."""
         for view, picture in enumerate(pictures):
             self._encode(view, picture)
 
     def _observe(self, request: PlanRequest) -> Array32:
         """The window's features, as `ObservationEncoder` lays them out: (1, obs_dim)."""
         features = []
+        told = self._tell(request.instruction)
         for pictures, state in zip(request.images, request.state, strict=True):
             features += [self._encode(view, picture) for view, picture in enumerate(pictures)]
             if self.config.encoder.proprioception:
                 features.append(self._normalised(state)[None])
+            features += [told[1]] if told else []
         return np.concatenate(features, axis=1)
 
+    def _tell(self, embedding: NDArray[np.float32] | None) -> tuple[bytes, Array32] | None:
+        """Keep the instruction for the pictures to come; None where the policy has none."""
+        if self._instruction is None:
+            return None
+        wanted = needed_instruction(embedding)
+        key = wanted.tobytes()
+        if self._told is None or self._told[0] != key:
+            self._told = key, self._instruction(embedding=wanted[None])
+        return self._told
+
     def _encode(self, view: int, picture: NDArray[np.uint8]) -> Array32:
-        """Features (1, feature_dim) of a camera's picture, which is encoded once for all windows that contain it."""
-        for known, features in self._encoded[view]:
-            if known() is picture:
+        """Features (1, feature_dim) of a camera's picture, which is encoded once for all windows that contain it and
+        have the same instruction."""
+        key, told = self._told or (b"", None)
+        for known, instruction, features in self._encoded[view]:
+            if known() is picture and instruction == key:
                 return features
         size = self.config.encoder.crop(self.config.encoder.cameras[view])
-        features = self._encoders[view](picture=crop(picture, size))
-        self._encoded[view].append((weakref.ref(picture), features))
+        more = {} if told is None else {"told": told}
+        features = self._encoders[view](picture=crop(picture, size), **more)
+        self._encoded[view].append((weakref.ref(picture), key, features))
         return features
 
     def _normalised(self, state: NDArray[np.float64]) -> Array32:

@@ -117,6 +117,10 @@ def fixed_requests(config: PolicyConfig) -> list[PlanRequest]:
     def noisy(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return rng.integers(0, 256, picture.shape, dtype=np.uint8)
 
+    def unit(shape: tuple[int, ...]) -> NDArray[np.float32]:
+        vector = rng.normal(size=shape).astype(np.float32)
+        return vector / np.linalg.norm(vector)
+
     return [
         PlanRequest(
             tuple(tuple(map(noisy, frame)) for frame in blank.images),
@@ -124,6 +128,7 @@ def fixed_requests(config: PolicyConfig) -> list[PlanRequest]:
             blank.reference_m,
             0,
             (i,),
+            instruction=None if blank.instruction is None else unit(blank.instruction.shape),
         )
         for i in range(REQUESTS)
     ]

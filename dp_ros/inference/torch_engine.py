@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dp_ros.control.planner import Pictures, PlanRequest
-from dp_ros.inference.engine import blank_request, crop, sampler_settings
+from dp_ros.inference.engine import blank_request, crop, needed_instruction, sampler_settings
 from dp_ros.inference.noise import PlanNoise
 from dp_ros.policy.checkpoint import load_checkpoint
 from dp_ros.policy.sampler import Known, sampler_steps
@@ -54,8 +54,16 @@ class TorchEngine:
         shape = (1, self.config.horizons.T_p, self.config.action.dim)
         noise = PlanNoise(request.seed)
         images, state = window_tensors(request, self.config.encoder, self._device)
+        told = None
+        if self.config.instruction:
+            told = torch.from_numpy(needed_instruction(request.instruction)).to(self._device)[None]
         actions = self._policy.plan_from(
-            images, state, lambda: torch.from_numpy(noise.draw(*shape)), self._steps, self._known(request)
+            images,
+            state,
+            lambda: torch.from_numpy(noise.draw(*shape)),
+            self._steps,
+            self._known(request),
+            instruction=told,
         )
         return np.asarray(actions[0].float().cpu().numpy(), dtype=np.float64)
 

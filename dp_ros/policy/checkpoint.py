@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from dp_ros.files import replacing_folder
 from dp_ros.policy.checkpoint_config import (
     CONFIG,
+    INSTRUCTIONS,
     STATS,
     WEIGHTS,
     CheckpointError,
@@ -27,6 +28,7 @@ from dp_ros.policy.checkpoint_config import (
     verify_files,
 )
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.instructions import Instructions
 from dp_ros.policy.normalizer import StatsError
 from dp_ros.schema import SCHEMA_VERSION
 
@@ -50,14 +52,20 @@ def save_checkpoint(
     scene: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     dtype: str = "f32",
+    instructions: Instructions | None = None,
 ) -> Path:
     """Write `policy` to `folder` in one rename: a reader finds the whole old checkpoint or the whole new one.
 
     config.json keeps `scene` (size and markers of the pictures) and `training` (data and settings of the training),
-    for serving and evaluation. dtype: of the stored weights, a key of DTYPES. CheckpointError where `folder` holds
+    for serving and evaluation. dtype: of the stored weights, a key of DTYPES. instructions: the sentences that a policy
+    with `config.instruction` knows. CheckpointError where `folder` holds
     something else.
     """
     folder = Path(folder)
+    if (instructions is None) != (policy.config.instruction is None):
+        raise CheckpointError(
+            f"{folder}: a policy that is told what to do needs its sentences, and no other policy"
+        )
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder}: holds files that are not a checkpoint: choose another folder")
     with replacing_folder(folder) as staging:
@@ -66,12 +74,15 @@ def save_checkpoint(
             for name, tensor in policy.state_dict().items()
         }
         save_file(weights, staging / WEIGHTS)
+        if instructions is not None:
+            instructions.save(staging / INSTRUCTIONS)
+        hashed = (WEIGHTS, STATS, *(() if instructions is None else (INSTRUCTIONS,)))
         (staging / STATS).write_text(json.dumps(policy.stats(), indent=2) + "\n")
         config: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "network": policy.config.network,
             "weights_dtype": dtype,
-            "sha256": {name: sha256(staging / name) for name in (WEIGHTS, STATS)},
+            "sha256": {name: sha256(staging / name) for name in hashed},
             "policy": policy.config.model_dump(mode="json"),
             "scene": dict(scene or {}),
             "training": dict(training or {}),

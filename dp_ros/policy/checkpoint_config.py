@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from dp_ros.policy.checkpoint_folder import CONFIG, CheckpointError, is_checkpoint, why_not
+from dp_ros.policy.instructions import Instructions, load_instructions
 from dp_ros.schema import SCHEMA_VERSION, BridgeConfig, ConfigError, PolicyConfig, parse
 
 __all__ = [
     "CONFIG",
+    "INSTRUCTIONS",
     "STATS",
     "WEIGHTS",
     "CheckpointError",
     "bridge_for",
     "check_weights",
+    "instructions_of",
     "meaning_sha256",
     "policy_config",
     "read_config",
@@ -26,7 +29,7 @@ __all__ = [
     "weights_sha256",
 ]
 
-WEIGHTS, STATS = "policy.safetensors", "stats.json"
+WEIGHTS, STATS, INSTRUCTIONS = "policy.safetensors", "stats.json", "instructions.safetensors"
 
 
 def meaning_sha256(config: dict[str, Any]) -> str:
@@ -122,16 +125,30 @@ def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
         raise CheckpointError(str(error)) from None
 
 
+def instructions_of(folder: str | Path) -> Instructions | None:
+    """The sentences that the weights in `folder` know; None where they do one thing. CheckpointError if damaged."""
+    config = read_config(folder)
+    if not config["policy"].get("instruction"):
+        return None
+    path = Path(folder) / INSTRUCTIONS
+    if not path.is_file() or sha256(path) != config["sha256"].get(INSTRUCTIONS):
+        raise CheckpointError(
+            f"{folder}: {INSTRUCTIONS} is not the file that config.json describes: copy the checkpoint again"
+        )
+    return load_instructions(path)
+
+
 def serving_beside(bridge: BridgeConfig) -> dict[str, Any]:
     """Settings of RuntimeConfig that a policy must have to command this simulated robot."""
     return {"mode": bridge.mode, "command_delay_s": bridge.command_delay_s}
 
 
 def verify_files(folder: str | Path) -> None:
-    """Compare weights and statistics with the hashes in config.json. CheckpointError where they differ."""
+    """Compare weights, statistics and sentences with the hashes in config.json. CheckpointError where they differ."""
     folder = Path(folder)
     config = read_config(folder)
-    for name in (WEIGHTS, STATS):
+    told = (INSTRUCTIONS,) if config["policy"].get("instruction") else ()
+    for name in (WEIGHTS, STATS, *told):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: {name} is missing: copy the checkpoint again")
         if sha256(folder / name) != config.get("sha256", {}).get(name):

@@ -25,7 +25,7 @@ class DiffusionPolicy(nn.Module):
     def __init__(self, config: PolicyConfig, stats: Mapping[str, Any]) -> None:
         super().__init__()
         self.config = config
-        self.encoder = ObservationEncoder(config.encoder, config.horizons.T_o)
+        self.encoder = ObservationEncoder(config.encoder, config.horizons.T_o, config.instruction)
         self.network = _network(config, self.encoder.out_dim)
         self.schedule = NoiseSchedule(config.diffusion)
         self.action_normalizer = LimitsNormalizer.from_stats(stats, "action", config.action.dim)
@@ -39,16 +39,23 @@ class DiffusionPolicy(nn.Module):
         """Parameters of the network without weight decay."""
         return self.network.no_decay_parameters()
 
-    def encode(self, images: Pictures, state: Tensor, frames: Tensor | None = None) -> Tensor:
-        """images: V of (B, T_o, 3, H, W) in [0, 1], cropped; state (B, T_o, STATE_DIM), not normalised -> (B, obs_dim).
+    def encode(
+        self,
+        images: Pictures,
+        state: Tensor,
+        frames: Tensor | None = None,
+        instruction: Tensor | None = None,
+    ) -> Tensor:
+        """images: V of (B, T_o, 3, H, W) in [0, 1], cropped; state (B, T_o, STATE_DIM), not normalised; instruction (B,
+        embedding_dim) where the config has one -> (B, obs_dim).
 
         For one tensor of images, and for `frames` of windows that share images: see ObservationEncoder. images may also
         be features that were computed before, V of (B, T_o, feature_dim).
         """
         nstate = self.state_normalizer.normalise_input(state)
         if not isinstance(images, Tensor) and images[0].ndim == 3:
-            return self.encoder.join(images, nstate)
-        return self.encoder(images, nstate, frames)
+            return self.encoder.join(images, nstate, self.encoder.tell(instruction))
+        return self.encoder(images, nstate, frames, instruction)
 
     def loss(
         self,
@@ -59,12 +66,13 @@ class DiffusionPolicy(nn.Module):
         noise_samples: int = 1,
         *,
         frames: Tensor | None = None,
+        instruction: Tensor | None = None,
         part: tuple[int, int] = (0, 1),
         executed: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5) or of the predicted chunk: a scalar.
 
-        images, state and frames as in `encode`; actions (B, T_p, D) of the declared kinds, not normalised.
+        images, state, frames and instruction as in `encode`; actions (B, T_p, D) of the declared kinds, not normalised.
         noise_samples: targets drawn for each window. The encoder, the most expensive part, runs once for all of them.
         part (i, n): these windows are part i of n equal parts of a batch. The noise of the whole batch is drawn, so
         the number of parts does not change the loss.
@@ -73,7 +81,7 @@ class DiffusionPolicy(nn.Module):
         actions; None: equal to them), and do not count (training-time action conditioning, Black et al. 2025b). The
         others continue from them: see `continued`.
         """
-        obs = self.encode(images, state, frames).repeat_interleave(noise_samples, dim=0)
+        obs = self.encode(images, state, frames, instruction).repeat_interleave(noise_samples, dim=0)
         nactions = self.action_normalizer.normalise(actions).repeat_interleave(noise_samples, dim=0)
         i, n = part
         whole = (n * len(nactions), *nactions.shape[1:])
@@ -95,14 +103,23 @@ class DiffusionPolicy(nn.Module):
         return (error.square() * is_free).sum() / (is_free.sum() * whole[2])
 
     @torch.inference_mode()
-    def plan(self, images: Pictures, state: Tensor, generator: torch.Generator) -> Tensor:
-        """One plan: encode once, denoise, un-normalise. images as in `encode`; state (B, T_o, STATE_DIM) -> actions
-        (B, T_p, D) of the declared kinds, in metres and [-1, 1].
+    def plan(
+        self,
+        images: Pictures,
+        state: Tensor,
+        generator: torch.Generator,
+        *,
+        instruction: Tensor | None = None,
+    ) -> Tensor:
+        """One plan: encode once, denoise, un-normalise. images and instruction as in `encode`; state (B, T_o,
+        STATE_DIM) -> actions (B, T_p, D) of the declared kinds, in metres and [-1, 1].
 
         generator: a CPU generator, so that a plan is the same on every device up to rounding.
         """
         shape = (len(state), self.config.horizons.T_p, self.config.action.dim)
-        return self.plan_from(images, state, lambda: torch.randn(shape, generator=generator))
+        return self.plan_from(
+            images, state, lambda: torch.randn(shape, generator=generator), instruction=instruction
+        )
 
     @torch.inference_mode()
     def plan_from(
@@ -112,12 +129,13 @@ class DiffusionPolicy(nn.Module):
         draw: Callable[[], Tensor],
         steps: Sequence[SamplerStep] | None = None,
         known: Known[Tensor] | None = None,
+        instruction: Tensor | None = None,
     ) -> Tensor:
         """`plan` with the noise that `draw` gives, (B, T_p, D) on the CPU; the sampler's steps, None: the config's; and
         actions that the chunk must contain."""
         steps = sampler_steps(self.config.diffusion) if steps is None else steps
         nactions = sample(
-            denoiser(self.network, self.encode(images, state), steps),
+            denoiser(self.network, self.encode(images, state, instruction=instruction), steps),
             draw().to(state.device),
             steps,
             self.config.diffusion.clip,

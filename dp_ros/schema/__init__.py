@@ -13,6 +13,14 @@ from dp_ros.schema.base import (
 )
 from dp_ros.schema.distillation import DistillConfig
 from dp_ros.schema.exchange import ExportConfig, ImportConfig
+from dp_ros.schema.instructions import (
+    InstructionConfig,
+    InstructionError,
+    Sentences,
+    TaskSentences,
+    load_sentences,
+    plain,
+)
 from dp_ros.schema.pictures import CameraSize, Fit, PictureSizes, Size, Target
 from dp_ros.schema.policy import (
     FULL_SAMPLERS,
@@ -59,6 +67,8 @@ __all__ = [
     "GateConfig",
     "Horizons",
     "ImportConfig",
+    "InstructionConfig",
+    "InstructionError",
     "JoyLayout",
     "KeyboardConfig",
     "Layers",
@@ -71,11 +81,13 @@ __all__ = [
     "RecorderConfig",
     "RuntimeConfig",
     "SamplerName",
+    "Sentences",
     "Settings",
     "Size",
     "Source",
     "Spacing",
     "Target",
+    "TaskSentences",
     "TeleopConfig",
     "TopicMap",
     "TrainConfig",
@@ -83,8 +95,10 @@ __all__ = [
     "UNetConfig",
     "Vector3",
     "as_vector",
+    "load_sentences",
     "load_yaml",
     "override",
     "parse",
     "parse_assignment",
+    "plain",
 ]

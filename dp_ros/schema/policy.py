@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from dp_ros.actions import ACTION_DIM, GripperKind, OrientationKind, PositionKind
 from dp_ros.schema.base import CameraName, Config
+from dp_ros.schema.instructions import InstructionConfig
 from dp_ros.schema.pictures import (
     FIT,
     MAX_SIDE_PX,
@@ -83,6 +84,14 @@ class EncoderConfig(Config):
     stages: int = Field(
         4, ge=2, le=4, description="ResNet stages kept; 3 halves the stride before the softmax"
     )
+    width: int = Field(
+        64,
+        ge=16,
+        le=128,
+        multiple_of=16,
+        description="channels of the first stage; each stage has twice those of the one before; 32 is a quarter of "
+        "the work",
+    )
     keypoints: int = Field(32, ge=4, le=256, description="spatial-softmax points per camera")
     feature_dim: int = Field(64, ge=8, le=1024, description="feature length per camera and frame")
     share_weights: bool = Field(False, description="one ResNet for all cameras instead of one each")
@@ -112,8 +121,9 @@ class EncoderConfig(Config):
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Checkpoints of one size for all cameras stay as they were before `fit` and `pictures`."""
-        return without_default_pictures(dump(self))
+        """Checkpoints stay as they were before `fit`, `pictures` and `width`."""
+        settings = without_default_pictures(dump(self))
+        return {key: value for key, value in settings.items() if (key, value) != ("width", 64)}
 
     def target(self, camera: str) -> Target:
         """Size of the camera's pictures before their crop, and their fit."""
@@ -263,6 +273,11 @@ class PolicyConfig(Config):
     rate_hz: float = Field(80.0, gt=0, le=1000, description="control rate; one frame and one action per tick")
     horizons: Horizons = Horizons()
     encoder: EncoderConfig = EncoderConfig()
+    instruction: InstructionConfig | None = Field(
+        None,
+        description="the policy is told by a sentence what to do: embedding_dim and features, {} for their defaults; "
+        "null: it does one thing",
+    )
     action: ActionConfig = ActionConfig()
     network: Network = Field(
         "unet", description="network that predicts the noise; its section has its settings"
@@ -292,8 +307,9 @@ class PolicyConfig(Config):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the settings of networks that are not used, so that config.json does not mislead."""
-        return {key: value for key, value in dump(self).items() if key not in self._unused}
+        """Leave out the settings of what is not used, so that config.json does not mislead."""
+        unused = self._unused if self.instruction else {*self._unused, "instruction"}
+        return {key: value for key, value in dump(self).items() if key not in unused}
 
     @property
     def _unused(self) -> set[str]:

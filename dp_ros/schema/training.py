@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dp_ros.schema.base import CameraName, Config
 from dp_ros.schema.policy import PolicyConfig
@@ -99,6 +99,9 @@ class TrainConfig(OptimizerConfig):
         "once",
     )
     augmentation: AugmentationConfig = AugmentationConfig()
+    instructions: str = Field(
+        "", description="YAML file of each task's sentences, for policy.instruction; empty: the shipped one"
+    )
     validation: Share = Field(
         0.0, description="share of the episodes held out for validation (at least one); 0: none"
     )
@@ -111,6 +114,9 @@ class TrainConfig(OptimizerConfig):
         "f32", description="tf32: f32 with products of shorter mantissas on a GPU; on a CPU it is f32"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if any")
+    memory_gb: float = Field(
+        4.0, ge=0, description="pictures of more than this stay on disk and are read for each batch [GB]"
+    )
     seed: int = Field(0, ge=0, description="seed of the weights, the batches and the noise")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints to resume from")
     log_every: int = Field(20, ge=1, description="steps between reports of the loss")
@@ -128,6 +134,11 @@ class TrainConfig(OptimizerConfig):
                 f"batch_size {self.batch_size} is not a multiple of run_length {self.run_length}"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs that were begun before `instructions` existed are resumed with the same settings."""
+        return {key: value for key, value in dump(self).items() if (key, value) != ("instructions", "")}
 
     @property
     def runs_per_batch(self) -> int:

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from dp_ros.actions import POSITION, gripper_of, join, opening_to_command
 from dp_ros.errors import USAGE, UserError
 from dp_ros.poses import position_of
+from dp_ros.resources import share_file
 
 if TYPE_CHECKING:
     from dp_ros.schema import BridgeConfig, CollectConfig
@@ -28,6 +30,7 @@ Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 # In the order of the search. A module is imported when the search reaches it, so the light one comes first.
+TASK_GROUPS, ALL = "config/task_groups.yaml", "all"
 _MODULES = ("tiny_arm", "metaworld_arm")
 
 
@@ -177,6 +180,21 @@ def simulator_of(task: str) -> Simulator:
 def check_task(task: str) -> str:
     """The task's full name: "drawer-open" becomes "drawer-open-v3". TaskError names the nearest known task."""
     return _find(task)[1]
+
+
+def find_tasks(text: str) -> tuple[str, ...]:
+    """Full names of the tasks in a list "a,b"; "all" and the names of `config/task_groups.yaml` mean several tasks.
+
+    TaskError names an unknown task, or one that is named twice.
+    """
+    groups: dict[str, list[str]] = yaml.safe_load(share_file(TASK_GROUPS).read_text())
+    groups[ALL] = list(simulator_of(groups["mt10"][0]).tasks) if ALL in text.split(",") else []
+    names = [name.strip() for name in text.split(",")]
+    tasks = [task for name in names for task in (groups[name] if name in groups else [check_task(name)])]
+    for task in tasks:
+        if tasks.count(task) > 1:
+            raise TaskError(f"--task {text}: names {task} twice")
+    return tuple(tasks)
 
 
 def spectator_of(task: str, camera: str = "auto") -> str:

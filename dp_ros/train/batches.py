@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dp_ros.data.windows import Batch, Windows
+from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import TrainConfig
 from dp_ros.train.augmentation import cover, draw_colours, draw_covers, recolour
 
@@ -29,6 +30,7 @@ class TensorBatch:
         None  # (B, T_p, D): the actions that the arm executed, for a policy with a `prefix`
     )
     noise: Tensor | None = None  # (B, T_p, D): the first noise that leads to the actions, for a student
+    instruction: Tensor | None = None  # (B, embedding_dim), where the policy is told what to do
 
 
 class Batches:
@@ -40,9 +42,14 @@ class Batches:
         windows: Windows,
         rows: NDArray[np.int64],
         part: tuple[int, int] = (0, 1),
+        instructions: Instructions | None = None,
     ) -> None:
-        """`rows`: the windows to train on. `part` (i, n): the i-th of n equal parts of each batch, for n processes."""
+        """`rows`: the windows to train on. `part` (i, n): the i-th of n equal parts of each batch, for n processes.
+        instructions: each window gets one of its task's known sentences, drawn at random."""
+        self._instructions = instructions
+        self._sentences = [instructions.rows(task) for task in windows.tasks] if instructions else []
         self._config, self._windows, self._rows = config, windows, rows
+        self._tasks = np.unique(windows.task[rows])
         self.per_epoch = (len(rows) // config.run_length) // config.runs_per_batch
         i, n = part
         share = config.runs_per_batch // n
@@ -52,21 +59,40 @@ class Batches:
     def runs(self, step: int) -> NDArray[np.int64]:
         """Windows of this step: (R, run_length).
 
-        An epoch is a permutation of all runs. Each epoch starts the first run at another window.
+        An epoch is a permutation of all runs. Each epoch starts the first run at another window. Where there are
+        several tasks, each has the same number of runs in an epoch: those of a short task occur more than once.
         """
         epoch, batch = divmod(step, self.per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             rng = np.random.default_rng([self._config.seed, 0, epoch])
             length = self._config.run_length
-            order = rng.permutation(len(self._rows) // length)
+            count = len(self._rows) // length
+            order = rng.permutation(count)
             # A run may cross from one episode into the next; each window still has frames of its own episode only.
             rows = np.roll(self._rows, -rng.integers(length))
-            self._epoch = (epoch, rows[: len(order) * length].reshape(-1, length)[order])
+            runs = rows[: count * length].reshape(-1, length)
+            if len(self._tasks) > 1:
+                order = self._balanced(self._windows.task[runs[:, 0]], rng)
+            self._epoch = (epoch, runs[order])
         size = self._config.runs_per_batch
         return self._epoch[1][batch * size : (batch + 1) * size]
 
     def prepare(self) -> None:
         """Work that is to be done once before the first step: none here."""
+
+    def _balanced(self, task: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """task (R,) of each run -> indices (R,) of runs, in random order, the same number of each task up to one.
+
+        The tasks take turns, so that a batch is balanced, too.
+        """
+        tasks = [np.flatnonzero(task == each) for each in self._tasks]
+        tasks = [tasks[i] for i in rng.permutation(len(tasks)) if len(tasks[i])]
+        each = -(-len(task) // len(tasks))
+        columns = []
+        for own in tasks:
+            passes = [rng.permutation(own) for _ in range(-(-each // len(own)))]
+            columns.append(np.concatenate(passes)[:each])
+        return np.stack(columns, axis=1).ravel()[: len(task)]
 
     def arrays(self, step: int) -> tuple[Batch, NDArray[np.float32] | None]:
         """The batch as uint8 arrays, and the colour change of each image (None without augmentation)."""
@@ -79,6 +105,23 @@ class Batches:
             batch = Batch(images, None, np.arange(len(state)), state, actions)
         return batch, augment(config, batch, len(runs), (step,), self._part)
 
+    def instruction(self, step: int) -> NDArray[np.float32] | None:
+        """Embedding of a sentence for each window of this process's part (B, D).
+
+        Windows of a run and a task share it. None where the policy is not told what to do.
+        """
+        if self._instructions is None:
+            return None
+        runs = self.runs(step)
+        drawn = np.random.default_rng([self._config.seed, 6, step]).random(len(runs))
+        task = self._windows.task[runs[self._part]]
+        rows = [
+            self._sentences[t][int(d * len(self._sentences[t]))]
+            for of_run, d in zip(task, drawn[self._part], strict=True)
+            for t in of_run
+        ]
+        return self._instructions.embeddings[rows]
+
     def tensors(self, step: int, device: torch.device) -> TensorBatch:
         """The batch on `device`, recoloured there."""
         batch, colours = self.arrays(step)
@@ -88,6 +131,7 @@ class Batches:
             put(batch.actions, device),
             None if batch.frames is None else put(batch.frames, device),
             self._executed(step, device),
+            instruction=None if (told := self.instruction(step)) is None else put(told, device),
         )
 
     def _executed(self, step: int, device: torch.device) -> Tensor | None:

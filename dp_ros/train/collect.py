@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from joblib import delayed
+from joblib import Parallel, delayed
 
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import DatasetError
 from dp_ros.schema import CollectConfig
-from dp_ros.sim.arm import ArmSpec, SimulatedArm, make_arm
+from dp_ros.sim.arm import ArmSpec, SimulatedArm, make_arm, simulator_of
 from dp_ros.sim.experts import Demonstration, demonstrate
 from dp_ros.train.workers import workers
 
 _HOPELESS = 20  # seeds tried in a row without one success
+_arms: dict[ArmSpec, SimulatedArm] = {}  # of this process: one, kept from episode to episode
+
+OnEpisode = Callable[[str, int, int], None]  # task, episodes kept, seeds tried
 
 
-@lru_cache(maxsize=1)
 def _arm(spec: ArmSpec) -> SimulatedArm:
-    """The simulated arm of this process, kept from episode to episode."""
-    return make_arm(spec)
+    """The simulated arm of this process; the one of the task before is closed, because its renderer takes memory."""
+    if spec not in _arms:
+        while _arms:
+            _arms.popitem()[1].close()
+        _arms[spec] = make_arm(spec)
+    return _arms[spec]
 
 
 def _demonstrate(config: CollectConfig, index: int) -> Demonstration | None:
@@ -38,39 +43,65 @@ def collect(
     config: CollectConfig,
     path: str | Path,
     jobs: int = -1,
-    on_episode: Callable[[int, int], None] | None = None,
+    on_episode: OnEpisode | None = None,
     cluster: str = "",
-) -> tuple[int, int]:
-    """Fill the dataset at `path` with `config.episodes` successful episodes; the same call resumes a killed run.
+    tasks: Sequence[str] = (),
+) -> dict[str, tuple[int, int]]:
+    """Fill the dataset at `path` with `config.episodes` successful episodes of each task.
 
-    `jobs` processes here, or a `cluster` (see `workers`). `on_episode(kept, tried)` is called after each seed.
-    Returns (kept, tried). Raises TaskError, DatasetError, ClusterError, RenderingError. Episodes are written in the
-    order of their seeds, so the result does not depend on the number of processes.
+    tasks: default the config's. The same call resumes a killed run; other tasks may be added to a dataset later.
+    `jobs` processes here, or a `cluster` (see `workers`). `on_episode(task, kept, tried)` is called after each seed.
+    Returns (kept, tried) of each task. Raises TaskError, DatasetError, ClusterError, RenderingError. A task whose
+    expert fails does not stop the others. Episodes are written task by task in the order of their seeds, so the result
+    does not depend on the number of processes.
     """
-    settings = config.model_dump(mode="json", exclude={"episodes"})
-    failures = 0
-    rate_hz = _arm(ArmSpec.of(config)).rate_hz  # a wrong task or camera fails here, before the dataset exists
-    with DatasetWriter(path, {"rate_hz": rate_hz, "collect": settings}) as writer:
-        kept, tried = writer.episodes, writer.tried
-        if writer.complete and kept > config.episodes:
-            raise DatasetError(
-                f"{path}: already holds {kept} episodes, more than {config.episodes}: use another --out"
-            )
+    settings = config.model_dump(mode="json", exclude={"episodes", "task"})
+    configs = [config.model_copy(update={"task": task}) for task in tasks or (config.task,)]
+    _arm(ArmSpec.of(configs[0]))  # a wrong camera fails here, before the dataset exists
+    rates = {simulator_of(each.task).rate_hz for each in configs}
+    if len(rates) > 1:
+        raise DatasetError(
+            f"{path}: the tasks run at {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz: give each rate an --out"
+        )
+    done: dict[str, tuple[int, int]] = {}
+    hopeless: list[str] = []
+    with DatasetWriter(path, {"rate_hz": rates.pop(), "collect": settings}) as writer:
+        for each in configs:
+            kept, _ = writer.progress(each.task)
+            if writer.complete and kept > config.episodes:
+                raise DatasetError(
+                    f"{path}: already holds {kept} episodes, more than {config.episodes}: use another --out"
+                )
         with workers(jobs, cluster) as pool:
-            while kept < config.episodes:
-                wave = range(tried, tried + config.episodes - kept)
-                for demonstration in pool(delayed(_demonstrate)(config, index) for index in wave):
-                    tried += 1
-                    failures = 0 if demonstration else failures + 1
-                    if demonstration:
-                        kept += 1
-                        writer.append(demonstration, tried)
-                    if on_episode:
-                        on_episode(kept, tried)
-                if failures >= _HOPELESS:
-                    raise DatasetError(
-                        f"{path}: the expert of {config.task} failed {failures} times in a row: "
-                        f"lower noise {list(config.noise)} or raise max_steps {config.max_steps}"
-                    )
+            for each in configs:
+                done[each.task] = _collect_task(each, writer, pool, on_episode)
+                if done[each.task][0] < config.episodes:
+                    hopeless.append(each.task)
+        if hopeless:
+            others = f"; the other {len(configs) - len(hopeless)} tasks are kept"
+            raise DatasetError(
+                f"{path}: the expert of {', '.join(hopeless)} failed {_HOPELESS} times in a row: "
+                f"lower noise {list(config.noise)} or raise max_steps {config.max_steps}"
+                f"{others if len(configs) > len(hopeless) else ''}"
+            )
         writer.finish()
+    return done
+
+
+def _collect_task(
+    config: CollectConfig, writer: DatasetWriter, pool: Parallel, on_episode: OnEpisode | None
+) -> tuple[int, int]:
+    """(kept, tried) of one task, with fewer episodes than wanted where its expert fails again and again."""
+    kept, tried = writer.progress(config.task)
+    failures = 0
+    while kept < config.episodes and failures < _HOPELESS:
+        wave = range(tried, tried + config.episodes - kept)
+        for demonstration in pool(delayed(_demonstrate)(config, index) for index in wave):
+            tried += 1
+            failures = 0 if demonstration else failures + 1
+            if demonstration:
+                kept += 1
+                writer.append(demonstration, tried, config.task)
+            if on_episode:
+                on_episode(config.task, kept, tried)
     return kept, tried

@@ -93,6 +93,10 @@ def student_policy(teacher: str | Path, config: DistillConfig) -> PolicyConfig:
 
 def _checked_teacher(teacher: str | Path) -> tuple[PolicyConfig, str]:
     policy, name = policy_config(teacher), name_of(teacher)
+    if policy.instruction:
+        raise ConfigError(
+            f"{teacher}: is told what to do by a sentence, and only policies of one task are distilled"
+        )
     if policy.diffusion.distilled_for:
         of = read_config(teacher).get("training", {}).get("teacher", {}).get("name", "another policy")
         raise ConfigError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dp_ros.data.episodes import DatasetLayout
+from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.schema import (
     MIN_SIDE_PX,
     ConfigError,
@@ -32,15 +33,24 @@ _AXES = ("width", "height")
 
 
 def read_training(
-    path: Path, assignments: Iterable[str] | None, option: str = "--set", *, is_preset: bool
+    path: Path,
+    assignments: Iterable[str] | None,
+    option: str = "--set",
+    *,
+    is_preset: bool,
+    init: str | Path | None = None,
 ) -> Settings[TrainConfig]:
     """Settings of a training from a YAML file and options KEY=VALUE; ConfigError lists all errors and their sources.
 
-    A crop that no user set keeps its share of a size that a user set.
+    A crop that no user set keeps its share of a size that a user set. init: a checkpoint whose policy is continued;
+    its settings take the place of the file's. CheckpointError where it is unusable.
     """
     layers = Layers()
     layers.add_file(path, is_default=is_preset)
-    usual = EncoderConfig().model_dump() | (_encoder(layers) if is_preset else {})
+    if init:
+        policy = policy_config(init).model_dump(mode="json")
+        layers.add("policy", policy, Source(str(init), is_default=True))
+    usual = EncoderConfig().model_dump() | (_encoder(layers) if is_preset or init else {})
     layers.assign(assignments, option)
     encoder = usual | _encoder(layers)
     for axis in _AXES:
@@ -84,6 +94,13 @@ def fit(settings: Settings[TrainConfig], layout: DatasetLayout, where: str) -> S
             faults.append(
                 f"{TASK} is {policy.task} ({settings.source(TASK)}), the dataset holds {layout.task}: leave it out"
             )
+    elif len(layout.tasks) > 1 and policy.task:
+        if settings.is_given(TASK):
+            faults.append(
+                f"{TASK} is {policy.task} ({settings.source(TASK)}), the dataset holds {len(layout.tasks)} tasks: "
+                "leave it out"
+            )
+        layers.add(TASK, "", found)
     chosen = cameras or list(layout.cameras)
     for camera in policy.encoder.pictures:
         if camera not in chosen:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros import __version__
-from dp_ros.data import episodes
-from dp_ros.data.faults import fault_lines
+from dp_ros.data.episodes import Dataset
+from dp_ros.data.merged import load_merged, merged_layout
 from dp_ros.data.windows import Windows
+from dp_ros.policy.checkpoint_config import weights_sha256
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.instructions import make_instructions
 from dp_ros.resources import share_dir
 from dp_ros.schema import Settings, Source, TrainConfig
 from dp_ros.train.batches import Batches
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.fit import fit
+from dp_ros.train.initial_weights import continued_from
 from dp_ros.train.progress import Progress
 from dp_ros.train.trainer import Build, MakeBatches, Trainer
 from dp_ros.train.validation import Validation
@@ -30,7 +34,7 @@ _SCENE = ("width_px", "height_px", "markers")
 
 def train(
     config: TrainConfig,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     resume: bool = False,
@@ -41,19 +45,28 @@ def train(
     command: Mapping[str, Any] | None = None,
     sources: Mapping[str, Source] | None = None,
     time_is_over: Callable[[], bool] = lambda: False,
+    init: str | Path | None = None,
 ) -> Path | None:
-    """Train on the dataset `data` in the run folder `out`; returns the checkpoint folder.
+    """Train on the dataset `data`, or on several, in the run folder `out`; returns the checkpoint folder.
 
     `on_start` gets the name of the hardware, `on_warning` a line for each fault of the dataset. `command`: the user's
     options, kept in the checkpoint. `sources` of the config's values, to name in errors; without it, every value is
-    taken as one that a user set.
+    taken as one that a user set. init: a checkpoint whose weights the training begins with.
     Of several processes of a launcher, each calls this; only the first reports, the others return None.
     Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
     `time_is_over`.
     """
     ranks = Ranks.join(config.device)
     trainer = make_trainer(
-        config, data, out, resume=resume, command=command, sources=sources, ranks=ranks, on_warning=on_warning
+        config,
+        data,
+        out,
+        resume=resume,
+        command=command,
+        sources=sources,
+        ranks=ranks,
+        on_warning=on_warning,
+        init=init,
     )
     if on_start and ranks.first:
         on_start(trainer.hardware)
@@ -65,7 +78,7 @@ def train(
 
 def make_trainer(
     config: TrainConfig,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     resume: bool = False,
@@ -76,17 +89,26 @@ def make_trainer(
     teacher: Mapping[str, Any] | None = None,
     ranks: Ranks | None = None,
     on_warning: Callable[[str], None] | None = None,
+    init: str | Path | None = None,
 ) -> Trainer:
     """Trainer of `train`, for the policy that `build` makes. Raises as `train`, before the first step.
 
     `make_batches` as in Trainer. `teacher`: the one that a student was distilled from, kept in its checkpoint.
     """
     settings = Settings.of(config, "config") if sources is None else Settings(config, sources)
-    config = fit(settings, episodes.read_layout(data), str(data)).config
+    paths = [data] if isinstance(data, str | Path) else list(data)
+    config = fit(settings, merged_layout(paths), ", ".join(map(str, paths))).config
     policy = config.policy
-    dataset = episodes.load(data, policy.encoder.cameras)
+    if init:
+        build = continued_from(init, policy)
+    instructions = None
+    if policy.instruction:
+        tasks = merged_layout(paths).tasks
+        instructions = make_instructions(policy.instruction, tasks, config.instructions)
+        make_batches = partial(Batches, instructions=instructions)
+    dataset, faults = load_merged(paths, policy.encoder.cameras, config.memory_gb * 1e9)
     if on_warning and (ranks is None or ranks.first):
-        for line in fault_lines(dataset):
+        for line in faults:
             on_warning(line)
     windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
     collected = dataset.attributes.get("collect", {})
@@ -95,15 +117,18 @@ def make_trainer(
         windows,
         out,
         scene={key: collected[key] for key in _SCENE if key in collected},
-        provenance=provenance(dataset, command or {}) | ({"teacher": dict(teacher)} if teacher else {}),
+        provenance=provenance(dataset, command or {})
+        | ({"teacher": dict(teacher)} if teacher else {})
+        | ({"init": weights_sha256(init)} if init else {}),
         resume=resume,
         build=build,
         make_batches=make_batches,
         ranks=ranks,
+        instructions=instructions,
     )
 
 
-def provenance(dataset: episodes.Dataset, command: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(dataset: Dataset, command: Mapping[str, Any]) -> dict[str, Any]:
     """Software, command and data of a run; nothing about the machine."""
     commit = git_commit()
     attributes = dataset.attributes
@@ -113,6 +138,7 @@ def provenance(dataset: episodes.Dataset, command: Mapping[str, Any]) -> dict[st
         "command": dict(command),
         "data": {
             **attributes.get("collect", {}),
+            **({"tasks": list(dataset.tasks)} if len(dataset.tasks) > 1 else {}),
             "rate_hz": attributes.get("rate_hz"),
             "episodes": len(dataset.episode_ends),
             "ticks": len(dataset),

@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dp_ros.files import clear_leftovers, locked, replacing
 from dp_ros.policy.checkpoint import CheckpointError, read_config, save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.instructions import Instructions
 from dp_ros.train.optimizer import Optimizer
 from dp_ros.train.stopping import TrainingError
 
@@ -97,10 +98,17 @@ class RunFolder:
             save_file(whole, staging, metadata=metadata)
 
     def write_checkpoint(
-        self, name: str, policy: DiffusionPolicy, scene: Mapping[str, Any], training: Mapping[str, Any]
+        self,
+        name: str,
+        policy: DiffusionPolicy,
+        scene: Mapping[str, Any],
+        training: Mapping[str, Any],
+        instructions: Instructions | None = None,
     ) -> None:
         with self._writing(f"{name}/", training["step"]):
-            save_checkpoint(policy, self.path / name, scene=scene, training=training)
+            save_checkpoint(
+                policy, self.path / name, scene=scene, training=training, instructions=instructions
+            )
 
     def checkpoint_step(self) -> int | None:
         """Step of the newest checkpoint; None where there is none that can be read."""

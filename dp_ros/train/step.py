@@ -71,6 +71,8 @@ class TrainingStep:
             more["executed"] = batch.executed
         if batch.noise is not None:
             more["noise"] = batch.noise
+        if batch.instruction is not None:
+            more["instruction"] = batch.instruction
         if ranks.count > 1:
             more["part"] = ranks.part
         with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):

@@ -41,6 +41,7 @@ class Student(DiffusionPolicy):
         noise_samples: int = 1,
         *,
         frames: Tensor | None = None,
+        instruction: Tensor | None = None,
         part: tuple[int, int] = (0, 1),
         executed: Tensor | None = None,
         noise: Tensor | None = None,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import PolicyConfig, TrainConfig
 from dp_ros.train.batches import Batches, Prefetch, TensorBatch
 from dp_ros.train.device import find_device, name_hardware, set_up
@@ -32,7 +33,7 @@ from dp_ros.train.stopping import StopSignals, TrainingError, TrainingPaused
 from dp_ros.train.validation import Validation, Validator, split_by_episode
 
 # Settings that do not change the final weights: a run may be resumed with others.
-RESUME_IRRELEVANT = {"checkpoint_every", "log_every", "device", "validate_every"}
+RESUME_IRRELEVANT = {"checkpoint_every", "log_every", "device", "memory_gb", "validate_every"}
 
 Build = Callable[[PolicyConfig, Mapping[str, Any]], Any]  # a module with DiffusionPolicy's `loss`
 MakeBatches = Callable[[TrainConfig, Windows, NDArray[np.int64], tuple[int, int]], Batches]
@@ -57,9 +58,11 @@ class Trainer:
         build: Build = DiffusionPolicy,
         make_batches: MakeBatches = Batches,
         ranks: Ranks | None = None,
+        instructions: Instructions | None = None,
     ) -> None:
         """`build` makes the policy from its config and the statistics; only a DiffusionPolicy leaves a checkpoint.
         `make_batches` makes the batches from config, windows, rows to train on and part of each batch.
+        instructions: the sentences of the windows' tasks, for a policy with `instruction`.
 
         TrainingError where the dataset is too small, the device is missing, or `resume` and the folder do not fit.
         """
@@ -77,11 +80,12 @@ class Trainer:
                 f"the dataset has {len(rows)} windows, fewer than batch_size {config.batch_size}: "
                 "collect more episodes or lower batch_size"
             )
+        self.instructions = instructions
         self.stats = windows.stats(rows)
         self.batches = make_batches(config, windows, rows, self.ranks.part)
         self.batches_per_epoch = self.batches.per_epoch
         self.steps = config.steps or config.epochs * self.batches_per_epoch  # type: ignore[operator]
-        self.validator = Validator(config, windows, held_out) if len(held_out) else None
+        self.validator = Validator(config, windows, held_out, instructions) if len(held_out) else None
         self.best_score = math.inf
         self.history = TrainingHistory()
         self.device = self.ranks.device or find_device(config.device)
@@ -222,7 +226,7 @@ class Trainer:
             "history": self.history.as_dict(),
             **(more or {}),
         }
-        self.folder.write_checkpoint(name, self.ema, self.scene, training)
+        self.folder.write_checkpoint(name, self.ema, self.scene, training, self.instructions)
 
     def _prepare_folder(self) -> None:
         self.folder.prepare()
@@ -250,12 +254,13 @@ class Trainer:
 
     @contextmanager
     def _batch_source(self) -> Iterator[Callable[[int], TensorBatch]]:
-        """The function from a step to its batch; on a GPU a thread makes the next batch during a step."""
+        """The function from a step to its batch. A thread makes the next batch during a step on a GPU, and where
+        pictures are read from disk."""
 
         def make(step: int) -> TensorBatch:
             return self.batches.tensors(step, self.device)
 
-        if self.device.type != "cuda":
+        if self.device.type != "cuda" and not self.windows.streamed:
             yield make
             return
         prefetch = Prefetch(make, self.steps)

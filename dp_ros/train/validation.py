@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dp_ros.actions import POSITION, gripper_of
 from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import TrainConfig
 from dp_ros.train.stopping import TrainingError
 
@@ -93,8 +94,16 @@ class Validation:
 class Validator:
     """Validates on the same windows with the same noise each time; pictures are cropped at the centre."""
 
-    def __init__(self, config: TrainConfig, windows: Windows, rows: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        windows: Windows,
+        rows: NDArray[np.int64],
+        instructions: Instructions | None = None,
+    ) -> None:
         self._config, self._windows = config, windows
+        self._instructions = instructions
+        self._sentence = [instructions.rows(task)[0] for task in windows.tasks] if instructions else []
         spread = np.linspace(0, len(rows) - 1, min(config.validation_windows, len(rows)))
         self.rows = rows[np.unique(spread.round().astype(np.int64))]
 
@@ -107,8 +116,10 @@ class Validator:
             pixels, *numbers = self._windows.centred(rows)
             images = [torch.from_numpy(each).to(device).movedim(-1, -3).float() / 255.0 for each in pixels]
             state, actions = (torch.from_numpy(each).to(device) for each in numbers)
-            losses.append(policy.loss(images, state, actions, loss_noise, self._config.noise_samples).item())
-            plan = policy.plan(images, state, plan_noise)
+            more = self._told(rows, device)
+            loss = policy.loss(images, state, actions, loss_noise, self._config.noise_samples, **more)
+            losses.append(loss.item())
+            plan = policy.plan(images, state, plan_noise, **more)
             errors.append((plan - actions).cpu().numpy())
             normalise = policy.action_normalizer.normalise
             nerrors.append((normalise(plan) - normalise(actions)).cpu().numpy())
@@ -122,6 +133,13 @@ class Validator:
             executed=executed,
             score=float(np.abs(np.concatenate(nerrors)[:, executed]).mean()),
         )
+
+    def _told(self, rows: NDArray[np.int64], device: torch.device) -> dict[str, Any]:
+        """The first known sentence of each window's task, for policies that are told what to do."""
+        if self._instructions is None:
+            return {}
+        embeddings = self._instructions.embeddings[[self._sentence[t] for t in self._windows.task[rows]]]
+        return {"instruction": torch.from_numpy(embeddings).to(device)}
 
     def _chunks(self) -> Iterator[NDArray[np.int64]]:
         size = self._config.batch_size

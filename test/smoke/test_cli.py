@@ -275,6 +275,17 @@ def test_bench_train(tiny_config: Path, dp_ros_here: Cli, tmp_path: Path) -> Non
     assert "convolution" in done.stdout
 
 
+@pytest.mark.sim
+def test_bench_train_from_disk(tiny_config: Path, dataset: Path, dp_ros_here: Cli, tmp_path: Path) -> None:
+    report = tmp_path / "train.json"
+    options = ("--config", tiny_config, "--data", dataset, "--steps", 1, "--json", report)
+    done = dp_ros_here("bench", "train", *options)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(report.read_text())
+    assert {side: len(samples) for side, samples in data["samples_ms"].items()} == {"disk": 3, "memory": 3}
+    assert 0 < data["resident_gb"] < 64
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not (Path(sys.prefix) / "lerobot" / "draccus").exists(), reason="needs lerobot: run `make lerobot`"

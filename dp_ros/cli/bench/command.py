@@ -90,6 +90,10 @@ def train(
             help="Compare with that project's training, step by step, in f32 and bf16, or as --set precision says."
         ),
     ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measure on a dataset, from disk against from memory; repeat for more."),
+    ] = None,
     json_path: JsonFile = None,
 ) -> None:
     """Measure a training step on random pictures of the preset's shapes: milliseconds and share of computing."""
@@ -117,17 +121,28 @@ def train(
         _write(json_path, {"against": against, "rows": rows})
         return
     settings = training_settings(config or "cpu", assignments)
+    if data:
+        from dp_ros.cli.bench.stream import compare_streaming
+
+        found = compare_streaming(settings, data, steps)
+        disk, memory = (found["median_ms"][side] for side in ("disk", "memory"))
+        print(
+            f"from disk {disk:.0f} ms/step, from memory {memory:.0f} ms/step: {found['ratio'] - 1:+.1%}; "
+            f"{found['resident_gb']:.2f} GB resident from disk"
+        )
+        _write(json_path, found)
+        return
     from dp_ros.cli.bench.train import measure_training
 
-    data, table = measure_training(settings.config, steps, profile)
+    measured, table = measure_training(settings.config, steps, profile)
     print(
-        f"batch {data['batch_size']}, {data['parameters'] / 1e6:.1f} M parameters, {data['precision']}, "
-        f"{data['device']}: {data['median_ms']:.0f} ms/step (median of {steps}), "
-        f"{data['compute_share']:.0%} of it forward and backward"
+        f"batch {measured['batch_size']}, {measured['parameters'] / 1e6:.1f} M parameters, {measured['precision']}, "
+        f"{measured['device']}: {measured['median_ms']:.0f} ms/step (median of {steps}), "
+        f"{measured['compute_share']:.0%} of it forward and backward"
     )
     if table:
         print(table)
-    _write(json_path, data)
+    _write(json_path, measured)
 
 
 @app.command()

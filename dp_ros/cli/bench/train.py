@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +15,9 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from dp_ros.actions import POSITION, join
 from dp_ros.data.episodes import Dataset
 from dp_ros.data.windows import Windows
+from dp_ros.policy.instructions import Instructions, Sentence
 from dp_ros.schema import EncoderConfig, TrainConfig, override
+from dp_ros.train.batches import Batches
 from dp_ros.train.progress import Progress
 from dp_ros.train.trainer import Trainer
 
@@ -29,7 +32,9 @@ def measure_training(config: TrainConfig, steps: int, profiled: bool) -> tuple[d
     windows = noise_windows(config)
     reports: list[Progress] = []
     with tempfile.TemporaryDirectory(prefix="dp_ros-bench-") as folder:
-        trainer = Trainer(config, windows, Path(folder) / "run")
+        told = noise_instructions(config)
+        batches = partial(Batches, instructions=told)
+        trainer = Trainer(config, windows, Path(folder) / "run", make_batches=batches, instructions=told)
         parameters = sum(parameter.numel() for parameter in trainer.policy.parameters())
         device = trainer.device.type
         table = ""
@@ -67,6 +72,14 @@ def noise_windows(config: TrainConfig) -> Windows:
     """Windows of random data, in the shapes that `config` trains on."""
     policy = config.policy
     return Windows(_noise(policy.encoder, config.batch_size), policy.horizons, policy.action, policy.encoder)
+
+
+def noise_instructions(config: TrainConfig) -> Instructions | None:
+    """One sentence for the only task of `noise_windows`, where the policy is told what to do."""
+    if config.policy.instruction is None:
+        return None
+    dim = config.policy.instruction.embedding_dim
+    return Instructions((Sentence("any", ""),), np.full((1, dim), dim**-0.5, dtype=np.float32))
 
 
 def _noise(encoder: EncoderConfig, at_least: int) -> Dataset:

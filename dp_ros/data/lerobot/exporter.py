@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.actions import join
+from dp_ros.data.episodes import TASKS
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.arrow import pa
@@ -74,8 +75,12 @@ def _fps(reader: DatasetReader) -> int:
 
 def _task(reader: DatasetReader) -> str:
     """The task of the LeRobotDataset that the dataset was imported from, or the simulator's task name."""
-    collected = reader.attributes.get("collect", {}).get("task")
-    tasks = reader.attributes.get("lerobot", {}).get("tasks") or [collected]
+    tasks = reader.attributes.get("lerobot", {}).get("tasks") or reader.tasks
+    if len(reader.tasks) > 1:
+        raise LeRobotError(
+            f"{reader.path}: holds {len(reader.tasks)} tasks and the export writes one: export each from a dataset "
+            "of its own"
+        )
     if len(tasks) != 1 or not tasks[0]:
         raise LeRobotError(f"{reader.path}: names no task: give one in words, e.g. --task 'open the drawer'")
     return str(tasks[0])
@@ -178,7 +183,8 @@ def _table(columns: dict[str, NDArray[Any]]) -> pa.Table:
 
 def _ours(reader: DatasetReader, encoded: Encoding) -> dict[str, Any]:
     """Facts that LeRobot has no place for, and that an import needs to restore the same dataset."""
-    attributes = {k: v for k, v in reader.attributes.items() if k not in ("format", "version", "complete")}
+    own = ("format", "version", "complete", TASKS)
+    attributes = {k: v for k, v in reader.attributes.items() if k not in own}
     return {
         "version": OURS_VERSION,
         "attributes": attributes,

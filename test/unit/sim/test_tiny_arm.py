@@ -88,7 +88,7 @@ def test_policy_trained_for_seconds_solves_unseen_seeds(tmp_path: Path, one_thre
     demonstrations = CollectConfig(
         task="tiny-push", episodes=30, width_px=36, height_px=36, noise=(0.0, 0.5), keep_steps=3
     )
-    assert collect(demonstrations, tmp_path / "data", jobs=1) == (30, 30)
+    assert collect(demonstrations, tmp_path / "data", jobs=1) == {demonstrations.task: (30, 30)}
     encoder = {"height_px": 36, "width_px": 36, "crop_height_px": 32, "crop_width_px": 32, "stages": 2}
     policy = {
         "task": "tiny-push",

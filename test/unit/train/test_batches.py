@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -195,3 +196,21 @@ def test_batch_of_a_step_is_the_same_whether_it_was_made_ahead_or_not(
 def test_batch_is_made_of_whole_runs() -> None:
     with pytest.raises(ConfigError, match="batch_size 64 is not a multiple of run_length 5"):
         parse(TrainConfig, {"run_length": 5}, where="test")
+
+
+def test_tasks_are_balanced_in_every_batch_and_epoch(
+    make_dataset: Callable[..., Dataset], tiny_train: Callable[..., Any]
+) -> None:
+    """A task of few windows counts as much as one of many, and all its windows occur equally often."""
+    dataset = replace(make_dataset((30, 6, 24)), tasks=("long", "short"), task=np.array([0, 1, 0]))
+    config = tiny_train(batch_size=6)
+    policy = config.policy
+    windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
+    batches = Batches(config, windows, np.arange(len(windows)))
+    epoch = [batches.runs(step)[:, 0] for step in range(batches.per_epoch)]
+    for rows in epoch:
+        assert (windows.task[rows] == 1).sum() == 3
+    counts = np.bincount(np.concatenate(epoch), minlength=60)
+    assert set(counts[30:36]) == {5}
+    assert set(counts[:30]) | set(counts[36:]) == {0, 1}
+    assert not np.array_equal(epoch[0], batches.runs(batches.per_epoch)[:, 0])

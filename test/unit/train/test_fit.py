@@ -14,7 +14,9 @@ from dp_ros.resources import share_file
 from dp_ros.schema import ConfigError, Settings, TrainConfig, override
 from dp_ros.train.fit import describe, fit, read_training
 
-LAYOUT = DatasetLayout(cameras={"wrist": (48, 64), "front": (48, 64)}, rate_hz=30.0, task="stack", ticks=500)
+LAYOUT = DatasetLayout(
+    cameras={"wrist": (48, 64), "front": (48, 64)}, rate_hz=30.0, tasks=("stack",), ticks=500
+)
 
 
 def preset(name: str, *assignments: str) -> Settings[TrainConfig]:
@@ -50,7 +52,9 @@ def test_preset_takes_cameras_rate_size_and_task_of_the_dataset(name: str) -> No
 def test_dataset_that_fits_the_preset_changes_only_the_task() -> None:
     """Also the order of the cameras, which is part of the weights' meaning, stays."""
     before = preset("cpu").config
-    layout = DatasetLayout({"behindGripper": (96, 96), "gripperPOV": (96, 96)}, 80.0, "drawer-open-v3", 500)
+    layout = DatasetLayout(
+        {"behindGripper": (96, 96), "gripperPOV": (96, 96)}, 80.0, ("drawer-open-v3",), 500
+    )
     fitted = fit(preset("cpu"), layout, "D").config
     assert fitted == override(before, {"policy.task": "drawer-open-v3"})
 
@@ -96,11 +100,11 @@ def test_plain_config_is_the_users_and_must_fit() -> None:
 
 
 def test_fault_of_the_dataset_itself_is_named_as_its_own() -> None:
-    tiny = DatasetLayout({"front": (16, 16)}, 30.0, "", 500)
+    tiny = DatasetLayout({"front": (16, 16)}, 30.0, ("",), 500)
     assert "D: policy.encoder.height_px: Input should be greater than or equal to 32" in refusal(
         preset("cpu"), tiny
     )
-    many = DatasetLayout({f"c{i}": (64, 64) for i in range(5)}, 30.0, "", 500)
+    many = DatasetLayout({f"c{i}": (64, 64) for i in range(5)}, 30.0, ("",), 500)
     assert refusal(preset("cpu"), many).startswith(
         "D: policy.encoder.cameras: Tuple should have at most 4 items"
     )
@@ -108,7 +112,7 @@ def test_fault_of_the_dataset_itself_is_named_as_its_own() -> None:
 
 
 def test_task_of_a_user_names_a_dataset_without_one() -> None:
-    unnamed = DatasetLayout({"front": (64, 64)}, 30.0, "", 500)
+    unnamed = DatasetLayout({"front": (64, 64)}, 30.0, ("",), 500)
     assert fit(preset("cpu", "policy.task=mine"), unnamed, "D").config.policy.task == "mine"
 
 
@@ -131,7 +135,7 @@ def test_description_names_the_source_of_each_value() -> None:
     assert line == (
         "cameras front (--set policy.encoder.cameras=[front]); 30 Hz (D); 64x48 px (D); cropped to 56x42 px (D)"
     )
-    same = DatasetLayout({"gripperPOV": (96, 96), "behindGripper": (96, 96)}, 80.0, "", 500)
+    same = DatasetLayout({"gripperPOV": (96, 96), "behindGripper": (96, 96)}, 80.0, ("",), 500)
     assert describe(fit(preset("cpu"), same, "D")).endswith("96x96 px (D); cropped to 84x84 px (cpu.yaml)")
 
 
@@ -158,16 +162,16 @@ def test_layout_is_read_from_the_arrays_in_the_order_of_the_recording(tmp_path: 
     collect = {"task": "stack", "cameras": ["wrist", "front"]}
     path = written(tmp_path / "a", {"rate_hz": 25.0, "collect": collect}, front=(40, 50), wrist=(40, 50))
     layout = read_layout(path)
-    assert layout == DatasetLayout({"wrist": (40, 50), "front": (40, 50)}, 25.0, "stack", 7)
+    assert layout == DatasetLayout({"wrist": (40, 50), "front": (40, 50)}, 25.0, ("stack",), 7)
     assert list(layout.cameras) == ["wrist", "front"]
     bare = read_layout(written(tmp_path / "b", {}, left=(32, 33)))
-    assert bare == DatasetLayout({"left": (32, 33)}, None, "", 7)
+    assert bare == DatasetLayout({"left": (32, 33)}, None, ("",), 7)
 
 
 SHAPES = DatasetLayout(
     {"wrist": (96, 96), "front": (180, 320), "top": (96, 96)},
     30.0,
-    "",
+    ("",),
     500,
     {"wrist": "crop", "front": "pad"},
 )
@@ -192,7 +196,7 @@ def test_cameras_of_several_sizes_get_pictures_of_their_own(name: str) -> None:
 
 def test_a_fit_that_all_cameras_share_is_that_of_the_encoder() -> None:
     layout = DatasetLayout(
-        {"wrist": (48, 64), "front": (48, 64)}, 30.0, "", 500, {"wrist": "pad", "front": "pad"}
+        {"wrist": (48, 64), "front": (48, 64)}, 30.0, ("",), 500, {"wrist": "pad", "front": "pad"}
     )
     encoder = fit(preset("cpu"), layout, "D").config.policy.encoder
     assert (encoder.fit, encoder.pictures) == ("pad", {})

