@@ -16,12 +16,10 @@ from dp_ros.cli.options import (
     Iterations,
     Jobs,
     JsonFile,
-    MaxSteps,
     PolicySeed,
     Precision,
     Sampler,
     SpacingOption,
-    Task,
     Threads,
     typed_config,
 )
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 
 Transport = Literal["in-process", "ros"]
 Mode = Literal["lockstep", "realtime"]
+InstructionKind = Literal["known", "held_out", "wrong"]
+MAX_STEPS = 200
 
 
 def evaluate(
@@ -44,9 +44,25 @@ def evaluate(
             metavar="CHECKPOINT...", help="Checkpoint or run folders, or names of shipped models."
         ),
     ],
-    task: Task = "",
+    task: Annotated[
+        str,
+        typer.Option(
+            show_default="the checkpoint's",
+            help="Task of the simulated arm; or several, a,b,c, a group (mt10, easy, medium, hard, very_hard), or all "
+            "50 of Metaworld: then with means, and the same command with --json resumes.",
+        ),
+    ] = "",
     instruction: InstructionOption = "",
-    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 50,
+    instructions: Annotated[
+        InstructionKind,
+        typer.Option(
+            help="Sentences for a policy that is told what to do: known ones of the task, held_out ones that training "
+            "never saw, or wrong ones, of other tasks."
+        ),
+    ] = "known",
+    episodes: Annotated[
+        int, typer.Option(min=1, help="Number of episodes of each task, one seed each.")
+    ] = 50,
     seed: FirstSeed = 0,
     transport: Annotated[
         Transport, typer.Option(help="in-process, or ros: bridge and policy node over topics.")
@@ -56,7 +72,14 @@ def evaluate(
         typer.Option(help="lockstep, or realtime: the simulated clock waits for nobody (--transport ros)."),
     ] = "lockstep",
     policy_seed: PolicySeed = 0,
-    max_steps: MaxSteps = 200,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="200; of several tasks 500, Metaworld's own",
+            help="Time limit of an episode in ticks.",
+        ),
+    ] = None,
     sampler: Sampler = "checkpoint",
     iterations: Iterations = 0,
     spacing: SpacingOption = "checkpoint",
@@ -86,31 +109,47 @@ def evaluate(
         raise CliError(
             "--mode realtime goes with --transport ros: in this process nothing runs at once", USAGE
         )
-    if instruction and transport == "ros":
-        raise CliError("--instruction goes with --transport in-process", USAGE)
+    if instruction and instructions != "known":
+        raise CliError("--instruction gives the sentence: leave --instructions out", USAGE)
+    if (instruction or instructions != "known") and transport == "ros":
+        raise CliError("--instruction and --instructions go with --transport in-process", USAGE)
+    from dp_ros.evaluation import many_tasks
     from dp_ros.policy.checkpoint_folder import find_checkpoint
+    from dp_ros.sim.arm import find_tasks
 
     runtime = lockstep_runtime(
         policy_seed, threads, sampler, iterations, spacing, engine=engine, precision=precision
     )
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     # All are checked before the first episode.
-    tasks = [task_and_seeds(folder, task, seed, episodes)[0] for folder in folders]
-    if instruction:
-        from dp_ros.evaluation.rollout import embedding_for
-
-        for folder, each in zip(folders, tasks, strict=True):
-            embedding_for(folder, each, instruction)
+    several = find_tasks(task) if task else ()
+    tasks = [task_and_seeds(f, t, seed, episodes)[0] for f in folders for t in several or ("",)]
+    told = {"instruction": instruction, "instructions": instructions}
+    for i, each in enumerate(tasks):
+        check_instruction(folders[i // max(1, len(several))], each, range(seed, seed + episodes), **told)
     check_outputs(folders=[report_path, video], files=[json_path])
+    ticks = max_steps or (many_tasks.MAX_STEPS if len(several) > 1 else MAX_STEPS)
     on_video = video_of_each(video, tasks[0]) if video else None
 
-    def run(folder: Path) -> Report:
+    def run(folder: Path, task: str = task) -> Report:
         return run_episodes(
-            folder, task, seed, episodes, transport, max_steps, runtime, on_video, jobs, mode, instruction
+            folder, task, seed, episodes, transport, ticks, runtime, on_video, jobs, mode, **told
         )
 
+    if len(several) > 1:
+        if len(folders) > 1 or report_path or video or transport == "ros":
+            raise CliError(
+                "several tasks go with one checkpoint, in-process, and with --json, not --report or --video",
+                USAGE,
+            )
+        from dp_ros.cli.evaluate_tasks import evaluate_tasks
+
+        about = describe(folders[0], runtime, ticks, jobs, episodes)
+        says = {"instructions": instruction or instructions, "policy_seed": policy_seed, "first_seed": seed}
+        evaluate_tasks(several, about, says, episodes, lambda each: run(folders[0], each), json_path)
+        return
     if report_path:
-        print(f"report: {_publish(report_path, folders, run, runtime, max_steps, json_path)}")
+        print(f"report: {_publish(report_path, folders, run, runtime, ticks, json_path)}")
         return
     for folder in folders:
         _write(json_path, run(folder))
@@ -194,6 +233,22 @@ def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tup
     return task, seeds
 
 
+def check_instruction(
+    checkpoint: Path, task: str, seeds: range, instruction: str, instructions: InstructionKind
+) -> None:
+    """InstructionError where an episode has no sentence that the checkpoint can be told."""
+    from dp_ros.evaluation.rollout import EvalConfig, instruction_for
+    from dp_ros.policy.checkpoint_config import instructions_of
+    from dp_ros.schema import RuntimeConfig
+
+    setting = EvalConfig(
+        str(checkpoint), task, RuntimeConfig(), 1, instruction=instruction, instructions=instructions
+    )
+    known = instructions_of(checkpoint)
+    for seed in seeds:
+        instruction_for(known, setting, seed)
+
+
 def run_episodes(
     checkpoint: Path,
     task: str,
@@ -205,7 +260,9 @@ def run_episodes(
     on_video: Callable[[EpisodeResult, list[Picture]], None] | None,
     jobs: int = 1,
     mode: Mode = "lockstep",
+    *,
     instruction: str = "",
+    instructions: InstructionKind = "known",
 ) -> Report:
     """Run episodes over the chosen transport; print each when it ends, then the summary."""
     run: Callable[..., Report]
@@ -220,7 +277,7 @@ def run_episodes(
     else:
         from dp_ros.evaluation.rollout import evaluate_in_process as run
 
-        options = {"jobs": jobs, "instruction": instruction}
+        options = {"jobs": jobs, "instruction": instruction, "instructions": instructions}
     from dp_ros.inference.engine import choose_engine
 
     task, seeds = task_and_seeds(checkpoint, task, seed, episodes)
@@ -239,6 +296,8 @@ def run_episodes(
         **options,
     )
     report.settings, report.provenance = {**about["settings"], "mode": mode}, about["provenance"]
+    if any(result.instruction for result in report.results):
+        report.settings["instructions"] = instruction or instructions
     print(report.summary())
     return report
 

@@ -80,7 +80,7 @@ InstructionOption = Annotated[
     str,
     typer.Option(
         "--instruction",
-        show_default="the task's first known sentence",
+        show_default="the task's sentences in turn",
         help="Sentence for a policy that is told what to do.",
     ),
 ]

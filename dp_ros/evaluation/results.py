@@ -23,6 +23,7 @@ class EpisodeResult:
     success: bool
     steps: int
     reason: str = ""  # why it ended without success: "time limit", "no command", ...
+    instruction: str | None = None  # of a policy that is told what to do
     # In real time only:
     realtime_factor: float | None = None  # simulated time by real time
     held_share: float | None = None  # of the ticks after the first move, those on which the policy held

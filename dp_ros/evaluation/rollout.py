@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import joblib
 import numpy as np
@@ -19,8 +20,11 @@ from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture
 from dp_ros.inference.engine import choose_engine, load_engine
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, instructions_of, weights_sha256
+from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import ConfigError, InstructionError, PolicyConfig, RuntimeConfig
 from dp_ros.sim.arm import ArmSpec, SimulatedArm, check_task, make_arm, simulator_of, spectator_of
+
+InstructionKind = Literal["known", "held_out", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,9 @@ class EvalConfig:
     max_steps: int
     spectator: str = ""  # camera that films every episode; empty: none
     weights_sha256: str = ""  # of the only weights that may be loaded; empty: those found when the run begins
-    instruction: str = ""  # sentence for a policy that is told what to do; empty: the task's first known one
+    # For a policy that is told what to do: one sentence; empty: for each seed one of `instructions`.
+    instruction: str = ""
+    instructions: InstructionKind = "known"
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,14 @@ class EpisodeRunner:
         if setting.weights_sha256:  # the hash is read before the weights, so they are not older
             check_weights(setting.checkpoint, setting.weights_sha256)
         check_rate(self.engine.config, setting.task, setting.checkpoint)
-        self.instruction = embedding_for(setting.checkpoint, setting.task, setting.instruction)
+        self.instructions = instructions_of(setting.checkpoint)
         self.arm = simulator(setting.checkpoint, setting.task)
 
     def run(self, seed: int, disturbance: Disturbance = NONE) -> Episode:
         setting = self.setting
         pictures: list[Picture] = []
         draw = record(pictures, self.arm, setting.spectator) if setting.spectator else None
+        told = instruction_for(self.instructions, setting, seed)
         result, trace = run_episode(
             self.arm,
             self.engine,
@@ -72,25 +79,40 @@ class EpisodeRunner:
             setting.max_steps,
             draw,
             disturbance,
-            self.instruction,
+            told[1] if told else None,
         )
+        if told:
+            result = replace(result, instruction=told[0])
         return Episode(result, trace, pictures, disturbance)
 
     def close(self) -> None:
         self.arm.close()
 
 
-def embedding_for(checkpoint: str | Path, task: str, sentence: str = "") -> NDArray[np.float32] | None:
-    """Embedding of the sentence, by default the task's first known one; None for a policy that does one thing.
+def instruction_for(
+    instructions: Instructions | None, setting: EvalConfig, seed: int
+) -> tuple[str, NDArray[np.float32]] | None:
+    """Sentence of an episode and its embedding; None for a policy that does one thing.
 
-    InstructionError where the sentence cannot be used or is unknown, or the policy does one thing.
+    known, held_out: the task's sentences in turn, by seed. wrong: a known sentence of another task of the model.
+    InstructionError where there is no such sentence, it cannot be encoded, or the policy does one thing.
     """
-    instructions = instructions_of(checkpoint)
     if instructions is None:
-        if sentence:
-            raise InstructionError(f"{checkpoint}: does one thing and takes no instruction: leave it out")
+        if setting.instruction or setting.instructions != "known":
+            raise InstructionError(
+                f"{setting.checkpoint}: does one thing and takes no instruction: leave it out"
+            )
         return None
-    return instructions.embedding(sentence or instructions.sentence(task))
+    sentence, task, kind = setting.instruction, setting.task, setting.instructions
+    if not sentence and kind == "wrong":
+        others = [each for each in instructions.tasks if each != task]
+        if not others:
+            raise InstructionError(
+                f"{setting.checkpoint}: knows no other task than {task}: no sentence is wrong"
+            )
+        task = others[np.random.default_rng([seed, 7]).integers(len(others))]
+    sentence = sentence or instructions.sentence(task, seed, held_out=kind == "held_out")
+    return sentence, instructions.embedding(sentence)
 
 
 def check_rate(policy: PolicyConfig, task: str, where: str) -> None:
@@ -170,16 +192,24 @@ def evaluate_in_process(
     jobs: int = 1,
     weights_sha256: str = "",
     instruction: str = "",
+    instructions: InstructionKind = "known",
 ) -> Report:
     """One lockstep episode per seed; `on_episode` is called as each ends, in the order of the seeds.
 
     `on_video` gets each episode's pictures, `video_fps` of them a second: uint8 (480, 720, 3), the camera
-    `spectator` (auto: the simulator's own) beside what the policy sees. `weights_sha256` and `instruction`: see
-    EvalConfig. Raises the errors of EpisodeRunner and run_episodes.
+    `spectator` (auto: the simulator's own) beside what the policy sees. The others: see EvalConfig. Raises the errors
+    of EpisodeRunner and run_episodes.
     """
     camera = spectator_of(task, spectator) if on_video else ""
     setting = EvalConfig(
-        str(checkpoint), check_task(task), runtime, max_steps, camera, weights_sha256, instruction
+        str(checkpoint),
+        check_task(task),
+        runtime,
+        max_steps,
+        camera,
+        weights_sha256,
+        instruction,
+        instructions,
     )
     report = Report(setting.task, setting.checkpoint, "in-process", runtime.policy_seed)
     for episode in run_episodes(setting, [(seed, NONE) for seed in seeds], jobs):
