@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Transport = Literal["in-process", "ros"]
 Mode = Literal["lockstep", "realtime"]
 InstructionKind = Literal["known", "held_out", "wrong"]
-MAX_STEPS = 200
 
 
 def evaluate(
@@ -113,7 +112,7 @@ def evaluate(
         raise CliError("--instruction gives the sentence: leave --instructions out", USAGE)
     if (instruction or instructions != "known") and transport == "ros":
         raise CliError("--instruction and --instructions go with --transport in-process", USAGE)
-    from dp_ros.evaluation import many_tasks
+    from dp_ros.evaluation import many_tasks, model_results
     from dp_ros.policy.checkpoint_folder import find_checkpoint
     from dp_ros.sim.arm import find_tasks
 
@@ -128,7 +127,7 @@ def evaluate(
     for i, each in enumerate(tasks):
         check_instruction(folders[i // max(1, len(several))], each, range(seed, seed + episodes), **told)
     check_outputs(folders=[report_path, video], files=[json_path])
-    ticks = max_steps or (many_tasks.MAX_STEPS if len(several) > 1 else MAX_STEPS)
+    ticks = max_steps or (many_tasks.MAX_STEPS if len(several) > 1 else model_results.MAX_STEPS)
     on_video = video_of_each(video, tasks[0]) if video else None
 
     def run(folder: Path, task: str = task) -> Report:

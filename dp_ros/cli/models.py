@@ -47,9 +47,10 @@ def models(
 
 
 def rows_of(folder: Path) -> list[tuple[str, ...]]:
-    """One row per evaluation of the checkpoint in `folder`; one row "not measured" without evaluations."""
+    """One row per evaluation of the checkpoint in `folder`, of all of its tasks; "not measured" without one."""
     from dp_ros.evaluation.card import duration
-    from dp_ros.evaluation.model_results import read_results
+    from dp_ros.evaluation.card_tables import by_evaluation, mean_of, slowest_plan
+    from dp_ros.evaluation.model_results import INSTRUCTION_KINDS, read_results
     from dp_ros.policy.checkpoint_config import policy_config, read_config
     from dp_ros.policy.checkpoint_folder import name_of
 
@@ -59,6 +60,22 @@ def rows_of(folder: Path) -> list[tuple[str, ...]]:
         f"{training.get('step', '-')} steps, {duration(training)}",
         training.get("hardware", "-"),
     )
-    measured = [(r.success, r.interval, r.where, r.held, r.plan) for r in read_results(folder)]
+    measured = []
+    for results in by_evaluation(read_results(folder)):
+        first, count = results[0], len(results)
+        if not first.task:
+            measured += [(r.success, r.interval, r.where, r.held, r.plan) for r in results]
+            continue
+        mean = mean_of(results)
+        told = (
+            f"{first.instructions} sentences"
+            if first.instructions in INSTRUCTION_KINDS
+            else first.instructions
+        )
+        success, interval = (
+            f"mean of {count} tasks {mean.rate:.1%}, {told}",
+            f"[{mean.low:.0%}, {mean.high:.0%}]",
+        )
+        measured.append((success, interval, first.where, "-", slowest_plan(results)))
     name, network = name_of(folder), policy_config(folder).network
     return [(name, network, *cells, *made) for cells in measured or [("not measured", "-", "-", "-", "-")]]

@@ -64,11 +64,11 @@ def card(
 ) -> None:
     """Write the evaluations of a checkpoint beside its weights: results.json, and card.md from it."""
     from dp_ros.evaluation.card import write_card
-    from dp_ros.evaluation.model_results import result_of, write_results
+    from dp_ros.evaluation.model_results import results_of, write_results
     from dp_ros.policy.checkpoint_folder import find_checkpoint, name_of
 
     folder = find_checkpoint(checkpoint)
     if report:
-        write_results(folder, [result_of(path, folder) for path in report])
+        write_results(folder, [result for path in report for result in results_of(path, folder)])
     write_card(folder, name_of(folder))
     print(folder / "card.md")

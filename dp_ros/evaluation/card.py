@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dp_ros.evaluation.model_results import Result, read_results
+from dp_ros.evaluation.card_tables import group_name, table_of_one_task, tables_of_tasks
+from dp_ros.evaluation.model_results import read_results
 from dp_ros.evaluation.report.plots import learning_curve
 from dp_ros.files import write_bytes, write_text
 from dp_ros.policy.checkpoint import CARD
-from dp_ros.policy.checkpoint_config import policy_config, read_config
+from dp_ros.policy.checkpoint_config import instructions_of, policy_config, read_config
+from dp_ros.schema import CollectConfig
 
 CURVE = "curve.png"
+COLLECT_MAX_STEPS: int = CollectConfig.model_fields["max_steps"].default
 
 
 def card_text(folder: str | Path, name: str) -> str:
@@ -42,6 +45,7 @@ def card_text(folder: str | Path, name: str) -> str:
         f"T_p = {horizons.T_p} actions, of which T_a = {horizons.T_a} are executed.",
         f"- **Samples** with {diffusion.sampler.upper()}, "
         f"{diffusion.sampler_iterations} of {diffusion.iterations} iterations, {diffusion.spacing} spacing.",
+        *_instructions(folder),
         *_teacher(training),
         "",
         "## Data",
@@ -61,22 +65,19 @@ def card_text(folder: str | Path, name: str) -> str:
         "",
     ]
     if results:
-        lines += [
-            "| transport | seeds | time limit [ticks] | success | 95 % interval | ticks held | real-time factor | "
-            "plan p50 / p99 [ms] | command |",
-            "|---|---|---|---|---|---|---|---|---|",
-            *(_row(name, result, diffusion.model_dump()) for result in results),
-        ]
+        table = tables_of_tasks if policy.instruction else table_of_one_task
+        lines += table(name, results, diffusion.model_dump())
     else:
         lines += [
-            f"Not measured: `dp_ros eval models/{name} --episodes 100 --json FILE`, then `dp_ros card`."
+            f"Not measured: `dp_ros eval models/{name}{' --task all' if policy.instruction else ''} --episodes 100 "
+            "--json FILE`, then `dp_ros card`."
         ]
     lines += [
         "",
         "## Limits",
         "",
-        "One task, one simulated robot, one camera set-up; never run on hardware. Success is Metaworld's own "
-        "measure. Latencies are of the machine the command ran on.",
+        f"{'One simulated robot' if policy.instruction else 'One task, one simulated robot'}, one camera set-up; never "
+        "run on hardware. Success is Metaworld's own measure. Latencies are of the machine the command ran on.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -88,6 +89,18 @@ def write_card(folder: str | Path, name: str) -> None:
     if curve:
         write_bytes(folder / CURVE, learning_curve(curve))
     write_text(folder / CARD, card_text(folder, name))
+
+
+def _instructions(folder: str | Path) -> list[str]:
+    """The line about the sentences that the model knows; none for a model of one task."""
+    known = instructions_of(folder)
+    if known is None:
+        return []
+    trained = sum(not sentence.held_out for sentence in known.sentences)
+    return [
+        f"- **Told** by a sentence what to do: {trained} sentences of {len(known.tasks)} tasks, e.g. "
+        f"'{known.sentence(known.tasks[0])}'. Others need the extra `text`."
+    ]
 
 
 def _teacher(training: Mapping[str, Any]) -> list[str]:
@@ -144,13 +157,16 @@ def _data(data: Mapping[str, Any]) -> list[str]:
 
 def collect_command(data: Mapping[str, Any]) -> str:
     """The `dp_ros collect` command that makes this data."""
+    tasks = data.get("tasks", [data.get("task") or "TASK"])
     cameras = " ".join(f"--camera {camera}" for camera in data.get("cameras", ()))
     noise = ",".join(f"{value:g}" for value in data.get("noise", ()))
     size = f"{data.get('width_px')}x{data.get('height_px')}"
     markers = " --markers" if data.get("markers") else ""
+    ticks = data.get("max_steps", COLLECT_MAX_STEPS)
+    limit = "" if ticks == COLLECT_MAX_STEPS else f" --max-steps {ticks}"
     return (
-        f"dp_ros collect --task {data.get('task')} --out DATA --episodes {data.get('episodes')} {cameras} "
-        f"--size {size} --noise {noise} --seed {data.get('first_seed')}{markers}"
+        f"dp_ros collect --task {group_name(tasks)} --out DATA --episodes {data.get('episodes', 0) // len(tasks)} "
+        f"{cameras} --size {size} --noise {noise} --seed {data.get('first_seed')}{markers}{limit}"
     )
 
 
@@ -161,19 +177,5 @@ def train_command(training: Mapping[str, Any]) -> str:
     if teacher := training.get("teacher"):
         return f"dp_ros distill {teacher['name']} --data DATA --out RUN{settings}"
     config = Path(command.get("config", "cpu.yaml")).stem
-    return f"dp_ros train --config {config} --data DATA --out RUN{settings}"
-
-
-def _row(name: str, result: Result, diffusion: Mapping[str, Any]) -> str:
-    cells = (
-        result.where,
-        f"{result.first_seed} to {result.first_seed + result.episodes - 1}",
-        f"{result.max_steps}",
-        result.success,
-        result.interval,
-        result.held,
-        result.pace,
-        result.plan,
-        f"`{result.command(name, diffusion)}`",
-    )
-    return f"| {' | '.join(cells)} |"
+    init = f" --init {training['init']['name']}" if "init" in training else ""
+    return f"dp_ros train --config {config} --data DATA --out RUN{init}{settings}"

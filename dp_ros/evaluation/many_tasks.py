@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from dp_ros.resources import share_file
-from dp_ros.sim.arm import TASK_GROUPS
+from dp_ros.sim.arm import DIFFICULTIES, task_groups
 
-DIFFICULTIES = ("easy", "medium", "hard", "very_hard")
 MAX_STEPS = 500  # ticks of an episode: Metaworld's own limit
 _RESAMPLES = 10_000
 
@@ -58,11 +54,9 @@ def _mean(groups: Sequence[NDArray[np.float64]]) -> Mean:
     return Mean(float(np.mean([rates.mean() for rates in groups])), float(low), float(high))
 
 
-@lru_cache(maxsize=1)
 def difficulties() -> dict[str, tuple[str, ...]]:
-    """Group of difficulty -> its tasks; the sources are named in config/task_groups.yaml."""
-    groups = yaml.safe_load(share_file(TASK_GROUPS).read_text())
-    return {name: tuple(groups[name]) for name in DIFFICULTIES}
+    """Group of difficulty -> its tasks."""
+    return {name: task_groups()[name] for name in DIFFICULTIES}
 
 
 def summary(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dp_ros.errors import UserError
 from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.files import write_json
-from dp_ros.policy.checkpoint_config import policy_config, read_config
+from dp_ros.policy.checkpoint_config import instructions_of, policy_config, read_config
 
 RESULTS = "results.json"
-_DEFAULT_MAX_STEPS = 200
+MAX_STEPS = 200  # ticks of an episode, unless the command says otherwise
+INSTRUCTION_KINDS = ("known", "held_out", "wrong")
 
 
 class ResultError(UserError):
@@ -39,6 +41,12 @@ class Result:
     mode: str = "lockstep"
     realtime_factor: float | None = None  # in real time only, means over the episodes
     held_share: float | None = None
+    task: str = ""  # of a model that does several; empty: the model's only one
+    instructions: str = ""  # kind of the sentences, or the sentence, of a model that is told what to do
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
 
     @property
     def where(self) -> str:
@@ -57,7 +65,7 @@ class Result:
 
     @property
     def success(self) -> str:
-        return f"{self.successes}/{self.episodes} = {self.successes / self.episodes:.0%}"
+        return f"{self.successes}/{self.episodes} = {self.rate:.0%}"
 
     @property
     def interval(self) -> str:
@@ -72,13 +80,19 @@ class Result:
             return "-"
         return f"{self.plan_p50_ms:.0f} / {self.plan_p99_ms:.0f}"
 
-    def command(self, name: str, diffusion: Mapping[str, Any]) -> str:
+    def command(
+        self, name: str, diffusion: Mapping[str, Any], task: str = "", default_max_steps: int = MAX_STEPS
+    ) -> str:
         """The `dp_ros eval` command that measures it, without defaults. `diffusion`: of the model's config."""
+        told = self.instructions or "known"
+        kind = "--instructions" if told in INSTRUCTION_KINDS else "--instruction"
         options = [
+            ("--task", task, ""),
+            (kind, shlex.quote(told), "known"),
             ("--seed", self.first_seed, 0),
             ("--transport", self.transport, "in-process"),
             ("--mode", self.mode, "lockstep"),
-            ("--max-steps", self.max_steps, _DEFAULT_MAX_STEPS),
+            ("--max-steps", self.max_steps, default_max_steps),
             ("--sampler", self.sampler, diffusion["sampler"]),
             ("--iterations", self.sampler_iterations, diffusion["sampler_iterations"]),
             ("--spacing", self.spacing, diffusion.get("spacing", "leading")),
@@ -88,13 +102,31 @@ class Result:
         return " ".join([f"dp_ros eval models/{name} --episodes {self.episodes}", *words])
 
 
-def result_of(report: str | Path, folder: str | Path) -> Result:
-    """Result of the checkpoint in `folder` from `report`, a file of `dp_ros eval --json`.
+def results_of(report: str | Path, folder: str | Path) -> list[Result]:
+    """Results of the checkpoint in `folder` from `report`, a file of `dp_ros eval --json`: one of each task.
 
     ResultError where the file is no such report, or is of other weights or another task.
     """
     try:
         data = json.loads(Path(report).read_text())
+        found = [(each["task"], each) for each in data.get("tasks", [data])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ResultError(f"{report}: is not a report of `dp_ros eval --json`") from None
+    instructions = instructions_of(folder)
+    known = instructions.tasks if instructions else (policy_config(folder).task,)
+    results = [_result(report, each, folder) for _, each in found]
+    for task, _ in found:
+        if task not in known:
+            raise ResultError(
+                f"{report}: is of {task}, not of the task of {folder}: evaluate {folder} on its own task"
+            )
+    if not instructions:
+        return results
+    return [replace(result, task=task) for result, (task, _) in zip(results, found, strict=True)]
+
+
+def _result(report: str | Path, data: Mapping[str, Any], folder: str | Path) -> Result:
+    try:
         episodes, settings, plan = data["per_episode"], data["settings"], data["plan_ms"]
         seeds = [episode["seed"] for episode in episodes]
         result = Result(
@@ -112,17 +144,14 @@ def result_of(report: str | Path, folder: str | Path) -> Result:
             mode=settings.get("mode", "lockstep"),
             realtime_factor=data.get("realtime_factor"),
             held_share=data.get("held_share"),
+            instructions=settings.get("instructions", ""),
         )
-        task, weights = data["task"], data["provenance"]["weights_sha256"]
+        weights = data["provenance"]["weights_sha256"]
     except (ValueError, KeyError, TypeError, IndexError):
         raise ResultError(f"{report}: is not a report of `dp_ros eval --json`") from None
     if weights != read_config(folder)["sha256"]["policy.safetensors"]:
         raise ResultError(
             f"{report}: is of other weights than {folder}: evaluate {folder}, then write the card"
-        )
-    if task != policy_config(folder).task:
-        raise ResultError(
-            f"{report}: is of {task}, not of the task of {folder}: evaluate {folder} on its own task"
         )
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise ResultError(f"{report}: its seeds have gaps: evaluate a whole range of seeds")

@@ -11,6 +11,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ Image = NDArray[np.uint8]
 
 # In the order of the search. A module is imported when the search reaches it, so the light one comes first.
 TASK_GROUPS, ALL = "config/task_groups.yaml", "all"
+DIFFICULTIES = ("easy", "medium", "hard", "very_hard")
 _MODULES = ("tiny_arm", "metaworld_arm")
 
 
@@ -187,14 +189,22 @@ def find_tasks(text: str) -> tuple[str, ...]:
 
     TaskError names an unknown task, or one that is named twice.
     """
-    groups: dict[str, list[str]] = yaml.safe_load(share_file(TASK_GROUPS).read_text())
-    groups[ALL] = list(simulator_of(groups["mt10"][0]).tasks) if ALL in text.split(",") else []
     names = [name.strip() for name in text.split(",")]
+    groups = task_groups()
     tasks = [task for name in names for task in (groups[name] if name in groups else [check_task(name)])]
     for task in tasks:
         if tasks.count(task) > 1:
             raise TaskError(f"--task {text}: names {task} twice")
     return tuple(tasks)
+
+
+@lru_cache(maxsize=1)
+def task_groups() -> dict[str, tuple[str, ...]]:
+    """Name of a group -> its tasks: those of `config/task_groups.yaml`, and "all" of the four of difficulty."""
+    groups = {
+        name: tuple(tasks) for name, tasks in yaml.safe_load(share_file(TASK_GROUPS).read_text()).items()
+    }
+    return {**groups, ALL: tuple(task for name in DIFFICULTIES for task in groups[name])}
 
 
 def spectator_of(task: str, camera: str = "auto") -> str:

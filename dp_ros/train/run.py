@@ -17,6 +17,7 @@ from dp_ros.data.episodes import Dataset
 from dp_ros.data.merged import load_merged, merged_layout
 from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint_config import weights_sha256
+from dp_ros.policy.checkpoint_folder import name_of
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.instructions import make_instructions
 from dp_ros.resources import share_dir
@@ -119,7 +120,7 @@ def make_trainer(
         scene={key: collected[key] for key in _SCENE if key in collected},
         provenance=provenance(dataset, command or {})
         | ({"teacher": dict(teacher)} if teacher else {})
-        | ({"init": weights_sha256(init)} if init else {}),
+        | ({"init": {"name": name_of(init), "weights_sha256": weights_sha256(init)}} if init else {}),
         resume=resume,
         build=build,
         make_batches=make_batches,

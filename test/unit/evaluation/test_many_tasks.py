@@ -14,12 +14,14 @@ pytest.importorskip("mujoco")
 
 from dp_ros.cli import main
 from dp_ros.evaluation.many_tasks import difficulties, lines, mean_of_groups, mean_of_tasks, summary
+from dp_ros.evaluation.provenance import provenance
+from dp_ros.evaluation.results import EpisodeResult, Report
 from dp_ros.evaluation.rollout import EvalConfig, InstructionKind, instruction_for
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.instructions import Instructions, Sentence
 from dp_ros.schema import InstructionError, PolicyConfig, RuntimeConfig, override
-from dp_ros.sim.arm import find_tasks
+from dp_ros.sim.arm import simulator_of
 
 DIM = 12
 TASKS = ("tiny-push", "tiny-push-tilt30")
@@ -56,7 +58,7 @@ def told(tiny_policy: PolicyConfig, stats: Mapping[str, Any], tmp_path: Path) ->
 def test_the_groups_of_difficulty_are_the_tasks_of_metaworld() -> None:
     pytest.importorskip("metaworld")
     tasks = [task for of_group in difficulties().values() for task in of_group]
-    assert sorted(tasks) == sorted(find_tasks("all"))
+    assert sorted(tasks) == sorted(simulator_of("reach-v3").tasks)
 
 
 def test_the_mean_of_groups_weighs_groups_and_the_mean_of_tasks_weighs_tasks() -> None:
@@ -150,6 +152,39 @@ def test_an_interrupted_evaluation_of_several_tasks_resumes(
         assert main([*map(str, args), *other]) != 0
         assert said in capsys.readouterr().err
     assert file.read_text() == before
+
+
+def test_the_card_and_the_list_of_models_show_all_tasks_of_an_evaluation(
+    told: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for kind, successes in (("known", (9, 6)), ("wrong", (0, 1))):
+        reports = []
+        for task, count in zip(TASKS, successes, strict=True):
+            results = [EpisodeResult(seed, seed < count, 30, instruction="push it") for seed in range(10)]
+            one = Report(task, str(told), "in-process", results=results, plan_s=[0.01 * count + 0.01])
+            settings = {"max_steps": 500, "sampler": "ddim", "sampler_iterations": 5, "instructions": kind}
+            one.settings, one.provenance = settings, provenance(told)
+            reports.append(one.as_dict())
+        files.append(tmp_path / f"{kind}.json")
+        files[-1].write_text(json.dumps({"tasks": reports}))
+    assert main(["card", str(told), *(word for file in files for word in ("--report", str(file)))]) == 0
+    text = (told / "card.md").read_text()
+    command = f"`dp_ros eval models/told --episodes 10 --task {','.join(TASKS)}"
+    assert f"| 1: known, in-process | 2 | 75.0% [60%, 90%] | - | 100 / 100 | {command}` |" in text
+    assert (
+        f"| 2: wrong, in-process | 2 | 5.0% [0%, 10%] | - | 20 / 20 | {command} --instructions wrong` |"
+        in text
+    )
+    assert f"| {TASKS[1]} | - | 6/10 = 60% [31%, 83%] | 1/10 = 10% [2%, 40%] |" in text
+    assert "3 sentences of 2 tasks, e.g. 'push it'" in text
+    capsys.readouterr()
+    assert main(["models", str(told), "--markdown"]) == 0
+    assert "| mean of 2 tasks 75.0%, known sentences | [60%, 90%] | in-process |" in capsys.readouterr().out
+
+    files[0].write_text(json.dumps({"tasks": [{**reports[0], "task": "reach-v3"}]}))
+    assert main(["card", str(told), "--report", str(files[0])]) != 0
+    assert "is of reach-v3, not of the task of" in capsys.readouterr().err
 
 
 def test_sentences_that_do_not_exist_are_refused_before_the_first_episode(
