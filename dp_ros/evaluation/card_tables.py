@@ -19,7 +19,8 @@ _ONE_TASK = (
 
 def markdown(head: Row, rows: Iterable[Row]) -> list[str]:
     """Lines of a table."""
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    first, *others = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    return [first, f"|{'---|' * len(head)}", *others]
 
 
 def table_of_one_task(name: str, results: Sequence[Result], diffusion: Mapping[str, Any]) -> list[str]:
