@@ -83,7 +83,9 @@ def contrast(rgb: NDArray[np.uint8], padded: bool = False) -> float:
     if padded:
         rgb = _without_padding(rgb)
     every = max(1, min(rgb.shape[:2]) // 32)
-    return float(rgb[::every, ::every].std(axis=(0, 1)).max()) if rgb.size else 0.0
+    if not rgb.size:
+        return 0.0
+    return float(cv2.meanStdDev(np.ascontiguousarray(rgb[::every, ::every]))[1].max())
 
 
 def side_by_side(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

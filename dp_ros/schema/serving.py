@@ -93,6 +93,13 @@ class RuntimeConfig(GripperState):
         description="realtime: rate of the commands, along a smooth curve through the policy's actions; rounded to a "
         "multiple of the policy's rate; 0: the policy's rate [Hz]",
     )
+    realtime_priority: int = Field(
+        10,
+        ge=0,
+        le=99,
+        description="realtime: priority (SCHED_RR) of the thread that sends the commands, where the system allows it; "
+        "0: an ordinary thread",
+    )
     min_contrast: float = Field(
         5.0,
         ge=0,

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -372,6 +373,26 @@ def test_diagnostics_come_once_a_second(robot):
     assert (status.name, status.hardware_id) == ("/policy_node", "dp_ros")
     assert values["mode"] == "realtime"
     assert float(values["plan_ms_p50"]) > 0
+
+
+def test_only_the_thread_that_sends_commands_has_a_real_time_priority(robot, node):
+    """Plans must not keep it from its ticks, and it must not keep the system from anything else."""
+    robot.wait_until_moving()
+    pid = node.process.pid
+    threads = {int(folder.name): os.sched_getscheduler(int(folder.name)) for folder in threads_of(pid)}
+    expected = {pid} if may_have_priority() else set()
+    assert {tid for tid, policy in threads.items() if policy != os.SCHED_OTHER} == expected
+    assert len(threads) > 1
+
+
+def threads_of(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").iterdir())
+
+
+def may_have_priority() -> bool:
+    """Whether the system lets a process of ours have one."""
+    attempt = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(10))"
+    return subprocess.run([sys.executable, "-c", attempt], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def test_parameters_are_described_bounded_and_read_only(node, shared_client):

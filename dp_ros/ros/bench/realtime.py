@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,15 @@ import psutil
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.ros.messages import conversions, images
-from dp_ros.ros.messages.commands import CommandPairing
 from dp_ros.ros.node import qos
+from dp_ros.ros.node.scheduling import set_priority
 from dp_ros.ros.processes.environment import SESSION_VARIABLE, is_orphan, node_environment
 from dp_ros.ros.processes.node_process import NodeGroup, SessionError, parameters_yaml
 from dp_ros.schema import PolicyConfig, RuntimeConfig
@@ -124,9 +125,8 @@ class _Robot(Node):
         ]
         self._pose = self.create_publisher(PoseStamped, "ee_pose", profile)
         self._gripper = self.create_publisher(JointState, "gripper/state", profile)
-        self._pairing = CommandPairing(self._on_command)
         self.create_subscription(PoseStamped, "command/ee_pose", self._on_pose, qos.RELIABLE)
-        self.create_subscription(JointState, "command/gripper", self._pairing.gripper, qos.RELIABLE)
+        self.create_subscription(JointState, "command/gripper", self._on_gripper, qos.RELIABLE)
         self.create_subscription(String, "policy/verdict", self._on_verdict, reliable)
         self.create_subscription(JointState, "policy/times", self._on_times, reliable)
         self.create_subscription(JointState, "policy/ages", self._on_ages, reliable)
@@ -151,13 +151,17 @@ class _Robot(Node):
         self._pose.publish(conversions.position_to_pose(self._position_m, _DOWN, stamp_ns, "base_link"))
         self._gripper.publish(conversions.gripper_state(1.0, stamp_ns))
 
-    def _on_pose(self, msg: PoseStamped) -> None:
-        self.received_ns[conversions.stamp_to_ns(msg.header.stamp)] = time.time_ns()
+    def _on_pose(self, msg: PoseStamped, info: Mapping[str, int]) -> None:
         self._position_m = conversions.pose_to_position(msg)
-        self._pairing.pose(msg)
+        self._note(msg, info)
 
-    def _on_command(self, stamp_ns: int, action: NDArray[np.float64]) -> None:
-        self.received_ns[stamp_ns] = time.time_ns()
+    def _on_gripper(self, msg: JointState, info: Mapping[str, int]) -> None:
+        self._note(msg, info)
+
+    def _note(self, msg: PoseStamped | JointState, info: Mapping[str, int]) -> None:
+        """The middleware's time of arrival: a callback in Python runs when the ones before it have ended."""
+        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        self.received_ns[stamp_ns] = max(self.received_ns.get(stamp_ns, 0), info["received_timestamp"])
 
     def _on_verdict(self, msg: String) -> None:
         self.verdicts.append(msg.data)
@@ -189,12 +193,15 @@ class _Robot(Node):
 def robot() -> None:
     """Main function of the robot's process. Prints a line when it begins to measure, and then what it noted."""
     policy, seconds = json.loads(sys.stdin.readline())
+    # A real robot has a computer of its own. Where that is not allowed, its delays count as transport.
+    set_priority(RuntimeConfig().realtime_priority, inherited=True)
     rclpy.init()
-    node = _Robot(PolicyConfig.model_validate(policy))
+    node, executor = _Robot(PolicyConfig.model_validate(policy)), SingleThreadedExecutor()
+    executor.add_node(node)
 
     def spin_until(deadline_s: float, is_enough: bool = False) -> None:
         while time.monotonic() < deadline_s and not (is_enough and node.received_ns) and not is_orphan():
-            rclpy.spin_once(node, timeout_sec=0.05)
+            executor.spin_once(timeout_sec=0.05)
 
     with suppress(KeyboardInterrupt, ExternalShutdownException):
         spin_until(time.monotonic() + _FIRST_COMMAND_S, is_enough=True)

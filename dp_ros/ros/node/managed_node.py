@@ -21,6 +21,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from dp_ros.errors import message_of
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN, Status, to_diagnostics
 from dp_ros.ros.node.parameters import read_config
+from dp_ros.ros.node.scheduling import set_priority
 from dp_ros.schema.nodes import LifecycleConfig
 
 _ACKED_S = 0.25
@@ -125,6 +126,13 @@ class ManagedNode(LifecycleNode):
             publisher.publish(to_diagnostics(self, (level, message, values)))
 
         self.add_timer(_DIAGNOSTICS_S, publish)
+
+    def add_priority(self, priority: int) -> None:
+        """Call this thread's callbacks with a real-time priority of 1 to 99, where the system allows it; 0: never."""
+        if priority and (why := set_priority(priority)):
+            self.get_logger().info(f"realtime_priority {priority} is not in effect: {why}")
+        elif priority:
+            self.add(0, set_priority)
 
     def without_time(self) -> str:
         """Why no time passes for this node; empty where it does. Its control timer then never fires."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -94,6 +95,9 @@ class PolicyNode(ManagedNode):
         self._opening = None
         self._decided_ns, self._answer, self._verdict, self._active = -1, None, None, True
         if not self._lockstep:
+            gc.collect()
+            gc.freeze()  # a later full collection takes 50 ms, four ticks, with all that is loaded
+            self.add_priority(self._runtime.realtime_priority)
             period_s = self._controller.period_ns / 1e9
             self._command_timer = CommandTimer()
             self._timer = self.add_timer(period_s, self._on_period, self.control_clock())
