@@ -21,6 +21,7 @@ from dp_ros.cli.options import (
     Sampler,
     SpacingOption,
     Threads,
+    WarmStart,
     typed_config,
 )
 
@@ -82,6 +83,7 @@ def evaluate(
     sampler: Sampler = "checkpoint",
     iterations: Iterations = 0,
     spacing: SpacingOption = "checkpoint",
+    warm_start: WarmStart = 0,
     engine: EngineOption = "auto",
     precision: Precision = "auto",
     jobs: Jobs = 1,
@@ -117,7 +119,7 @@ def evaluate(
     from dp_ros.sim.arm import find_tasks
 
     runtime = lockstep_runtime(
-        policy_seed, threads, sampler, iterations, spacing, engine=engine, precision=precision
+        policy_seed, threads, sampler, iterations, spacing, warm_start, engine=engine, precision=precision
     )
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     # All are checked before the first episode.
@@ -197,6 +199,7 @@ def lockstep_runtime(
     sampler: str = "checkpoint",
     iterations: int = 0,
     spacing: str = "checkpoint",
+    warm_start: int = 0,
     *,
     engine: str = "auto",
     precision: str = "auto",
@@ -209,6 +212,7 @@ def lockstep_runtime(
         "sampler": sampler,
         "sampler_iterations": iterations,
         "sampler_spacing": spacing,
+        "warm_start": warm_start,
         "policy_seed": policy_seed,
         "threads": threads,
         "engine": engine,

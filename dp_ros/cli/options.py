@@ -95,6 +95,10 @@ SpacingOption = Annotated[
     str,
     typer.Option("--spacing", help="Iterations it visits, in place of the checkpoint's: see the reference."),
 ]
+WarmStart = Annotated[
+    int,
+    typer.Option(min=0, help="Last iterations that a plan runs from the plan before it; 0: all, from noise."),
+]
 EngineOption = Annotated[
     str, typer.Option("--engine", help="Engine of the inference; auto: the fastest that passes its check.")
 ]

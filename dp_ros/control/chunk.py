@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.actions import POSITION
+from dp_ros.actions import POSITION, PositionKind, encode_positions
 from dp_ros.schema import Horizons
 
 
@@ -80,6 +80,22 @@ class Chunk:
         weight = (np.arange(1, n + 1) / (n + 1))[:, None]
         actions[i : i + n] = np.where(np.isfinite(old), old + weight * (new - old), new)
         return replace(self, actions=actions)
+
+    def continued(self, now_ns: int, kind: PositionKind) -> NDArray[np.float64]:
+        """This chunk as a network would predict it now (T_p, D): index T_o - 1 is the action for `now_ns`.
+
+        Positions become the kind `kind`. After the last action its step is repeated, and the gripper is kept.
+        """
+        T_p, first = len(self.actions), self.index(now_ns) - self.horizons.executed.start
+        at = np.arange(first - 1, first + T_p)  # one more than actions: each step begins at the one before
+        path = self.actions[at.clip(0, T_p - 1)]
+        last_step_m = np.diff(POSITION.of(self.actions[-2:]), axis=0).sum(axis=0)
+        positions = POSITION.of(path) + np.maximum(at - (T_p - 1), 0)[:, None] * last_step_m
+        actions: NDArray[np.float64] = path[1:].copy()
+        actions[:, POSITION.slice] = encode_positions(
+            positions[1:], positions[:-1], np.zeros(T_p, dtype=bool), self.horizons, kind
+        )
+        return actions
 
     @property
     def executed(self) -> slice:

@@ -248,7 +248,7 @@ class Controller:
     def _why_not(self, frame: Frame) -> str:
         """Why no episode may begin with this frame; empty when it may."""
         if not self._gate.may_begin(frame.ee_position_m):
-            return self._outside(frame)
+            return self._gate.outside(frame.ee_position_m)
         return self._covered if self._last is None else ""
 
     def _is_settling(self, now_ns: int) -> bool:
@@ -268,14 +268,6 @@ class Controller:
                 measured = f"contrast {found:.1f}, min_contrast {least:g}"
                 return f"camera {camera} shows nothing ({measured}): is it covered?"
         return ""
-
-    def _outside(self, frame: Frame) -> str:
-        gate = self.runtime.gate
-        x, y, z = frame.ee_position_m
-        return (
-            f"the arm is measured at ({x:g}, {y:g}, {z:g}) m, outside the workspace {gate.workspace_low_m} to "
-            f"{gate.workspace_high_m}: drive it inside, or correct gate.workspace_low_m and _high_m"
-        )
 
     def _is_plan_due(self, now_ns: int) -> bool:
         """Whether the executed part is used up. In realtime it is due earlier, by the time the last plan took."""
@@ -297,9 +289,11 @@ class Controller:
             return
         self._requested_ns = window[-1].stamp_ns
         shown_ns = self._shown_ns(self._requested_ns)
-        committed = None
+        committed = guess = None
+        kind = self.policy.action.position
+        if self.runtime.warm_start and self._chunk is not None:
+            guess = self._chunk.continued(shown_ns + self.dt_ns // 2, kind)
         if self.runtime.transition == "inpaint":
-            kind = self.policy.action.position
             committed = self._log.committed(shown_ns, self._coming(now_ns), kind)
         self._pending = PlanRequest(
             images=tuple(frame.images for frame in window),
@@ -308,6 +302,7 @@ class Controller:
             stamp_ns=self._requested_ns,
             seed=(self.runtime.policy_seed, self._plans),
             committed=committed,
+            guess=guess,
             instruction=self._instruction,
         )
         self.planner.request(self._pending)

@@ -32,6 +32,8 @@ class PlanRequest:
     instruction: NDArray[np.float32] | None = (
         None  # (D,): embedding of the sentence, for a policy that is told
     )
+    # (T_p, ACTION_DIM) of the declared kinds: the plan before, continued, where `warm_start` asks for it.
+    guess: Array | None = None
 
 
 @dataclass(frozen=True)

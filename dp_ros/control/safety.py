@@ -61,6 +61,15 @@ class Gate:
         outside_m = position_m - np.clip(position_m, self._low, self._high)
         return bool(np.linalg.norm(outside_m) <= self.config.max_step_m)
 
+    def outside(self, position_m: Array) -> str:
+        """Message about an arm that is measured where no episode may begin."""
+        low_m, high_m = self.config.workspace_low_m, self.config.workspace_high_m
+        x, y, z = position_m
+        return (
+            f"the arm is measured at ({x:g}, {y:g}, {z:g}) m, outside the workspace {low_m} to {high_m}: drive it "
+            "inside, or correct gate.workspace_low_m and _high_m"
+        )
+
     def check(
         self,
         action: Array | None,

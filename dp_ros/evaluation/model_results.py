@@ -43,6 +43,7 @@ class Result:
     held_share: float | None = None
     task: str = ""  # of a model that does several; empty: the model's only one
     instructions: str = ""  # kind of the sentences, or the sentence, of a model that is told what to do
+    warm_start: int = 0
 
     @property
     def rate(self) -> float:
@@ -96,6 +97,7 @@ class Result:
             ("--sampler", self.sampler, diffusion["sampler"]),
             ("--iterations", self.sampler_iterations, diffusion["sampler_iterations"]),
             ("--spacing", self.spacing, diffusion.get("spacing", "leading")),
+            ("--warm-start", self.warm_start, 0),
             ("--policy-seed", self.policy_seed, 0),
         ]
         words = [f"{option} {value}" for option, value, default in options if value != default]
@@ -140,6 +142,7 @@ def _result(report: str | Path, data: Mapping[str, Any], folder: str | Path) -> 
             sampler=settings["sampler"],
             sampler_iterations=settings["sampler_iterations"],
             spacing=settings.get("spacing", "leading"),  # reports of older versions have none
+            warm_start=settings.get("warm_start", 0),
             policy_seed=data["policy_seed"],
             mode=settings.get("mode", "lockstep"),
             realtime_factor=data.get("realtime_factor"),

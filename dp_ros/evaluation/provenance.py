@@ -32,6 +32,7 @@ def settings(
         "sampler": diffusion.sampler,
         "sampler_iterations": diffusion.sampler_iterations,
         "spacing": diffusion.spacing,
+        "warm_start": runtime.warm_start,
         "engine": runtime.engine,
         "precision": runtime.precision,
         "continuity": runtime.transition,

@@ -48,8 +48,8 @@ class Engine(Protocol):
     def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
         """request.images T_o frames of V pictures (H, W, 3) uint8, at the encoder's sizes before its crops;
         request.state (T_o, STATE_DIM) -> chunk (T_p, action_dim) of the declared kinds, in metres and [-1, 1].
-        It repeats the actions of request.committed. InstructionError where the policy is told what to do and
-        request.instruction is None.
+        It repeats the actions of request.committed, and with `warm_start` begins at request.guess.
+        InstructionError where the policy is told what to do and request.instruction is None.
         """
 
     def prefetch(self, pictures: Pictures, /) -> None:
@@ -257,4 +257,18 @@ def sampler_settings(diffusion: DiffusionConfig, runtime: RuntimeConfig) -> Diff
             f"{chosen.sampler} of {chosen.sampler_iterations} with {chosen.spacing} spacing visits others: leave "
             "sampler, iterations and spacing as the checkpoint has them"
         )
+    _check_warm_start(visited, runtime.warm_start)
     return chosen
+
+
+def _check_warm_start(visited: list[int], last: int) -> None:
+    """ConfigError where a plan cannot begin `last` iterations before the end of those visited."""
+    if last and last >= len(visited):
+        raise ConfigError(
+            f"warm_start {last}: it must be less than the sampler's {len(visited)} iterations: lower it, or set it to 0"
+        )
+    if last and visited[-last] == 0:
+        raise ConfigError(
+            f"warm_start {last}: the last iteration is k = 0, where the network expects a clean chunk and hardly "
+            "changes it: raise it, or set sampler_spacing to trailing"
+        )

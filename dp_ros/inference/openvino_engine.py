@@ -41,6 +41,7 @@ class OpenVinoEngine:
         self._constants = load_file(exported / cache.CONSTANTS)
         self._diffusion = sampler_settings(self.config.diffusion, runtime)
         self._steps = sampler_steps(self._diffusion)
+        self._last_steps = self._steps[-runtime.warm_start :] if runtime.warm_start else None
         self(blank_request(self.config))
 
     def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
@@ -56,8 +57,11 @@ class OpenVinoEngine:
         known = None
         if request.committed is not None:
             known = Known.of(request.committed, centre, half_range, self.config.diffusion.prefix)
+        guess, steps = None, self._steps
+        if request.guess is not None and self._last_steps:
+            guess, steps = ((request.guess - centre) / half_range).astype(np.float32)[None], self._last_steps
         nactions = sample(
-            denoise, noise.draw(*shape), self._steps, self._diffusion.clip, lambda: noise.draw(*shape), known
+            denoise, noise.draw(*shape), steps, self._diffusion.clip, lambda: noise.draw(*shape), known, guess
         )
         actions = nactions[0] * half_range + centre
         return np.asarray(actions, dtype=np.float64)

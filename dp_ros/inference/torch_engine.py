@@ -47,6 +47,7 @@ class TorchEngine:
         self._action_centre = policy.action_normalizer.centre.cpu().numpy()
         self._policy, self._device = policy, torch.device(device)
         self._steps = sampler_steps(sampler_settings(policy.config.diffusion, runtime))
+        self._last_steps = self._steps[-runtime.warm_start :] if runtime.warm_start else None
         self(blank_request(self.config))
 
     def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
@@ -54,6 +55,10 @@ class TorchEngine:
         shape = (1, self.config.horizons.T_p, self.config.action.dim)
         noise = PlanNoise(request.seed)
         images, state = window_tensors(request, self.config.encoder, self._device)
+        guess, steps = None, self._steps
+        if request.guess is not None and self._last_steps:
+            actions = torch.from_numpy(request.guess).float().to(self._device)[None]
+            guess, steps = self._policy.action_normalizer.normalise(actions), self._last_steps
         told = None
         if self.config.instruction:
             told = torch.from_numpy(needed_instruction(request.instruction)).to(self._device)[None]
@@ -61,8 +66,9 @@ class TorchEngine:
             images,
             state,
             lambda: torch.from_numpy(noise.draw(*shape)),
-            self._steps,
+            steps,
             self._known(request),
+            guess=guess,
             instruction=told,
         )
         return np.asarray(actions[0].float().cpu().numpy(), dtype=np.float64)

@@ -130,9 +130,10 @@ class DiffusionPolicy(nn.Module):
         steps: Sequence[SamplerStep] | None = None,
         known: Known[Tensor] | None = None,
         instruction: Tensor | None = None,
+        guess: Tensor | None = None,
     ) -> Tensor:
-        """`plan` with the noise that `draw` gives, (B, T_p, D) on the CPU; the sampler's steps, None: the config's; and
-        actions that the chunk must contain."""
+        """`plan` with the noise that `draw` gives, (B, T_p, D) on the CPU; the sampler's steps, None: the config's;
+        actions that the chunk must contain; and a normalised chunk to begin at: see `sample`."""
         steps = sampler_steps(self.config.diffusion) if steps is None else steps
         nactions = sample(
             denoiser(self.network, self.encode(images, state, instruction=instruction), steps),
@@ -141,6 +142,7 @@ class DiffusionPolicy(nn.Module):
             self.config.diffusion.clip,
             lambda: draw().to(state.device),
             known,
+            guess,
         )
         return self.action_normalizer.unnormalise(nactions)
 

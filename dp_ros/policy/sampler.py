@@ -195,6 +195,7 @@ def sample(
     clip: float,
     draw: Callable[[], A] | None = None,
     known: Known[A] | None = None,
+    guess: A | None = None,
 ) -> A:
     """Noise x_K (B, T_p, D) -> clean, normalised chunk (B, T_p, D), in one call of `denoise` a step.
 
@@ -205,9 +206,15 @@ def sample(
     the noise of x_K, and in the end clean (inpainting: Lugmayr et al. 2022; Janner et al. 2022; for chunks in real time
     Black et al. 2025, who guide by a gradient instead). Where training showed them clean, so does each call (Black et
     al. 2025b). The other actions follow, because the network denoises all of them together.
+
+    guess: a clean chunk (B, T_p, D), normalised, to begin at in place of pure noise: noised to the level of the first
+    step (SDEdit, Meng et al. 2022). `steps` are then the last ones of a sampler.
     """
     x: Any = x_K
     before: Any = None
+    if guess is not None:
+        before = guess.clip(-clip, clip)
+        x = before * steps[0].alpha + x_K * steps[0].sigma
     for step in steps:
         if known is not None:
             given = known.clean * step.alpha + x_K * step.sigma if known.noised else known.clean

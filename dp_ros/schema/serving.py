@@ -57,6 +57,13 @@ class RuntimeConfig(GripperState):
     sampler_spacing: Literal["checkpoint", Spacing] = Field(
         "checkpoint", description="override the spacing of the iterations it visits"
     )
+    warm_start: int = Field(
+        0,
+        ge=0,
+        le=999,
+        description="a plan begins at the plan before it, noised again, and runs only so many last iterations of the "
+        "sampler; 0: it begins at noise and runs all",
+    )
     continuity: Literal["auto", "switch", "shift", "ensemble", "inpaint"] = Field(
         "auto",
         description="transition to a new chunk. switch: at once; shift: moved to continue from the last command; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dp_ros.actions import POSITION, PositionKind, decode_positions, gripper_of
 from dp_ros.control.chunk import Chunk
 from dp_ros.schema import Horizons
 
@@ -72,6 +73,27 @@ def test_plan_that_is_over_by_the_clock_is_not_begun() -> None:
     late, too_late = (FRAME + ticks * DT for ticks in (6, 7))
     assert chunk().realigned(late, 0).index(late) == 1
     assert chunk().realigned(too_late, 0).at(too_late) is None
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative", "delta"])
+@pytest.mark.parametrize("T_o", [1, 2, 3])
+@pytest.mark.parametrize("passed", [0, 3, 6, 9])
+def test_a_continued_chunk_decodes_to_its_own_actions_and_then_goes_on(
+    kind: PositionKind, T_o: int, passed: int
+) -> None:
+    """Positions are the square of the tick until the chunk ends, then its last step is repeated."""
+    now, horizons = T_o - 1, Horizons(T_o=T_o, T_p=8, T_a=4)
+    ticks = np.arange(8.0)[:, None] * [1, 1, 1, 1]
+    plan = Chunk.after(FRAME, DT, ticks**2, horizons)
+    chunk = plan.continued(FRAME + passed * DT, kind)
+    at = np.arange(now + passed, 8 + passed)  # of the actions from now on
+    expected = np.where(at < 8, at**2.0, 49.0 + 13.0 * (at - 7))
+    reference = at[0] - 1
+    reference_m = np.full(3, reference**2.0 if reference < 8 else 49.0 + 13.0 * (reference - 7))
+    if reference >= 0:
+        decoded = decode_positions(POSITION.of(chunk), reference_m, horizons, kind)
+        np.testing.assert_allclose(decoded[now:, 0], expected[: 8 - now])
+    np.testing.assert_allclose(gripper_of(chunk)[now:], np.minimum(at, 7)[: 8 - now] ** 2.0)
 
 
 def test_every_action_has_its_time() -> None:

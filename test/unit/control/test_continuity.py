@@ -226,6 +226,25 @@ def chunk(values: list[float], first_tick: int = 0) -> Chunk:
     return Chunk(first_tick * DT, DT, actions, Horizons(T_o=1, T_p=len(values), T_a=1))
 
 
+@pytest.mark.parametrize("delay", [None, 2])
+def test_each_plan_but_the_first_gets_the_one_before_it_as_its_guess(
+    make_frame: Callable[..., Frame], delay: int | None
+) -> None:
+    """Shifted by the ticks between their frames: a straight path, and a gripper that says the action's place."""
+    plan = np.outer(np.arange(T_P), [STRIDE_M, 0.0, 0.0, 0.1])
+    run = Run(lambda request: plan, make_frame, delay, warm_start=1).run(30)
+    assert run.requests[0].guess is None
+    for before, request in zip(run.requests[1:], run.requests[2:], strict=False):
+        assert request.guess is not None
+        np.testing.assert_allclose(POSITION.of(request.guess), POSITION.of(plan), atol=1e-9)
+        passed = (request.stamp_ns - before.stamp_ns) // DT
+        places = np.minimum(np.arange(T_P) + passed, T_P - 1)
+        np.testing.assert_allclose(gripper_of(request.guess), 0.1 * places, atol=1e-9)
+    assert len(run.requests) > 3
+    cold = Run(lambda request: plan, make_frame, delay).run(30)
+    assert {request.guess is None for request in cold.requests} == {True}
+
+
 def test_blending_rises_evenly_where_both_chunks_have_actions() -> None:
     before, after = chunk([0.0] * 6), chunk([1.0] * 8, first_tick=2)
     blended = after.blended(before, now_ns=3 * DT)

@@ -70,6 +70,22 @@ def test_chunk_repeats_the_committed_actions_and_the_others_answer_to_them(
     np.testing.assert_array_equal(engine(request), free)  # no state
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_warm_plan_begins_at_its_guess_and_one_without_a_guess_at_noise(
+    name: str, checkpoint: Path, make_request: Callable[..., PlanRequest]
+) -> None:
+    """An engine without the setting ignores the guess."""
+    cold, warm = (
+        load_engine(checkpoint, RuntimeConfig(engine=name, device="cpu", warm_start=last)) for last in (0, 2)
+    )
+    request = make_request()
+    chunk = cold(request)
+    guessed, opposite = replace(request, guess=chunk), replace(request, guess=-chunk)
+    np.testing.assert_array_equal(warm(request), chunk)
+    np.testing.assert_array_equal(cold(guessed), chunk)
+    assert np.abs(warm(guessed) - warm(opposite)).max() > 1e-3
+
+
 def test_engines_are_chosen_by_default() -> None:
     assert RuntimeConfig().engine == "auto"
     assert "auto" not in ENGINES

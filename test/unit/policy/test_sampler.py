@@ -193,6 +193,49 @@ def test_known_actions_of_arrays_and_tensors_give_the_same() -> None:
     np.testing.assert_allclose(array[0, :4] * 0.7 + 0.1, committed[:4], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("last", [1, 2])
+def test_last_steps_from_a_guess_recover_the_target_with_a_perfect_denoiser(name: str, last: int) -> None:
+    """The first call sees the guess, clipped, at the noise level of its step."""
+    steps = sampler_steps(config(name, K if name in FULL_SAMPLERS else 3, "trailing"))[-last:]
+    rng = np.random.default_rng(0)
+    target, guess, noise = (
+        rng.uniform(-0.9, 0.9, SHAPE),
+        rng.uniform(-2, 2, SHAPE),
+        rng.standard_normal(SHAPE),
+    )
+    levels, seen = {step.k: (step.alpha, step.sigma) for step in steps}, []
+
+    def denoise(x: Array, k: int) -> Array:
+        seen.append(x)
+        alpha, sigma = levels[k]
+        return (x - alpha * target) / sigma
+
+    chunk = sample(denoise, noise, steps, 1.0, lambda: rng.standard_normal(SHAPE), guess=guess)
+    np.testing.assert_allclose(seen[0], guess.clip(-1, 1) * steps[0].alpha + noise * steps[0].sigma)
+    assert len(seen) == last
+    if name != "dpm_solver" or last == 1:  # its second order trusts the guess as the step before
+        np.testing.assert_allclose(chunk, target, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"warm_start": 3}, "warm_start 3: it must be less than the sampler's 3 iterations"),
+        ({"warm_start": 1, "sampler_spacing": "leading"}, "warm_start 1: the last iteration is k = 0, where"),
+    ],
+)
+def test_warm_start_that_saves_nothing_or_changes_nothing_is_refused(
+    changes: dict[str, Any], why: str
+) -> None:
+    settings = config("ddim", 3, "trailing")
+    for last in (0, 1, 2):
+        assert sampler_settings(settings, RuntimeConfig(warm_start=last)) == settings
+    with pytest.raises(ConfigError, match=why) as caught:
+        sampler_settings(settings, RuntimeConfig(**changes))
+    assert "\n" not in str(caught.value)
+
+
 def test_sampler_that_adds_noise_is_refused_without_any() -> None:
     with pytest.raises(ValueError, match="`draw` is missing"):
         sample(lambda x, k: x, np.zeros(SHAPE), sampler_steps(config("ddpm", K, "leading")), 1.0)
