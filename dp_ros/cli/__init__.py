@@ -19,6 +19,7 @@ from dp_ros.cli import (
     convert,
     demo,
     distill,
+    doctor,
     errors,
     evaluate,
     exchange,
@@ -52,6 +53,7 @@ app.command("demo")(demo.demo)
 app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
+app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("reference")(reference.reference)
 app.command("export-model")(export_model.export_model)

@@ -54,7 +54,7 @@ def one_line(error: Exception) -> str | None:
     return str(error) if isinstance(error, ParameterException) else message_of(error)
 
 
-def _why_apart(kind: type, other: TopicEndpointInfo, publishers: QoSProfile, subscribers: QoSProfile) -> str:
+def why_apart(kind: type, other: TopicEndpointInfo, publishers: QoSProfile, subscribers: QoSProfile) -> str:
     """Why our endpoint, with messages `kind`, and another one exchange nothing, and the remedy; empty where they do."""
     types = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}", other.topic_type
     if types[0] != types[1]:
@@ -156,7 +156,7 @@ class ManagedNode(LifecycleNode):
         for subscription in self.subscriptions:
             topic = subscription.topic_name  # with its remapping, which the graph's own functions do not know
             for info in self.get_publishers_info_by_topic(topic):
-                if why := _why_apart(subscription.msg_type, info, info.qos_profile, subscription.qos_profile):
+                if why := why_apart(subscription.msg_type, info, info.qos_profile, subscription.qos_profile):
                     lines.append(f"{topic}: nothing of {info.node_name} arrives {why}")
         return lines
 
@@ -172,7 +172,7 @@ class ManagedNode(LifecycleNode):
             made = self.get_publishers_info_by_topic(topic)
             own = next((i.qos_profile for i in made if (i.node_name, i.node_namespace) == me), None)
             for info in self.get_subscriptions_info_by_topic(topic) if own else ():
-                if why := _why_apart(publisher.msg_type, info, own, info.qos_profile):
+                if why := why_apart(publisher.msg_type, info, own, info.qos_profile):
                     lines.append(f"{topic}: nothing arrives at {info.node_name} {why}")
         return lines
 

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext
 from launch.action import Action
@@ -22,7 +20,8 @@ from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from dp_ros.ros.processes.environment import PROFILE_VARIABLES, node_environment
 from dp_ros.ros.processes.launch_arguments import LaunchError
-from dp_ros.schema import RecorderConfig
+from dp_ros.schema import ConfigError, RecorderConfig
+from dp_ros.schema.params_file import node_parameters
 
 
 def our_node(
@@ -99,32 +98,6 @@ def _fail(context: LaunchContext, event: ProcessExited) -> None:
 def _check_params_file(path: str, node: str) -> None:
     """LaunchError where the file has no parameters for `node` ("/arm/policy_node"): ROS would ignore that."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise LaunchError(f"params_file {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LaunchError(f"params_file {path}: is not YAML ({' '.join(str(error).split())})") from None
-    names = list(_node_names(content, ""))
-    if not any(_matches(name, node) for name in names):
-        others = f", only for {', '.join(names)}" if names else ""
-        raise LaunchError(
-            f"params_file {path}: has no parameters for {node}{others}: "
-            f"begin it with '/**/{node.rpartition('/')[2]}:' and 'ros__parameters:'"
-        )
-
-
-def _node_names(content: Any, prefix: str) -> Iterable[str]:
-    """The node names of a parameter file; they may be nested by namespace."""
-    if isinstance(content, Mapping):
-        for key, child in content.items():
-            if key == "ros__parameters":
-                yield prefix
-            else:
-                yield from _node_names(child, f"{prefix}/{str(key).strip('/')}")
-
-
-def _matches(pattern: str, node: str) -> bool:
-    """Whether `pattern` of a parameter file means `node`; ** is any number of tokens and * is one token."""
-    tokens = {"**": "(/[^/]+)*", "*": "/[^/]+"}
-    parts = pattern.removeprefix("/").split("/")
-    return re.fullmatch("".join(tokens.get(part, "/" + re.escape(part)) for part in parts), node) is not None
+        node_parameters(path, node)
+    except ConfigError as error:
+        raise LaunchError(str(error)) from None
