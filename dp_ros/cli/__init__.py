@@ -25,6 +25,7 @@ from dp_ros.cli import (
     exchange,
     export_model,
     inspect,
+    limits,
     models,
     pack,
     reference,
@@ -53,6 +54,7 @@ app.command("demo")(demo.demo)
 app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
+app.command("limits")(limits.limits)
 app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("reference")(reference.reference)
