@@ -31,6 +31,7 @@ from dp_ros.cli import (
     reference,
     robustness,
     train,
+    view,
 )
 from dp_ros.cli.bench import command as bench
 
@@ -54,6 +55,7 @@ app.command("demo")(demo.demo)
 app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
+app.command("view")(view.view)
 app.command("limits")(limits.limits)
 app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
