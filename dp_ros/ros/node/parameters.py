@@ -14,7 +14,7 @@ from rclpy.node import Node
 
 from dp_ros.schema import Config, ConfigError, Model, parse
 
-_LARGEST = 1e12  # stands for "no bound", because a range needs two ends
+_BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
 
 
 def read_config(node: Node, model: type[Model]) -> Model:
@@ -72,24 +72,28 @@ def _descriptor(field: FieldInfo, default: Any) -> ParameterDescriptor:
         descriptor.additional_constraints = f"one of: {', '.join(choices)}"
     if default == []:  # an empty list has no type that rclpy could check a value against
         descriptor.dynamic_typing = True
-    low, high = -_LARGEST, _LARGEST
-    bounded = False
-    for constraint in field.metadata:
-        if isinstance(constraint, annotated_types.Ge | annotated_types.Gt):
-            low, bounded = (
-                float(constraint.ge if isinstance(constraint, annotated_types.Ge) else constraint.gt),
-                True,
-            )  # type: ignore[arg-type]
-        if isinstance(constraint, annotated_types.Le | annotated_types.Lt):
-            high, bounded = (
-                float(constraint.le if isinstance(constraint, annotated_types.Le) else constraint.lt),
-                True,
-            )  # type: ignore[arg-type]
-    if bounded and isinstance(default, bool | int):
+    signs = _bounds(field)
+    low, high = signs.get(">=", signs.get(">")), signs.get("<=", signs.get("<"))
+    if low is None or high is None:  # a range needs two ends; `read_config` checks the one that there is
+        if signs:
+            descriptor.additional_constraints = ", ".join(f"{sign} {end:g}" for sign, end in signs.items())
+    elif isinstance(default, bool | int):
         descriptor.integer_range = [IntegerRange(from_value=math.ceil(low), to_value=int(high), step=0)]
-    elif bounded and isinstance(default, float):
+    elif isinstance(default, float):
         descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
     return descriptor
+
+
+def _bounds(field: FieldInfo) -> dict[str, float]:
+    """Sign -> bound of the value: ">" -> 0.0 for a number above zero."""
+    signs = {">=": "ge", ">": "gt", "<=": "le", "<": "lt"}
+    return {
+        sign: float(getattr(constraint, name))
+        for constraint in field.metadata
+        if isinstance(constraint, _BOUNDS)
+        for sign, name in signs.items()
+        if getattr(constraint, name, None) is not None
+    }
 
 
 def _type_name(default: Any) -> str:
