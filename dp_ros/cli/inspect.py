@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dp_ros.schema import PolicyConfig
 
 Rows = list[tuple[str, str]]
+_SHOWN_BAGS = 20  # of a dataset's; the others are counted
+_MANY_REPEATS = 0.2  # of the ticks, as `convert` warns
 
 
 def inspect(
@@ -111,6 +113,7 @@ def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
     complete = attributes.pop("complete", False)
     attributes.pop("tried", None)
     attributes.pop("tasks", None)
+    bags = attributes.pop("bags", [])
     rate_hz = attributes.get("rate_hz", 0)
     duration = f", {facts.ticks / rate_hz:.0f} s" if rate_hz else ""
     rows = [
@@ -129,7 +132,48 @@ def dataset_rows(path: Path, facts: DatasetFacts) -> Rows:
             rows.append((f"task {task}", f"{shown}, {mean:.0f} an episode, {of_task.longest} in the longest"))
     noise = ", ".join(f"{std:g} in {count}" for std, count in sorted(facts.noise.items()))
     rows.append(("noise", f"{noise} episodes" if noise else "none"))
-    return rows + list(_flat(attributes))
+    return rows + list(bags_rows(bags)) + list(_flat(attributes))
+
+
+def bags_rows(bags: list[dict[str, Any]]) -> Rows:
+    """The bags that a dataset was made of: their streams together, and each bag with its audit."""
+    if not bags:
+        return []
+    audits = [bag.get("audit", {}) for bag in bags]
+    failed = sum(not audit.get("passed", True) for audit in audits)
+    rows = [("bags", f"{len(bags)}, {failed or 'none'} with a failed audit")]
+    streams: dict[str, list[dict[str, Any]]] = {}
+    for audit in audits:
+        for name, stream in audit.get("streams", {}).items():
+            streams.setdefault(name, []).append(stream)
+    for name, each in streams.items():
+        rates = sorted(stream["rate_hz"] for stream in each)
+        gap_ms, missing = max(s["max_gap_s"] for s in each) * 1e3, sum(s["missing"] for s in each)
+        rate = f"{rates[0]:.1f} Hz" if rates[-1] - rates[0] < 0.1 else f"{rates[0]:.1f} to {rates[-1]:.1f} Hz"
+        rows.append((f"stream {name}", f"{rate}, longest gap {gap_ms:.0f} ms, {missing} missing"))
+    # Those with something to say come first, and all of them.
+    told = [bag for bag in bags if _remarks(bag)]
+    shown = told + [bag for bag in bags if not _remarks(bag)][: max(0, _SHOWN_BAGS - len(told))]
+    for bag in shown:
+        about = [bag.get("outcome") or "unknown", f"{bag.get('ticks', 0)} ticks"]
+        if pieces := bag.get("pieces", 1) - 1:
+            about.append(f"{pieces + 1} pieces")
+        rows.append((f"bag {bag.get('name', '')}", "; ".join([", ".join(about), *_remarks(bag)])))
+    if len(bags) > len(shown):
+        rows.append(("", f"and {len(bags) - len(shown)} more bags, without a remark"))
+    return rows
+
+
+def _remarks(bag: dict[str, Any]) -> list[str]:
+    """Why a bag fails its audit, what the audit notes, and the streams that repeat samples."""
+    audit = bag.get("audit", {})
+    repeats = [
+        f"{share:.0%} of the ticks repeat {name}"
+        for name, share in bag.get("repeats", {}).items()
+        if share > _MANY_REPEATS
+    ]
+    reasons = [f"FAIL: {reason}" for reason in audit.get("reasons", [])]
+    return [*reasons, *(f"note: {note}" for note in audit.get("notes", [])), *repeats]
 
 
 def _is_bag(path: Path) -> bool:
@@ -205,6 +249,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Rows:
     for key, value in values.items():
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            rows += _flat({str(i): each for i, each in enumerate(value)}, f"{prefix}{key}.")
         else:
             rows.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
     return rows

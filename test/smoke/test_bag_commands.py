@@ -100,6 +100,34 @@ def test_repair_then_label_then_convert(run: Run, bags: Path, tmp_path: Path, ba
     assert episodes.load(tmp_path / "data").attributes["bags"][0]["note"] == "was killed"
 
 
+def test_inspect_shows_the_audit_of_a_dataset_in_words(run: Run, bags: Path, tmp_path: Path) -> None:
+    """Not as JSON: a line for each stream, and a line for each bag with what its audit says."""
+    assert run("convert", bags, "--out", tmp_path / "data", "--accept-failed", "--jobs", 1)[0] == 0
+    code, out, _ = run("inspect", tmp_path / "data")
+    assert code == 0
+    assert "{" not in out
+    rows = {
+        cells[1].strip(): cells[2].strip()
+        for cells in (line.split("│") for line in out.splitlines())
+        if len(cells) > 2
+    }
+    assert rows["bags"] == "4, 1 with a failed audit"
+    assert rows["stream camera left"] == "80.0 Hz, longest gap 262 ms, 20 missing"
+    assert rows["bag episode_0"] == "success, 40 ticks"
+    assert rows["bag episode_3"].startswith("success, 28 ticks, 2 pieces; FAIL: camera left: a gap of 262 ms")
+
+
+def test_of_many_bags_those_with_a_remark_are_shown_first() -> None:
+    from dp_ros.cli.inspect import bags_rows
+
+    quiet = [{"name": f"q{i}", "outcome": "success", "ticks": 5} for i in range(60)]
+    noted = [{"name": f"n{i}", "audit": {"passed": True, "notes": ["arm leaps"]}} for i in range(30)]
+    rows = bags_rows([*quiet, *noted])
+    assert [name for name, _ in rows[1:31]] == [f"bag n{i}" for i in range(30)]
+    assert rows[31] == ("", "and 60 more bags, without a remark")
+    assert rows[1][1] == "unknown, 0 ticks; note: arm leaps"
+
+
 def test_inspect_shows_a_bag(run: Run, bags: Path) -> None:
     code, out, _ = run("inspect", bags / "episode_0")
     assert code == 0
