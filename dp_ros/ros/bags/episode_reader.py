@@ -143,7 +143,10 @@ class _EpisodeReader:
     def read(self) -> BagEpisode:
         for topic in self._cameras.values():
             if topic not in self._with_messages:
-                raise BagError(f"{self._path}: {topic} has no messages: map another topic with --map")
+                pictures = self._topics_of(_IMAGES) or "none with pictures"
+                raise BagError(
+                    f"{self._path}: {topic} has no messages; it has {pictures}: map another topic with --map"
+                )
             self._check_type(topic, *_IMAGES)
         for name, topic in self._topics.items():
             expected = (
@@ -203,9 +206,15 @@ class _EpisodeReader:
     def _check_type(self, topic: str, *expected: str) -> None:
         found = self._types[topic]
         if found not in expected:
+            others = self._topics_of(expected)
             raise BagError(
-                f"{self._path}: {topic} is of type {found}, not {' or '.join(expected)}: map another topic with --map"
+                f"{self._path}: {topic} is of type {found}, not {' or '.join(expected)}; "
+                f"{f'it has {others} of that type' if others else 'no other topic is'}: map another topic with --map"
             )
+
+    def _topics_of(self, kinds: Sequence[str]) -> str:
+        """The topics with messages of these types, as text; empty where there are none."""
+        return ", ".join(sorted(topic for topic in self._with_messages if self._types[topic] in kinds))
 
     def _check_usable(self, name: str, stream: RecordedStream) -> None:
         if not len(stream) and not stream.unreadable and name.endswith("gripper") and self._joints:

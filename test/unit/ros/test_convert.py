@@ -292,6 +292,14 @@ def test_bags_that_do_not_fit_together_are_refused(tmp_path: Path, bag_maker) ->
             {"topics__ee_pose": "gripper/state"},
             "/gripper/state is of type sensor_msgs/msg/JointState, not geometry",
         ),
+        (
+            {"topics__ee_pose": "gripper/state"},
+            "; it has /command/ee_pose, /ee_pose of that type: map another topic with --map",
+        ),
+        (
+            {"topics__cameras": {"left": "/cam"}},
+            "/cam has no messages; it has /camera/left/image_raw: map another topic with --map",
+        ),
         ({"topics__namespace": "arm"}, "no camera in common"),
     ],
 )
