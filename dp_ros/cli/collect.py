@@ -53,7 +53,9 @@ def collect(
         typer.Option(show_default="250", help="Number of successful episodes to record, of each task."),
     ] = None,
     cameras: Annotated[list[str] | None, camera_option("record", "gripperPOV")] = None,
-    size: Annotated[str | None, size_option("224x224")] = None,
+    size: Annotated[
+        str | None, size_option("224x224", "`convert` has no such default: it keeps pictures as recorded.")
+    ] = None,
     noise: Annotated[
         str | None,
         typer.Option(

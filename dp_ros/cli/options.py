@@ -34,11 +34,13 @@ def camera_option(verb: str, default: str) -> Any:
     return typer.Option("--camera", show_default=default, help=f"Camera to {verb}; repeat for more.")
 
 
-def size_option(default: str) -> Any:
-    """`--size WIDTHxHEIGHT`, to be read by `size_px`."""
-    return typer.Option(
-        show_default=default, help="Size of the pictures in pixels: WIDTHxHEIGHT, or one number for both."
-    )
+_ONE_NUMBER = "one number is a square: 96 means 96x96"
+
+
+def size_option(default: str, more: str = "") -> Any:
+    """`--size WIDTHxHEIGHT`, to be read by `size_px`; `more` is said after what it is."""
+    text = f"Size of the pictures in pixels, WIDTHxHEIGHT; {_ONE_NUMBER}. {more}"
+    return typer.Option(metavar="WIDTHxHEIGHT", show_default=default, help=text.strip())
 
 
 Sizes = Annotated[
@@ -47,7 +49,8 @@ Sizes = Annotated[
         "--size",
         metavar="[CAMERA=]WIDTHxHEIGHT",
         show_default="as recorded",
-        help="Size of the pictures in pixels, of all cameras or of one; repeat for more.",
+        help=f"Size of the pictures in pixels, of all cameras or of one; {_ONE_NUMBER}. Repeat for more. Without it, "
+        "pictures stay as recorded; collect has a default of its own, 224x224.",
     ),
 ]
 Fits = Annotated[

@@ -69,7 +69,10 @@ def simulation_arguments() -> list[DeclareLaunchArgument]:
 
 
 def cameras_argument(verb: str) -> DeclareLaunchArgument:
-    return argument("cameras", "gripperPOV,behindGripper", f"comma-separated cameras to {verb}")
+    said = (
+        f"comma-separated cameras to {verb}; leave it out for the default: ros2 launch takes no empty value"
+    )
+    return argument("cameras", "gripperPOV,behindGripper", said)
 
 
 def values(context: LaunchContext, declared: Iterable[DeclareLaunchArgument]) -> dict[str, Any]:

@@ -53,3 +53,17 @@ def test_numbers_are_read_in_order() -> None:
 def test_wrong_numbers_are_refused_with_an_example(text: str, count: int) -> None:
     with pytest.raises(CliError, match=r"--range '.*': give (2 )?numbers with commas between, e.g. 0,100"):
         numbers("--range", text, "0,100", count=count)
+
+
+@pytest.mark.parametrize("command", ["collect", "convert"])
+def test_help_of_size_says_what_one_number_is_and_both_defaults(command: str) -> None:
+    """`collect` has a default size, `convert` keeps what was recorded: each says so of both."""
+    import typer
+
+    from dp_ros.cli import app
+
+    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    (size,) = (parameter for parameter in parameters if parameter.name == "size")
+    text = f"{size.help} {size.show_default}"
+    for said in ("96 means 96x96", "224x224", "as recorded"):
+        assert said in text
