@@ -14,7 +14,7 @@ _SLOW = 0.95  # of the control rate: less, and frames repeat samples
 _STEADY_S = 0.1  # a wrong clock shifts all ages by the same time, to this much
 _OFFSET_S = 0.5  # a delay that is longer and steady is a wrong clock
 _OTHER_CLOCK_S = 60.0
-_AHEAD_S = 0.005  # a stamp of the future that a node may not notice
+_AHEAD_S = 0.01  # two clocks that are synchronised differ by less
 
 
 def usual_period_s(stream: Heard) -> float | None:
@@ -148,6 +148,8 @@ def clocks(heard: RobotHeard, expected: Expected) -> list[Finding]:
     found: list[Finding] = []
     offsets: list[tuple[float, Heard]] = []
     max_age_s = expected.runtime.gate.max_obs_age_s
+    # A simulation sends its observation before the time on /clock.
+    ahead_s = _AHEAD_S + (1.0 / expected.policy.rate_hz if heard.sim_time else 0.0)
     for stream in heard.streams:
         if not len(stream.stamps_ns):
             continue
@@ -166,7 +168,7 @@ def clocks(heard: RobotHeard, expected: Expected) -> list[Finding]:
                     "stamp by ROS time, or give --sim-time for a simulated robot",
                 )
             )
-        elif least_s < -_AHEAD_S or (least_s > _OFFSET_S and spread_s < _STEADY_S):
+        elif least_s < -ahead_s or (least_s > _OFFSET_S and spread_s < _STEADY_S):
             offsets.append((least_s, stream))
         elif usual_s > max_age_s:
             found.append(
@@ -199,7 +201,8 @@ def _offset_findings(offsets: Sequence[tuple[float, Heard]], max_age_s: float) -
                 where,
                 f"stamped {abs(offset_s):.2f} s {_side(offset_s)}, steadily: the clock that stamps is "
                 f"{abs(offset_s):.2f} s {behind} this machine's",
-                "synchronise both clocks (chrony or ptp), or let the driver stamp by this machine's time",
+                "synchronise both clocks (chrony or ptp), or let the driver stamp by this machine's time"
+                + (", or shorten the way if it is a delay" if offset_s > 0 else ""),
             )
         )
     return found

@@ -97,6 +97,7 @@ class RobotHeard:
     gripper: GripperHeard
     commands: tuple[CommandTopic, ...] = ()
     topics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the graph: name -> types
+    sim_time: bool = False
     without_time: str = ""  # why the node's clock stands still
 
     @property

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,13 +35,14 @@ def installed() -> list[Finding]:
         require_ros()
     except UserError:
         return [_no_ros()]
-    distro = os.environ.get("ROS_DISTRO", "")
     import rclpy
 
     where = Path(rclpy.__file__).parents[4 if "lib" in Path(rclpy.__file__).parts else 1]
     domain = os.environ.get("ROS_DOMAIN_ID") or "0"
     middleware = rclpy.get_rmw_implementation_identifier()
-    found = [ok("ROS", " ".join(filter(None, (distro, f"in {where}, {middleware}, ROS_DOMAIN_ID {domain}"))))]
+    found = [
+        ok("ROS", " ".join(filter(None, (_distro(), f"in {where}, {middleware}, ROS_DOMAIN_ID {domain}"))))
+    ]
     if missing := [
         name
         for name in _MESSAGES
@@ -61,6 +63,14 @@ def installed() -> list[Finding]:
             )
         )
     return found
+
+
+def _distro() -> str:
+    """Name of the distribution, sourced or of the wheels; empty where neither tells."""
+    if sourced := os.environ.get("ROS_DISTRO"):
+        return sourced
+    found = (each.name.split("-") for each in distributions() if each.name and each.name.endswith("-rclpy"))
+    return next((parts[1] for parts in found if parts[0] == "ros" and len(parts) == 3), "")
 
 
 def has_package(name: str) -> bool:

@@ -216,6 +216,7 @@ class Listener:
                 for name, kinds in self.node.get_topic_names_and_types()
                 if self.node.count_publishers(name)  # not those that only the doctor subscribes to
             },
+            sim_time=self._sim_time,
             without_time="no time on /clock: start the simulator" if stands_still else "",
         )
 

@@ -157,6 +157,12 @@ def test_one_stream_with_a_wrong_clock_is_told_from_the_others() -> None:
     assert fault.where == "camera wrist (/camera/wrist/image_raw)"
 
 
+def test_a_simulations_stamps_may_be_a_tick_ahead_of_its_clock() -> None:
+    ahead = robot(camera=times(30.0, -0.04))
+    assert "0.04 s in the future" in only_fault(ahead).what
+    assert not faults(dataclasses.replace(ahead, sim_time=True))
+
+
 def test_a_slow_way_is_told_from_a_wrong_clock() -> None:
     slow = times(30.0)
     slow["stamps_ns"] = slow["received_ns"] - np.linspace(0.15e9, 0.9e9, 90).astype(np.int64)
