@@ -144,7 +144,8 @@ def _report(findings: list[Finding], json_path: Path | None) -> None:
     from dp_ros.doctor.findings import Level, fails
     from dp_ros.files import write_json
 
-    for finding in findings:
+    order = (Level.OK, Level.NOTE, Level.WARNING, Level.ERROR)  # what must be mended stands above the prompt
+    for finding in sorted(findings, key=lambda each: order.index(each.level)):
         print(f"{finding.level.value.upper():8}{' '.join(finding.line.split())}")
     counts = {level: sum(finding.level is level for finding in findings) for level in Level}
     print(f"{_count(counts[Level.ERROR], 'error')}, {_count(counts[Level.WARNING], 'warning')}")

@@ -136,8 +136,9 @@ def rates(heard: RobotHeard, expected: Expected) -> list[Finding]:
                 )
             )
         else:
-            age_ms = float(np.median(stream.ages_s)) * 1e3
-            found.append(ok(stream.where, f"{rate_hz:.1f} Hz, {age_ms:.0f} ms old when it arrives"))
+            age_s = float(np.median(stream.ages_s))
+            age = f", {age_s * 1e3:.0f} ms old when it arrives" if 0.0 <= age_s <= max_age_s else ""
+            found.append(ok(stream.where, f"{rate_hz:.1f} Hz{age}"))
     return found
 
 

@@ -290,11 +290,8 @@ def test_bags_that_do_not_fit_together_are_refused(tmp_path: Path, bag_maker) ->
         ({"topics__gripper": "hand"}, r"has no messages on /hand \(gripper\)"),
         (
             {"topics__ee_pose": "gripper/state"},
-            "/gripper/state is of type sensor_msgs/msg/JointState, not geometry",
-        ),
-        (
-            {"topics__ee_pose": "gripper/state"},
-            "; it has /command/ee_pose, /ee_pose of that type: map another topic with --map",
+            "/gripper/state is of type sensor_msgs/msg/JointState, not geometry_msgs/msg/PoseStamped; "
+            "it has /command/ee_pose, /ee_pose of that type: map another topic with --map",
         ),
         (
             {"topics__cameras": {"left": "/cam"}},
