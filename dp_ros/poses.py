@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,7 +32,7 @@ def orientation_of(pose: Array) -> Array:
 def is_unit(quat_xyzw: ArrayLike) -> bool:
     """Whether this is four finite numbers of length 1, within UNIT_TOLERANCE."""
     quat = np.asarray(quat_xyzw, dtype=np.float64)
-    return quat.shape == (4,) and bool(abs(np.linalg.norm(quat) - 1.0) <= UNIT_TOLERANCE)  # NaN fails
+    return quat.shape == (4,) and abs(math.hypot(*quat.tolist()) - 1.0) <= UNIT_TOLERANCE  # NaN fails
 
 
 def angle_rad(a_xyzw: ArrayLike, b_xyzw: ArrayLike) -> float:

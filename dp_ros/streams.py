@@ -32,6 +32,7 @@ class Frame:
     ee_pose: NDArray[np.float64]  # (7,) measured, base frame: x, y, z [m] and quaternion x, y, z, w
     gripper: float  # measured opening, 0 closed to 1 open
     sampled_ns: int  # stamp of its oldest sample, at most stamp_ns
+    skew_ns: int = 0  # longest time between the stamps of a picture and of the pose
 
     @property
     def state(self) -> NDArray[np.float64]:
@@ -73,6 +74,11 @@ class Selection:
     def sampled_ns(self) -> int:
         """Stamp of the oldest sample."""
         return min(sample.stamp_ns for sample in self.samples)
+
+    @property
+    def skew_ns(self) -> int:
+        """Longest time between the stamps of a picture and of the pose."""
+        return max(abs(picture.stamp_ns - self.ee_pose.stamp_ns) for picture in self.pictures)
 
 
 class Stream(Generic[Value]):
@@ -211,4 +217,5 @@ def to_frame(selection: Selection) -> Frame:
         selection.ee_pose.value,
         selection.gripper.value,
         selection.sampled_ns,
+        selection.skew_ns,
     )

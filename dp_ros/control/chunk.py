@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,13 +24,16 @@ class Chunk:
     actions: NDArray[np.float64]
     horizons: Horizons
     in_flight: int = 0  # actions from T_o - 1 on that repeat commands sent before the newest frame
+    frame_ns: int | None = None  # stamp of the newest frame that it was planned from
+    slowed: float = 0.0  # ticks by which it is behind the clock, because limits slowed it
 
     @classmethod
     def after(
         cls, newest_frame_ns: int, dt_ns: int, actions: NDArray[np.float64], horizons: Horizons
     ) -> Chunk:
         """The chunk whose action T_o - 1 belongs to the frame stamped `newest_frame_ns`."""
-        return cls(newest_frame_ns - (horizons.T_o - 1) * dt_ns, dt_ns, actions, horizons)
+        t0_ns = newest_frame_ns - (horizons.T_o - 1) * dt_ns
+        return cls(t0_ns, dt_ns, actions, horizons, frame_ns=newest_frame_ns)
 
     def realigned(self, now_ns: int, executed: int, in_flight: int = 0) -> Chunk:
         """The same chunk, shifted in time so that the action for now follows the last executed one.
@@ -78,7 +82,8 @@ class Chunk:
         actions = self.actions.copy()
         old, new = before.actions[j : j + n], self.actions[i : i + n]
         weight = (np.arange(1, n + 1) / (n + 1))[:, None]
-        actions[i : i + n] = np.where(np.isfinite(old), old + weight * (new - old), new)
+        with np.errstate(invalid="ignore"):  # what is not finite in the new chunk stays so, and holds
+            actions[i : i + n] = np.where(np.isfinite(old), old + weight * (new - old), new)
         return replace(self, actions=actions)
 
     def continued(self, now_ns: int, kind: PositionKind) -> NDArray[np.float64]:
@@ -103,14 +108,37 @@ class Chunk:
         executed = self.horizons.executed
         return slice(executed.start + self.in_flight, min(executed.stop + self.in_flight, len(self.actions)))
 
+    def progress(self, now_ns: int) -> float:
+        """Index of the action for now; between two actions where the chunk was slowed by a part of a tick."""
+        return round((now_ns - self.t0_ns) / self.dt_ns) - self.slowed
+
     def index(self, now_ns: int) -> int:
-        """Index of the action for now; it may lie outside the chunk."""
-        return round((now_ns - self.t0_ns) / self.dt_ns)
+        """Index of the action for now, or of the next one; it may lie outside the chunk."""
+        return math.ceil(self.progress(now_ns) - 1e-9)
+
+    def behind(self, ticks: float) -> Chunk:
+        """The same chunk, that much later."""
+        return replace(self, slowed=self.slowed + ticks)
+
+    def is_same(self, other: Chunk) -> bool:
+        """Whether both are of one plan: the chunk now, and as it was before limits slowed it."""
+        return self.actions is other.actions
 
     def at(self, now_ns: int) -> NDArray[np.float64] | None:
-        """The action (D,) for now; None before the newest frame's own action and after the last one."""
-        i = self.index(now_ns)
-        return self.actions[i] if self.horizons.executed.start <= i < len(self.actions) else None
+        """The action (D,) for now; None before the newest frame's own action and after the last one.
+
+        Between two actions, the position is between theirs, and the rest is the next one's.
+        """
+        i, first = self.index(now_ns), self.horizons.executed.start
+        if not first <= i < len(self.actions):
+            return None
+        missing = i - self.progress(now_ns)
+        if missing <= 1e-9 or i == first:
+            return np.asarray(self.actions[i])
+        action: NDArray[np.float64] = self.actions[i].copy()
+        with np.errstate(invalid="ignore"):  # what is not finite stays so, and holds
+            action[POSITION.slice] -= missing * (POSITION.of(action) - POSITION.of(self.actions[i - 1]))
+        return action
 
     def is_due(self, now_ns: int) -> bool:
         """Whether the actions to execute are used up, so that a new plan is due."""

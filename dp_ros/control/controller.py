@@ -6,7 +6,7 @@ The policy node and the in-process rollout both call it, so an evaluation measur
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from dp_ros.actions import POSITION, decode_positions
 from dp_ros.control.checks import check_continuity, check_delay
 from dp_ros.control.chunk import Chunk
+from dp_ros.control.commander import Commander
 from dp_ros.control.history import FrameHistory
-from dp_ros.control.interpolation import Interpolator, commands_per_tick
 from dp_ros.control.motion_log import MotionLog
 from dp_ros.control.planner import Planner, PlanRequest, PlanResult
-from dp_ros.control.safety import Array, Command, Gate, Verdict
-from dp_ros.pictures import contrast
-from dp_ros.poses import angle_rad, is_unit
+from dp_ros.control.reasons import covered_camera, outside
+from dp_ros.control.safety import Array, Command, Verdict
+from dp_ros.poses import is_unit
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
@@ -35,6 +35,7 @@ class PolicyDecision:
     plan: PlanResult | None  # the plan that arrived in this tick
     chunk: Chunk | None  # the chunk in use
     obs_age_s: float
+    is_silent: bool = False  # the command must not be published: it might be a leap
 
     @property
     def plan_s(self) -> float | None:
@@ -43,7 +44,7 @@ class PolicyDecision:
 
 
 class Controller:
-    """History, planner, chunk and gate of one arm.
+    """History, planner, chunk, watchdogs and gate of one arm. Nothing else makes commands.
 
     lockstep: `observe(frame)`, then `tick(frame.stamp_ns)`. None means that the plan for this frame is still being
     computed: tick again when it is there.
@@ -67,10 +68,8 @@ class Controller:
         self.dt_ns = round(1e9 / policy.rate_hz)
         self._delay_ns = round(runtime.command_delay_s * policy.rate_hz) * self.dt_ns
         self._history = FrameHistory(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
-        self._gate = Gate(runtime.gate)
-        per_tick = commands_per_tick(policy, runtime)
-        self._curve = Interpolator(self._gate, self.dt_ns) if per_tick > 1 else None
-        self.period_ns = self.dt_ns // per_tick  # between two commands
+        self.commander = Commander(policy, runtime)
+        self.period_ns = self.commander.period_ns  # between two commands
         self._ticked_ns: int | None = None
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
         self._covered = ""  # message about the covered camera; empty when none is
@@ -79,23 +78,19 @@ class Controller:
         self._begin_episode()
 
     def reset(self) -> None:
-        """Forget the episode: frames, chunk and commands. A plan that is still being computed will be ignored."""
+        """Forget the episode: frames, chunk, commands and stops. A plan that is being computed will be ignored."""
         self._history.clear()
         self.refused = self._covered = ""
         self._may_begin_ns = None
+        self.commander.clear()
         self._begin_episode()
 
     def _begin_episode(self) -> None:
         self._chunk: Chunk | None = None
-        self._last: Command | None = None
-        self._orientation: Array = np.full(4, np.nan)  # kept in every command of the episode
-        self._measured: Array = self._orientation  # orientation of the newest frame
         self._log = MotionLog(self.policy.horizons, self.dt_ns)
         self._begun_ns = 0
         self._requested_ns: int | None = None
         self._pending: PlanRequest | None = None
-        if self._curve:
-            self._curve.clear()
         self._plans = 0
         self._plan_s = 0.0
         self._problem = "no plan yet"
@@ -115,6 +110,10 @@ class Controller:
         self._chunk, self._pending, self._requested_ns = None, None, None
         self._problem = "no plan yet for the new instruction"
 
+    @property
+    def _last(self) -> Command | None:
+        return self.commander.last
+
     def observe(self, frame: Frame) -> bool:
         """Take the newest frame. A frame that begins an episode forgets the last one and starts at the measured pose.
 
@@ -133,7 +132,7 @@ class Controller:
         begins, newest = self._history.would_begin(frame), self._history.newest
         if not begins and frame.stamp_ns <= (newest.stamp_ns if newest else self._begun_ns):
             return False
-        self._covered = self._covered_camera(frame)
+        self._covered = covered_camera(frame, self.policy.encoder, self.runtime.min_contrast)
         self.refused = self._why_not(frame) if begins else ""
         if self.refused:
             return False
@@ -151,11 +150,9 @@ class Controller:
             gripper = self._last.gripper if self._last and self.runtime.mode == "realtime" else None
             self._begin_episode()
             self._begun_ns, self._may_begin_ns = frame.stamp_ns, None
-            self._orientation = np.array(frame.ee_orientation)
-            self._last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper, self._orientation)
-            self._log.add(self._last)
+            self._log.add(self.commander.begin(frame, gripper))
         if is_newer:
-            self._measured = np.array(frame.ee_orientation)
+            self.commander.see(frame)
         return is_newer
 
     def _is_in_next_window(self, frame: Frame) -> bool:
@@ -168,17 +165,14 @@ class Controller:
 
     def is_between(self, now_ns: int) -> bool:
         """Whether this is a time for `between`: by more than half a period, the next tick is not due yet."""
-        if self._curve is None or self._ticked_ns is None:
-            return False
-        return 0 <= now_ns - self._ticked_ns < self.dt_ns - self.period_ns // 2
+        return self._ticked_ns is not None and self.commander.is_between(self._ticked_ns, now_ns)
 
     def between(self, now_ns: int) -> Command | None:
-        """The command for a time between two ticks; None as in `tick`. Where the last tick held, it holds."""
-        if self._curve is None or self._last is None or self._is_settling(now_ns):
+        """The command for a time between two ticks; None as in `tick`, and where nothing may be published."""
+        if self._is_settling(now_ns):
             return None
-        age_s = self._obs_age_s(now_ns)
-        self._last = self._curve.between(self._orientation, self._last, self._measured, age_s, now_ns)
-        return self._last
+        command, self._chunk = self.commander.between(self._chunk, self._obs_age_s(now_ns), now_ns)
+        return command
 
     def _obs_age_s(self, now_ns: int) -> float:
         newest = self._history.newest
@@ -209,46 +203,43 @@ class Controller:
             self.planner.offer(newest.images)  # a request of the same frame would wait for it
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and (busy or self._pending):
             return None
-        obs_age_s = self._obs_age_s(now_ns)
-        action = self._chunk.at(now_ns) if self._chunk else None
-        command, verdict = self._gate.check(
-            action, self._orientation, last, self._measured, obs_age_s, now_ns
-        )
-        chunk = self._chunk
-        if self._curve:
-            command = self._curve.tick(command, None if verdict.holds else chunk, last, self._measured)
-        self._last = command
-        self._log.add(command, None if verdict.holds else chunk)
-        if verdict is Verdict.HOLD_STALE:
-            self._chunk = None  # the arm would leap if it resumed the chunk later
-        detail = self._detail(verdict, action, newest, obs_age_s)
-        return PolicyDecision(command, verdict, detail, plan, chunk, obs_age_s)
+        obs_age_s, chunk = self._obs_age_s(now_ns), self._chunk
+        taken = self.commander.tick(chunk, obs_age_s, now_ns, lambda verdict: self._why(verdict, obs_age_s))
+        verdict, self._chunk = taken.verdict, None if taken.verdict.is_break else taken.chunk
+        self._log.add(taken.command, None if verdict.holds else chunk)
+        if verdict is Verdict.HOLD_OTHER_COMMANDER:  # the arm follows another node: begin where it is left
+            self._history.clear()
+        is_silent = self.commander.is_silent(now_ns)
+        return PolicyDecision(taken.command, verdict, taken.detail, plan, taken.chunk, obs_age_s, is_silent)
 
     def hold(self, now_ns: int) -> Command | None:
-        """The command that stops the arm at its last command; None before the first frame."""
-        return None if self._last is None else replace(self._last, stamp_ns=now_ns)
+        """The next command that stops the arm; None before the first frame, and where nothing may be published."""
+        return self.commander.hold(now_ns)
 
-    def _detail(self, verdict: Verdict, action: Array | None, newest: Frame | None, obs_age_s: float) -> str:
-        """The reason of a hold, for people; empty for other verdicts."""
+    def _why(self, verdict: Verdict, obs_age_s: float) -> str:
+        """The cause of a hold without a plan, or without a fresh observation."""
         if verdict is Verdict.HOLD_NO_PLAN:
             return self._covered or self._problem or "the chunk is used up, and the next plan has not arrived"
-        if verdict is Verdict.HOLD_STALE:
-            age = f"is {obs_age_s * 1e3:.0f} ms old" if newest else "is from before time went back"
-            return self.refused or self._covered or f"the newest observation {age}"
-        if verdict is Verdict.HOLD_NOT_FINITE:
-            return f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
-        if verdict is Verdict.HOLD_TURNED:
-            turn_rad = angle_rad(self._orientation, self._measured)
+        age = f"is {obs_age_s * 1e3:.0f} ms old" if self._history.newest else "is from before time went back"
+        return self.refused or self._covered or f"the newest observation {age}"
+
+    def why_not_begin(self, frame: Frame) -> str:
+        """Why the first episode may not begin with this frame; empty when it may."""
+        if not (np.isfinite(frame.state).all() and is_unit(frame.ee_orientation)):
+            return "ee_pose: not finite, or without a valid quaternion"
+        skew_s, most = frame.skew_ns / 1e9, self.commander.config.max_skew_s
+        if most and not skew_s <= most:
             return (
-                f"the tool is {turn_rad:.2f} rad from its orientation at the start of the episode, more than "
-                f"gate.max_turn_rad {self.runtime.gate.max_turn_rad:g}: turn it back, or deactivate and activate"
+                f"a picture and the pose are {skew_s * 1e3:.0f} ms apart, more than gate.max_skew_s {most:g}"
             )
-        return ""
+        if not self.commander.gate.may_begin(frame.ee_position_m):
+            return outside(frame.ee_position_m, self.commander.config)
+        return covered_camera(frame, self.policy.encoder, self.runtime.min_contrast)
 
     def _why_not(self, frame: Frame) -> str:
         """Why no episode may begin with this frame; empty when it may."""
-        if not self._gate.may_begin(frame.ee_position_m):
-            return self._gate.outside(frame.ee_position_m)
+        if not self.commander.gate.may_begin(frame.ee_position_m):
+            return outside(frame.ee_position_m, self.commander.config)
         return self._covered if self._last is None else ""
 
     def _is_settling(self, now_ns: int) -> bool:
@@ -259,15 +250,6 @@ class Controller:
         if self.runtime.mode == "lockstep" or self._may_begin_ns is None:
             return False
         return 0 <= now_ns - self._may_begin_ns < self._delay_ns
-
-    def _covered_camera(self, frame: Frame) -> str:
-        """Message about the first camera whose picture is of one colour; empty where there is none."""
-        least, encoder = self.runtime.min_contrast, self.policy.encoder
-        for camera, picture in zip(encoder.cameras, frame.images, strict=True):
-            if (found := contrast(picture, encoder.target(camera).fit == "pad")) < least:
-                measured = f"contrast {found:.1f}, min_contrast {least:g}"
-                return f"camera {camera} shows nothing ({measured}): is it covered?"
-        return ""
 
     def _is_plan_due(self, now_ns: int) -> bool:
         """Whether the executed part is used up. In realtime it is due earlier, by the time the last plan took."""
@@ -320,7 +302,7 @@ class Controller:
         ticks = math.ceil(self._plan_s * 1e9 / self.dt_ns - 1e-6)
         for time_ns in (now_ns + i * self.dt_ns for i in range(ticks)):
             action = self._chunk.at(time_ns)
-            last, verdict = self._gate.check(action, self._orientation, last, self._measured, 0.0, time_ns)
+            last, verdict = self.commander.predict(action, last, time_ns)
             if verdict.holds:
                 break
             actions.append(last.as_array())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from dp_ros.actions import POSITION, join
+from dp_ros.actions import POSITION
 from dp_ros.control.chunk import Chunk
-from dp_ros.control.safety import Array, Command, Gate
-from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+from dp_ros.control.limiter import Point, point
+from dp_ros.control.safety import Array
+from dp_ros.schema import ConfigError, GateConfig, PolicyConfig, RuntimeConfig
 
 
 def commands_per_tick(policy: PolicyConfig, runtime: RuntimeConfig) -> int:
@@ -38,7 +40,7 @@ class Segment:
     end_m: Array
     end_slope_m: Array
 
-    def at(self, now_ns: int) -> tuple[Array, Array]:
+    def at(self, now_ns: float) -> tuple[Array, Array]:
         """Position and slope; after the end those of the end."""
         u = min(max((now_ns - self.begin_ns) / self.dt_ns, 0.0), 1.0)
         way_m = self.end_m - self.start_m
@@ -61,80 +63,56 @@ def pchip_slope(before: Array, after: Array) -> Array:
 
 
 class Interpolator:
-    """The curve of one episode, and its commands: each passes the gate with its part of `max_step_m`, by its time.
+    """The curve of one episode.
 
     From tick to tick the curve goes from where it is, with its velocity, to the next action of the chunk in use; so it
     passes through each action at its time. A new chunk changes only the end of the next piece, so neither position nor
-    velocity jumps. It begins at rest. Where no action follows, it ends at rest.
+    velocity jumps. It begins at rest. Where no action follows, it ends at rest. Where a limit bites, the commands go
+    along the curve more slowly.
     """
 
-    def __init__(self, gate: Gate, dt_ns: int) -> None:
-        self._gate, self._dt_ns, self._max_step_m = gate, dt_ns, gate.config.max_step_m
-        self._low_m = np.array(gate.config.workspace_low_m)
-        self._high_m = np.array(gate.config.workspace_high_m)
+    def __init__(self, dt_ns: int) -> None:
+        self._dt_ns = dt_ns
         self.clear()
 
     def clear(self) -> None:
         """Stop: the next curve begins at rest."""
         self._segment: Segment | None = None
-        self._gripper: float | None = None
+        self._reached_ns = 0  # time of the curve that the last command has reached
+        self._clock_ns = 0  # time of the last command
 
-    def tick(
-        self, command: Command, chunk: Chunk | None, last: Command, measured_orientation: Array
-    ) -> Command:
-        """The command of a tick, on the curve.
+    @property
+    def is_at_rest(self) -> bool:
+        return self._segment is None
 
-        command: the chunk's action for now as the gate passed it, or a hold, with `chunk` None. last: the command
-        before it, of any rate.
-        """
-        if chunk is None:
-            self.clear()
-            return command
-        now_ns = command.stamp_ns
-        start_m, slope_m = last.position_m, np.zeros(POSITION.size)
+    def path(self, now_ns: int) -> Callable[[float], Point]:
+        """The way from the last command to what is due now: share of the way, 0 to 1 -> position."""
+        segment, reached_ns, due_ns = self._segment, self._reached_ns, now_ns - self._clock_ns
+        assert segment is not None
+        return lambda share: point(segment.at(reached_ns + share * due_ns)[0])
+
+    def follow(self, share: float, now_ns: int) -> float:
+        """Take a command at that share of the way; the ticks by which the curve falls behind the clock."""
+        due_ns = now_ns - self._clock_ns
+        self._reached_ns, self._clock_ns = self._reached_ns + round(share * due_ns), now_ns
+        return (1.0 - share) * due_ns / self._dt_ns
+
+    def lead(self, now_ns: int, chunk: Chunk, position_m: Array, due_m: Array, gate: GateConfig) -> None:
+        """At a tick: the next piece, from the present command to the chunk's next action; else to `due_m`, for now."""
+        slope_m = np.zeros(POSITION.size)
         if self._segment is not None:
-            start_m, slope_m = self._segment.at(now_ns)
-        self._gripper = command.gripper
-        sent = self._limited(start_m, command.orientation, last, measured_orientation, 0.0, now_ns)
-        start_m = sent.position_m
-        end_m = self._reached(start_m, chunk.at(now_ns + self._dt_ns), command.position_m)
-        after_m = self._reached(end_m, chunk.at(now_ns + 2 * self._dt_ns), end_m)
-        end_slope_m = pchip_slope(end_m - start_m, after_m - end_m)
-        self._segment = Segment(now_ns, self._dt_ns, start_m, slope_m, end_m, end_slope_m)
-        return sent
+            slope_m = self._segment.at(self._reached_ns)[1]
+        end_m = self._next(position_m, chunk.at(now_ns + self._dt_ns), due_m, gate)
+        after_m = self._next(end_m, chunk.at(now_ns + 2 * self._dt_ns), end_m, gate)
+        end_slope_m = pchip_slope(end_m - position_m, after_m - end_m)
+        self._segment = Segment(now_ns, self._dt_ns, position_m, slope_m, end_m, end_slope_m)
+        self._reached_ns = self._clock_ns = now_ns
 
-    def between(
-        self, orientation: Array, last: Command, measured_orientation: Array, obs_age_s: float, now_ns: int
-    ) -> Command:
-        """The command for a time between two ticks. Where the arm holds, it repeats `last`."""
-        position_m = None if self._segment is None else self._segment.at(now_ns)[0]
-        return self._limited(position_m, orientation, last, measured_orientation, obs_age_s, now_ns)
-
-    def _limited(
-        self,
-        position_m: Array | None,
-        orientation: Array,
-        last: Command,
-        measured_orientation: Array,
-        obs_age_s: float,
-        now_ns: int,
-    ) -> Command:
-        """The nearest command that the gate allows so long after `last`; a hold ends the curve."""
-        action = None
-        if position_m is not None and self._gripper is not None:
-            action = join(position_m, self._gripper)
-        share = min(max((now_ns - last.stamp_ns) / self._dt_ns, 0.0), 1.0)
-        command, verdict = self._gate.check(
-            action, orientation, last, measured_orientation, obs_age_s, now_ns, share
-        )
-        if verdict.holds:
-            self.clear()
-        return command
-
-    def _reached(self, from_m: Array, action: Array | None, otherwise_m: Array) -> Array:
-        """Position that an action reaches in one tick within the limits; `otherwise_m` where there is none."""
-        if action is None or not np.isfinite(action).all():
-            return otherwise_m
-        way_m = np.clip(POSITION.of(action), self._low_m, self._high_m) - from_m
-        length_m = float(np.linalg.norm(way_m))
-        return np.asarray(from_m + way_m * min(1.0, self._max_step_m / max(length_m, 1e-12)))
+    def _next(self, from_m: Array, action: Array | None, otherwise_m: Array, gate: GateConfig) -> Array:
+        """Position of an action inside the box, else `otherwise_m`. Clipped per axis: as far as a tick reaches."""
+        wanted_m = otherwise_m if action is None or not np.isfinite(action).all() else POSITION.of(action)
+        way_m = np.clip(wanted_m, gate.workspace_low_m, gate.workspace_high_m) - from_m
+        if gate.slowing == "axes":
+            longest_m = gate.max_speed_m_s * self._dt_ns / 1e9
+            way_m = way_m * min(1.0, longest_m / max(float(np.linalg.norm(way_m)), 1e-12))
+        return np.asarray(from_m + way_m)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,25 +11,45 @@ from numpy.typing import NDArray
 
 from dp_ros.actions import POSITION, gripper_of, join
 from dp_ros.poses import angle_rad, is_unit
-from dp_ros.schema import GateConfig, as_vector
+from dp_ros.schema import CommandLimits, as_vector
 
 Array = NDArray[np.float64]
 
 
 class Verdict(StrEnum):
-    """Result of the gate for one command; published with it."""
+    """Result of the gate for one command; published with it. The order is that of the codes in saved traces."""
 
     PASS = "pass"
     LIMITED_WORKSPACE = "limited_workspace"  # moved to the nearest point of the box
-    LIMITED_STEP = "limited_step"  # shortened to the longest allowed step
+    LIMITED_SPEED = "limited_speed"  # slowed to the highest allowed speed
     HOLD_STALE = "hold_stale"  # the observation is missing, too old, or from the future
     HOLD_NO_PLAN = "hold_no_plan"  # no action is planned for now
     HOLD_NOT_FINITE = "hold_not_finite"  # a number or quaternion of the plan or the last command is invalid
     HOLD_TURNED = "hold_turned"  # the commanded orientation is too far from the measured one
+    LIMITED_ACCELERATION = "limited_acceleration"  # slowed by the limits of acceleration or jerk
+    LIMITED_GRIPPER = "limited_gripper"  # the gripper command is outside its range, or too fast
+    HOLD_WALL = "hold_wall"  # the plan leads out of the workspace for too long
+    HOLD_SKEWED = "hold_skewed"  # a picture and the pose of the newest frame are too far apart in time
+    HOLD_OLD_PLAN = "hold_old_plan"  # the chunk was planned from a frame that is too old
+    HOLD_FAR = "hold_far"  # the arm is not where it was told to be: nothing is commanded
+    HOLD_FROZEN = "hold_frozen"  # a camera or the pose does not change while the command moves
+    HOLD_STOPPED = "hold_stopped"  # emergency stop, until the next activation
+    HOLD_OTHER_COMMANDER = "hold_other_commander"  # another node may command the arm: nothing is commanded
+    HOLD_RECOVERING = "hold_recovering"  # the cause of a hold is gone, but not for long enough
 
     @property
     def holds(self) -> bool:
         return self.value.startswith("hold")
+
+    @property
+    def is_break(self) -> bool:
+        """Whether the chunk in use is given up: the arm would leap if it were resumed later."""
+        return self in (
+            Verdict.HOLD_STALE,
+            Verdict.HOLD_FAR,
+            Verdict.HOLD_STOPPED,
+            Verdict.HOLD_OTHER_COMMANDER,
+        )
 
 
 @dataclass(frozen=True)
@@ -46,29 +67,49 @@ class Command:
 
 
 class Gate:
-    """Check of one command after another against the limits. It keeps no state."""
+    """Checks that a command needs no memory for. The limiter has those that compare with commands before."""
 
-    def __init__(self, config: GateConfig) -> None:
+    def __init__(self, config: CommandLimits) -> None:
         self.config = config
         self._low, self._high = as_vector(config.workspace_low_m), as_vector(config.workspace_high_m)
 
     def may_begin(self, position_m: Array) -> bool:
-        """Whether an episode may begin with the arm measured here: at most one step outside the box.
+        """Whether an episode may begin with the arm measured here: at most `max_outside_m` outside the box.
 
         The first command repeats that position. An arm further outside must be driven in by hand. Such a measurement
         may also be in other units or in another frame, and must not become a command.
         """
-        outside_m = position_m - np.clip(position_m, self._low, self._high)
-        return bool(np.linalg.norm(outside_m) <= self.config.max_step_m)
+        outside_m = math.dist(position_m, self.inside(position_m))  # numbers of any size, without overflow
+        return outside_m <= self.config.max_outside_m * (1.0 + 1e-9)
 
-    def outside(self, position_m: Array) -> str:
-        """Message about an arm that is measured where no episode may begin."""
-        low_m, high_m = self.config.workspace_low_m, self.config.workspace_high_m
-        x, y, z = position_m
-        return (
-            f"the arm is measured at ({x:g}, {y:g}, {z:g}) m, outside the workspace {low_m} to {high_m}: drive it "
-            "inside, or correct gate.workspace_low_m and _high_m"
-        )
+    def inside(self, position_m: Array) -> Array:
+        """The nearest point of the workspace."""
+        return np.asarray(np.clip(position_m, self._low, self._high))
+
+    def is_turned(self, orientation: Array, measured_orientation: Array) -> bool:
+        """Whether the tool is further than `max_turn_rad` from `orientation`; False for invalid quaternions."""
+        if not (is_unit(orientation) and is_unit(measured_orientation)):
+            return False
+        return not angle_rad(orientation, measured_orientation) <= self.config.max_turn_rad
+
+    def why_hold(
+        self,
+        action: Array | None,
+        orientation: Array,
+        last_m: Array,
+        measured_orientation: Array,
+        obs_age_s: float,
+    ) -> Verdict | None:
+        """The hold that these inputs demand; None where the arm may move. For the arguments see `check`."""
+        if not 0.0 <= obs_age_s <= self.config.max_obs_age_s:  # also catches NaN
+            return Verdict.HOLD_STALE
+        if action is None:
+            return Verdict.HOLD_NO_PLAN
+        if not (np.isfinite(action).all() and np.isfinite(last_m).all()):
+            return Verdict.HOLD_NOT_FINITE
+        if not (is_unit(orientation) and is_unit(measured_orientation)):
+            return Verdict.HOLD_NOT_FINITE
+        return Verdict.HOLD_TURNED if self.is_turned(orientation, measured_orientation) else None
 
     def check(
         self,
@@ -78,40 +119,34 @@ class Gate:
         measured_orientation: Array,
         obs_age_s: float,
         now_ns: int,
-        share: float = 1.0,
+        dt_s: float,
     ) -> tuple[Command, Verdict]:
-        """The command for now and the verdict on it.
+        """The command for now and the verdict on it, where only the speed is limited.
 
         action (4,): absolute, or None where nothing is planned. orientation (4,): the tool's, of a move and of a hold.
         last: the command before it, or the measured position. measured_orientation (4,): of the newest observation.
-        share: part of a tick since `last`; the longest step is that part of `max_step_m`.
+        dt_s: time since `last`, in which the arm may move by `max_speed_m_s` times that.
 
         A hold repeats the last position and gripper. A limited command is the nearest allowed one: first inside the
-        box, then at most one step from `last`. The box never moves the last position, so that an arm which starts
-        outside comes in at the step limit. Where `orientation` is further than `max_turn_rad` from the measured one,
+        box, then at most that far from `last`. The box never moves the last position, so that an arm which starts
+        outside comes in at the speed limit. Where `orientation` is further than `max_turn_rad` from the measured one,
         the arm holds, and the command repeats the measured orientation: no wrist is ever told to turn further.
         """
-        is_valid = is_unit(orientation) and is_unit(measured_orientation)
-        turned = is_valid and not angle_rad(orientation, measured_orientation) <= self.config.max_turn_rad
+        turned = self.is_turned(orientation, measured_orientation)
         hold = Command(now_ns, last.position_m, last.gripper, measured_orientation if turned else orientation)
-        if not 0.0 <= obs_age_s <= self.config.max_obs_age_s:  # also catches NaN
-            return hold, Verdict.HOLD_STALE
-        if action is None:
-            return hold, Verdict.HOLD_NO_PLAN
-        if not (np.isfinite(action).all() and np.isfinite(last.position_m).all() and is_valid):
-            return hold, Verdict.HOLD_NOT_FINITE
-        if turned:
-            return hold, Verdict.HOLD_TURNED
+        why = self.why_hold(action, orientation, last.position_m, measured_orientation, obs_age_s)
+        if why is not None or action is None:
+            return hold, why or Verdict.HOLD_NO_PLAN
         verdict = Verdict.PASS
         wanted_m = POSITION.of(action)
-        position = np.clip(wanted_m, self._low, self._high)
+        position = self.inside(wanted_m)
         if not np.array_equal(position, wanted_m):
             verdict = Verdict.LIMITED_WORKSPACE
         step = position - last.position_m
         length = float(np.linalg.norm(step))
-        longest = self.config.max_step_m * share
-        if not length <= longest:
+        longest = self.config.max_speed_m_s * dt_s
+        if not length <= longest * (1.0 + 1e-9):
             position = last.position_m + step * (longest / length)
-            verdict = Verdict.LIMITED_STEP
+            verdict = Verdict.LIMITED_SPEED
         gripper = float(np.clip(gripper_of(action), -1.0, 1.0))
         return Command(now_ns, position, gripper, orientation), verdict

@@ -13,6 +13,7 @@ from dp_ros.schema.base import (
 )
 from dp_ros.schema.distillation import DistillConfig
 from dp_ros.schema.exchange import ExportConfig, ImportConfig
+from dp_ros.schema.gate import CommandLimits, GateConfig
 from dp_ros.schema.instructions import (
     InstructionConfig,
     InstructionError,
@@ -39,7 +40,7 @@ from dp_ros.schema.policy import (
     TransformerConfig,
     UNetConfig,
 )
-from dp_ros.schema.serving import BridgeConfig, GateConfig, RuntimeConfig
+from dp_ros.schema.serving import BridgeConfig, RuntimeConfig
 from dp_ros.schema.sources import Layers, Settings, Source, load_yaml, parse_assignment
 from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
 from dp_ros.schema.training import AugmentationConfig, CollectConfig, OptimizerConfig, TrainConfig
@@ -56,6 +57,7 @@ __all__ = [
     "CameraName",
     "CameraSize",
     "CollectConfig",
+    "CommandLimits",
     "Config",
     "ConfigError",
     "ConvertConfig",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +28,7 @@ class ConfigError(UserError):
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    changes_at_run_time: ClassVar[bool] = False  # whether a node's parameters of it may be set while it runs
 
 
 Model = TypeVar("Model", bound=Config)
@@ -54,7 +55,7 @@ def parse(model: type[Model], data: Mapping[str, Any], where: str, place: Place 
 
 
 def override(config: Model, overrides: Mapping[str, Any], where: str = "command line") -> Model:
-    """The config with dotted keys ("gate.max_step_m") replaced, validated again."""
+    """The config with dotted keys ("gate.max_speed_m_s") replaced, validated again."""
     data = config.model_dump()
     for dotted, value in overrides.items():
         set_dotted(data, dotted, value)

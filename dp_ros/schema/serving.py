@@ -4,34 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from dp_ros.schema.base import CameraName, Config, Vector3
+from dp_ros.schema.base import CameraName, Config
+from dp_ros.schema.gate import GateConfig
 from dp_ros.schema.gripper import GripperState
 from dp_ros.schema.policy import SamplerName, Spacing
-
-
-class GateConfig(Config):
-    """Limits that every command passes before it is published. Where a limit cannot be checked, the arm holds."""
-
-    workspace_low_m: Vector3 = Field(
-        (-0.5, 0.3, 0.0), description="lowest commanded position, base frame [m]"
-    )
-    workspace_high_m: Vector3 = Field(
-        (0.5, 1.0, 0.6), description="highest commanded position, base frame [m]"
-    )
-    max_step_m: float = Field(0.02, gt=0, description="longest move of the command in one tick [m]")
-    max_turn_rad: float = Field(
-        0.5, gt=0, le=3.2, description="largest angle from the measured to the commanded orientation [rad]"
-    )
-    max_obs_age_s: float = Field(0.1, gt=0, description="oldest observation a command may answer [s]")
-
-    @model_validator(mode="after")
-    def _box_is_not_empty(self) -> GateConfig:
-        for low, high, axis in zip(self.workspace_low_m, self.workspace_high_m, "xyz", strict=True):
-            if not low < high:
-                raise ValueError(f"workspace {axis}: low {low} is not below high {high}")
-        return self
 
 
 class RuntimeConfig(GripperState):

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from dp_ros.schema.base import Config, Vector3
+from dp_ros.schema.gate import CommandLimits
 from dp_ros.schema.gripper import GripperState
-from dp_ros.schema.serving import GateConfig
 
 AxisIndex = Annotated[int, Field(ge=0, le=63)]
 Direction = Annotated[int, Field(ge=-1, le=1)]
@@ -128,7 +128,7 @@ class TeleopConfig(GripperState):
     episode_gap_s: float = Field(
         0.5, gt=0, description="after a gap between poses longer than this, the last command is forgotten [s]"
     )
-    gate: GateConfig = GateConfig()
+    gate: CommandLimits = CommandLimits()
 
     @property
     def dt_s(self) -> float:
@@ -140,11 +140,10 @@ class TeleopConfig(GripperState):
             raise ValueError(
                 f"axis_speed_m_s {list(self.axis_speed_m_s)} is negative: reverse an axis in layout.directions"
             )
-        step_m = self.max_speed_m_s * self.dt_s
-        if not step_m <= self.gate.max_step_m:
+        if not self.max_speed_m_s <= self.gate.max_speed_m_s:
             raise ValueError(
-                f"max_speed_m_s {self.max_speed_m_s:g} is {step_m:g} m in one tick, more than gate.max_step_m "
-                f"{self.gate.max_step_m:g}: lower the speed or raise rate_hz"
+                f"max_speed_m_s {self.max_speed_m_s:g} is more than gate.max_speed_m_s {self.gate.max_speed_m_s:g}: "
+                "lower the speed"
             )
         return self
 

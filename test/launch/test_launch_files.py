@@ -289,10 +289,10 @@ def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch
 
 def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, capfd):
     """ROS itself ignores parameters that a node does not declare: the gate would stay wide open."""
-    params = write_params({"/**/policy_node": {"gate": {"max_stp_m": 0.001}}})
+    params = write_params({"/**/policy_node": {"gate": {"max_sped_m_s": 0.1}}})
     launched = run_launch("policy.launch.py", checkpoint=checkpoint, params_file=params)
     said = "".join(capfd.readouterr())
-    assert "unknown parameter 'gate.max_stp_m'; did you mean 'gate.max_step_m'?" in said
+    assert "unknown parameter 'gate.max_sped_m_s'; did you mean 'gate.max_speed_m_s'?" in said
     assert "Traceback" not in said
     assert launched.exit_codes == {"policy_node": 1}
     assert launched.code == 1
@@ -348,7 +348,7 @@ def test_a_policy_is_named_as_in_every_command(word, run_folder, run_launch, cap
 
 
 def test_a_parameter_file_that_misses_the_node_is_refused(checkpoint, write_params, run_launch, capfd):
-    params = write_params({"policy_node": {"gate": {"max_step_m": 0.001}}})
+    params = write_params({"policy_node": {"gate": {"max_speed_m_s": 0.1}}})
     launched = run_launch("policy.launch.py", checkpoint=checkpoint, params_file=params, namespace="left_arm")
     assert "has no parameters for /left_arm/policy_node, only for /policy_node" in "".join(capfd.readouterr())
     assert launched.exit_codes == {}

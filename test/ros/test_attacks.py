@@ -38,8 +38,11 @@ class Loop:
         gate = {
             "workspace_low_m": LOW_M,
             "workspace_high_m": HIGH_M,
-            "max_step_m": STEP_M,
+            "max_speed_m_s": STEP_M * S / DT_NS,
             "max_obs_age_s": MAX_OBS_AGE_S,
+            "max_skew_s": MAX_OBS_AGE_S,
+            "max_distance_m": 0.0,  # the measured arm of these tests does not move, nor do its pictures change
+            "max_frozen_s": 0.0,
         }
         runtime = RuntimeConfig.model_validate({"mode": mode, "gate": gate})
         self.streams = FrameAssembler(policy.encoder.cameras, round(MAX_OBS_AGE_S * S))

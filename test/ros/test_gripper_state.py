@@ -20,6 +20,12 @@ DOWN = (0.0, 1.0, 0.0, 0.0)  # quaternion x, y, z, w
 PERIOD_S = 0.025
 ROBOTIQ = {"gripper_joint": "finger_joint", "gripper_range": [0.8, 0.0]}  # 0.8 is closed
 GATE = {"max_obs_age_s": 0.5}  # for a busy machine
+POLICY_GATE = {
+    **GATE,
+    "max_skew_s": 0.5,
+    "max_distance_m": 0.0,
+    "max_frozen_s": 0.0,
+}  # and an arm that does not move
 REMAPPED = ("-r", "gripper/state:=/joint_states")
 OUTSIDE = "gripper/state: position 0.9 is outside 0.8 to 0: give the values that mean closed and open with "
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
@@ -89,7 +95,13 @@ def joints(stamp_ns: int, **positions: float) -> JointState:
 
 
 def test_policy_observes_the_opening_of_the_named_joint_in_its_range(start_node, client, push_checkpoint):
-    values = {"checkpoint": str(push_checkpoint), "threads": 1, "gate": GATE, "autostart": True, **ROBOTIQ}
+    values = {
+        "checkpoint": str(push_checkpoint),
+        "threads": 1,
+        "gate": POLICY_GATE,
+        "autostart": True,
+        **ROBOTIQ,
+    }
     node = start_node("dp_ros.ros.nodes.policy_node", values, *REMAPPED)
     client.watched.append(node)
     robot = Robot(client)
@@ -131,7 +143,7 @@ def test_a_joint_that_is_not_named_stops_the_policy_rather_than_be_taken_for_the
     start_node, client, push_checkpoint
 ):
     """Without gripper_joint: `lift` comes alone and could be the gripper, until other joints come on its topic."""
-    values = {"checkpoint": str(push_checkpoint), "threads": 1, "gate": GATE, "autostart": True}
+    values = {"checkpoint": str(push_checkpoint), "threads": 1, "gate": POLICY_GATE, "autostart": True}
     client.watched.append(start_node("dp_ros.ros.nodes.policy_node", values, *REMAPPED))
     robot = Robot(client)
     robot.position = 0.2

@@ -21,16 +21,19 @@ from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
+from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from dp_ros.poses import angle_rad
 from dp_ros.ros.messages.conversions import gripper_state, ns_to_stamp, position_to_pose, stamp_to_ns
 from dp_ros.ros.messages.images import rgb_to_image
+from dp_ros.ros.node.qos import LATCHED
 
 CAMERAS = ("left", "right")
 RATE_HZ, ROBOT_RATE_HZ = 20.0, 40.0
 MAX_OBS_AGE_S = 0.4
+MAX_SPEED_M_S = 0.4
 LOW_M, HIGH_M = (-0.5, 0.3, 0.0), (0.5, 1.0, 0.6)
 HOME_M = (0.0, 0.6, 0.2)
 DOWN = (0.0, 1.0, 0.0, 0.0)  # quaternion x, y, z, w
@@ -98,6 +101,10 @@ class Robot:
     def wait_for(self, done, what: str, timeout_s: float = 20.0):
         return self.client.wait_for(done, what, timeout_s, meanwhile=self.publish)
 
+    def activate(self) -> None:
+        """Activate the node, which needs fresh input for it."""
+        self.wait_for(lambda: self.client.change("policy_node", "activate", self.publish), "activation")
+
     def wait_until_moving(self) -> None:
         count = len(self.verdicts)
         self.wait_for(lambda: any(not v.startswith("hold") for v in self.said(count)), "the arm moves")
@@ -151,7 +158,16 @@ def compressed(rgb: np.ndarray) -> CompressedImage:
 
 
 def parameters(folder, **changes) -> dict:
-    gate = {"workspace_low_m": list(LOW_M), "workspace_high_m": list(HIGH_M), "max_obs_age_s": MAX_OBS_AGE_S}
+    gate = {
+        "workspace_low_m": list(LOW_M),
+        "workspace_high_m": list(HIGH_M),
+        "max_speed_m_s": MAX_SPEED_M_S,
+        "max_obs_age_s": MAX_OBS_AGE_S,
+        "max_skew_s": MAX_OBS_AGE_S,
+        "max_pose_age_s": 0.0,
+        "max_distance_m": 0.0,  # the robot of these tests does not move
+        "max_frozen_s": 0.0,
+    }
     values = {
         "checkpoint": str(folder),
         "mode": "realtime",
@@ -190,7 +206,7 @@ def robot(shared_robot):
     """A healthy robot, and the node active until the test ends."""
     shared_robot.healthy()
     shared_robot.clear()
-    assert shared_robot.client.change("policy_node", "activate", shared_robot.publish)
+    shared_robot.activate()
     yield shared_robot
     shared_robot.healthy()
     assert shared_robot.client.change("policy_node", "deactivate", shared_robot.publish)
@@ -220,7 +236,7 @@ def test_lifecycle_transitions_start_and_stop_the_motion(node, shared_robot):
     assert change("configure")
     for _ in range(2):
         robot.clear()
-        assert change("activate", robot.publish)
+        robot.activate()
         assert robot.client.state("policy_node") == "active"
         robot.wait_until_moving()
         assert change("deactivate", robot.publish)
@@ -243,7 +259,7 @@ def test_commands_stay_inside_the_limits_and_bear_time_and_frame(robot):
     assert (positions >= LOW_M).all()
     assert (positions <= HIGH_M).all()
     steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    assert steps.max() <= 0.02 + 1e-9
+    assert steps.max() <= MAX_SPEED_M_S / RATE_HZ + 1e-9
     assert steps.max() > 0
     assert {msg.header.frame_id for msg in robot.commands} == {"arm_base"}
     stamps = [stamp_ns for stamp_ns, *_ in decisions]
@@ -253,7 +269,7 @@ def test_commands_stay_inside_the_limits_and_bear_time_and_frame(robot):
 
 def test_commands_come_at_the_robots_own_rate_in_parts_of_a_tick(start_node, client, checkpoint):
     """20 Hz to 100 Hz: more commands than verdicts, each step as long as its time allows, and still in a hold."""
-    rate = {"command_rate_hz": 100.0, "gate": {**parameters(checkpoint)["gate"], "max_step_m": 0.01}}
+    rate = {"command_rate_hz": 100.0, "gate": {**parameters(checkpoint)["gate"], "max_speed_m_s": 0.2}}
     client.watched = [start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint, **rate))]
     robot = Robot(client)
     robot.wait_until_moving()
@@ -295,7 +311,7 @@ def test_tilted_tool_is_never_told_to_turn_from_activation_to_the_end(robot, til
     client.change("policy_node", "deactivate", robot.publish)
     robot.clear()
     robot.orientation = (math.sin(half_rad), 0.0, 0.0, math.cos(half_rad))
-    assert client.change("policy_node", "activate", robot.publish)
+    robot.activate()
     robot.wait_until_moving()
     robot.silent = {"left"}
     robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stale"] * HOLD_TICKS, "it holds")
@@ -306,7 +322,7 @@ def test_tilted_tool_is_never_told_to_turn_from_activation_to_the_end(robot, til
     turns = [msg.pose.orientation for msg in robot.commands]
     assert max(angle_rad((q.x, q.y, q.z, q.w), robot.orientation) for q in turns) == 0.0
     robot.healthy()
-    assert client.change("policy_node", "activate", robot.publish)
+    robot.activate()
 
 
 @pytest.mark.parametrize(
@@ -402,23 +418,90 @@ def test_parameters_are_described_bounded_and_read_only(node, shared_client):
         for name in listed.result.names
         if not name.startswith(("use_sim_time", "qos_overrides", "start_type_description_service"))
     ]
-    assert {"checkpoint", "mode", "policy_seed", "gate.max_step_m", "gate.workspace_low_m"} <= set(ours)
+    assert {"checkpoint", "mode", "policy_seed", "gate.max_speed_m_s", "gate.workspace_low_m"} <= set(ours)
     request = DescribeParameters.Request(names=ours)
     described = shared_client.call(DescribeParameters, "policy_node/describe_parameters", request).descriptors
-    assert not [d.name for d in described if not (d.description and d.read_only)]
+    assert not [d.name for d in described if not d.description]
+    assert not [d.name for d in described if d.read_only == d.name.startswith("gate.")]
     by_name = {d.name: d for d in described}
     assert not by_name[
-        "gate.max_step_m"
+        "gate.max_speed_m_s"
     ].floating_point_range  # it has one bound, and a range would invent the other
-    assert by_name["gate.max_step_m"].additional_constraints == "> 0"
+    assert by_name["gate.max_speed_m_s"].additional_constraints == "> 0"
     (bounds,) = by_name["command_delay_s"].floating_point_range
     assert (bounds.from_value, bounds.to_value) == (0.0, 5.0)
     (bounds,) = by_name["sampler_iterations"].integer_range
     assert (bounds.from_value, bounds.to_value) == (0, 1000)
     assert by_name["mode"].additional_constraints == "one of: lockstep, realtime"
-    changes = {"gate.max_step_m": 9.0, "checkpoint": "/other", "mode": "lockstep"}
+    changes = {"episode_gap_s": 9.0, "checkpoint": "/other", "mode": "lockstep"}
     for reason in set_parameters(shared_client, **changes):
         assert "read-only" in reason
+
+
+def test_limits_are_tightened_while_it_moves_and_loosened_while_it_is_inactive(robot):
+    client = robot.client
+    robot.wait_until_moving()
+    assert set_parameters(client, **{"gate.max_speed_m_s": 0.1}) == [""]
+    robot.clear()
+    robot.wait_for(lambda: len(robot.commands) > 10, "commands")
+    steps_m = np.linalg.norm(np.diff([array[:3] for array in robot.arrays()], axis=0), axis=1)
+    assert steps_m.max() <= 0.1 / RATE_HZ + 1e-9
+    (why,) = set_parameters(client, **{"gate.max_speed_m_s": MAX_SPEED_M_S})
+    assert why == "gate.max_speed_m_s: loosened only while inactive: deactivate first"
+    (why,) = set_parameters(client, **{"gate.workspace_low_m": [9.0, 0.3, 0.0]})
+    assert why.startswith("gate: workspace x: low 9.0 is not below high 0.5")
+    assert client.change("policy_node", "deactivate", robot.publish)
+    assert set_parameters(client, **{"gate.max_speed_m_s": MAX_SPEED_M_S}) == [""]
+    robot.activate()
+
+
+@pytest.mark.parametrize("latched", [True, False])
+def test_an_emergency_stop_lasts_until_it_is_released_and_the_node_activated_again(robot, latched):
+    client = robot.client
+    status: list[String] = []
+    listener = client.node.create_subscription(String, "policy/status", status.append, LATCHED)
+    robot.wait_until_moving()
+    publisher = client.node.create_publisher(Bool, "emergency_stop", LATCHED if latched else 10)
+    try:
+        robot.wait_for(lambda: publisher.get_subscription_count() >= 1, "the node hears it")
+        publisher.publish(Bool(data=True))
+        robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stopped"] * HOLD_TICKS, "it stops")
+        robot.wait_for(lambda: status[-1].data.startswith("hold_stopped: emergency stop on the topic"), "why")
+        assert status[-1].data.endswith("release it, then deactivate and activate")
+        assert client.change("policy_node", "deactivate", robot.publish)
+        assert not client.change("policy_node", "activate", robot.publish)
+        assert "emergency stop on the topic emergency_stop: release it first" in client.watched[0].log
+        publisher.publish(Bool(data=False))
+        robot.activate()
+        robot.wait_until_moving()
+    finally:
+        client.node.destroy_publisher(publisher)
+        client.node.destroy_subscription(listener)
+
+
+def test_the_service_stops_it_until_it_is_activated_again(robot):
+    robot.wait_until_moving()
+    answer = robot.client.call(Trigger, "policy/stop", Trigger.Request())
+    assert answer.success
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stopped"] * HOLD_TICKS, "it stops")
+    assert robot.client.change("policy_node", "deactivate", robot.publish)
+    robot.activate()
+    robot.wait_until_moving()
+
+
+def test_beside_another_publisher_of_commands_it_says_so_and_commands_nothing(robot):
+    node = robot.client.node
+    robot.wait_until_moving()
+    publisher = node.create_publisher(PoseStamped, "command/ee_pose", 10)
+    try:
+        robot.wait_for(lambda: robot.said()[-1] == "hold_other_commander", "it notices")
+        robot.clear()
+        robot.wait_for(lambda: len(robot.verdicts) > 10, "ticks")
+        assert robot.commands == []
+        assert robot.status("hold_other_commander: ").level == WARN
+    finally:
+        node.destroy_publisher(publisher)
+    robot.wait_until_moving()
 
 
 # ---- what must stop the arm ----------------------------------------------------------------------------
@@ -512,12 +595,27 @@ def test_a_camera_that_changes_while_the_arm_moves_stops_it_with_an_error(robot)
     robot.wait_until_moving()
 
 
-def test_what_never_came_is_named_before_anything_moves(robot):
-    """The node of this test was activated while all was well: see what an incomplete robot gets."""
-    robot.client.change("policy_node", "deactivate", robot.publish)
-    robot.silent = {"right", "gripper"}
+def test_without_all_input_it_is_not_activated_and_says_what_is_missing(robot, node):
+    client = robot.client
+    assert client.change("policy_node", "deactivate", robot.publish)
+    assert client.change("policy_node", "cleanup", robot.publish)
+    robot.silent = {"right", "gripper"}  # before its subscriptions are made: they must never have heard these
+    assert client.change("policy_node", "configure", robot.publish)
     robot.clear()
-    robot.client.change("policy_node", "activate", robot.publish)
+    assert not client.change("policy_node", "activate", robot.publish)
+    expected = "not ready: camera right: nothing received; gripper: nothing received"
+    robot.wait_for(lambda: expected in node.log, "the reason")
+    assert client.state("policy_node") == "inactive"
+    assert robot.commands == []
+    robot.healthy()
+    robot.activate()
+    robot.wait_until_moving()
+
+
+def test_started_by_itself_it_waits_for_what_never_came(start_node, client, checkpoint):
+    client.watched.append(start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint)))
+    robot = Robot(client)
+    robot.silent = {"right", "gripper"}
     waiting = "waiting for the first observation: camera right: nothing received; gripper: nothing received"
     assert robot.status(waiting).level == WARN
     assert robot.commands == []
@@ -546,9 +644,14 @@ def test_a_wrong_checkpoint_or_parameter_ends_it_with_one_line(start_node, check
         "checkpoint is empty: give the folder of a checkpoint": {"checkpoint": ""},
         "did you mean handle-press-v3-unet?": {"checkpoint": "models/handle-press"},
         "copy the checkpoint again": {"checkpoint": str(corrupt)},
-        "gate.max_step_m": {"gate": {"max_step_m": -1.0}},
+        "gate.max_speed_m_s": {"gate": {"max_speed_m_s": -1.0}},
         "command_delay_s 1 is ": {"command_delay_s": 1.0},
-        "unknown parameter 'gate.max_stepm'; did you mean 'gate.max_step_m'?": {"gate": {"max_stepm": 0.01}},
+        "unknown parameter 'gate.max_sped_m_s'; did you mean 'gate.max_speed_m_s'?": {
+            "gate": {"max_sped_m_s": 0.4}
+        },
+        "0.005 m in a tick is 0.1 m/s at this rate of 20 Hz; give max_speed_m_s: 0.1": {
+            "gate": {"max_step_m": 0.005}
+        },
     }
     nodes = [
         start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint, **wrong))
@@ -743,11 +846,14 @@ def test_an_arm_measured_outside_the_workspace_gets_no_command(shared_robot, nod
     robot.healthy()
     robot.clear()
     robot.position_m = (0.0, 600.0, 200.0)
-    assert robot.client.change("policy_node", "activate", robot.publish)
-    status = robot.status("the arm is measured at (0, 600, 200) m, outside the workspace")
-    assert status.level == WARN
+    why = "not ready: the arm is measured at (0, 600, 200) m, outside the workspace"
+    robot.wait_for(
+        lambda: robot.client.change("policy_node", "activate", robot.publish) or why in node.log, "refused"
+    )
+    assert robot.client.state("policy_node") == "inactive"
     assert robot.commands == []
     robot.healthy()
+    robot.activate()
     robot.wait_until_moving()
     robot.position_m = (0.0, 600.0, 200.0)  # in the middle of an episode only the policy could use it
     count = len(robot.verdicts)

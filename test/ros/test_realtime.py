@@ -37,6 +37,7 @@ def test_the_policy_moves_the_arm_in_real_time_and_the_arm_stops_when_the_policy
 ):
     robot = tiny_robot(64, max_steps=120)
     served = {"checkpoint": str(push_checkpoint), "mode": "realtime", "use_sim_time": True, "threads": 1}
+    served["gate"] = {"max_speed_m_s": 0.2}  # as fast as this arm is: its policy was not trained
     bridge = start_node("dp_ros.ros.nodes.metaworld_bridge", robot)
     policy = start_node("dp_ros.ros.nodes.policy_node", {**served, "autostart": True})
     client.watched = [bridge, policy]

@@ -313,7 +313,7 @@ def test_wall_clock_set_back_holds_and_goes_on_by_the_new_time(start_node, clien
 
 def test_a_wrong_speed_or_layout_ends_it_with_one_line(start_node):
     cases = {
-        "max_speed_m_s 9 is 0.1125 m in one tick, more than gate.max_step_m": {"max_speed_m_s": 9.0},
+        "max_speed_m_s 9 is more than gate.max_speed_m_s": {"max_speed_m_s": 9.0},
         "success_button and start_button are both 7": {"layout": {"success_button": 7}},
         "unknown parameter 'layout.dead_man'; did you mean 'layout.deadman_button'?": {
             "layout": {"dead_man": 1}

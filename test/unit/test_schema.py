@@ -77,7 +77,7 @@ def test_defaults_are_valid_and_frozen(model: type[Config]) -> None:
         (TrainConfig, {"policy": {"horizon": {}}}, "policy.horizon", "horizons"),
         (TrainConfig, {"policy": {"encoder": {"hight_px": 64}}}, "policy.encoder.hight_px", "height_px"),
         (TrainConfig, {"policy": {"horizons": {"To": 1}}}, "policy.horizons.To", "T_o"),
-        (RuntimeConfig, {"gate": {"max_step": 1}}, "gate.max_step", "max_step_m"),
+        (RuntimeConfig, {"gate": {"max_speed": 1}}, "gate.max_speed", "max_speed_m_s"),
         # Of another section: the whole dotted key.
         (TrainConfig, {"rate_hz": 10}, "rate_hz", "policy.rate_hz"),
         (TrainConfig, {"policy": {"cameras": ["a"]}}, "policy.cameras", "policy.encoder.cameras"),
@@ -168,7 +168,7 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (GateConfig, {"workspace_low_m": [0, 0, 0.6]}, "workspace z: low 0.6 is not below high 0.6"),
         (GateConfig, {"workspace_low_m": [0, 0]}, "workspace_low_m"),
         (GateConfig, {"workspace_high_m": [1, 1, float("nan")]}, "workspace_high_m.2"),
-        (GateConfig, {"max_step_m": 0}, "max_step_m"),
+        (GateConfig, {"max_speed_m_s": 0}, "max_speed_m_s"),
         (GateConfig, {"max_obs_age_s": float("inf")}, "max_obs_age_s"),
         (RuntimeConfig, {"mode": "fast"}, "mode"),
         (BridgeConfig, {"max_steps": 100_001}, "max_steps"),
@@ -180,7 +180,7 @@ def test_unknown_key_unlike_any_other_is_answered_with_the_valid_ones() -> None:
         (
             TeleopConfig,
             {"max_speed_m_s": 2.0},
-            "max_speed_m_s 2 is 0.025 m in one tick, more than gate.max_step_m",
+            "max_speed_m_s 2 is more than gate.max_speed_m_s 1.6",
         ),
         (TeleopConfig, {"joy_timeout_s": float("inf")}, "joy_timeout_s"),
         (KeyboardConfig, {"repeat_hold_s": 0}, "repeat_hold_s"),
@@ -343,13 +343,13 @@ def test_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
 
 def test_override_is_validated_and_leaves_the_original_alone() -> None:
     config = RuntimeConfig()
-    changed = override(config, {"gate.max_step_m": 0.5, "mode": "lockstep"})
-    assert (changed.gate.max_step_m, changed.mode) == (0.5, "lockstep")
+    changed = override(config, {"gate.max_speed_m_s": 0.5, "mode": "lockstep"})
+    assert (changed.gate.max_speed_m_s, changed.mode) == (0.5, "lockstep")
     assert config == RuntimeConfig()
     with pytest.raises(ConfigError, match=r"^command line: unknown key 'gate.max_step'; did you mean"):
         override(config, {"gate.max_step": 0.5})
-    with pytest.raises(ConfigError, match=r"^command line: gate.max_step_m: .*greater than 0"):
-        override(config, {"gate.max_step_m": 0})
+    with pytest.raises(ConfigError, match=r"^command line: gate.max_speed_m_s: .*greater than 0"):
+        override(config, {"gate.max_speed_m_s": 0})
 
 
 @pytest.mark.parametrize(
@@ -398,3 +398,65 @@ def test_camera_of_its_own_size_keeps_the_share_of_the_crop() -> None:
 
 def test_encoder_of_one_size_is_written_as_before_there_were_several() -> None:
     assert not {"fit", "pictures"} & EncoderConfig().model_dump().keys()
+
+
+def test_limit_per_tick_of_older_files_is_converted_in_one_line() -> None:
+    with pytest.raises(
+        ConfigError, match=r"0.005 m in a tick is 0.4 m/s at a rate of 80 Hz; give max_speed_m_s: 0.4"
+    ) as caught:
+        parse(RuntimeConfig, {"gate": {"max_step_m": 0.005}}, where="robot.yaml")
+    assert str(caught.value).startswith(
+        "robot.yaml: gate: max_step_m is a limit per tick and was replaced by"
+    )
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="give the step times the control rate"):
+        parse(TeleopConfig, {"gate": {"max_step_m": "fast"}}, where="teleop.yaml")
+
+
+@pytest.mark.parametrize(
+    ("new", "loose"),
+    [
+        ({}, []),
+        ({"max_speed_m_s": 0.3, "max_acceleration_m_s2": 1.0, "max_frozen_s": 0.1}, []),
+        ({"max_speed_m_s": 0.5}, ["max_speed_m_s"]),
+        ({"max_acceleration_m_s2": 0.0, "max_jerk_m_s3": 0.0}, ["max_acceleration_m_s2", "max_jerk_m_s3"]),
+        ({"workspace_low_m": (-0.5, 0.2, 0.0)}, ["workspace_low_m"]),
+        ({"workspace_high_m": (0.4, 0.9, 0.5)}, []),
+        ({"workspace_high_m": (0.4, 1.1, 0.5)}, ["workspace_high_m"]),
+        ({"gripper_low": -1.0}, ["gripper_low"]),
+        ({"gripper_high": 0.2}, []),
+        ({"recover_s": 0.0}, ["recover_s"]),
+        ({"ramp_s": 2.0}, []),
+        ({"max_outside_m": 0.0}, []),
+        ({"slowing": "axes"}, ["slowing"]),
+    ],
+    ids=str,
+)
+def test_limits_know_what_loosens_them(new: dict[str, Any], loose: list[str]) -> None:
+    base = {
+        "max_speed_m_s": 0.4,
+        "max_acceleration_m_s2": 2.0,
+        "max_jerk_m_s3": 40.0,
+        "gripper_low": -0.5,
+        "recover_s": 0.2,
+    }
+    assert GateConfig(**base).loosened(GateConfig(**{**base, **new})) == loose
+
+
+def test_every_limit_has_a_direction() -> None:
+    """A limit without one could be loosened on a moving arm."""
+    for name, field in GateConfig.model_fields.items():
+        if name == "slowing":
+            continue
+        value = field.get_default()
+        step = 0.01
+        changed = {-1: (), 1: ()}
+        for sign in changed:
+            moved = (
+                tuple(v + sign * step for v in value)
+                if isinstance(value, tuple)
+                else (value or 1.0) + sign * step
+            )
+            base = GateConfig().model_copy(update={name: value or 1.0})
+            changed[sign] = base.loosened(base.model_copy(update={name: moved}))
+        assert sorted(map(len, changed.values())) == [0, 1], name

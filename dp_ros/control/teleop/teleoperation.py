@@ -16,7 +16,6 @@ from dp_ros.schema import TeleopConfig, as_vector
 from dp_ros.streams import Sample, Stream
 
 Array = NDArray[np.float64]
-_ROUNDING = 1.0 + 1e-9  # a step at full speed must not exceed the limit by its last bits
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,8 @@ class Teleoperation:
     def __init__(self, config: TeleopConfig) -> None:
         self.config = config
         self._joystick = Joystick(config)
-        step_m = config.max_speed_m_s * config.dt_s * _ROUNDING
-        self._gate = Gate(config.gate.model_copy(update={"max_step_m": step_m}))
-        self._may_begin = Gate(config.gate).may_begin
+        self._gate = Gate(config.gate.model_copy(update={"max_speed_m_s": config.max_speed_m_s}))
+        self._may_begin = self._gate.may_begin
         self._axis_speed_m_s = as_vector(config.axis_speed_m_s)
         self._gripper: float | None = None  # the last gripper command, of any publisher
         self._opening: float | None = None
@@ -128,7 +126,7 @@ class Teleoperation:
         """The command that stops the arm at its last command; None before the first press."""
         if self._last is None:
             return None
-        command, _ = self._gate.check(None, self._orientation, self._last, self._measured(), 0.0, now_ns)
+        command, _ = self._gate.check(None, self._orientation, self._last, self._measured(), 0.0, now_ns, 0.0)
         return command
 
     def _begin(self, pose: Sample[Array], now_ns: int) -> None:
@@ -167,7 +165,7 @@ class Teleoperation:
             gripper = float(np.clip((gripper or 0.0) + change, -1.0, 1.0))
         action = join(last.position_m + velocity * dt_s, gripper or 0.0)
         command, verdict = self._gate.check(
-            action, self._orientation, last, self._measured(), obs_age_s, now_ns
+            action, self._orientation, last, self._measured(), obs_age_s, now_ns, dt_s
         )
         if verdict.holds:
             return self._hold(verdict, self._why(verdict), now_ns)

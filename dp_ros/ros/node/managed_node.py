@@ -151,13 +151,17 @@ class ManagedNode(LifecycleNode):
         return lines
 
     def _unheard(self) -> list[str]:
-        """One line for each publisher whose messages do not reach a subscription of this node."""
-        lines = []
+        """One line for each publisher whose messages do not reach any subscription of this node."""
+        ours: dict[str, list[Any]] = {}
+        # A subscription's own name has the remapping, which the graph's functions do not know.
         for subscription in self.subscriptions:
-            topic = subscription.topic_name  # with its remapping, which the graph's own functions do not know
+            ours.setdefault(subscription.topic_name, []).append(subscription)
+        lines = []
+        for topic, heard in ours.items():
             for info in self.get_publishers_info_by_topic(topic):
-                if why := why_apart(subscription.msg_type, info, info.qos_profile, subscription.qos_profile):
-                    lines.append(f"{topic}: nothing of {info.node_name} arrives {why}")
+                reasons = [why_apart(s.msg_type, info, info.qos_profile, s.qos_profile) for s in heard]
+                if all(reasons):
+                    lines.append(f"{topic}: nothing of {info.node_name} arrives {reasons[0]}")
         return lines
 
     def _deaf(self) -> list[str]:
@@ -181,6 +185,10 @@ class ManagedNode(LifecycleNode):
         is_active = self._state_machine.current_state[0] in _ACTIVE  # rclpy has no public name for it
         (self._activated if is_active else self._configured).callback(destroy, made)
         return made
+
+    def control_rate_hz(self) -> float | None:
+        """Rate of the node's ticks; None where it has none, or does not know it yet."""
+        return None
 
     def control_clock(self) -> Clock:
         """The clock of timers that command a robot: steady, or the ROS clock in simulated time (`use_sim_time`)."""

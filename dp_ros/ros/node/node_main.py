@@ -57,7 +57,7 @@ def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) ->
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        refuse_undeclared(node)
+        refuse_undeclared(node, node.control_rate_hz if isinstance(node, ManagedNode) else lambda: None)
         if isinstance(node, ManagedNode) and node.autostart:
             _start(node, lambda: stop)
         while not stop and node.fatal is None and not is_orphan():

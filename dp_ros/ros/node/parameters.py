@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Callable, Iterable
 from typing import Any, get_args, get_origin
 
 import annotated_types
@@ -11,26 +12,49 @@ from pydantic.fields import FieldInfo
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from dp_ros.schema import Config, ConfigError, Model, parse
+from dp_ros.schema.gate import REPLACED, replaced_step
 
 _BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
 
 
 def read_config(node: Node, model: type[Model]) -> Model:
-    """Declare every field of `model` as a read-only parameter and return the config of their values.
+    """Declare every field of `model` as a parameter and return the config of their values.
 
-    Nested configs become dotted names ("gate.max_step_m"). ConfigError names the parameter that is wrong.
+    They are read-only, but for those of a nested config whose model says `changes_at_run_time`.
+
+    Nested configs become dotted names ("gate.max_speed_m_s"). ConfigError names the parameter that is wrong.
     """
     values: dict[str, Any] = {}
     _declare(node, model, "", values)
     return parse(model, values, where=f"parameters of {node.get_name()}")
 
 
-def refuse_undeclared(node: Node) -> None:
-    """ConfigError where `node` was given a parameter that it does not have. ROS would ignore a misspelt limit."""
+def changed_config(config: Model, prefix: str, parameters: Iterable[Parameter]) -> Model:
+    """`config` with the values of those `parameters` that are its fields below `prefix`. ConfigError."""
+    values = {
+        parameter.name.removeprefix(f"{prefix}."): parameter.value
+        for parameter in parameters
+        if parameter.name.startswith(f"{prefix}.")
+    }
+    plain = {
+        name: value if isinstance(value, bool | int | float | str | None) else list(value)
+        for name, value in values.items()
+    }
+    return parse(type(config), {**config.model_dump(), **plain}, where=prefix)
+
+
+def refuse_undeclared(node: Node, rate_hz: Callable[[], float | None] = lambda: None) -> None:
+    """ConfigError where `node` was given a parameter that it does not have. ROS would ignore a misspelt limit.
+
+    rate_hz: the node's control rate, to convert a limit per tick of older files.
+    """
     declared = node.get_parameters_by_prefix("")
-    for name in node._parameter_overrides:  # rclpy has no public name for them
+    for name, given in node._parameter_overrides.items():  # rclpy has no public name for them
+        if name not in declared and name.rpartition(".")[2] == REPLACED:
+            raise ConfigError(f"parameter {name}: {replaced_step(given.value, rate_hz())}")
         if name not in declared and not name.startswith("qos_overrides."):
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(sorted(declared))}"
@@ -38,6 +62,7 @@ def refuse_undeclared(node: Node) -> None:
 
 
 def _declare(node: Node, model: type[Config], prefix: str, values: dict[str, Any]) -> None:
+    read_only = not model.changes_at_run_time
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
             child: dict[str, Any] = {}
@@ -47,7 +72,9 @@ def _declare(node: Node, model: type[Config], prefix: str, values: dict[str, Any
         default = field.get_default()
         default = list(default) if isinstance(default, tuple) else default
         try:
-            parameter = node.declare_parameter(f"{prefix}{name}", default, _descriptor(field, default))
+            parameter = node.declare_parameter(
+                f"{prefix}{name}", default, _descriptor(field, default, read_only)
+            )
         except InvalidParameterTypeException:
             wanted = f"must be a {_type_name(default)}, like {default!r}"
             if isinstance(default, str):
@@ -65,8 +92,8 @@ def _declare(node: Node, model: type[Config], prefix: str, values: dict[str, Any
         values[name] = value if isinstance(value, bool | int | float | str) else list(value)
 
 
-def _descriptor(field: FieldInfo, default: Any) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=field.description or "", read_only=True)
+def _descriptor(field: FieldInfo, default: Any, read_only: bool) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=field.description or "", read_only=read_only)
     choices = get_args(field.annotation) if get_origin(field.annotation) is not None else ()
     if choices and all(isinstance(choice, str) for choice in choices):
         descriptor.additional_constraints = f"one of: {', '.join(choices)}"

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import gc
-from collections import deque
-from collections.abc import Callable
-from typing import Any
+import time
 
-import numpy as np
 from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Path
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float64, String
-from visualization_msgs.msg import MarkerArray
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
 
-from dp_ros.control.controller import Controller, PolicyDecision
+from dp_ros.control.controller import Controller
 from dp_ros.control.planner import PlanWorker
-from dp_ros.control.safety import Command, Verdict
-from dp_ros.control.timing import CommandTimer, CommandTimes
+from dp_ros.control.safety import Command
+from dp_ros.control.timing import CommandTimer
+from dp_ros.errors import UserError
 from dp_ros.inference.engine import choose_engine, load_engine
-from dp_ros.pictures import ImageSizeError, side_by_side
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.policy.checkpoint_folder import find_checkpoint
-from dp_ros.ros.messages import conversions, images
+from dp_ros.ros.messages import conversions
 from dp_ros.ros.messages.commands import command_to_messages
-from dp_ros.ros.messages.gripper_reader import GripperReader
-from dp_ros.ros.messages.markers import chunk_to_path, plan_markers
-from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
 from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
-from dp_ros.ros.node.parameters import read_config
-from dp_ros.schema import RuntimeConfig
+from dp_ros.ros.node.parameters import changed_config, read_config
+from dp_ros.ros.node.rivals import other_publishers
+from dp_ros.ros.nodes.plan_drawing import PlanDrawing
+from dp_ros.ros.nodes.policy_inputs import PolicyInputs
+from dp_ros.ros.nodes.policy_report import PolicyReport
+from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.schema.nodes import ServedConfig
-from dp_ros.streams import FrameAssembler, Selection, to_frame
+from dp_ros.streams import Selection, to_frame
+
+_LONGEST_STOP_S = 2.0
 
 
 class PolicyNode(ManagedNode):
@@ -47,6 +48,8 @@ class PolicyNode(ManagedNode):
         self._runtime = read_config(self, RuntimeConfig)
         self._worker: PlanWorker | None = None
         self._active = False
+        self._stop_asked = ""  # message of the emergency stop; empty while it is released
+        self.add_on_set_parameters_callback(self._on_set_parameters)
 
     # ---- lifecycle -------------------------------------------------------------------------------------
 
@@ -66,19 +69,12 @@ class PolicyNode(ManagedNode):
         (log.warning if "was not taken" in why else log.info)(f"engine {self._engine}: {why}")
         self._controller = Controller(self._policy, self._runtime, self._worker)
         self._lockstep = self._runtime.mode == "lockstep"
-        max_age_ns = 0 if self._lockstep else round(self._runtime.gate.max_obs_age_s * 1e9)
-        self._streams = FrameAssembler(self._policy.encoder.cameras, max_age_ns)
         self._create_interface()
-        self._poses = PoseReader()
-        self._openings = GripperReader(self._runtime.gripper_joint, self._runtime.gripper_range)
+        self._drawing = PlanDrawing(self.add_publisher, self._streams)
+        self._report = PolicyReport(self.add_publisher, self._streams, self.get_logger())
         self._opening: float | None = None  # of the newest frame
-        self._bad_inputs: dict[str, str] = {}  # source -> why its newest message was refused
         self._decided_ns = -1
         self._answer: Command | None = None
-        self._verdict: Verdict | None = None
-        self._detail = ""
-        self._plans_s: deque[float] = deque(maxlen=500)
-        self._times: deque[CommandTimes] = deque(maxlen=500)
         self.get_logger().info(
             f"{self._checkpoint}: {self._policy.network}, cameras {', '.join(self._policy.encoder.cameras)}, "
             f"{self._runtime.mode}"
@@ -87,13 +83,16 @@ class PolicyNode(ManagedNode):
 
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self._stop_asked:
+            raise ConfigError(f"{self._stop_asked}: release it first")
+        if not self._lockstep and not self.is_starting and (missing := self._not_ready()):
+            raise ConfigError(f"not ready: {'; '.join(missing)}")
         self._controller.reset()
-        self._streams.clear()
-        self._poses.clear()
-        self._openings.clear()
-        self._bad_inputs.clear()
+        self._inputs.clear()
+        self._inputs.is_heard = True
         self._opening = None
-        self._decided_ns, self._answer, self._verdict, self._active = -1, None, None, True
+        self._report.begin()
+        self._decided_ns, self._answer, self._active = -1, None, True
         if not self._lockstep:
             gc.collect()
             gc.freeze()  # a later full collection takes 50 ms, four ticks, with all that is loaded
@@ -103,15 +102,36 @@ class PolicyNode(ManagedNode):
             self._timer = self.add_timer(period_s, self._on_period, self.control_clock())
         return super().on_activate(state)
 
+    def _not_ready(self) -> list[str]:
+        """What keeps a robot from being commanded now; empty where its input is fresh, in time and within the limits.
+
+        A node that starts itself waits for its input instead.
+        """
+        if without_time := self.without_time():
+            return [without_time]
+        now_ns = self.get_clock().now().nanoseconds
+        self._streams.refuse_future(now_ns)
+        selection = self._streams.select(now_ns)
+        if self._inputs.bad or selection is None:
+            return self._inputs.missing(now_ns)
+        return list(filter(None, [self._controller.why_not_begin(to_frame(selection))]))
+
     def stop(self) -> None:
-        """End the commands with a hold."""
+        """End the commands with a hold, which takes as long as the limits of acceleration demand."""
         if not self._active:
             return
         self._active = False
-        hold = self._controller.hold(self.get_clock().now().nanoseconds)
-        if hold is not None and not self._lockstep:  # in lockstep nothing moves without an answer
+        self._inputs.is_heard = not self._lockstep
+        self._report.end()
+        if self._lockstep:  # nothing moves without an answer
+            return
+        deadline_s = time.monotonic() + _LONGEST_STOP_S
+        while (hold := self._controller.hold(self.get_clock().now().nanoseconds)) is not None:
             self._publish_command(hold)
-            self.wait_until_acked(self._pose_publisher, self._gripper_publisher)
+            if not self._controller.commander.is_moving or time.monotonic() > deadline_s:
+                break
+            time.sleep(self._controller.period_ns / 1e9)
+        self.wait_until_acked(self._pose_publisher, self._gripper_publisher)
 
     def release(self) -> None:
         if self._worker is not None:
@@ -121,91 +141,69 @@ class PolicyNode(ManagedNode):
             self._worker = None
 
     def _create_interface(self) -> None:
-        observation = qos.observations(self._runtime.mode)
-        suffix, kind = (
-            ("", Image) if self._runtime.image_transport == "raw" else ("/compressed", CompressedImage)
-        )
         subscribe, publish = self.add_subscription, self.add_publisher
-        pictures = {camera: f"camera/{camera}/image_raw{suffix}" for camera in self._policy.encoder.cameras}
-        for camera, topic in pictures.items():
-            subscribe(kind, topic, self._image_callback(camera), observation)
-        subscribe(PoseStamped, "ee_pose", self._on_pose, observation)
-        subscribe(JointState, "gripper/state", self._on_gripper, observation)
+        self._inputs = PolicyInputs(
+            self._policy.encoder, self._runtime, subscribe, self._on_sample, self._on_refused
+        )
+        self._inputs.is_heard, self._streams = not self._lockstep, self._inputs.streams
         self._pose_publisher = publish(PoseStamped, "command/ee_pose", qos.RELIABLE)
         self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
-        self._verdict_publisher = publish(String, "policy/verdict", qos.RELIABLE)
-        self._duration_publisher = publish(Float64, "policy/plan_duration", qos.RELIABLE_DEEP)
         self._ages_publisher = publish(JointState, "policy/ages", qos.RELIABLE)
-        self._times_publisher = publish(JointState, "policy/times", qos.RELIABLE_DEEP)
-        self._path_publisher = publish(Path, "policy/path", 10)
-        self._marker_publisher = publish(MarkerArray, "policy/markers", 10)
-        self._view_publisher = publish(Image, "policy/image", 10)
-        self.single = tuple(map(self.resolve_topic_name, (*pictures.values(), "ee_pose")))
+        subscribe(Bool, "emergency_stop", self._on_emergency_stop, qos.LATCHED)
+        subscribe(Bool, "emergency_stop", self._on_emergency_stop, qos.RELIABLE)  # if it is not latched
+        self.add_service(Trigger, "policy/stop", self._on_stop)
+        self.single = tuple(map(self.resolve_topic_name, self._inputs.single))
         self.add_diagnostics(self._status)
 
     # ---- what arrives ----------------------------------------------------------------------------------
 
-    def _image_callback(self, camera: str) -> Callable[[Any], None]:
-        encoder = self._policy.encoder
-        target = encoder.target(camera)
+    def _on_sample(self, stamp_ns: int, source: str) -> None:
+        if not self._active:
+            return
+        answer = self._answer
+        if answer is not None and answer.stamp_ns == stamp_ns and source == self._policy.encoder.cameras[-1]:
+            self._publish_command(answer)  # the bridge asks again: it did not get the answer
+        else:
+            self._tick_lockstep(stamp_ns)
 
-        def store(msg: Any) -> None:
-            if not self._active:
-                return
-            try:
-                pixels = images.to_picture(msg, camera, target)
-            except (conversions.ConversionError, ImageSizeError) as error:
-                is_damaged = isinstance(error, images.DamagedImageError)
-                if self._verdict is None and not is_damaged:  # a wrong set-up must not start at all
-                    self.fatal = str(error)
-                self._refuse(camera, str(error))
-                return
-            self._bad_inputs.pop(camera, None)
-            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-            self._streams.images[camera].put(stamp_ns, pixels)
-            if (
-                self._answer is not None
-                and self._answer.stamp_ns == stamp_ns
-                and camera == encoder.cameras[-1]
-            ):
-                self._publish_command(self._answer)  # the bridge asks again: it did not get the answer
-            else:
-                self._tick_lockstep(stamp_ns)
-
-        return store
-
-    def _refuse(self, source: str, why: str) -> None:
-        """Note a message that cannot be used; logged once, until the source sends a good one."""
-        if source not in self._bad_inputs:
+    def _on_refused(self, why: str, is_damaged: bool) -> None:
+        if self._active and self._report.verdict is None and not is_damaged:
+            self.fatal = why  # a wrong set-up must not start at all
+        if self._active:
             self.get_logger().error(why)
-        self._bad_inputs[source] = why
 
-    def _on_pose(self, msg: PoseStamped) -> None:
-        if not self._active:
-            return
-        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-        try:
-            self._streams.ee_pose.put(stamp_ns, self._poses.read(msg))
-        except conversions.ConversionError as error:
-            self._refuse("ee_pose", str(error))
-            return
-        self._bad_inputs.pop("ee_pose", None)
-        self._tick_lockstep(stamp_ns)
+    def _on_emergency_stop(self, msg: Bool) -> None:
+        self._stop_asked = "emergency stop on the topic emergency_stop" if msg.data else ""
+        if self._stop_asked and self._active:
+            self._controller.commander.stopped = (
+                f"{self._stop_asked}; release it, then deactivate and activate"
+            )
 
-    def _on_gripper(self, msg: JointState) -> None:
-        if not self._active:
-            return
-        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._controller.commander.stopped = "stopped by the service policy/stop: deactivate and activate"
+        response.success, response.message = self._active, "" if self._active else "not active"
+        return response
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Take new limits, all or none; while the arm may move, tighter ones only."""
         try:
-            opening = self._openings.read(msg)
-            if opening is None:  # of other joints
-                return
-            self._streams.gripper.put(stamp_ns, opening)
-        except conversions.ConversionError as error:
-            self._refuse("gripper/state", f"gripper/state: {error}")
-            return
-        self._bad_inputs.pop("gripper/state", None)
-        self._tick_lockstep(stamp_ns)
+            gate = changed_config(self._runtime.gate, "gate", parameters)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        loose = self._runtime.gate.loosened(gate) if self._active else []
+        if loose:
+            why = f"{', '.join(f'gate.{name}' for name in loose)}: loosened only while inactive: deactivate first"
+            return SetParametersResult(successful=False, reason=why)
+        self._runtime = self._runtime.model_copy(update={"gate": gate})
+        if self._worker is not None:
+            self._controller.commander.limit(gate)
+        return SetParametersResult(successful=True)
+
+    def control_rate_hz(self) -> float | None:
+        try:
+            return policy_config(find_checkpoint(self._served.checkpoint)).rate_hz
+        except UserError:
+            return None
 
     # ---- what is decided -------------------------------------------------------------------------------
 
@@ -233,6 +231,8 @@ class PolicyNode(ManagedNode):
         passed_ns = self._controller.period_ns - self._timer.time_until_next_call()
         self._command_timer.begin(now_ns, max(0, passed_ns) / 1e9)
         self._streams.refuse_future(now_ns)
+        if (pose := self._streams.ee_pose.at(now_ns)) is not None:
+            self._controller.commander.measure(pose.stamp_ns, pose.value)
         selection = self._streams.select(now_ns)
         is_taken = selection is not None and self._observe(selection)
         self._decide(now_ns)
@@ -258,84 +258,47 @@ class PolicyNode(ManagedNode):
             self._decide(self._decided_ns)
 
     def _decide(self, now_ns: int) -> None:
+        publishers = self._pose_publisher, self._gripper_publisher
+        self._controller.commander.rival = other_publishers(self, publishers, "the policy drives")
         decision = self._controller.tick(now_ns)
         if decision is None:
             return
-        self._publish_command(decision.command)
-        if not self._lockstep:
-            self._times.append(times := self._command_timer.end(decision))
-            if self._times_publisher.get_subscription_count():
-                self._times_publisher.publish(conversions.times_to_message(vars(times), now_ns))
-        self._verdict_publisher.publish(String(data=decision.verdict.value))
-        if decision.verdict is not self._verdict:
-            self._log_verdict(decision)
-        self._verdict, self._detail = decision.verdict, decision.detail
+        if not decision.is_silent:
+            self._publish_command(decision.command)
+        self._report.add(decision, None if self._lockstep else self._command_timer.end(decision))
         if decision.plan_s is not None:
-            self._plans_s.append(decision.plan_s)
-            self._duration_publisher.publish(Float64(data=decision.plan_s))
-            self._draw(decision)
+            self._drawing.draw(decision, self._inputs.poses.frame_id)
 
     def _publish_command(self, command: Command) -> None:
         self._answer = command if self._lockstep else None
-        pose, gripper = command_to_messages(command, self._poses.frame_id)
+        pose, gripper = command_to_messages(command, self._inputs.poses.frame_id)
         self._pose_publisher.publish(pose)
         if (
             command.gripper is not None or self._lockstep
         ):  # in lockstep the simulated arm waits for both messages
             self._gripper_publisher.publish(gripper)
 
-    def _draw(self, decision: PolicyDecision) -> None:
-        frame_id = self._poses.frame_id
-        if decision.chunk is not None and np.isfinite(decision.chunk.actions).all():
-            if self._path_publisher.get_subscription_count():
-                path = chunk_to_path(decision.chunk, decision.command.orientation, frame_id)
-                self._path_publisher.publish(path)
-            if self._marker_publisher.get_subscription_count():
-                markers = plan_markers(decision.chunk, decision.command, decision.verdict, frame_id)
-                self._marker_publisher.publish(markers)
-        if self._view_publisher.get_subscription_count():
-            newest = [stream.at(decision.command.stamp_ns) for stream in self._streams.images.values()]
-            pictures = [sample.value for sample in newest if sample is not None]
-            if pictures:
-                view = images.rgb_to_image(side_by_side(pictures), decision.command.stamp_ns, frame_id)
-                self._view_publisher.publish(view)
-
-    def _log_verdict(self, decision: PolicyDecision) -> None:
-        why = decision.detail
-        if decision.verdict is Verdict.HOLD_STALE:
-            why = "; ".join([why, *self._streams.missing(decision.command.stamp_ns)])
-        text = f"{decision.verdict.value}{': ' + why if why else ''}"
-        if decision.verdict.holds:
-            self.get_logger().warning(text)
-        elif self._verdict is not None and self._verdict.holds:
-            self.get_logger().info(f"moving again: {text}")
-
     def _status(self) -> tuple[bytes, str, dict[str, str]]:
-        plans = np.percentile(self._plans_s or [0.0], (50, 99)) * 1e3
-        overheads = np.percentile([times.overhead for times in self._times] or [0.0], (50, 99)) * 1e3
         values = {
             "checkpoint": self._checkpoint,
             "mode": self._runtime.mode,
             "engine": self._engine,
-            "verdict": self._verdict.value if self._verdict else "none",
+            **self._report.values(),
             "gripper_opening": "none" if self._opening is None else f"{self._opening:.3f}",
-            **{f"plan_ms_{p}": f"{ms:.1f}" for p, ms in zip(("p50", "p99"), plans, strict=True)},
-            **{f"overhead_ms_{p}": f"{ms:.1f}" for p, ms in zip(("p50", "p99"), overheads, strict=True)},
         }
-        if self._bad_inputs:
-            return ERROR, "; ".join(self._bad_inputs.values()), values
+        if self._inputs.bad:
+            return ERROR, "; ".join(self._inputs.bad.values()), values
         if not self._active:
             return OK, "inactive", values
         if not self._lockstep and (without_time := self.without_time()):
             return WARN, without_time, values
-        if self._verdict is None:
+        verdict = self._report.verdict
+        if verdict is None:
             now_ns = self.get_clock().now().nanoseconds
             waiting = self._streams.missing(now_ns) if not self._lockstep else []
             why = self._controller.refused or "waiting for the first observation: " + "; ".join(waiting)
             return WARN, why, values
-        if self._verdict.holds:
-            return WARN, f"{self._verdict.value}: {self._detail}", values
-        return OK, self._verdict.value, values
+        return (WARN if verdict.holds else OK), self._report.text, values
 
 
 def main() -> None:

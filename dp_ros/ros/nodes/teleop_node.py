@@ -18,6 +18,7 @@ from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
 from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
+from dp_ros.ros.node.rivals import other_publishers
 from dp_ros.schema import TeleopConfig
 
 OTHER_COMMANDER = "hold_other_commander"  # the verdict while another node may command the arm
@@ -131,17 +132,10 @@ class TeleopNode(ManagedNode):
 
     def _find_rival(self) -> str:
         """Message about other publishers of commands; empty when there are none."""
-        for publisher in (self._pose_publisher, self._gripper_publisher):
-            topic = publisher.topic_name  # with its remapping, which the graph's own functions do not know
-            if self.count_publishers(topic) > 1:
-                names = [info.node_name for info in self.get_publishers_info_by_topic(topic)]
-                if self.get_name() in names:
-                    names.remove(self.get_name())
-                return (
-                    f"{', '.join(sorted(set(names))) or 'another node'} publishes {topic} too: end it, or clean it up, "
-                    "before a person drives"
-                )
-        return ""
+        return other_publishers(self, (self._pose_publisher, self._gripper_publisher), "a person drives")
+
+    def control_rate_hz(self) -> float | None:
+        return self._teleop.config.rate_hz
 
     def _publish_command(self, command: Command) -> None:
         pose, gripper = command_to_messages(command, self._poses.frame_id)

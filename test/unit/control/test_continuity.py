@@ -34,7 +34,10 @@ class Run:
         kind = settings.pop("kind", "relative")
         self.policy = PolicyConfig.model_validate({"horizons": horizons, "action": {"position": kind}})
         mode = "lockstep" if delay is None else "realtime"
-        runtime = RuntimeConfig.model_validate({"mode": mode, "continuity": "switch", **settings})
+        gate = {"max_distance_m": 0.0, "max_frozen_s": 0.0}  # the measured arm does not move here
+        runtime = RuntimeConfig.model_validate(
+            {"mode": mode, "continuity": "switch", "gate": gate, **settings}
+        )
         self.requests: list[PlanRequest] = []
 
         def ask(request: PlanRequest) -> NDArray[np.float64]:

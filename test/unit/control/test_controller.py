@@ -29,6 +29,10 @@ DT = 12_500_000
 START = 1_000_000_000_000
 HOME_M = (0.0, 0.6, 0.2)
 T_O, T_P, T_A = 2, 8, 4
+UNWATCHED = {
+    "max_distance_m": 0.0,
+    "max_frozen_s": 0.0,
+}  # the measured arm and its pictures never change here
 
 
 class LatePlanner:
@@ -73,9 +77,9 @@ def controller(
     policy = PolicyConfig.model_validate(
         {"horizons": horizons, "action": {"position": kind}, "encoder": encoder}
     )
-    return Controller(
-        policy, RuntimeConfig.model_validate({"mode": mode, "continuity": "switch", **runtime}), planner
-    )
+    gate = {**UNWATCHED, **runtime.pop("gate", {})}
+    settings = {"mode": mode, "continuity": "switch", **runtime, "gate": gate}
+    return Controller(policy, RuntimeConfig.model_validate(settings), planner)
 
 
 class Recorder:
@@ -284,9 +288,9 @@ def test_plan_that_is_not_finite_holds(drive: Callable[..., Any], value: float) 
 
 
 def test_gate_limits_what_the_plan_asks_for(drive: Callable[..., Any]) -> None:
-    c = controller(InlinePlanner(Recorder(step_m=0.5)), gate={"max_step_m": 0.01})
+    c = controller(InlinePlanner(Recorder(step_m=0.5)), gate={"max_speed_m_s": 0.8})
     decisions = drive(c, *range(4))
-    assert {d.verdict for d in decisions} == {Verdict.LIMITED_STEP}
+    assert {d.verdict for d in decisions} == {Verdict.LIMITED_SPEED}
     np.testing.assert_allclose(x_m(decisions), [0.01, 0.02, 0.03, 0.04], atol=1e-12)
 
 
@@ -472,7 +476,7 @@ def test_arm_that_settles_holds_again_when_no_frame_follows(make_frame: Callable
 @pytest.mark.parametrize("how", ["reset", "clock"])
 def test_episode_does_not_begin_while_commands_are_under_way(make_frame: Callable, how: str) -> None:
     """It would begin where the arm is measured, and take it back from where it was told to be."""
-    robot = Robot(make_frame, 6, mode="realtime", gate={"max_step_m": 0.005})
+    robot = Robot(make_frame, 6, mode="realtime", gate={"max_speed_m_s": 0.4})
     for tick in range(20):
         robot.tick(tick)
     if how == "reset":

@@ -15,10 +15,11 @@ from dp_ros.control.safety import Command, Gate, Verdict
 from dp_ros.poses import angle_rad, is_unit
 from dp_ros.schema import GateConfig
 
+DT_S = 0.0125
 LOW, HIGH = (-0.2, 0.4, 0.0), (0.2, 0.8, 0.5)
 GATE = Gate(
     GateConfig(
-        workspace_low_m=LOW, workspace_high_m=HIGH, max_step_m=0.02, max_turn_rad=0.4, max_obs_age_s=0.1
+        workspace_low_m=LOW, workspace_high_m=HIGH, max_speed_m_s=1.6, max_turn_rad=0.4, max_obs_age_s=0.1
     )
 )
 ANYTHING = st.floats(allow_nan=True, allow_infinity=True)
@@ -30,7 +31,7 @@ def check(
     action: NDArray[np.float64] | None, last: Command, age_s: float, now_ns: int
 ) -> tuple[Command, Verdict]:
     """The gate with a tool that points down, as measured."""
-    return GATE.check(action, DOWN, last, DOWN, age_s, now_ns)
+    return GATE.check(action, DOWN, last, DOWN, age_s, now_ns, DT_S)
 
 
 def turned(angle_rad: float) -> NDArray[np.float64]:
@@ -89,9 +90,9 @@ def test_an_arm_that_starts_outside_comes_in_step_by_step_and_never_leaves(
     [
         ((0.01, 0.6, 0.2, 0.5), 0.0, Verdict.PASS, (0.01, 0.6, 0.2)),
         ((0.02, 0.6, 0.2, 0.5), 0.1, Verdict.PASS, (0.02, 0.6, 0.2)),
-        ((0.05, 0.6, 0.2, 0.5), 0.0, Verdict.LIMITED_STEP, (0.02, 0.6, 0.2)),
-        ((9.00, 0.6, 0.2, 0.5), 0.0, Verdict.LIMITED_STEP, (0.02, 0.6, 0.2)),
-        ((0.03, 0.64, 0.2, 0.5), 0.0, Verdict.LIMITED_STEP, (0.012, 0.616, 0.2)),
+        ((0.05, 0.6, 0.2, 0.5), 0.0, Verdict.LIMITED_SPEED, (0.02, 0.6, 0.2)),
+        ((9.00, 0.6, 0.2, 0.5), 0.0, Verdict.LIMITED_SPEED, (0.02, 0.6, 0.2)),
+        ((0.03, 0.64, 0.2, 0.5), 0.0, Verdict.LIMITED_SPEED, (0.012, 0.616, 0.2)),
         ((0.01, 0.6, 0.2, 0.5), 0.101, Verdict.HOLD_STALE, (0.0, 0.6, 0.2)),
         ((0.01, 0.6, 0.2, 0.5), -0.001, Verdict.HOLD_STALE, (0.0, 0.6, 0.2)),
         ((0.01, 0.6, 0.2, 0.5), math.nan, Verdict.HOLD_STALE, (0.0, 0.6, 0.2)),
@@ -144,6 +145,14 @@ def test_holding_verdicts_are_named_so() -> None:
         Verdict.HOLD_NO_PLAN,
         Verdict.HOLD_NOT_FINITE,
         Verdict.HOLD_TURNED,
+        Verdict.HOLD_WALL,
+        Verdict.HOLD_SKEWED,
+        Verdict.HOLD_OLD_PLAN,
+        Verdict.HOLD_FAR,
+        Verdict.HOLD_FROZEN,
+        Verdict.HOLD_STOPPED,
+        Verdict.HOLD_OTHER_COMMANDER,
+        Verdict.HOLD_RECOVERING,
     }
 
 
@@ -174,14 +183,14 @@ def test_episode_may_begin_at_most_one_step_outside_the_workspace(
 )
 def test_tool_is_never_told_to_turn_further_than_allowed(angle: float, moves: bool) -> None:
     measured = turned(angle)
-    command, verdict = GATE.check(vector(0.01, 0.6, 0.2, 0.5), DOWN, LAST, measured, 0.0, 1)
+    command, verdict = GATE.check(vector(0.01, 0.6, 0.2, 0.5), DOWN, LAST, measured, 0.0, 1, DT_S)
     assert verdict is (Verdict.PASS if moves else Verdict.HOLD_TURNED)
     np.testing.assert_array_equal(command.orientation, DOWN if moves else measured)
     np.testing.assert_allclose(command.position_m, [0.01 if moves else 0.0, 0.6, 0.2])
 
 
 def test_opposite_signs_of_a_quaternion_are_one_orientation() -> None:
-    command, verdict = GATE.check(vector(0.01, 0.6, 0.2, 0.5), -DOWN, LAST, DOWN, 0.0, 1)
+    command, verdict = GATE.check(vector(0.01, 0.6, 0.2, 0.5), -DOWN, LAST, DOWN, 0.0, 1, DT_S)
     assert verdict is Verdict.PASS
     np.testing.assert_array_equal(command.orientation, -DOWN)
 
@@ -191,7 +200,7 @@ def test_opposite_signs_of_a_quaternion_are_one_orientation() -> None:
 )
 def test_without_a_valid_orientation_nothing_moves(bad: tuple[float, ...]) -> None:
     for orientation, measured in ((vector(*bad), DOWN), (DOWN, vector(*bad))):
-        command, verdict = GATE.check(vector(0.01, 0.6, 0.2, 0.5), orientation, LAST, measured, 0.0, 1)
+        command, verdict = GATE.check(vector(0.01, 0.6, 0.2, 0.5), orientation, LAST, measured, 0.0, 1, DT_S)
         assert verdict is Verdict.HOLD_NOT_FINITE
         np.testing.assert_array_equal(command.position_m, LAST.position_m)
 
@@ -207,7 +216,7 @@ def test_orientation_of_every_command_is_valid_and_near_the_measured_one(
 ) -> None:
     orientation, seen = (Rotation.from_rotvec(v).as_quat() for v in (kept, measured))
     action = vector(0.01, 0.6, 0.2, 0.5) if has_plan else None
-    command, _ = GATE.check(action, orientation, LAST, seen, age_s, 1)
+    command, _ = GATE.check(action, orientation, LAST, seen, age_s, 1, DT_S)
     assert is_unit(command.orientation)
     assert angle_rad(command.orientation, seen) <= 0.4
 

@@ -20,6 +20,7 @@ RATE_HZ, DT = 20.0, 50_000_000
 START = 1_000_000_000_000
 HOME_M = np.array([0.0, 0.6, 0.2])
 T_P = 8
+UNWATCHED = {"max_distance_m": 0.0, "max_frozen_s": 0.0}
 Array = NDArray[np.float64]
 Plan = Callable[[PlanRequest], Array]
 
@@ -31,8 +32,15 @@ class Run:
         self, plan: Plan, make_frame: Callable[..., Frame], per_tick: int, delay: int = 0, **settings: Any
     ) -> None:
         policy = PolicyConfig.model_validate({"rate_hz": RATE_HZ, "action": {"position": "absolute"}})
+        gate = {**UNWATCHED, **settings.pop("gate", {})}  # the measured arm of these tests does not move
         runtime = RuntimeConfig.model_validate(
-            {"mode": "realtime", "continuity": "switch", "command_rate_hz": per_tick * RATE_HZ, **settings}
+            {
+                "mode": "realtime",
+                "continuity": "switch",
+                "command_rate_hz": per_tick * RATE_HZ,
+                **settings,
+                "gate": gate,
+            }
         )
         self.now_ns, self.per_tick = START, per_tick
         self.controller = Controller(policy, runtime, DelayedPlanner(plan, delay * DT, lambda: self.now_ns))
@@ -101,7 +109,7 @@ def test_curve_passes_through_the_actions_at_their_times(
     make_frame: Callable[..., Frame], per_tick: int, delay: int
 ) -> None:
     """But for the first chunk, before which the arm is at rest somewhere else."""
-    run = Run(follow(wander), make_frame, per_tick, delay, gate={"max_step_m": 0.05}).run(40)
+    run = Run(follow(wander), make_frame, per_tick, delay, gate={"max_speed_m_s": 1.0}).run(40)
     at_ticks, first = run.positions_m[::per_tick], 6 + delay
     np.testing.assert_allclose(at_ticks[first:], wander(np.arange(40.0))[first:], atol=1e-12)
     assert {command.gripper for command in run.commands[first * per_tick :]} == {0.5}
@@ -115,7 +123,7 @@ def test_velocity_is_continuous_across_ticks_chunks_and_the_start(
     """With n commands a tick, the velocity changes by a part of 1 / n from one to the next; straight lines leap."""
     changes = {}
     for per_tick in (10, 100):
-        run = Run(plan, make_frame, per_tick, delay, gate={"max_step_m": 0.5}).run(30)
+        run = Run(plan, make_frame, per_tick, delay, gate={"max_speed_m_s": 10.0}).run(30)
         changes[per_tick] = np.abs(np.diff(run.velocities_m(), axis=0)).max()
         assert len(set(run.verdicts)) <= 2  # the first holds, then all pass
     assert changes[10] > 1e-4
@@ -124,7 +132,7 @@ def test_velocity_is_continuous_across_ticks_chunks_and_the_start(
 
 def test_between_actions_the_curve_stays_in_the_box_that_they_span(make_frame: Callable[..., Frame]) -> None:
     per_tick = 20
-    run = Run(follow(wander), make_frame, per_tick, gate={"max_step_m": 0.05}).run(40)
+    run = Run(follow(wander), make_frame, per_tick, gate={"max_speed_m_s": 1.0}).run(40)
     at_ticks = run.positions_m[::per_tick]
     for t in range(2, 39):
         ends = at_ticks[t : t + 2]
@@ -138,9 +146,9 @@ def test_between_actions_the_curve_stays_in_the_box_that_they_span(make_frame: C
 def test_no_command_leaves_the_workspace_or_takes_a_longer_step(
     make_frame: Callable[..., Frame], seed: int, per_tick: int
 ) -> None:
-    """Whatever the plans say: max_step_m is for a tick, so each command has its part of it."""
+    """Whatever the plans say: each command goes as far as its time allows."""
     low_m, high_m = (-0.03, 0.58, 0.19), (0.03, 0.62, 0.23)
-    gate = {"workspace_low_m": low_m, "workspace_high_m": high_m, "max_step_m": 0.01}
+    gate = {"workspace_low_m": low_m, "workspace_high_m": high_m, "max_speed_m_s": 0.2}
     run = Run(random_plans(0.02), make_frame, per_tick, delay=1, policy_seed=seed, gate=gate).run(40)
     assert (run.positions_m >= np.array(low_m) - 1e-12).all()
     assert (run.positions_m <= np.array(high_m) + 1e-12).all()
@@ -150,12 +158,12 @@ def test_no_command_leaves_the_workspace_or_takes_a_longer_step(
 
 
 def test_missed_commands_slow_the_arm_down_by_no_more_than_a_tick(make_frame: Callable[..., Frame]) -> None:
-    """Each command has the part of max_step_m for the time since the last one: here a whole tick's."""
+    """Each command may use the time since the last one: here a whole tick's."""
 
     def straight(ticks: Array) -> Array:
         return HOME_M + np.outer(ticks, [0.009, 0.0, 0.0])
 
-    run = Run(follow(straight), make_frame, 10, gate={"max_step_m": 0.01})
+    run = Run(follow(straight), make_frame, 10, gate={"max_speed_m_s": 0.2})
     for _ in range(20):
         run.controller.observe(make_frame(run.now_ns, tuple(HOME_M)))
         decision = run.controller.tick(run.now_ns)
@@ -177,7 +185,7 @@ def test_a_hold_stays_a_hold_at_every_rate_and_motion_begins_again_at_rest(
             raise OSError("gone")
         return smooth(request)
 
-    run = Run(fragile, make_frame, 10, gate={"max_step_m": 0.05}).run(44)
+    run = Run(fragile, make_frame, 10, gate={"max_speed_m_s": 1.0}).run(44)
     held = [t for t, verdict in enumerate(run.verdicts) if verdict.holds]
     assert held == list(range(28, 36))
     still = run.positions_m[28 * 10 - 1 : 36 * 10]
@@ -189,7 +197,7 @@ def test_a_hold_stays_a_hold_at_every_rate_and_motion_begins_again_at_rest(
 def test_an_observation_that_grows_stale_between_ticks_stops_the_arm_there(
     make_frame: Callable[..., Frame],
 ) -> None:
-    run = Run(follow(wander), make_frame, 10, gate={"max_obs_age_s": 0.12, "max_step_m": 0.05}).run(8)
+    run = Run(follow(wander), make_frame, 10, gate={"max_obs_age_s": 0.12, "max_speed_m_s": 1.0}).run(8)
     moving = len(run.commands)
     run.run(3, frames=False)
     steps_m = np.linalg.norm(np.diff(run.positions_m, axis=0), axis=1)

@@ -31,7 +31,7 @@ VIDEO = b"\x00\x00\x00\x18ftypmp42"
 def trace(ticks: int, seed: int) -> Trace:
     rng = np.random.default_rng(seed)
     verdict = [Verdict.PASS] * ticks
-    verdict[3:5] = [Verdict.LIMITED_STEP] * 2
+    verdict[3:5] = [Verdict.LIMITED_SPEED] * 2
     verdict[-2:] = [Verdict.HOLD_NO_PLAN] * 2
     return Trace(
         rng.normal(0.0, 0.01, (ticks, 4)).cumsum(0),

@@ -14,7 +14,7 @@ HOLD, PASS = "hold_no_plan", "pass"
     [
         ([HOLD, HOLD, PASS, PASS, PASS, PASS], 0.0, 2),
         ([HOLD, PASS, PASS, HOLD, PASS], 0.25, 1),
-        ([PASS, PASS, HOLD, HOLD, HOLD, PASS, "limited_step"], 0.0, 3),  # two are of the episode before
+        ([PASS, PASS, HOLD, HOLD, HOLD, PASS, "limited_speed"], 0.0, 3),  # two are of the episode before
         ([HOLD, HOLD], 1.0, 2),
         ([], 1.0, 0),
     ],

@@ -44,6 +44,6 @@ def test_traces_of_older_files_have_no_plans(tmp_path: Path) -> None:
 
 
 def test_changes_are_where_the_verdict_becomes_another() -> None:
-    verdicts = (Verdict.PASS, Verdict.PASS, Verdict.LIMITED_STEP, Verdict.LIMITED_STEP, Verdict.PASS)
+    verdicts = (Verdict.PASS, Verdict.PASS, Verdict.LIMITED_SPEED, Verdict.LIMITED_SPEED, Verdict.PASS)
     changed = Trace(np.zeros((5, 4)), np.zeros((6, 3)), verdicts, np.zeros(0), np.zeros(5, int)).changes
-    assert changed == [(0, Verdict.PASS), (2, Verdict.LIMITED_STEP), (4, Verdict.PASS)]
+    assert changed == [(0, Verdict.PASS), (2, Verdict.LIMITED_SPEED), (4, Verdict.PASS)]

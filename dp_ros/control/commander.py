@@ -1,0 +1,230 @@
+"""Commands of one arm: each passes the gate, the watchdogs and the limits of motion. Nothing else makes commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dp_ros.actions import POSITION, gripper_of, opening_to_command
+from dp_ros.control.chunk import Chunk
+from dp_ros.control.interpolation import Interpolator, commands_per_tick
+from dp_ros.control.motion import Motion, Step
+from dp_ros.control.reasons import turned
+from dp_ros.control.safety import Array, Command, Gate, Verdict
+from dp_ros.control.watch import Hold, Watch
+from dp_ros.schema import GateConfig, PolicyConfig, RuntimeConfig
+from dp_ros.streams import Frame
+
+Explain = Callable[[Verdict], str]  # the cause of a hold, where the commander does not know it
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One command that was given, the verdict on it and the chunk as it is after it."""
+
+    command: Command
+    verdict: Verdict
+    detail: str  # cause of a hold, for people
+    chunk: Chunk | None
+
+
+class Commander:
+    """The last command of an episode, and the next one.
+
+    A hold keeps the gripper and stops the arm as fast as the limits of acceleration allow. Where the tool has turned
+    too far, it repeats the measured orientation: no wrist is ever told to turn further.
+    """
+
+    def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig) -> None:
+        """ConfigError where `command_rate_hz` does not fit the policy."""
+        self._dt_ns = round(1e9 / policy.rate_hz)
+        per_tick = commands_per_tick(policy, runtime)
+        self._curve = Interpolator(self._dt_ns) if per_tick > 1 else None
+        self.period_ns = self._dt_ns // per_tick  # between two commands
+        self._motion = Motion(runtime.gate, self.period_ns / 1e9)
+        is_lockstep = runtime.mode == "lockstep"
+        self._watch = Watch(runtime.gate, policy.encoder.cameras, is_lockstep)
+        self._may_be_silent = not is_lockstep  # in lockstep the simulated arm waits for each command
+        self.gate = Gate(runtime.gate)
+        self.config = runtime.gate
+        self.begun = 0  # episodes so far
+        self.clear()
+
+    def limit(self, config: GateConfig) -> None:
+        """Take other limits, from the next command on."""
+        self.config, self._watch.gate, self.gate = config, config, Gate(config)
+        self._motion.configure(config)
+
+    # ---- the episode -----------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Forget the episode and its reasons to hold. There are no commands until `begin`."""
+        self.stopped = ""  # why the arm is stopped until it is cleared; empty while it is not
+        self.rival = ""  # message about another node that may command the arm; empty while there is none
+        self._forget()
+
+    def _forget(self) -> None:
+        self.last: Command | None = None
+        self.orientation: Array = np.full(4, np.nan)  # kept in every command of the episode
+        self.measured: Array = self.orientation  # orientation of the newest frame
+        self._opening: float | None = None
+        self._holds = False  # whether the last tick held
+        self._watch.clear()
+        if self._curve:
+            self._curve.clear()
+
+    def begin(self, frame: Frame, gripper: float | None) -> Command:
+        """Begin an episode, at rest where the arm is measured."""
+        self._forget()
+        self.orientation = np.array(frame.ee_orientation)
+        self.last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper, self.orientation)
+        self._motion.begin(self.last.position_m)
+        self.begun += 1
+        return self.last
+
+    def see(self, frame: Frame) -> None:
+        """Take a frame that is newer than those before it."""
+        self.measured, self._opening = np.array(frame.ee_orientation), frame.gripper
+        self._watch.see(frame)
+
+    def measure(self, stamp_ns: int, pose: Array) -> None:
+        """Take the newest measured pose (7,), valid or not, also where no frame is complete."""
+        if np.isfinite(pose).all():
+            self._watch.measure(stamp_ns, pose)
+
+    # ---- commands --------------------------------------------------------------------------------------
+
+    def tick(self, chunk: Chunk | None, obs_age_s: float, now_ns: int, explain: Explain) -> Taken:
+        """The command of a tick."""
+        action = chunk.at(now_ns) if chunk else None
+        hold = self._why_hold(chunk, action, obs_age_s, now_ns, explain)
+        dt_s = self._since_s(now_ns) if self._curve else self._dt_ns / 1e9
+        if hold is None and chunk is not None and action is not None:
+            self._holds = False
+            return self._move(chunk, action, now_ns, dt_s)
+        self._holds = True
+        verdict, detail = hold or (Verdict.HOLD_NO_PLAN, explain(Verdict.HOLD_NO_PLAN))
+        return Taken(self._hold(now_ns, dt_s), verdict, detail, chunk)
+
+    def is_between(self, ticked_ns: int, now_ns: int) -> bool:
+        """Whether this is a time for `between`: by more than half a period, the next tick is not due yet."""
+        return self._curve is not None and 0 <= now_ns - ticked_ns < self._dt_ns - self.period_ns // 2
+
+    def between(
+        self, chunk: Chunk | None, obs_age_s: float, now_ns: int
+    ) -> tuple[Command | None, Chunk | None]:
+        """The command for a time between two ticks, and the chunk after it. None where nothing may be published.
+
+        Where the last tick held, it holds.
+        """
+        if self._curve is None or self.last is None or self.is_silent(now_ns):
+            return None, chunk
+        dt_s = self._since_s(now_ns)
+        is_fresh = 0.0 <= obs_age_s <= self.config.max_obs_age_s
+        if self._holds or self._curve.is_at_rest or not is_fresh:
+            return self._hold(now_ns, dt_s), chunk
+        step, chunk = self._follow_curve(self._curve, chunk, now_ns, dt_s)
+        return self._take(replace(self.last, stamp_ns=now_ns, position_m=step.position_m)), chunk
+
+    def hold(self, now_ns: int) -> Command | None:
+        """The next command that stops the arm; None before the first frame, and where nothing may be published."""
+        if self.last is None or self.is_silent(now_ns):
+            return None
+        return self._hold(now_ns, self.period_ns / 1e9)
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the commands have not come to rest, so that `hold` has more of them."""
+        return self.last is not None and self._motion.is_moving
+
+    def is_silent(self, now_ns: int) -> bool:
+        """Whether even a hold must not be published: it might be a leap, or contradict another node's command."""
+        if not self._may_be_silent or self.last is None:
+            return False
+        return bool(self.rival) or self._watch.is_far(self.last) or self._watch.is_silent(now_ns)
+
+    def predict(self, action: Array | None, last: Command, time_ns: int) -> tuple[Command, Verdict]:
+        """The command that an action of a later tick will probably become; nothing changes."""
+        return self.gate.check(action, self.orientation, last, self.measured, 0.0, time_ns, self._dt_ns / 1e9)
+
+    def _since_s(self, now_ns: int) -> float:
+        """Time since the last command that the next one may use: at most a tick, so that a gap is no leap."""
+        assert self.last is not None
+        return min(max((now_ns - self.last.stamp_ns) / 1e9, 0.0), self._dt_ns / 1e9)
+
+    def _move(self, chunk: Chunk, action: Array, now_ns: int, dt_s: float) -> Taken:
+        last = self.last
+        assert last is not None
+        due_m = self.gate.inside(POSITION.of(action))
+        step, after = Step(last.position_m, 1.0, None), chunk
+        if self._curve is None:
+            step, after = self._motion.follow_chunk(chunk, now_ns, dt_s)
+        else:
+            if not self._curve.is_at_rest:
+                step, moved = self._follow_curve(self._curve, chunk, now_ns, dt_s)
+                after = moved or chunk
+            self._curve.lead(now_ns, after, step.position_m, due_m, self.config)
+        gripper = last.gripper
+        if gripper is None and self._opening is not None:
+            gripper = opening_to_command(self._opening)
+        gripper, is_gripped = self._motion.grip(gripper, float(gripper_of(action)), dt_s)
+        command = self._take(Command(now_ns, step.position_m, gripper, self.orientation))
+        verdict = step.limit
+        if verdict is None and not np.array_equal(due_m, POSITION.of(action)):
+            verdict = Verdict.LIMITED_WORKSPACE
+        if verdict is None and is_gripped:
+            verdict = Verdict.LIMITED_GRIPPER
+        return Taken(command, verdict or Verdict.PASS, "", after)
+
+    def _follow_curve(
+        self, curve: Interpolator, chunk: Chunk | None, now_ns: int, dt_s: float
+    ) -> tuple[Step, Chunk | None]:
+        step = self._motion.follow(curve.path(now_ns), dt_s)
+        ticks = curve.follow(step.share, now_ns)
+        return step, chunk.behind(ticks) if chunk and ticks else chunk
+
+    def _hold(self, now_ns: int, dt_s: float) -> Command:
+        assert self.last is not None
+        if self._curve:
+            self._curve.clear()
+        is_turned = self.gate.is_turned(self.orientation, self.measured)
+        orientation = self.measured if is_turned else self.orientation
+        return self._take(Command(now_ns, self._motion.hold(dt_s), self.last.gripper, orientation))
+
+    def _take(self, command: Command) -> Command:
+        self.last = command
+        self._watch.command(command)
+        return command
+
+    def _why_hold(
+        self, chunk: Chunk | None, action: Array | None, obs_age_s: float, now_ns: int, explain: Explain
+    ) -> Hold | None:
+        """The hold that is due and its cause; None where the arm may move."""
+        last = self.last
+        assert last is not None
+        hold: Hold | None = self._watch.why_far(last)
+        if self.rival:
+            hold = Verdict.HOLD_OTHER_COMMANDER, self.rival
+        if self.stopped:
+            hold = Verdict.HOLD_STOPPED, self.stopped
+        args = action, self.orientation, last.position_m, self.measured, obs_age_s
+        if hold is None and (why := self.gate.why_hold(*args)):
+            hold = why, self._detail(why, action, explain)
+        hold = hold or self._watch.why_hold(chunk, now_ns)
+        if hold is None and action is not None:
+            wanted_m = POSITION.of(action)
+            is_outside = not np.array_equal(wanted_m, self.gate.inside(wanted_m))
+            if lean := self._watch.why_lean(is_outside, now_ns):
+                hold = Verdict.HOLD_WALL, lean
+        if recovering := self._watch.recovering(hold[0] if hold else None, now_ns):
+            hold = Verdict.HOLD_RECOVERING, recovering
+        return hold
+
+    def _detail(self, verdict: Verdict, action: Array | None, explain: Explain) -> str:
+        if verdict is Verdict.HOLD_TURNED:
+            return turned(self.orientation, self.measured, self.config)
+        if verdict is Verdict.HOLD_NOT_FINITE:
+            return f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
+        return explain(verdict)

@@ -1,0 +1,294 @@
+"""Motion of the commands: along the chunk's own path, at its own pace, and slower where a limit bites.
+
+Every position that is commanded comes from here, and here from the limiter: those of ticks, of the times between them,
+of holds and of the stop at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from dp_ros.actions import POSITION
+from dp_ros.control.chunk import Chunk
+from dp_ros.control.limiter import Limiter, Limits, Point, between, point
+from dp_ros.control.safety import Array, Verdict
+from dp_ros.schema import GateConfig
+
+Path = Callable[[float], Point]  # share of the way that is due, 0 to 1 -> position
+_TINY = 1e-9
+_SOFTER = (
+    0.0,
+    0.05,
+    0.1,
+    0.2,
+    0.35,
+    0.5,
+    0.75,
+    1.0,
+)  # parts of the way from the hardest braking to the softest
+_BISECTIONS, _COARSE_BISECTIONS = 44, 12
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command's position."""
+
+    position_m: Array  # (3,)
+    share: float  # of the way that was due; below 1 the chunk falls behind the clock
+    limit: Verdict | None  # the limit that bit
+
+
+class ChunkPath:
+    """Way of a chunk from where the arm is told to be, through its actions; beyond the last one it rests."""
+
+    def __init__(self, chunk: Chunk, begin: float, due: float, start: Point, limits: Limits) -> None:
+        """begin: index of the last executed action, with the part of the next; due: that at this time, or later."""
+        self._begin, self._due, self._start, self.dt_s = begin, max(due, begin), start, chunk.dt_ns / 1e9
+        self._first = math.floor(begin + _TINY) + 1  # index of the next action
+        positions = np.clip(POSITION.of(chunk.actions[max(self._first, 0) :]), limits.low_m, limits.high_m)
+        finite = np.isfinite(POSITION.of(chunk.actions[max(self._first, 0) :])).all(axis=1)
+        if not finite.all():
+            positions = positions[: int(np.argmin(finite))]
+        self._points = [point(each) for each in positions]
+
+    def __call__(self, share: float) -> Point:
+        at = self._begin + share * (self._due - self._begin)
+        i = math.ceil(at - _TINY) - self._first
+        if i < 0 or not self._points:
+            return self._start
+        if i >= len(self._points):
+            return self._points[-1]
+        last = self._points[i - 1] if i else self._start
+        from_at = self._first + i - 1 if i else self._begin
+        part = (at - from_at) / (self._first + i - from_at)
+        return self._points[i] if part >= 1.0 - _TINY else between(last, self._points[i], part)
+
+    def share_at(self, way_m: float) -> float:
+        """Share of the way that is due at that length of it; 1 beyond it."""
+        at = self._begin
+        for i, (p, q) in enumerate(pairwise([self._start, *self._points])):
+            end = min(self._first + i, self._due)
+            span = self._first + i - at  # of the whole piece, in actions
+            length_m = math.dist(p, q) * (end - at) / span
+            if way_m <= length_m and length_m > 0.0:
+                at += way_m / length_m * (end - at)
+                return (at - self._begin) / (self._due - self._begin)
+            way_m, at = way_m - length_m, end
+            if at >= self._due:
+                break
+        return 1.0
+
+    def speed_ahead_m_s(self, limits: Limits, period_s: float) -> float:
+        """Highest speed from which the arm can slow down for each corner and rest of the path ahead."""
+        points = [self._start, *self._points]
+        spans_s = [max(self._first - self._begin, _TINY) * self.dt_s] + [self.dt_s] * (len(points) - 2)
+        velocities = [
+            [(b - a) / span_s for a, b in zip(p, q, strict=True)]
+            for (p, q), span_s in zip(pairwise(points), spans_s, strict=False)
+        ]
+        change_m_s = (
+            min(limits.acceleration_m_s2, limits.jerk_m_s3 * period_s) * period_s
+        )  # possible in a period
+        delay_m_s = limits.acceleration_m_s2**2 / limits.jerk_m_s3  # until the brake is released and applied
+        top = math.inf
+        for i in reversed(range(len(velocities))):
+            way_m = math.hypot(*velocities[i]) * spans_s[i]
+            top = math.sqrt(delay_m_s**2 + top * top + 2.0 * limits.acceleration_m_s2 * way_m) - delay_m_s
+            top = max(top, change_m_s)
+            if i:
+                before, after = velocities[i - 1], velocities[i]
+                pace = min(1.0, change_m_s / max(math.dist(before, after), _TINY))
+                top = min(top, max(pace * math.hypot(*before), pace * math.hypot(*after), change_m_s))
+        return top
+
+
+class Motion:
+    """The commanded positions of an episode, one after another.
+
+    A hold slows down along the chunk that was in use, as fast as the limits allow; without limits of acceleration it
+    stops at once. Motion that begins may be as fast as `ramp_s` allows.
+    """
+
+    def __init__(self, gate: GateConfig, period_s: float) -> None:
+        """period_s: the usual time between two commands."""
+        self._period_s = period_s
+        self.configure(gate)
+        self.begin(np.zeros(POSITION.size))
+
+    def configure(self, gate: GateConfig) -> None:
+        """Take other limits, at once."""
+        self._gate, limits = gate, Limits.of(gate)
+        if not hasattr(self, "_limiter"):
+            self._limiter = Limiter(limits, self._period_s)
+        self._limiter.limits = limits
+
+    def begin(self, position_m: Array) -> None:
+        """At rest at a finite position (3,)."""
+        self._limiter.begin(position_m)
+        self._ramped_s = 0.0
+        self._last: tuple[Chunk, float] | None = None  # chunk in use, and the index reached in it
+
+    @property
+    def is_moving(self) -> bool:
+        return self._limiter.is_moving
+
+    def chunk_path(self, chunk: Chunk, now_ns: int) -> ChunkPath:
+        """The way that is due now: from the last executed part of the chunk, or of a new one from its first action."""
+        due = chunk.progress(now_ns)
+        begin = due - 1.0
+        if self._last is not None and self._last[0].is_same(chunk):
+            begin = min(self._last[1], due)
+        return ChunkPath(chunk, begin, due, self._limiter.position, self._limiter.limits)
+
+    def follow_chunk(self, chunk: Chunk, now_ns: int, dt_s: float) -> tuple[Step, Chunk]:
+        """The next command along a chunk, and the chunk, later by what it fell behind the clock."""
+        path = self.chunk_path(chunk, now_ns)
+        step = self.follow(path, dt_s)
+        behind = (1.0 - step.share) * (path._due - path._begin)
+        if behind:
+            chunk = chunk.behind(behind)
+        self._last = (chunk, chunk.progress(now_ns))
+        return step, chunk
+
+    def follow(self, path: Path | ChunkPath, dt_s: float) -> Step:
+        """The next command along a path, all of which is due after `dt_s`."""
+        limiter, limits = self._limiter, self._limiter.limits
+        self._ramped_s += dt_s
+        cap = top = limits.speed_m_s * self._ramp()
+        due = path(1.0)
+        if limits.acceleration_m_s2 < math.inf and isinstance(path, ChunkPath):
+            rises_m_s = max(0.0, -self._braking_m_s2()) ** 2 / (
+                2.0 * limits.jerk_m_s3
+            )  # until it stops to speed up
+            cap = min(cap, max(path.speed_ahead_m_s(limits, self._period_s) - rises_m_s, 0.0))
+        if self._gate.slowing == "axes":
+            return self._clipped(due, dt_s, cap)
+        if limiter.allows(due, dt_s, cap):
+            limiter.move(due, dt_s)
+            return Step(np.array(due), 1.0, None)
+        too_fast = math.dist(due, limiter.position) > top * dt_s
+        limit = Verdict.LIMITED_SPEED if too_fast else Verdict.LIMITED_ACCELERATION
+        share = self._largest_share(path, due, dt_s, cap)
+        if share is not None:
+            limiter.move(path(share), dt_s)
+        else:  # nothing on the path is allowed: leave it no further than necessary
+            share = self._share_of(self._going_on_m(dt_s), path, due)
+            limiter.go(path(share), dt_s, cap)
+        return Step(np.array(limiter.position), share, limit)
+
+    def hold(self, dt_s: float) -> Array:
+        """The position of a command that stops: (3,)."""
+        limiter = self._limiter
+        is_free = limiter.limits.acceleration_m_s2 == math.inf
+        if self._last is not None and limiter.is_moving and dt_s > 0.0 and not is_free:
+            chunk, begin = self._last
+            path = ChunkPath(
+                chunk, begin, begin + dt_s / (chunk.dt_ns / 1e9), limiter.position, limiter.limits
+            )
+            due = path(1.0)
+            for way_m in self._braking_ways_m(dt_s):
+                share = self._share_of(way_m, path, due)
+                if limiter.allows(path(share), dt_s):
+                    limiter.move(path(share), dt_s)
+                    self._last = (chunk, begin + share * dt_s / (chunk.dt_ns / 1e9))
+                    return np.array(limiter.position)
+        self._last = None
+        position = limiter.brake(dt_s)
+        self._ramped_s = self._gate.ramp_s * min(1.0, limiter.speed_m_s / limiter.limits.speed_m_s)
+        return np.array(position)
+
+    def grip(self, last: float | None, wanted: float, dt_s: float) -> tuple[float, bool]:
+        """The gripper command on the way to `wanted`, and whether a limit bit. last: the one before it, if any."""
+        gate, wanted = self._gate, min(max(wanted, -1.0), 1.0)
+        command = min(max(wanted, gate.gripper_low), gate.gripper_high)
+        if gate.max_gripper_rate_per_s and last is not None:
+            most = gate.max_gripper_rate_per_s * dt_s
+            command = min(max(command, last - most), last + most)
+        return command, command != wanted
+
+    def _ramp(self) -> float:
+        return min(1.0, self._ramped_s / self._gate.ramp_s) if self._gate.ramp_s else 1.0
+
+    def _clipped(self, due: Point, dt_s: float, top_m_s: float) -> Step:
+        """The step to `due`, clipped along each axis, then shortened: it leaves the path."""
+        limiter, most = self._limiter, max(top_m_s * dt_s, 0.0)
+        way = [min(max(q - p, -most), most) for p, q in zip(limiter.position, due, strict=True)]
+        shrink = min(1.0, most / max(math.hypot(*way), 1e-300))
+        wanted = point([p + shrink * w for p, w in zip(limiter.position, way, strict=True)])
+        got = limiter.go(due if math.dist(limiter.position, due) <= most else wanted, dt_s)
+        limit = None
+        if got != due:
+            limit = Verdict.LIMITED_SPEED if got == wanted else Verdict.LIMITED_ACCELERATION
+        return Step(np.array(got), 1.0, limit)
+
+    def _going_on_m(self, dt_s: float) -> float:
+        """The way of a command that keeps the acceleration."""
+        limiter = self._limiter
+        v = [v + a * dt_s for v, a in zip(limiter.velocity, limiter.acceleration, strict=True)]
+        return math.hypot(*v) * dt_s
+
+    def _share_of(self, way_m: float, path: Path | ChunkPath, due: Point) -> float:
+        """Share of the path at that length of it. A curve between ticks is so short that it counts as a line."""
+        if isinstance(path, ChunkPath):
+            return path.share_at(way_m)
+        whole_m = math.dist(due, self._limiter.position)
+        return min(1.0, way_m / whole_m) if whole_m > 0.0 else 1.0
+
+    def _is_straight(self, path: Path | ChunkPath, share: float, due: Point) -> bool:
+        """Whether the way to `due` is a line, on which a share of the way is that share of its length."""
+        return math.dist(path(share), between(self._limiter.position, due, share)) <= 1e-12
+
+    def _largest_share(self, path: Path | ChunkPath, due: Point, dt_s: float, cap_m_s: float) -> float | None:
+        """The largest allowed share of the path, to rounding; None where none is."""
+        limiter = self._limiter
+        bisections = _BISECTIONS
+        if limiter.limits.acceleration_m_s2 == math.inf:
+            share = self._share_of(cap_m_s * dt_s, path, due)
+            if limiter.allows(path(share), dt_s, cap_m_s) and self._is_straight(path, share, due):
+                return share
+        else:
+            bisections = _COARSE_BISECTIONS
+        ways_m = [self._going_on_m(dt_s), limiter.speed_m_s * dt_s, *self._braking_ways_m(dt_s), 0.0]
+        capped = self._share_of(cap_m_s * dt_s, path, due) * (1.0 - 1e-12)
+        shares = sorted({capped, *(self._share_of(way_m, path, due) for way_m in ways_m)})
+        allowed = [share for share in shares if limiter.allows(path(share), dt_s)]
+        if not allowed:
+            return None
+        if allowed[0] > capped:  # it cannot be that slow yet
+            return allowed[0]
+        low = max(share for share in allowed if share <= capped)
+        high = min(low + self._share_of(limiter.reach_m(dt_s), path, due), capped)
+        for _ in range(bisections):
+            if high - low <= 1e-12:
+                break
+            middle = 0.5 * (low + high)
+            if limiter.allows(path(middle), dt_s):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _braking_m_s2(self) -> float:
+        """How fast the speed falls."""
+        limiter, speed = self._limiter, self._limiter.speed_m_s
+        along = sum(a * v for a, v in zip(limiter.acceleration, limiter.velocity, strict=True))
+        return -along / speed if speed else 0.0
+
+    def _braking_ways_m(self, dt_s: float) -> list[float]:
+        """Ways of commands that slow down, from as hard as the limits allow to soft; empty where any change is allowed.
+
+        On a curve the direction needs a part of the acceleration, so the hardest may not be allowed.
+        """
+        limiter, speed = self._limiter, self._limiter.speed_m_s
+        most, jerk = limiter.limits.acceleration_m_s2, limiter.limits.jerk_m_s3
+        if most == math.inf or not speed:
+            return []
+        now = self._braking_m_s2()
+        hard = min(most, now + jerk * dt_s, math.sqrt(2.0 * jerk * speed))
+        soft = min(max(0.02 * most, now - jerk * dt_s), hard)
+        return [max(0.0, speed - (hard + part * (soft - hard)) * dt_s) * dt_s for part in _SOFTER]

@@ -1,0 +1,159 @@
+"""Watchdogs of the arm and its sensors: distance from the command, frozen streams, skew, age of the plan, and walls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dp_ros.control.chunk import Chunk
+from dp_ros.control.safety import Array, Command, Verdict
+from dp_ros.poses import POSE_DIM, position_of
+from dp_ros.schema import GateConfig
+from dp_ros.streams import Frame
+
+_MOVES_M = 0.005  # way of the command after which a picture or a pose must have changed
+_NEAR_AGAIN = 0.8  # share of `max_distance_m` at which an arm that was too far counts as near
+_AFTER = (
+    Verdict.HOLD_STALE,
+    Verdict.HOLD_SKEWED,
+    Verdict.HOLD_FAR,
+    Verdict.HOLD_FROZEN,
+)  # these recover slowly
+Hold = tuple[Verdict, str]  # with the cause, in words
+
+
+@dataclass
+class _Seen:
+    """The newest value of a stream that should change while the arm moves."""
+
+    value: Any
+    changed_ns: int  # stamp of its first message with this value
+    way_m: float  # way of the commands until then
+    stamp_ns: int
+
+
+class Watch:
+    """Causes to hold that single commands do not show. Times are stamps of the sensors or times of ticks."""
+
+    def __init__(self, gate: GateConfig, cameras: tuple[str, ...], is_lockstep: bool) -> None:
+        """is_lockstep: a simulated arm waits for each command. It may be slower than a policy asks, and stand still to
+        the bit: neither its distance nor equal pictures and poses are faults then."""
+        self.gate, self._cameras, self._is_lockstep = gate, cameras, is_lockstep
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the episode: commands, and what was seen while they were given."""
+        self._streams: dict[str, _Seen] = {}
+        self._pose: Array = np.full(POSE_DIM, np.nan)
+        self._pose_ns: int | None = None
+        self._way_m = 0.0  # of the commands
+        self._last_m: Array | None = None
+        self._skew_ns = 0
+        self._is_far = False
+        self._leans_ns: int | None = None
+        self._held: tuple[Verdict, int] | None = None  # the last hold that recovers slowly, and when
+
+    def measure(self, stamp_ns: int, pose: Array) -> None:
+        """The newest measured pose (7,), also where no frame is complete."""
+        if self._pose_ns is not None and stamp_ns <= self._pose_ns:
+            return
+        self._pose, self._pose_ns = pose, stamp_ns
+        self._see("ee_pose", stamp_ns, pose)
+
+    def see(self, frame: Frame) -> None:
+        self._skew_ns = frame.skew_ns
+        for camera, picture in zip(self._cameras, frame.images, strict=True):
+            self._see(f"camera {camera}", frame.stamp_ns, picture)
+        self.measure(frame.stamp_ns, frame.ee_pose)
+
+    def command(self, command: Command) -> None:
+        """Note a command that was given."""
+        if self._last_m is not None:
+            self._way_m += float(np.linalg.norm(command.position_m - self._last_m))
+        self._last_m = command.position_m
+
+    def is_silent(self, now_ns: int) -> bool:
+        """Whether the pose is unknown for so long that a command might be a leap."""
+        most = self.gate.max_pose_age_s
+        return bool(most) and self._pose_ns is not None and now_ns - self._pose_ns > most * 1e9
+
+    def is_far(self, last: Command) -> bool:
+        """Whether the arm is measured further than allowed from the last command; it is near again a little later."""
+        most, is_known = self.gate.max_distance_m, self._pose_ns is not None and not self._is_lockstep
+        near = most * (_NEAR_AGAIN if self._is_far else 1.0)
+        self._is_far = bool(most) and is_known and not self._distance_m(last) <= near
+        return self._is_far
+
+    def why_far(self, last: Command) -> Hold | None:
+        if not self.is_far(last):
+            return None
+        return Verdict.HOLD_FAR, (
+            f"the arm is measured {self._distance_m(last):.3f} m from the last command, more than gate.max_distance_m "
+            f"{self.gate.max_distance_m:g}: it is stuck, was moved, or does not obey; deactivate and activate to begin "
+            "where it is"
+        )
+
+    def why_hold(self, chunk: Chunk | None, now_ns: int) -> Hold | None:
+        """The hold that the other watchdogs demand now."""
+        if frozen := self._frozen():
+            return Verdict.HOLD_FROZEN, frozen
+        gate, skew_s = self.gate, self._skew_ns / 1e9
+        if gate.max_skew_s and not skew_s <= gate.max_skew_s:
+            return Verdict.HOLD_SKEWED, (
+                f"a picture and the pose are {skew_s * 1e3:.0f} ms apart, more than gate.max_skew_s {gate.max_skew_s:g}"
+            )
+        if chunk is not None and chunk.frame_ns is not None and gate.max_chunk_age_s:
+            age_s = (now_ns - chunk.frame_ns) / 1e9
+            if not age_s <= gate.max_chunk_age_s:
+                return Verdict.HOLD_OLD_PLAN, (
+                    f"the plan is of a frame {age_s:.2f} s ago, more than gate.max_chunk_age_s {gate.max_chunk_age_s:g}"
+                )
+        return None
+
+    def why_lean(self, is_outside: bool, now_ns: int) -> str:
+        """Why the arm may not lean on the workspace's wall any longer. is_outside: the plan leads out of it."""
+        if not is_outside:
+            self._leans_ns = None
+            return ""
+        if self._leans_ns is None or now_ns < self._leans_ns:
+            self._leans_ns = now_ns
+        most = self.gate.max_wall_s
+        if not most or (now_ns - self._leans_ns) / 1e9 <= most:
+            return ""
+        return f"the plan leads out of the workspace for more than gate.max_wall_s {most:g}"
+
+    def recovering(self, hold: Verdict | None, now_ns: int) -> str:
+        """Why the arm must wait although no cause to hold is left; empty where it need not."""
+        if hold in _AFTER:
+            self._held = (hold, now_ns)
+        if hold is not None or self._held is None:
+            return ""
+        before, since_ns = self._held
+        if 0 <= (now_ns - since_ns) / 1e9 <= self.gate.recover_s and self.gate.recover_s:
+            return f"after {before.value}, for gate.recover_s {self.gate.recover_s:g}"
+        self._held = None
+        return ""
+
+    def _see(self, name: str, stamp_ns: int, value: Any) -> None:
+        seen = self._streams.get(name)
+        if seen is None or stamp_ns < seen.stamp_ns or not np.array_equal(value, seen.value):
+            self._streams[name] = _Seen(value, stamp_ns, self._way_m, stamp_ns)
+        else:
+            seen.stamp_ns = stamp_ns
+
+    def _frozen(self) -> str:
+        most = 0.0 if self._is_lockstep else self.gate.max_frozen_s
+        for name, seen in self._streams.items() if most else ():
+            same_s = (seen.stamp_ns - seen.changed_ns) / 1e9
+            if same_s > most and self._way_m - seen.way_m > _MOVES_M:
+                return (
+                    f"{name}: the same for {same_s:.2f} s while the command moved {self._way_m - seen.way_m:.3f} m: "
+                    "is it frozen, or does the arm not move?"
+                )
+        return ""
+
+    def _distance_m(self, last: Command) -> float:
+        return math.dist(position_of(self._pose), last.position_m)

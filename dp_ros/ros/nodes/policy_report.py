@@ -1,0 +1,85 @@
+"""What a policy node says about its decisions: verdicts, durations of plans, the log, and its diagnostics."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64, String
+
+from dp_ros.control.controller import PolicyDecision
+from dp_ros.control.safety import Verdict
+from dp_ros.control.timing import CommandTimes
+from dp_ros.ros.messages import conversions
+from dp_ros.ros.node import qos
+from dp_ros.streams import FrameAssembler
+
+
+class PolicyReport:
+    """Publisher of `policy/verdict`, `policy/status`, `policy/plan_duration` and `policy/times`.
+
+    `policy/verdict` has a message for each tick, `policy/status` one for each change, with the cause, and is latched.
+    """
+
+    def __init__(self, publisher: Callable[..., Any], streams: FrameAssembler, logger: Any) -> None:
+        """`publisher(kind, topic, qos)` makes a publisher."""
+        self._streams, self._logger = streams, logger
+        self._each = publisher(String, "policy/verdict", qos.RELIABLE)
+        self._changes = publisher(String, "policy/status", qos.LATCHED)
+        self._durations = publisher(Float64, "policy/plan_duration", qos.RELIABLE_DEEP)
+        self._counts: Counter[str] = Counter()
+        self._plans_s: deque[float] = deque(maxlen=500)
+        self._times_publisher = publisher(JointState, "policy/times", qos.RELIABLE_DEEP)
+        self._overheads_s: deque[float] = deque(maxlen=500)
+        self.verdict: Verdict | None = None  # of the newest tick since activation
+        self.text = ""  # the same with its cause
+
+    def begin(self) -> None:
+        """Before the first tick after an activation."""
+        self.verdict = None
+
+    def end(self) -> None:
+        self._changes.publish(String(data="inactive"))
+
+    def add(self, decision: PolicyDecision, times: CommandTimes | None) -> None:
+        """Tell of a decision whose command was published; `times` of the command in real time."""
+        verdict = decision.verdict
+        if times is not None:
+            self._overheads_s.append(times.overhead)
+            if self._times_publisher.get_subscription_count():
+                message = conversions.times_to_message(vars(times), decision.command.stamp_ns)
+                self._times_publisher.publish(message)
+        self._each.publish(String(data=verdict.value))
+        self._counts[verdict.value] += 1
+        self.text = ": ".join(filter(None, (verdict.value, decision.detail)))
+        if verdict is not self.verdict:
+            self._report(decision)
+        self.verdict = verdict
+        if decision.plan_s is not None:
+            self._plans_s.append(decision.plan_s)
+            self._durations.publish(Float64(data=decision.plan_s))
+
+    def values(self) -> dict[str, str]:
+        """For the diagnostics."""
+        values = {
+            "verdict": self.verdict.value if self.verdict else "none",
+            "verdicts": ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items())),
+        }
+        for name, seconds in (("plan", self._plans_s), ("overhead", self._overheads_s)):
+            p50, p99 = np.percentile(seconds or [0.0], (50, 99)) * 1e3
+            values |= {f"{name}_ms_p50": f"{p50:.1f}", f"{name}_ms_p99": f"{p99:.1f}"}
+        return values
+
+    def _report(self, decision: PolicyDecision) -> None:
+        """Log and publish a verdict that is not that of the tick before, with its cause."""
+        text = self.text
+        if decision.verdict is Verdict.HOLD_STALE:
+            text = "; ".join([text, *self._streams.missing(decision.command.stamp_ns)])
+        self._changes.publish(String(data=text))
+        if decision.verdict.holds:
+            self._logger.warning(text)
+        elif self.verdict is not None and self.verdict.holds:
+            self._logger.info(f"moving again: {text}")

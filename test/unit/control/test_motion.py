@@ -1,0 +1,177 @@
+"""Motion along a chunk: unchanged where no limit bites, slowed along its own path where one does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dp_ros.control.chunk import Chunk
+from dp_ros.control.motion import Motion
+from dp_ros.control.safety import Verdict
+from dp_ros.schema import GateConfig, Horizons
+
+DT, DT_S = 12_500_000, 0.0125
+HOME_M = np.array([0.0, 0.6, 0.2])
+HORIZONS = Horizons()
+Array = NDArray[np.float64]
+SMOOTH = {"max_speed_m_s": 0.4, "max_acceleration_m_s2": 4.0, "max_jerk_m_s3": 400.0}
+
+
+class Run:
+    """One long chunk, whose actions are those of a path."""
+
+    def __init__(self, path: Array, **gate: Any) -> None:
+        """path (N, 3): the action of each tick; the first one is where the arm is."""
+        self.path, self.motion = path, Motion(GateConfig(**gate), DT_S)
+        self.motion.begin(path[0])
+        self.positions = [path[0]]
+        self.limits: list[Verdict | None] = []
+        horizons = Horizons(T_o=2, T_p=len(path), T_a=len(path) - 1)
+        self.chunk = Chunk.after(DT, DT, np.append(path, np.zeros((len(path), 1)), axis=1), horizons)
+
+    def run(self, ticks: int) -> Run:
+        for _ in range(ticks):
+            step, self.chunk = self.motion.follow_chunk(self.chunk, len(self.positions) * DT, DT_S)
+            self.positions.append(step.position_m)
+            self.limits.append(step.limit)
+        return self
+
+    def off_path_m(self) -> float:
+        """Longest distance of a command from the path."""
+        begin, way = self.path[:-1], np.diff(self.path, axis=0)
+        length2 = np.maximum((way**2).sum(axis=1), 1e-18)
+        away = []
+        for position in self.positions:
+            share = np.clip(((position - begin) * way).sum(axis=1) / length2, 0.0, 1.0)
+            away.append(np.linalg.norm(position - begin - share[:, None] * way, axis=1).min())
+        return float(max(away))
+
+    def rates(self) -> list[float]:
+        """Largest speed, acceleration and jerk."""
+        at = np.array([self.positions[0]] * 3 + self.positions)
+        return [float(np.linalg.norm(np.diff(at, n=n, axis=0), axis=1).max()) / DT_S**n for n in (1, 2, 3)]
+
+
+def corner(step_m: float = 0.005, side: int = 20) -> Array:
+    """Along x, then along y, then rest."""
+    x = np.concatenate([np.arange(side), np.full(side + 20, side - 1)])
+    y = np.concatenate([np.zeros(side), np.arange(side), np.full(20, side - 1)])
+    return HOME_M + step_m * np.stack([x, y, np.zeros_like(x)], axis=1)
+
+
+def arc(n: int = 44) -> Array:
+    """Half a circle, then rest."""
+    turn = np.append(np.linspace(0, np.pi, n), np.full(20, np.pi))
+    return HOME_M + 0.04 * np.stack([1 - np.cos(turn), np.sin(turn), 0 * turn], axis=1)
+
+
+def test_where_no_limit_bites_the_actions_are_commanded_to_the_bit() -> None:
+    path = arc()
+    run = Run(path, max_speed_m_s=1.6).run(len(path) - 1)
+    np.testing.assert_array_equal(run.positions[1:], path[1:])
+    assert set(run.limits) == {None}
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.4, 0.1])
+@pytest.mark.parametrize("path", [corner(), arc()], ids=["corner", "arc"])
+def test_limit_of_speed_slows_along_the_path_and_takes_as_much_longer(path: Array, share: float) -> None:
+    top = np.linalg.norm(np.diff(path, axis=0), axis=1).max() / DT_S
+    run = Run(path, max_speed_m_s=share * top).run(round(len(path) / share) + 8)
+    assert run.off_path_m() < 1e-9
+    assert run.rates()[0] <= share * top * (1 + 1e-9)
+    assert set(run.limits) >= {Verdict.LIMITED_SPEED}
+    np.testing.assert_allclose(run.positions[-1], path[-1], atol=1e-6)
+
+
+def test_clipping_the_axes_leaves_the_path() -> None:
+    """The comparison: the chunk goes on by the clock, and the arm cuts the corner."""
+    path = corner()
+    clipped = Run(path, max_speed_m_s=0.16, slowing="axes").run(150)
+    assert clipped.off_path_m() > 0.004
+    assert clipped.rates()[0] <= 0.16 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("slowing", ["path", "axes"])
+@pytest.mark.parametrize("path", [corner(), arc()], ids=["corner", "arc"])
+def test_acceleration_and_jerk_are_kept_and_the_goal_is_reached(path: Array, slowing: str) -> None:
+    run = Run(path, slowing=slowing, **SMOOTH).run(400)
+    speed, acceleration, jerk = run.rates()
+    assert speed <= 0.4 * (1 + 1e-6)
+    assert acceleration <= 4.0 * (1 + 1e-6)
+    assert jerk <= 400.0 * (1 + 1e-6)
+    np.testing.assert_allclose(run.positions[-1], path[-1], atol=1e-4)
+
+
+def test_with_limits_of_acceleration_the_arm_stays_near_its_path() -> None:
+    assert Run(arc(), **SMOOTH).run(300).off_path_m() < 1e-3
+    assert Run(corner(), **SMOOTH).run(300).off_path_m() < 3e-3
+
+
+@pytest.mark.parametrize("ticks", [9, 17, 30])
+def test_hold_slows_down_along_the_path(ticks: int) -> None:
+    run = Run(arc(), **SMOOTH).run(ticks)
+    assert run.motion.is_moving
+    while run.motion.is_moving:
+        run.positions.append(run.motion.hold(DT_S))
+        assert len(run.positions) < 60
+    _, acceleration, jerk = run.rates()
+    assert acceleration <= 4.0 * (1 + 1e-6)
+    assert jerk <= 400.0 * (1 + 1e-6)
+    assert run.off_path_m() < 1e-3
+    np.testing.assert_array_equal(run.motion.hold(DT_S), run.positions[-1])
+
+
+def test_without_limits_of_acceleration_a_hold_stops_at_once() -> None:
+    run = Run(arc(), max_speed_m_s=1.6).run(10)
+    np.testing.assert_array_equal(run.motion.hold(DT_S), run.positions[-1])
+    assert not run.motion.is_moving
+
+
+def test_motion_begins_slowly_and_again_after_a_stop() -> None:
+    path = HOME_M + 0.002 * np.arange(64)[:, None] * np.array([0.0, 1.0, 0.0])
+    run = Run(path, max_speed_m_s=0.16, ramp_s=0.5).run(50)
+    speeds = np.linalg.norm(np.diff(run.positions, axis=0), axis=1) / DT_S
+    assert (speeds <= 0.16 * np.minimum(1.0, np.arange(1, 51) * DT_S / 0.5) * (1 + 1e-9)).all()
+    assert speeds[-1] == pytest.approx(0.16)
+    run.motion.hold(DT_S)
+    run.motion.hold(DT_S)
+    count = len(run.positions)
+    run.run(3)
+    again = np.linalg.norm(np.diff(run.positions[count - 1 :], axis=0), axis=1) / DT_S
+    assert again[0] <= 0.16 * DT_S / 0.5 * (1 + 1e-9)
+
+
+def test_speed_that_is_lowered_under_way_is_reached_within_the_limits() -> None:
+    path = HOME_M + 0.004 * np.arange(64)[:, None] * np.array([0.0, 1.0, 0.0])
+    gate = {"max_speed_m_s": 0.4, "max_acceleration_m_s2": 4.0}
+    run = Run(path, **gate).run(30)
+    run.motion.configure(GateConfig(**{**gate, "max_speed_m_s": 0.1}))
+    run.run(30)
+    speeds = np.linalg.norm(np.diff(run.positions, axis=0), axis=1) / DT_S
+    assert speeds[29] > 0.3
+    assert np.abs(np.diff(speeds)).max() <= 4.0 * DT_S * (1 + 1e-6)
+    assert speeds[-1] <= 0.1 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_an_action_that_cannot_be_ends_the_path_before_it(value: float) -> None:
+    actions = np.zeros((8, 4))
+    actions[:, :3] = HOME_M + 0.002 * np.arange(8)[:, None]
+    actions[4:, 0] = value
+    motion = Motion(GateConfig(**SMOOTH), DT_S)
+    motion.begin(HOME_M)
+    chunk = Chunk.after(0, DT, actions, HORIZONS)
+    for tick in range(3):
+        step, chunk = motion.follow_chunk(chunk, tick * DT, DT_S)
+        assert np.isfinite(step.position_m).all()
+
+
+def test_gripper_keeps_its_range_and_its_rate() -> None:
+    motion = Motion(GateConfig(gripper_low=-0.5, gripper_high=0.8, max_gripper_rate_per_s=4.0), DT_S)
+    assert motion.grip(None, 1.0, DT_S) == (0.8, True)
+    assert motion.grip(0.0, 0.04, DT_S) == (0.04, False)
+    assert motion.grip(0.0, -1.0, DT_S) == (pytest.approx(-0.05), True)
+    assert Motion(GateConfig(), DT_S).grip(-1.0, 3.0, DT_S) == (1.0, False)
