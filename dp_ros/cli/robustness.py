@@ -42,8 +42,8 @@ def robustness(
             metavar="KIND[=S,S...]",
             show_default="all that fit task and policy",
             help="Disturbance and its strengths: occlusion, patch (frames), brightness (stops), dropped-frames "
-            "(share), camera-shift, object-shift (mm), action-delay, known-delay or plan-delay (ticks); "
-            "repeat for more.",
+            "(share), camera-shift, object-shift (mm), action-delay, known-delay or plan-delay (ticks), "
+            "speed-limit or speed-clip (% slower); repeat for more.",
         ),
     ] = None,
     task: Task = "",

@@ -1,8 +1,8 @@
 """Disturbances of an episode: pictures covered, dark or lost, cameras and objects displaced, commands or plans late.
 
-A disturbance is pure: its effect at tick t follows from its strength, the episode's seed, the ticks that this seed
-takes undisturbed, and t. Strength 0 has no effect. The numbers drawn from the seed do not depend on the strength, so
-that two strengths can be compared seed by seed.
+A disturbance is pure: its effect at tick t follows from its strength, the episode's seed, the ticks and the speed of
+this seed undisturbed, and t. Strength 0 has no effect. The numbers drawn from the seed do not depend on the strength,
+so that two strengths can be compared seed by seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dp_ros.schema import ConfigError, RuntimeConfig
+from dp_ros.schema import ConfigError, RuntimeConfig, override
 from dp_ros.sim.arm import Array, Image, Observation, SimulatedArm, simulator_of
 
 # Shares of the undisturbed episode between which a single event begins: the arm moves, the task is not yet done.
@@ -30,6 +30,9 @@ class Disturbance:
 
     strength: float = 0.0
     nominal_steps: int = 50  # ticks that the same seed takes undisturbed; the onset follows from it
+    nominal_speed_m_s: float = (
+        1.0  # the commands' highest speed of the same seed undisturbed, but for the last percent
+    )
 
     kind: ClassVar[str] = "none"
     unit: ClassVar[str] = ""
@@ -221,6 +224,27 @@ class PlanDelay(Disturbance):
         return int(self.strength) or None
 
 
+class SpeedLimit(Disturbance):
+    """The gate's limit of speed that much below the undisturbed episode's own; the chunk is slowed along its path."""
+
+    kind, unit, says = "speed-limit", "% slower", "the speed limited that far below its own, along the path"
+    defaults, high = (0, 20, 40, 60), 99
+    slowing: ClassVar[str] = "path"
+
+    def perturb_runtime(self, runtime: RuntimeConfig, rate_hz: float) -> RuntimeConfig:
+        if not self.strength:
+            return runtime
+        speed_m_s = min(self.nominal_speed_m_s * (1.0 - self.strength / 100), runtime.gate.max_speed_m_s)
+        return override(runtime, {"gate.max_speed_m_s": speed_m_s, "gate.slowing": self.slowing})
+
+
+class SpeedClip(SpeedLimit):
+    """The same limit, but each axis is clipped and the chunk goes on by the clock."""
+
+    kind, says = "speed-clip", "the speed limited that far below its own, clipped along each axis"
+    slowing = "axes"
+
+
 NONE = Disturbance()
 KINDS: dict[str, type[Disturbance]] = {
     kind.kind: kind
@@ -234,6 +258,8 @@ KINDS: dict[str, type[Disturbance]] = {
         ActionDelay,
         KnownDelay,
         PlanDelay,
+        SpeedLimit,
+        SpeedClip,
     )
 }
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dp_ros.control.checks import check_continuity, check_delay
 from dp_ros.evaluation.disturbances import NONE, Disturbance, check_possible, possible, sweep
 from dp_ros.evaluation.jerk import jerk_summary
@@ -37,6 +39,7 @@ class Point:
         successes = sum(result.success for result in results)
         low, high = wilson_interval(successes, len(results))
         traces = [episode.trace for episode in self.episodes]
+        done = [result.steps for result in results if result.success]
         verdicts = [verdict for trace in traces for verdict in trace.verdict]
         return {
             "strength": self.disturbance.strength,
@@ -50,6 +53,7 @@ class Point:
                 {"seed": r.seed, "success": r.success, "steps": r.steps, "reason": r.reason} for r in results
             ],
             "verdicts": dict(Counter(verdict.value for verdict in verdicts)),
+            "mean_steps_of_successes": float(np.mean(done)) if done else None,
             "held_share": sum(verdict.holds for verdict in verdicts) / len(verdicts) if verdicts else None,
             "jerk_m_s3": jerk_summary(traces, self.rate_hz),
         }
@@ -79,7 +83,9 @@ class Curve:
         for point in self.as_dict()["points"]:
             missed = point["strength"] and point["disturbed"] < point["episodes"]
             note = f" ({point['disturbed']} disturbed)" if missed else ""
-            shares.append(f"{point['strength']:g}: {point['successes']}/{point['episodes']}{note}")
+            steps = point["mean_steps_of_successes"]
+            took = f" in {steps:.0f} ticks" if steps else ""
+            shares.append(f"{point['strength']:g}: {point['successes']}/{point['episodes']}{took}{note}")
         return f"{self.kind.kind} [{self.kind.unit}] {', '.join(shares)}"
 
 
@@ -153,11 +159,18 @@ def measure(
                 on_point(*_results(setting, sweeps, points))
 
     run([(seed, NONE) for seed in seeds], [NONE] * len(seeds))
-    nominal = [episode.result for episode in points[NONE].episodes]
-    strong = [(result, disturbance) for disturbance in _strong(sweeps) for result in nominal]
+    strong = [(episode, disturbance) for disturbance in _strong(sweeps) for episode in points[NONE].episodes]
     if strong:
         wanted = [
-            (result.seed, replace(disturbance, nominal_steps=result.steps)) for result, disturbance in strong
+            (
+                episode.result.seed,
+                replace(
+                    disturbance,
+                    nominal_steps=episode.result.steps,
+                    nominal_speed_m_s=episode.trace.top_speed_m_s(rate_hz),
+                ),
+            )
+            for episode, disturbance in strong
         ]
         run(wanted, [disturbance for _, disturbance in strong])
     return _results(setting, sweeps, points)

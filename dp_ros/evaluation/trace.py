@@ -30,6 +30,12 @@ class Trace:
         np.int64
     ]  # (T,) number of the plan whose action each command executes; -1 in a hold, or unknown
 
+    def top_speed_m_s(self, rate_hz: float) -> float:
+        """Highest speed of the commands but for the fastest percent; 1 m/s where there is no motion to measure."""
+        steps_m = np.linalg.norm(np.diff(POSITION.of(self.command), axis=0), axis=1)
+        top = float(np.percentile(steps_m, 99)) * rate_hz if len(steps_m) else 0.0
+        return top or 1.0
+
     @property
     def changes(self) -> list[tuple[int, Verdict]]:
         """(tick, verdict) of the first tick and of every tick at which the verdict changes."""

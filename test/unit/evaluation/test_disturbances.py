@@ -22,7 +22,7 @@ from dp_ros.sim.arm import ArmSpec, Observation, SimulatedArm, TaskError, make_a
 from dp_ros.sim.rendering import RenderingError
 
 TICKS = 48  # beyond the last onset
-STRONG = {kind.kind: kind(max(kind.defaults)) for kind in KINDS.values()}
+STRONG = {kind.kind: kind(max(kind.defaults), nominal_speed_m_s=0.05) for kind in KINDS.values()}
 HAS_METAWORLD = importlib.util.find_spec("metaworld") is not None
 needs_metaworld = pytest.mark.skipif(not HAS_METAWORLD, reason="metaworld is not installed")
 MOVABLE = ("tiny-push", *(simulator_of("push").movable_tasks if HAS_METAWORLD else ()))
@@ -121,6 +121,15 @@ def test_late_commands_come_in_order_after_as_much_rest() -> None:
     rest = np.full(4, -1.0)
     acted = [KINDS["action-delay"](2).perturb_command(commands[: i + 1], rest)[0] for i in range(6)]
     assert acted == [-1.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(("kind", "slowing"), [("speed-limit", "path"), ("speed-clip", "axes")])
+def test_speed_is_limited_to_a_share_of_the_seeds_own(kind: str, slowing: str) -> None:
+    gate = KINDS[kind](60, nominal_speed_m_s=0.5).perturb_runtime(RuntimeConfig(), 80.0).gate
+    assert (gate.max_speed_m_s, gate.slowing) == (pytest.approx(0.2), slowing)
+    assert KINDS[kind](0).perturb_runtime(RuntimeConfig(), 80.0) == RuntimeConfig()
+    tight = override(RuntimeConfig(), {"gate.max_speed_m_s": 0.1})
+    assert KINDS[kind](60, nominal_speed_m_s=0.5).perturb_runtime(tight, 80.0).gate.max_speed_m_s == 0.1
 
 
 @pytest.mark.sim

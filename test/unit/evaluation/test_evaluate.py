@@ -26,6 +26,7 @@ from dp_ros.policy.checkpoint import CheckpointError, save_checkpoint
 from dp_ros.policy.checkpoint_config import policy_config, weights_sha256
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, override
+from dp_ros.sim.arm import simulator_of
 from dp_ros.sim.rendering import RenderingError, choose_backend
 
 RUNTIME = RuntimeConfig(mode="lockstep", threads=1, engine="torch")
@@ -106,9 +107,11 @@ def test_points_are_told_of_as_they_end_and_onsets_follow_the_calm_episode(
     assert told == [[1], [2], [3]]
     for point in curves[0].as_dict()["points"][1:]:
         assert (point["episodes"], point["disturbed"]) == (2, 2)
-    weak, strong = (point.episodes for point in curves[0].points[1:])
-    for a, b in zip(weak, strong, strict=True):
-        assert replace(a.disturbance, strength=5) == b.disturbance == occlusion(5, nominal_steps=4)
+    first, weak, strong = (point.episodes for point in curves[0].points)
+    rate_hz = simulator_of(setting.task).rate_hz
+    for calm, a, b in zip(first, weak, strong, strict=True):
+        own = {"nominal_steps": 4, "nominal_speed_m_s": calm.trace.top_speed_m_s(rate_hz)}
+        assert replace(a.disturbance, strength=5) == b.disturbance == occlusion(5, **own)
 
 
 def test_policy_is_told_of_no_delay_beyond_its_plans(
