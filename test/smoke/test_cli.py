@@ -265,6 +265,16 @@ def test_bench_render(can_render: None, dp_ros: Cli, tmp_path: Path) -> None:
     assert data["mean_pixel_difference"] < 40, "the two do not look at the same"
 
 
+def test_bench_gate_finds_no_command_outside_a_limit(dp_ros_here: Cli, tmp_path: Path) -> None:
+    report = tmp_path / "gate.json"
+    done = dp_ros_here("bench", "gate", "--inputs", 3000, "--json", report)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(report.read_text())
+    assert (data["inputs"], data["broken"], data["is_safe"]) == (3000, 0, True)
+    assert 0.9 < data["shares"]["speed"] <= 1.000001  # the limits bite
+    assert {"pass", "hold_not_finite", "limited_speed", "limited_acceleration"} <= set(data["verdicts"])
+
+
 def test_bench_train(tiny_config: Path, dp_ros_here: Cli, tmp_path: Path) -> None:
     report = tmp_path / "train.json"
     done = dp_ros_here("bench", "train", "--config", tiny_config, "--steps", 2, "--profile", "--json", report)

@@ -336,6 +336,29 @@ def evaluation(
     _write(json_path, data)
 
 
+@app.command()
+def gate(
+    inputs: Annotated[int, typer.Option(min=1, help="Number of inputs, one control tick each.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs.")] = 0,
+    jobs: Jobs = 1,
+    json_path: JsonFile = None,
+) -> None:
+    """Attack the safety gate with broken frames, clocks and plans; it fails where a command exceeds a limit."""
+    from dp_ros.cli.bench.gate import attack_gate
+    from dp_ros.cli.errors import CliError
+
+    data = attack_gate(inputs, seed, jobs)
+    _write(json_path, data)
+    shares = ", ".join(f"{name} {share:.3f}" for name, share in data["shares"].items())
+    verdicts = ", ".join(f"{name} {count}" for name, count in sorted(data["verdicts"].items()))
+    print(f"{data['inputs']} inputs, {data['commands']} commands in {data['took_s']:.0f} s: {verdicts}")
+    print(f"largest share of each limit: {shares}")
+    if not data["is_safe"]:
+        raise CliError(
+            f"a command exceeded a limit ({data['broken']} commands are broken): see the shares above"
+        )
+
+
 def _write(path: Path | None, data: dict[str, Any]) -> None:
     if path:
         from dp_ros.files import write_json
