@@ -139,6 +139,11 @@ class Commander:
         """Whether the commands have not come to rest, so that `hold` has more of them."""
         return self.last is not None and self._motion.is_moving
 
+    @property
+    def is_barred(self) -> bool:
+        """Whether the arm will hold whatever is planned: a plan would be computed for nothing."""
+        return bool(self.rival or self.stopped) or (self.last is not None and self._watch.is_far(self.last))
+
     def is_silent(self, now_ns: int) -> bool:
         """Whether even a hold must not be published: it might be a leap, or contradict another node's command."""
         if not self._may_be_silent or self.last is None:

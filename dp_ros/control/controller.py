@@ -196,7 +196,7 @@ class Controller:
         busy = self.planner.busy  # before polling, so that a plan which finishes in between is not overlooked
         plan = self._take_plan(now_ns)
         is_new = newest is not None and newest.stamp_ns != self._requested_ns
-        if self._is_plan_due(now_ns) and is_new and not busy:
+        if self._is_plan_due(now_ns) and is_new and not busy and not self.commander.is_barred:
             self._request_plan(now_ns)
             plan = self._take_plan(now_ns) or plan  # an inline planner has answered already
         elif self.runtime.mode == "realtime" and is_new and newest and self._is_in_next_window(newest):

@@ -34,7 +34,7 @@ class Arm:
         self.controller = Controller(PolicyConfig(), runtime, InlinePlanner(self._plan))
         self._make_frame = make_frame
         self.measured_m = HOME_M
-        self.tick_no = 0
+        self.tick_no = self.plans = 0
         self.obeys, self.sees, self.senses = True, True, True
         self.picture: Array | None = None  # the only one; None: they change
         self.skew_ns = 0
@@ -42,6 +42,7 @@ class Arm:
         self.decisions: list[PolicyDecision] = []
 
     def _plan(self, request: PlanRequest) -> Array:
+        self.plans += 1
         chunk = np.zeros((8, 4))
         chunk[:, :3] = STRIDE_M * np.arange(8)[:, None] * self.direction
         return chunk
@@ -82,12 +83,13 @@ def test_a_robot_that_restarts_at_home_is_not_told_to_leap(arm: Callable[..., Ar
     """Without a gap in the poses: nothing is published from the first pose at home on."""
     robot = arm(max_distance_m=0.1)
     assert robot.run(100).verdict is Verdict.PASS
-    count, robot.measured_m = len(robot.published), HOME_M
+    count, plans, robot.measured_m = len(robot.published), robot.plans, HOME_M
     held = robot.run(100)
     assert held.verdict is Verdict.HOLD_FAR
     assert "the arm is measured 0.2" in held.detail
     assert "deactivate and activate" in held.detail
     assert len(robot.published) == count
+    assert robot.plans == plans  # none is computed for nothing
     robot.controller.reset()
     assert robot.run(3).verdict is Verdict.PASS
     assert np.linalg.norm(robot.published[count] - HOME_M) <= STRIDE_M * 1.01
