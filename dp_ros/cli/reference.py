@@ -19,8 +19,8 @@ line that names the nearest right one. Numbers whose unit is not given have none
 _NODES = """\
 ## Nodes
 
-`-p NAME:=VALUE`, or a file as in `config/`. All parameters are read once, when the node starts. A number must have a
-decimal point; a whole number must not.
+`-p NAME:=VALUE`, or a file as in `config/`. Parameters are read once, when the node starts; `gate.*` can be set at run
+time, too. A number must have a decimal point; a whole number must not.
 """
 _COMMANDS = """\
 ## Commands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from dp_ros.schema import GateConfig
 from dp_ros.streams import Frame
 
 _MOVES_M = 0.005  # way of the command after which a picture or a pose must have changed
+_LAG_S = 0.25  # an arm may follow the commands with this delay
+_APART_S = 0.01  # between two commands that are kept, however often they come
 _NEAR_AGAIN = 0.8  # share of `max_distance_m` at which an arm that was too far counts as near
 _AFTER = (
     Verdict.HOLD_STALE,
@@ -51,6 +54,7 @@ class Watch:
         self._pose_ns: int | None = None
         self._way_m = 0.0  # of the commands
         self._last_m: Array | None = None
+        self._recent: deque[Command] = deque()  # commands of the last _LAG_S
         self._skew_ns = 0
         self._is_far = False
         self._leans_ns: int | None = None
@@ -74,6 +78,11 @@ class Watch:
         if self._last_m is not None:
             self._way_m += float(np.linalg.norm(command.position_m - self._last_m))
         self._last_m = command.position_m
+        recent, now_ns = self._recent, command.stamp_ns
+        while recent and not 0 <= now_ns - recent[0].stamp_ns <= _LAG_S * 1e9:
+            recent.popleft()
+        if not recent or now_ns - recent[-1].stamp_ns >= _APART_S * 1e9:
+            recent.append(command)
 
     def is_silent(self, now_ns: int) -> bool:
         """Whether the pose is unknown for so long that a command might be a leap."""
@@ -81,7 +90,7 @@ class Watch:
         return bool(most) and self._pose_ns is not None and now_ns - self._pose_ns > most * 1e9
 
     def is_far(self, last: Command) -> bool:
-        """Whether the arm is measured further than allowed from the last command; it is near again a little later."""
+        """Whether the arm is measured further than allowed from the last commands; it is near again a little later."""
         most, is_known = self.gate.max_distance_m, self._pose_ns is not None and not self._is_lockstep
         near = most * (_NEAR_AGAIN if self._is_far else 1.0)
         self._is_far = bool(most) and is_known and not self._distance_m(last) <= near
@@ -91,7 +100,7 @@ class Watch:
         if not self.is_far(last):
             return None
         return Verdict.HOLD_FAR, (
-            f"the arm is measured {self._distance_m(last):.3f} m from the last command, more than gate.max_distance_m "
+            f"the arm is measured {self._distance_m(last):.3f} m from the last commands, more than gate.max_distance_m "
             f"{self.gate.max_distance_m:g}: it is stuck, was moved, or does not obey; deactivate and activate to begin "
             "where it is"
         )
@@ -156,4 +165,6 @@ class Watch:
         return ""
 
     def _distance_m(self, last: Command) -> float:
-        return math.dist(position_of(self._pose), last.position_m)
+        """From the measured position to the nearest command of the last _LAG_S: a fast arm is behind the last one."""
+        measured_m = position_of(self._pose)
+        return min(math.dist(measured_m, command.position_m) for command in (last, *self._recent))

@@ -78,6 +78,7 @@ class GateConfig(CommandLimits):
 
     changes_at_run_time: ClassVar[bool] = True
 
+    max_speed_m_s: float = Field(5.0, gt=0, description="highest speed of the command [m/s]")
     max_wall_s: float = Field(
         2.0, ge=0, description="hold when the plan leads out of the workspace for longer; 0: never [s]"
     )
@@ -121,8 +122,8 @@ class GateConfig(CommandLimits):
     max_distance_m: float = Field(
         0.1,
         ge=0,
-        description="longest distance from the measured to the last commanded position; beyond it the arm is stuck or "
-        "does not obey, and nothing is commanded; 0: any [m]",
+        description="longest distance from the measured position to the commands of the last 0.25 s; beyond it the arm "
+        "is stuck or does not obey, and nothing is commanded; 0: any [m]",
     )
     max_frozen_s: float = Field(
         0.5,

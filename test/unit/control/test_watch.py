@@ -21,6 +21,7 @@ START = 1_000_000_000_000
 HOME_M = np.array([0.0, 0.6, 0.2])
 DOWN = (0.0, 1.0, 0.0, 0.0)
 STRIDE_M = 0.002
+LAG_TICKS = 20  # a quarter of a second
 PICTURES = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), np.uint8)
 Array = NDArray[np.float64]
 
@@ -38,6 +39,7 @@ class Arm:
         self.obeys, self.sees, self.senses = True, True, True
         self.picture: Array | None = None  # the only one; None: they change
         self.skew_ns = 0
+        self.lag = 0  # ticks by which it follows late
         self.published: list[Array] = []
         self.decisions: list[PolicyDecision] = []
 
@@ -65,7 +67,7 @@ class Arm:
                 if not decision.is_silent:
                     self.published.append(decision.command.position_m)
                     if self.obeys:
-                        self.measured_m = decision.command.position_m
+                        self.measured_m = self.published[-1 - min(self.lag, len(self.published) - 1)]
             self.tick_no += 1
         return self.decisions[-1]
 
@@ -117,16 +119,27 @@ def test_an_arm_that_is_stuck_or_was_pushed_a_little_goes_on_when_it_is_near_aga
     robot = arm(max_distance_m=0.05)
     robot.run(10)
     robot.obeys = False
-    robot.run(40)
+    robot.run(90)
     assert robot.verdict is Verdict.HOLD_FAR
     last_m = robot.controller.commander.last
     assert last_m is not None
-    assert 0.05 < np.linalg.norm(last_m.position_m - robot.measured_m) < 0.05 + 1.01 * STRIDE_M
+    ahead_m = np.linalg.norm(last_m.position_m - robot.measured_m)
+    assert 0.05 < ahead_m < 0.05 + (LAG_TICKS + 2) * STRIDE_M
     robot.measured_m = last_m.position_m - np.array([0.0, 0.045, 0.0])  # within the limit, but not by enough
     assert robot.run(1).verdict is Verdict.HOLD_FAR
     robot.measured_m, robot.obeys = last_m.position_m - np.array([0.0, 0.039, 0.0]), True
     robot.run(3)
     assert robot.verdict is Verdict.PASS
+
+
+def test_an_arm_that_follows_the_path_late_is_not_far_from_its_commands(arm: Callable[..., Arm]) -> None:
+    robot = arm(max_distance_m=2 * STRIDE_M)
+    robot.lag = LAG_TICKS - 2
+    robot.run(120)
+    assert {decision.verdict for decision in robot.decisions} <= {Verdict.PASS, Verdict.HOLD_NO_PLAN}
+    last = robot.controller.commander.last
+    assert last is not None
+    assert np.linalg.norm(last.position_m - robot.measured_m) > 4 * STRIDE_M
 
 
 def test_a_frozen_camera_with_new_stamps_stops_the_arm(arm: Callable[..., Arm]) -> None:
