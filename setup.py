@@ -107,6 +107,7 @@ setup(
             "recorder_node = dp_ros.ros.nodes.start:recorder_node",
             "teleop_node = dp_ros.ros.nodes.start:teleop_node",
             "teleop_keyboard = dp_ros.ros.nodes.start:teleop_keyboard",
+            "policy_watchdog = dp_ros.ros.nodes.start:policy_watchdog",
         ],
     },
 )

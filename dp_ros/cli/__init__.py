@@ -32,6 +32,7 @@ from dp_ros.cli import (
     robustness,
     train,
     view,
+    watchdog,
 )
 from dp_ros.cli.bench import command as bench
 
@@ -52,6 +53,9 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("robustness")(robustness.robustness)
 app.command("demo")(demo.demo)
+app.command("watchdog", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    watchdog.watchdog
+)
 app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)

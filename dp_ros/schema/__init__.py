@@ -44,6 +44,7 @@ from dp_ros.schema.serving import BridgeConfig, RuntimeConfig
 from dp_ros.schema.sources import Layers, Settings, Source, load_yaml, parse_assignment
 from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
 from dp_ros.schema.training import AugmentationConfig, CollectConfig, OptimizerConfig, TrainConfig
+from dp_ros.schema.watchdog import WatchdogConfig
 
 __all__ = [
     "FULL_SAMPLERS",
@@ -96,6 +97,7 @@ __all__ = [
     "TransformerConfig",
     "UNetConfig",
     "Vector3",
+    "WatchdogConfig",
     "as_vector",
     "load_sentences",
     "load_yaml",

@@ -8,6 +8,7 @@ from dp_ros.schema.bags import RecorderConfig
 from dp_ros.schema.base import Config
 from dp_ros.schema.serving import BridgeConfig, RuntimeConfig
 from dp_ros.schema.teleop import KeyboardConfig, TeleopConfig
+from dp_ros.schema.watchdog import WatchdogConfig
 
 
 class LifecycleConfig(Config):
@@ -32,4 +33,5 @@ NODES: dict[str, tuple[type[Config], ...]] = {
     "recorder_node": (RecorderConfig, LifecycleConfig),
     "teleop_node": (TeleopConfig, LifecycleConfig),
     "teleop_keyboard": (KeyboardConfig,),
+    "policy_watchdog": (WatchdogConfig,),
 }

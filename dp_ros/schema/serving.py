@@ -85,6 +85,12 @@ class RuntimeConfig(GripperState):
         description="realtime: priority (SCHED_RR) of the thread that sends the commands, where the system allows it; "
         "0: an ordinary thread",
     )
+    heartbeat_hz: float = Field(
+        50.0,
+        ge=0,
+        le=1000,
+        description="realtime: rate of policy/heartbeat while the node is active, for a watchdog; 0: none [Hz]",
+    )
     min_contrast: float = Field(
         5.0,
         ge=0,

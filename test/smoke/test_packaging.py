@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = {"dp_ros", "policy_node", "metaworld_bridge", "recorder_node", "teleop_node", "teleop_keyboard"}
+SCRIPTS = {
+    "dp_ros",
+    "policy_node",
+    "metaworld_bridge",
+    "recorder_node",
+    "teleop_node",
+    "teleop_keyboard",
+    "policy_watchdog",
+}
 
 
 def visible_files(folder: Path) -> set[str]:

@@ -25,13 +25,13 @@ class FatalError(UserError):
     """A node that cannot start or continue; one line that says why."""
 
 
-def run_process(make_node: Callable[[], Node]) -> NoReturn:
+def run_process(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> NoReturn:
     """`run_node`, then end the process at once.
 
     Not sys.exit: ending the interpreter with torch loaded takes a second, in which another Ctrl-C kills it. It aborts
     when a plan is still being computed.
     """
-    code = run_node(make_node)
+    code = run_node(make_node, args)
     sys.stdout.flush()
     os._exit(code)
 

@@ -65,8 +65,10 @@ class PolicyNode(ManagedNode):
             lambda: load_engine(self._checkpoint, engine_runtime), self._plan_arrived.trigger
         )
         self._engine = f"{engine_runtime.engine} {engine_runtime.precision}"
-        log = self.get_logger()
-        (log.warning if "was not taken" in why else log.info)(f"engine {self._engine}: {why}")
+        if "was not taken" in why:  # two lines: the logger refuses another severity from the same line
+            self.get_logger().warning(f"engine {self._engine}: {why}")
+        else:
+            self.get_logger().info(f"engine {self._engine}: {why}")
         self._controller = Controller(self._policy, self._runtime, self._worker)
         self._lockstep = self._runtime.mode == "lockstep"
         self._create_interface()
@@ -100,6 +102,8 @@ class PolicyNode(ManagedNode):
             period_s = self._controller.period_ns / 1e9
             self._command_timer = CommandTimer()
             self._timer = self.add_timer(period_s, self._on_period, self.control_clock())
+            if self._runtime.heartbeat_hz:
+                self.add_timer(1.0 / self._runtime.heartbeat_hz, self._beat)
         return super().on_activate(state)
 
     def _not_ready(self) -> list[str]:
@@ -128,10 +132,13 @@ class PolicyNode(ManagedNode):
         deadline_s = time.monotonic() + _LONGEST_STOP_S
         while (hold := self._controller.hold(self.get_clock().now().nanoseconds)) is not None:
             self._publish_command(hold)
+            self._beat()
             if not self._controller.commander.is_moving or time.monotonic() > deadline_s:
                 break
             time.sleep(self._controller.period_ns / 1e9)
-        self.wait_until_acked(self._pose_publisher, self._gripper_publisher)
+        if self._runtime.heartbeat_hz:
+            self._heart.publish(Bool(data=False))
+        self.wait_until_acked(self._pose_publisher, self._gripper_publisher, self._heart)
 
     def release(self) -> None:
         if self._worker is not None:
@@ -149,6 +156,7 @@ class PolicyNode(ManagedNode):
         self._pose_publisher = publish(PoseStamped, "command/ee_pose", qos.RELIABLE)
         self._gripper_publisher = publish(JointState, "command/gripper", qos.RELIABLE)
         self._ages_publisher = publish(JointState, "policy/ages", qos.RELIABLE)
+        self._heart = publish(Bool, "policy/heartbeat", qos.RELIABLE)
         subscribe(Bool, "emergency_stop", self._on_emergency_stop, qos.LATCHED)
         subscribe(Bool, "emergency_stop", self._on_emergency_stop, qos.RELIABLE)  # if it is not latched
         self.add_service(Trigger, "policy/stop", self._on_stop)
@@ -216,6 +224,11 @@ class PolicyNode(ManagedNode):
             self._decided_ns = stamp_ns
             self._publish_ages(selection)
             self._decide(stamp_ns)
+
+    def _beat(self) -> None:
+        """Tell a watchdog that this thread, which makes the commands, is alive."""
+        if self._runtime.heartbeat_hz:
+            self._heart.publish(Bool(data=True))
 
     def _on_period(self) -> None:
         """One command: of a tick, or of a time between two ticks."""

@@ -31,3 +31,7 @@ def teleop_node() -> None:
 
 def teleop_keyboard() -> None:
     _start("dp_ros.ros.nodes.teleop_keyboard")
+
+
+def policy_watchdog() -> None:
+    _start("dp_ros.ros.nodes.policy_watchdog")
