@@ -25,6 +25,11 @@ from dp_ros.ros.processes.launching import our_node
 ARGUMENTS = [
     DeclareLaunchArgument("checkpoint", description=CHECKPOINT),
     argument(
+        "instruction",
+        "",
+        "sentence for a policy that is told what to do; empty: that of params_file, or none",
+    ),
+    argument(
         "camera_remaps",
         "",
         "comma-separated CAMERA:=TOPIC, e.g. gripperPOV:=/wrist/color/image_raw; with image_transport compressed, "
@@ -43,6 +48,8 @@ def node(context: LaunchContext) -> list[Action]:
     given["checkpoint"] = str(find_checkpoint(given["checkpoint"]).absolute())
     cameras = policy_config(given["checkpoint"]).encoder.cameras
     parameters = {name: given[name] for name in ("checkpoint", "autostart", "use_sim_time")}
+    if given["instruction"]:
+        parameters["instruction"] = given["instruction"]
     remaps = camera_remappings(given["camera_remaps"], cameras)
     return [our_node(context, "policy_node", given["namespace"], given["params_file"], parameters, remaps)]
 

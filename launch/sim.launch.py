@@ -6,7 +6,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import OpaqueFunction
 
-from dp_ros.policy.checkpoint_config import bridge_for, serving_beside
+from dp_ros.policy.checkpoint_config import bridge_for, instructions_of, serving_beside
 from dp_ros.policy.checkpoint_folder import find_checkpoint
 from dp_ros.resources import share_dir
 from dp_ros.ros.processes.launch_arguments import (
@@ -27,6 +27,11 @@ ARGUMENTS = [
         f"{CHECKPOINT}; task, cameras and picture size follow from it",
     ),
     argument("task", "", "task in place of the checkpoint's"),
+    argument(
+        "instruction",
+        "auto",
+        "sentence for a policy that is told what to do; auto: of the task; empty: none, it holds",
+    ),
     choice(
         "mode",
         ("lockstep", "realtime"),
@@ -42,10 +47,15 @@ def nodes(context: LaunchContext) -> list[Action]:
     checkpoint = str(find_checkpoint(given["checkpoint"]).absolute())
     simulation = simulation_parameters(given)
     bridge = bridge_for(checkpoint, task=given["task"], mode=given["mode"], **simulation)
+    known = instructions_of(checkpoint)
+    instruction = given["instruction"]
+    if instruction == "auto":
+        instruction = known.sentence(bridge.task) if known else ""
     parameters = {
         "metaworld_bridge": bridge.model_dump(exclude_unset=True) | simulation,
         "policy_node": {
             "checkpoint": checkpoint,
+            "instruction": instruction,
             "use_sim_time": bridge.mode == "realtime",
             **serving_beside(bridge),
         },

@@ -24,6 +24,19 @@ def demo(
         str,
         typer.Option(help="Checkpoint or run folder, or the name of a shipped model."),
     ] = DEFAULT_CHECKPOINT,
+    instruction: Annotated[
+        str,
+        typer.Option(
+            show_default="the sentences of the task in turn",
+            help="Sentence for a policy that is told what to do; a known one sets the task, too.",
+        ),
+    ] = "",
+    task: Annotated[
+        str,
+        typer.Option(
+            show_default="the checkpoint's, or the instruction's", help="Task of the simulated arm."
+        ),
+    ] = "",
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     mode: Annotated[
@@ -50,7 +63,7 @@ def demo(
 ) -> None:
     """Run the simulated arm and the policy node as processes, count the successes and make videos of the episodes."""
     from dp_ros.cli.console import check_outputs
-    from dp_ros.cli.evaluate import run_episodes, video_of_each
+    from dp_ros.cli.evaluate import check_instructions, run_episodes, task_and_seeds, video_of_each
     from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
@@ -66,12 +79,15 @@ def demo(
     )
     from dp_ros.evaluation.video_frames import write_filmstrip
     from dp_ros.files import write_json
-    from dp_ros.policy.checkpoint_config import policy_config
+    from dp_ros.policy.checkpoint_config import instructions_of
     from dp_ros.policy.checkpoint_folder import find_checkpoint
     from dp_ros.schema import RuntimeConfig
 
     folder = find_checkpoint(checkpoint)
-    task = policy_config(folder).task
+    known = instructions_of(folder)
+    told = known.task_of(instruction) if known and instruction else ""
+    task, seeds = task_and_seeds(folder, task or told, seed, episodes)
+    check_instructions(folder, task, seeds, instruction, "known")
     json_path = json_path or DEFAULT_FOLDER / f"{task}.json"
     video = video or DEFAULT_FOLDER / f"{task}.mp4"
     runtime = RuntimeConfig(mode="lockstep")
@@ -93,7 +109,9 @@ def demo(
                 shown[result.seed] = mp4(pictures, video_fps(task))
             outcomes.append(result.success)
 
-        report = run_episodes(folder, task, seed, episodes, "ros", 200, runtime, keep, mode=mode)
+        report = run_episodes(
+            folder, task, seed, episodes, "ros", 200, runtime, keep, mode=mode, instruction=instruction
+        )
     write_json(json_path, report.as_dict())
     print(f"video: {video}\npicture: {strip}\nreport: {json_path}")
     if report_path:

@@ -25,6 +25,7 @@ from dp_ros.cli.options import (
     typed_config,
 )
 
+InstructionKind = Literal["known", "held_out", "wrong"]  # as evaluation.told has it
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 Transport = Literal["in-process", "ros"]
 Mode = Literal["lockstep", "realtime"]
-InstructionKind = Literal["known", "held_out", "wrong"]
 
 
 def evaluate(
@@ -112,8 +112,6 @@ def evaluate(
         )
     if instruction and instructions != "known":
         raise CliError("--instruction gives the sentence: leave --instructions out", USAGE)
-    if (instruction or instructions != "known") and transport == "ros":
-        raise CliError("--instruction and --instructions go with --transport in-process", USAGE)
     from dp_ros.evaluation import many_tasks, model_results
     from dp_ros.policy.checkpoint_folder import find_checkpoint
     from dp_ros.sim.arm import find_tasks
@@ -123,11 +121,11 @@ def evaluate(
     )
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     # All are checked before the first episode.
-    several = find_tasks(task) if task else ()
+    several = find_tasks(task) if task else tasks_of(folders[0])
     tasks = [task_and_seeds(f, t, seed, episodes)[0] for f in folders for t in several or ("",)]
     told = {"instruction": instruction, "instructions": instructions}
     for i, each in enumerate(tasks):
-        check_instruction(folders[i // max(1, len(several))], each, range(seed, seed + episodes), **told)
+        check_instructions(folders[i // max(1, len(several))], each, range(seed, seed + episodes), **told)
     check_outputs(folders=[report_path, video], files=[json_path])
     ticks = max_steps or (many_tasks.MAX_STEPS if len(several) > 1 else model_results.MAX_STEPS)
     on_video = video_of_each(video, tasks[0]) if video else None
@@ -221,11 +219,19 @@ def lockstep_runtime(
     return typed_config(RuntimeConfig, settings)
 
 
+def tasks_of(checkpoint: Path) -> tuple[str, ...]:
+    """The tasks that a checkpoint can be told to do; empty where it does one thing."""
+    from dp_ros.policy.checkpoint_config import instructions_of
+
+    known = instructions_of(checkpoint)
+    return known.tasks if known else ()
+
+
 def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tuple[str, range]:
     """Task and seeds of an evaluation; CliError, TaskError or ConfigError where the policy was trained on a seed."""
     from dp_ros.policy.checkpoint_config import policy_config, read_config
 
-    task = task or policy_config(checkpoint).task
+    task = task or policy_config(checkpoint).task or next(iter(tasks_of(checkpoint)), "")
     if not task:
         raise CliError(f"{checkpoint}: names no task: give one with --task", USAGE)
     from dp_ros.evaluation.seeds import check_unseen
@@ -236,20 +242,17 @@ def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tup
     return task, seeds
 
 
-def check_instruction(
+def check_instructions(
     checkpoint: Path, task: str, seeds: range, instruction: str, instructions: InstructionKind
 ) -> None:
     """InstructionError where an episode has no sentence that the checkpoint can be told."""
-    from dp_ros.evaluation.rollout import EvalConfig, instruction_for
+    from dp_ros.evaluation.told import instruction_for
     from dp_ros.policy.checkpoint_config import instructions_of
-    from dp_ros.schema import RuntimeConfig
 
-    setting = EvalConfig(
-        str(checkpoint), task, RuntimeConfig(), 1, instruction=instruction, instructions=instructions
-    )
     known = instructions_of(checkpoint)
-    for seed in seeds:
-        instruction_for(known, setting, seed)
+    sentences = {instruction_for(known, task, seed, instruction, instructions) for seed in seeds}
+    for sentence in sentences if known else ():
+        known.embedding(sentence)
 
 
 def run_episodes(
@@ -276,7 +279,7 @@ def run_episodes(
         require_ros()
         from dp_ros.ros.processes.session import evaluate as run
 
-        options = {"mode": mode}
+        options = {"mode": mode, "instruction": instruction, "instructions": instructions}
     else:
         from dp_ros.evaluation.rollout import evaluate_in_process as run
 

@@ -7,24 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import joblib
-import numpy as np
-from numpy.typing import NDArray
 
 from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.episode import record, replay, run_episode
 from dp_ros.evaluation.results import EpisodeResult, Report
+from dp_ros.evaluation.told import InstructionKind, instruction_for
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture
 from dp_ros.inference.engine import choose_engine, load_engine
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, instructions_of, weights_sha256
-from dp_ros.policy.instructions import Instructions
-from dp_ros.schema import ConfigError, InstructionError, PolicyConfig, RuntimeConfig
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 from dp_ros.sim.arm import ArmSpec, SimulatedArm, check_task, make_arm, simulator_of, spectator_of
-
-InstructionKind = Literal["known", "held_out", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,9 @@ class EpisodeRunner:
         setting = self.setting
         pictures: list[Picture] = []
         draw = record(pictures, self.arm, setting.spectator) if setting.spectator else None
-        told = instruction_for(self.instructions, setting, seed)
+        sentence = instruction_for(
+            self.instructions, setting.task, seed, setting.instruction, setting.instructions
+        )
         result, trace = run_episode(
             self.arm,
             self.engine,
@@ -79,40 +76,14 @@ class EpisodeRunner:
             setting.max_steps,
             draw,
             disturbance,
-            told[1] if told else None,
+            self.instructions.embedding(sentence) if self.instructions else None,
         )
-        if told:
-            result = replace(result, instruction=told[0])
+        if sentence:
+            result = replace(result, instruction=sentence)
         return Episode(result, trace, pictures, disturbance)
 
     def close(self) -> None:
         self.arm.close()
-
-
-def instruction_for(
-    instructions: Instructions | None, setting: EvalConfig, seed: int
-) -> tuple[str, NDArray[np.float32]] | None:
-    """Sentence of an episode and its embedding; None for a policy that does one thing.
-
-    known, held_out: the task's sentences in turn, by seed. wrong: a known sentence of another task of the model.
-    InstructionError where there is no such sentence, it cannot be encoded, or the policy does one thing.
-    """
-    if instructions is None:
-        if setting.instruction or setting.instructions != "known":
-            raise InstructionError(
-                f"{setting.checkpoint}: does one thing and takes no instruction: leave it out"
-            )
-        return None
-    sentence, task, kind = setting.instruction, setting.task, setting.instructions
-    if not sentence and kind == "wrong":
-        others = [each for each in instructions.tasks if each != task]
-        if not others:
-            raise InstructionError(
-                f"{setting.checkpoint}: knows no other task than {task}: no sentence is wrong"
-            )
-        task = others[np.random.default_rng([seed, 7]).integers(len(others))]
-    sentence = sentence or instructions.sentence(task, seed, held_out=kind == "held_out")
-    return sentence, instructions.embedding(sentence)
 
 
 def check_rate(policy: PolicyConfig, task: str, where: str) -> None:

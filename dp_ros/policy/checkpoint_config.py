@@ -103,6 +103,7 @@ def policy_config(folder: str | Path) -> PolicyConfig:
 def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
     """Settings of the simulated robot that the weights in `folder` were trained on: task, cameras, size, markers.
 
+    The task of a policy that knows several is the first one.
     In real time, the arm has a latency of one control period. A command for an observation takes the time of drawing,
     transport and decision. Without the latency, some would move the arm in this tick and some in the next, as the
     processor is free.
@@ -110,8 +111,10 @@ def bridge_for(folder: str | Path, **changes: Any) -> BridgeConfig:
     """
     policy, scene = policy_config(folder), read_config(folder).get("scene", {})
     height_px, width_px = policy.encoder.largest_size()
+    instructions = instructions_of(folder)
+    task = instructions.tasks[0] if instructions else policy.task
     known = {
-        **({"task": policy.task} if policy.task else {}),
+        **({"task": task} if task else {}),
         "cameras": policy.encoder.cameras,
         "width_px": scene.get("width_px", width_px),
         "height_px": scene.get("height_px", height_px),

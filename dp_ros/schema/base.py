@@ -28,7 +28,8 @@ class ConfigError(UserError):
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    changes_at_run_time: ClassVar[bool] = False  # whether a node's parameters of it may be set while it runs
+    # Fields whose parameters may be set while a node runs; True: all of them.
+    changes_at_run_time: ClassVar[bool | tuple[str, ...]] = ()
 
 
 Model = TypeVar("Model", bound=Config)

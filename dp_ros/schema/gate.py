@@ -76,7 +76,7 @@ class CommandLimits(Config):
 class GateConfig(CommandLimits):
     """Limits of a policy's commands. A running node takes tighter ones; looser ones while it is inactive."""
 
-    changes_at_run_time: ClassVar[bool] = True
+    changes_at_run_time: ClassVar[bool | tuple[str, ...]] = True
 
     max_speed_m_s: float = Field(5.0, gt=0, description="highest speed of the command [m/s]")
     max_wall_s: float = Field(

@@ -69,10 +69,10 @@ def plain(sentence: str) -> str:
 
     InstructionError where it is empty, too long, or not text.
     """
-    try:
-        sentence.encode()
-    except UnicodeEncodeError:
-        raise InstructionError("the instruction is not UTF-8 text: send it as UTF-8") from None
+    if any(
+        letter == "\ufffd" or "\ud800" <= letter <= "\udfff" for letter in sentence
+    ):  # ROS decodes with U+FFFD
+        raise InstructionError("the instruction is not UTF-8 text: send it as UTF-8")
     text = " ".join(sentence.split()).rstrip(".!? ").lower()
     if not text:
         raise InstructionError("the instruction is empty: give a sentence, e.g. 'open the drawer'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from dp_ros.schema.bags import RecorderConfig
@@ -20,10 +22,14 @@ class LifecycleConfig(Config):
 
 
 class ServedConfig(Config):
-    """The weights of the policy node."""
+    """The weights of the policy node, and what it is told."""
 
+    changes_at_run_time: ClassVar[bool | tuple[str, ...]] = ("instruction",)
     checkpoint: str = Field(
         "", description="checkpoint to serve: its folder, a run folder, or the name of a shipped model"
+    )
+    instruction: str = Field(
+        "", description="sentence for a policy that is told what to do; empty: none, so that it holds"
     )
 
 

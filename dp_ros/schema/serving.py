@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -111,7 +111,12 @@ class RuntimeConfig(GripperState):
 class BridgeConfig(Config):
     """The simulated robot as a node: its task, its cameras, its episodes and its clock."""
 
-    task: str = Field("drawer-open-v3", description="task of any simulator; a version may be left out")
+    changes_at_run_time: ClassVar[bool | tuple[str, ...]] = ("task",)
+
+    task: str = Field(
+        "drawer-open-v3",
+        description="task of any simulator; a version may be left out; a change is of the next episode",
+    )
     cameras: tuple[CameraName, ...] = Field(
         ("gripperPOV",), min_length=1, description="each is published as camera/<name>/image_raw"
     )

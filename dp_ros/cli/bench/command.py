@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
+from dp_ros.cli.bench.results import write
+from dp_ros.cli.bench.train_command import train
 from dp_ros.cli.options import (
     Checkpoint,
     EngineOption,
@@ -16,13 +18,11 @@ from dp_ros.cli.options import (
     Precision,
     SpacingOption,
     Threads,
-    set_option,
     typed_config,
 )
 
 app = typer.Typer(help="Measure speed and losses of the parts on this machine.")
-
-Against = Literal["lerobot"]
+app.command()(train)
 
 
 @app.command()
@@ -44,7 +44,7 @@ def render(
         f"ratio {data['ratio']:.1f}; of the processor's time: metaworld {data['metaworld']['processor_ms']:.2f}, "
         f"dp_ros {data['dp_ros']['processor_ms']:.2f}, ratio {data['processor_ratio']:.1f}"
     )
-    _write(json_path, data)
+    write(json_path, data)
 
 
 @app.command()
@@ -69,80 +69,7 @@ def transport(
             f"{size['width_px']}x{size['height_px']} px at {size['rate_hz']:g} Hz: {trip}, "
             f"{size['answered']} of {size['sent']} answered"
         )
-    _write(json_path, data)
-
-
-@app.command()
-def train(
-    config: Annotated[
-        str | None,
-        typer.Option(
-            show_default="cpu; with --against, LeRobot's network of 17 M parameters at 96 px",
-            help="Preset of config/train, e.g. cpu, or YAML file of TrainConfig.",
-        ),
-    ] = None,
-    assignments: Annotated[list[str] | None, set_option("a setting of TrainConfig", "batch_size=8")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Number of steps to measure, after 3 that warm up.")] = 20,
-    profile: Annotated[bool, typer.Option("--profile", help="Also print the time of each operator.")] = False,
-    against: Annotated[
-        Against | None,
-        typer.Option(
-            help="Compare with that project's training, step by step, in f32 and bf16, or as --set precision says."
-        ),
-    ] = None,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="Measure on a dataset, from disk against from memory; repeat for more."),
-    ] = None,
-    json_path: JsonFile = None,
-) -> None:
-    """Measure a training step on random pictures of the preset's shapes: milliseconds and share of computing."""
-    from dp_ros.cli.train import training_settings
-    from dp_ros.schema import Layers, Settings, TrainConfig
-
-    if against:
-        from dp_ros.cli.bench.lerobot import LIKE_FOR_LIKE, compare_training, precisions_of
-
-        layers = Layers.of(Settings(TrainConfig(**LIKE_FOR_LIKE), {}))
-        layers.assign(assignments)
-        settings = training_settings(config, assignments) if config else layers.settings(TrainConfig)
-        rows = [compare_training(settings.config, precision, steps) for precision in precisions_of(settings)]
-        for row in rows:
-            for clock in ("wall", "processor"):
-                of = row[clock]
-                shown = ", ".join(
-                    f"dp_ros with {side} {of['median_ms'][side]:.0f} ms = {ratio:.2f} times as fast"
-                    for side, ratio in of["ratio"].items()
-                )
-                print(
-                    f"batch {row['batch_size']}, {row['precision']}, {clock} time, median of {steps} steps: "
-                    f"lerobot {of['median_ms']['lerobot']:.0f} ms, {shown}"
-                )
-        _write(json_path, {"against": against, "rows": rows})
-        return
-    settings = training_settings(config or "cpu", assignments)
-    if data:
-        from dp_ros.cli.bench.stream import compare_streaming
-
-        found = compare_streaming(settings, data, steps)
-        disk, memory = (found["median_ms"][side] for side in ("disk", "memory"))
-        print(
-            f"from disk {disk:.0f} ms/step, from memory {memory:.0f} ms/step: {found['ratio'] - 1:+.1%}; "
-            f"{found['resident_gb']:.2f} GB resident from disk"
-        )
-        _write(json_path, found)
-        return
-    from dp_ros.cli.bench.train import measure_training
-
-    measured, table = measure_training(settings.config, steps, profile)
-    print(
-        f"batch {measured['batch_size']}, {measured['parameters'] / 1e6:.1f} M parameters, {measured['precision']}, "
-        f"{measured['device']}: {measured['median_ms']:.0f} ms/step (median of {steps}), "
-        f"{measured['compute_share']:.0%} of it forward and backward"
-    )
-    if table:
-        print(table)
-    _write(json_path, measured)
+    write(json_path, data)
 
 
 @app.command()
@@ -198,7 +125,7 @@ def inference(
     if checkpoint:
         data = bench.measure_checkpoint(find_checkpoint(checkpoint), names, plans or 200)
         report.print_checkpoint(data)
-        _write(json_path, data)
+        write(json_path, data)
         return
     sizes = bench.ALL_SIZES if all_sizes else bench.sizes_of(channels, horizons, pixels)
     results = []
@@ -206,7 +133,7 @@ def inference(
         report.print_size(result)
         results.append(result)
         data = bench.summary(results)
-        _write(json_path, data)  # after each size: a later one may need more memory than there is
+        write(json_path, data)  # after each size: a later one may need more memory than there is
     report.print_summary(data)
     if plot:
         report.save_plot(results, plot)
@@ -253,7 +180,7 @@ def realtime(
     data = {"checkpoint": str(folder), "engine": engine_name, "why": why}
     data |= report.summary(noted, policy_config(folder).rate_hz, seconds)
     report.print_summary(data)
-    _write(json_path, data)
+    write(json_path, data)
     if plot:
         report.save_plot(data, plot)
 
@@ -283,7 +210,7 @@ def record(
             f"killed {killed['kills']} times: {killed['reopened']} bags reopened; lost at most {lost_s[-1]:.2f} s, "
             f"median {lost_s[len(lost_s) // 2]:.2f} s"
         )
-    _write(json_path, data)
+    write(json_path, data)
 
 
 @app.command()
@@ -305,7 +232,7 @@ def convert(
         f"{data['took_s']:.1f} s, {data['ratio']:.1f} times real time; peak memory {data['peak_mb']:.0f} MB in all "
         f"processes, {data['peak_mb_of_one']:.0f} MB in the largest"
     )
-    _write(json_path, data)
+    write(json_path, data)
 
 
 @app.command("eval")
@@ -333,7 +260,7 @@ def evaluation(
         f"(ratio {data['ratio']['equal']:.2f}), {speed('one')} (ratio {data['ratio']['one']:.2f}); "
         f"{data['same_results']:.0%} of the episodes have the same result"
     )
-    _write(json_path, data)
+    write(json_path, data)
 
 
 @app.command()
@@ -348,7 +275,7 @@ def gate(
     from dp_ros.cli.errors import CliError
 
     data = attack_gate(inputs, seed, jobs)
-    _write(json_path, data)
+    write(json_path, data)
     shares = ", ".join(f"{name} {share:.3f}" for name, share in data["shares"].items())
     verdicts = ", ".join(f"{name} {count}" for name, count in sorted(data["verdicts"].items()))
     print(f"{data['inputs']} inputs, {data['commands']} commands in {data['took_s']:.0f} s: {verdicts}")
@@ -357,10 +284,3 @@ def gate(
         raise CliError(
             f"a command exceeded a limit ({data['broken']} commands are broken): see the shares above"
         )
-
-
-def _write(path: Path | None, data: dict[str, Any]) -> None:
-    if path:
-        from dp_ros.files import write_json
-
-        write_json(path, data)

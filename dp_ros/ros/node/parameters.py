@@ -23,7 +23,7 @@ _BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated
 def read_config(node: Node, model: type[Model]) -> Model:
     """Declare every field of `model` as a parameter and return the config of their values.
 
-    They are read-only, but for those of a nested config whose model says `changes_at_run_time`.
+    They are read-only, but for those that a model names in `changes_at_run_time`.
 
     Nested configs become dotted names ("gate.max_speed_m_s"). ConfigError names the parameter that is wrong.
     """
@@ -62,13 +62,14 @@ def refuse_undeclared(node: Node, rate_hz: Callable[[], float | None] = lambda: 
 
 
 def _declare(node: Node, model: type[Config], prefix: str, values: dict[str, Any]) -> None:
-    read_only = not model.changes_at_run_time
+    changing = model.changes_at_run_time
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
             child: dict[str, Any] = {}
             _declare(node, field.annotation, f"{prefix}{name}.", child)
             values[name] = child
             continue
+        read_only = changing is not True and name not in (changing or ())
         default = field.get_default()
         default = list(default) if isinstance(default, tuple) else default
         try:

@@ -33,6 +33,7 @@ from dp_ros.ros.node.diagnostics import OK, WARN
 from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
+from dp_ros.ros.nodes.bridge_task import BridgeTask
 from dp_ros.ros.nodes.expert_commander import ExpertCommander
 from dp_ros.ros.nodes.realtime_loop import RealtimeLoop
 from dp_ros.ros.nodes.robot_sensors import BASE_FRAME, RobotSensors
@@ -59,6 +60,7 @@ class MetaworldBridge(ManagedNode):
     def __init__(self) -> None:
         super().__init__("metaworld_bridge")
         self._config = read_config(self, BridgeConfig)
+        self._task: BridgeTask | None = None
         self._arm: SimulatedArm | None = None
         self._sensors: RobotSensors | None = None
         self._loop: RealtimeLoop | None = None
@@ -69,10 +71,11 @@ class MetaworldBridge(ManagedNode):
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         config, publisher = self._config, self.add_publisher
+        self._task = self._task or BridgeTask(self, config.task)
+        config = config.model_copy(update={"task": self._task.configure()})
         self._arm = arm = make_arm(ArmSpec.of(config))
         self._dt_ns = round(1e9 / arm.rate_hz)
         self._sensors = RobotSensors(arm, config, publisher)
-        self._task_publisher = publisher(String, "episode/task", qos.LATCHED)
         self._seed_publisher = publisher(Int64, "episode/seed", qos.LATCHED)
         self._success_publisher = publisher(Bool, "episode/success", qos.LATCHED)
         self._result_publisher = publisher(String, "episode/result", qos.RELIABLE_DEEP)
@@ -102,8 +105,9 @@ class MetaworldBridge(ManagedNode):
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._arm is not None
+        assert self._task is not None
         self._active = True
-        self._task_publisher.publish(String(data=self._arm.spec.task))
+        self._task.publish()
         if self._config.mode == "realtime":
             self._place(self._next_seed)  # a robot stands there before its first episode
             self._loop = RealtimeLoop(1.0 / self._arm.rate_hz, self._realtime_tick, self.add_timer)
@@ -170,9 +174,12 @@ class MetaworldBridge(ManagedNode):
         self._place(self._seed)
 
     def _place(self, seed: int) -> None:
-        """Reset arm and scene to `seed`, after a jump in time."""
+        """Reset arm and scene to `seed`, after a jump in time. Another task replaces the arm."""
         assert self._arm is not None
+        assert self._task is not None
+        assert self._sensors is not None
         began_s = time.monotonic()
+        self._arm = self._task.next_arm(self._arm, self._sensors)
         observation = self._arm.reset(seed)
         self._time_ns += _EPISODE_GAP_NS
         if self._expert:
@@ -318,7 +325,7 @@ class MetaworldBridge(ManagedNode):
     def _status(self) -> tuple[bytes, str, dict[str, str]]:
         steps = self._arm.steps if self._arm else 0
         values = {
-            "task": self._config.task,
+            "task": self._task.present if self._task else self._config.task,
             "simulator": simulator_of(self._config.task).name,
             "mode": self._config.mode,
             "steps": str(steps),

@@ -31,6 +31,7 @@ from dp_ros.ros.node.parameters import changed_config, read_config
 from dp_ros.ros.node.rivals import other_publishers
 from dp_ros.ros.nodes.plan_drawing import PlanDrawing
 from dp_ros.ros.nodes.policy_inputs import PolicyInputs
+from dp_ros.ros.nodes.policy_instruction import InstructionInput, say, sentence_in
 from dp_ros.ros.nodes.policy_report import PolicyReport
 from dp_ros.schema import ConfigError, RuntimeConfig
 from dp_ros.schema.nodes import ServedConfig
@@ -73,6 +74,9 @@ class PolicyNode(ManagedNode):
         self._lockstep = self._runtime.mode == "lockstep"
         self._create_interface()
         self._drawing = PlanDrawing(self.add_publisher, self._streams)
+        self._instruction = InstructionInput.of(
+            self, self._checkpoint, self._served.instruction, self._controller.instruct, self._lockstep
+        )
         self._report = PolicyReport(self.add_publisher, self._streams, self.get_logger())
         self._opening: float | None = None  # of the newest frame
         self._decided_ns = -1
@@ -193,15 +197,18 @@ class PolicyNode(ManagedNode):
         return response
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        """Take new limits, all or none; while the arm may move, tighter ones only."""
+        """Take new limits and an instruction, all or none; while the arm may move, tighter limits only."""
         try:
             gate = changed_config(self._runtime.gate, "gate", parameters)
-        except ConfigError as error:
+            if loose := self._runtime.gate.loosened(gate) if self._active else []:
+                names = ", ".join(f"gate.{name}" for name in loose)
+                raise ConfigError(f"{names}: loosened only while inactive: deactivate first")
+            sentence = sentence_in(parameters, self._served.instruction)
+            if self._worker is not None and sentence != self._served.instruction:
+                say(self._instruction, sentence, self._checkpoint)
+        except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        loose = self._runtime.gate.loosened(gate) if self._active else []
-        if loose:
-            why = f"{', '.join(f'gate.{name}' for name in loose)}: loosened only while inactive: deactivate first"
-            return SetParametersResult(successful=False, reason=why)
+        self._served = self._served.model_copy(update={"instruction": sentence})
         self._runtime = self._runtime.model_copy(update={"gate": gate})
         if self._worker is not None:
             self._controller.commander.limit(gate)
@@ -296,6 +303,7 @@ class PolicyNode(ManagedNode):
             "checkpoint": self._checkpoint,
             "mode": self._runtime.mode,
             "engine": self._engine,
+            **({"instruction": self._instruction.text or "none"} if self._instruction else {}),
             **self._report.values(),
             "gripper_opening": "none" if self._opening is None else f"{self._opening:.3f}",
         }
@@ -306,6 +314,8 @@ class PolicyNode(ManagedNode):
         if not self._lockstep and (without_time := self.without_time()):
             return WARN, without_time, values
         verdict = self._report.verdict
+        if self._instruction and self._instruction.problem:
+            return WARN, self._instruction.problem, values
         if verdict is None:
             now_ns = self.get_clock().now().nanoseconds
             waiting = self._streams.missing(now_ns) if not self._lockstep else []

@@ -16,6 +16,7 @@ from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
 from dp_ros.schema import BridgeConfig
 from dp_ros.sim.arm import Observation, SimulatedArm, spectator_of
+from dp_ros.sim.background import BackgroundRenderer
 
 BASE_FRAME = "base_link"
 
@@ -29,7 +30,7 @@ class RobotSensors:
         TaskError where the scene has no camera of the spectator's name, RenderingError where nothing can be drawn.
         """
         mode, spectator = config.mode, spectator_of(config.task, config.spectator)
-        self._arm, self._spectator = arm, spectator
+        self._arm, self._spectator, self._config = arm, spectator, config
         if spectator:
             arm.render(spectator, SPECTATOR_PX, SPECTATOR_PX)
         observation = qos.observations(mode)
@@ -50,11 +51,24 @@ class RobotSensors:
         self._clock = publisher(Clock, "/clock", 10)
         # A timer of simulated time fires with /clock. It must find the observation of that time.
         self._clock_last = mode == "realtime"
-        self._background = None
-        if spectator and mode == "realtime":
-            self._background = arm.background_renderer(
-                spectator, SPECTATOR_PX, SPECTATOR_PX, config.spectator_hz
-            )
+        self._background = self._background_renderer()
+
+    def replace_arm(self, arm: SimulatedArm) -> None:
+        """Publish another arm from now on, with the same cameras. RenderingError, which changes nothing."""
+        for camera in arm.spec.cameras:
+            arm.render(camera)
+        self.close()
+        self._arm = arm
+        self._camera_infos = {camera: self._camera_info(camera) for camera in arm.spec.cameras}
+        self._background = self._background_renderer()
+
+    def _background_renderer(self) -> BackgroundRenderer | None:
+        """The process that draws the spectator's pictures in real time."""
+        if not self._spectator or self._config.mode != "realtime":
+            return None
+        return self._arm.background_renderer(
+            self._spectator, SPECTATOR_PX, SPECTATOR_PX, self._config.spectator_hz
+        )
 
     @property
     def publishers(self) -> list[Any]:

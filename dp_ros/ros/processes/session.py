@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.episode import video_fps
 from dp_ros.evaluation.results import EpisodeResult, Report, held_ticks
+from dp_ros.evaluation.told import InstructionKind, instruction_for
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
-from dp_ros.policy.checkpoint_config import bridge_for, check_weights, serving_beside
+from dp_ros.policy.checkpoint_config import bridge_for, check_weights, instructions_of, serving_beside
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
 from dp_ros.ros.processes.node_process import START_TIMEOUT_S, NodeGroup, SessionError, parameters_yaml
@@ -66,10 +69,20 @@ class Session(NodeGroup):
                 Image, f"camera/{camera}/image_raw", self._picture_callback(camera), pictures_qos
             )
         self._reset = node.create_client(Trigger, "episode/reset")
+        self._parameters = AsyncParameterClient(node, "policy_node")
 
     def wait_until_active(self) -> None:
         super().wait_until_active()
         self.spin_until(self._reset.service_is_ready, START_TIMEOUT_S, "episode/reset is not offered")
+
+    def instruct(self, sentence: str) -> None:
+        """Tell the policy what to do. SessionError where it refuses."""
+        self.spin_until(self._parameters.services_are_ready, START_TIMEOUT_S, "policy_node has no parameters")
+        answer = self._parameters.set_parameters([Parameter("instruction", value=sentence)])
+        self.spin_until(answer.done, START_TIMEOUT_S, "policy_node did not take the instruction")
+        (result,) = answer.result().results
+        if not result.successful:
+            raise SessionError(f"policy_node refused the instruction: {result.reason}")
 
     def _picture_callback(self, camera: str) -> Callable[[Image], None]:
         def store(msg: Image) -> None:
@@ -146,13 +159,15 @@ def evaluate(
     domain_id: int | None = None,
     weights_sha256: str = "",
     mode: Literal["lockstep", "realtime"] = "lockstep",
+    instruction: str = "",
+    instructions: InstructionKind = "known",
 ) -> Report:
     """Episodes over DDS, one per seed (consecutive numbers). In lockstep, the same outcomes as in-process; in real
     time, the simulated clock waits for nobody.
 
     `on_video` gets each episode's pictures, `video_fps` of them a second: uint8 (480, 720, 3), the camera `spectator`
     (auto: the simulator's own) beside what the policy sees. Raises SessionError, and CheckpointError where the node
-    has loaded other weights than `weights_sha256`.
+    has loaded other weights than `weights_sha256`. instruction, instructions: `instruction_for`.
     """
     bridge = bridge_for(
         checkpoint,
@@ -170,8 +185,13 @@ def evaluate(
     with Session(checkpoint, bridge, runtime, domain_id) as session:
         if weights_sha256:
             check_weights(checkpoint, weights_sha256)  # after the node has loaded them
+        known = instructions_of(checkpoint)
         for seed in seeds:
+            sentence = instruction_for(known, bridge.task, seed, instruction, instructions)
+            if sentence:
+                session.instruct(sentence)
             result = session.run_episode(seed, timeout_s=max_steps * bridge.command_timeout_s)
+            result = replace(result, instruction=sentence or None)
             report.results.append(result)
             on_episode(result)
             if on_video:

@@ -1,0 +1,35 @@
+"""Sentence of each episode of an evaluation, for a policy that is told what to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from dp_ros.policy.instructions import Instructions
+from dp_ros.schema import InstructionError
+
+InstructionKind = Literal["known", "held_out", "wrong"]
+
+
+def instruction_for(
+    known: Instructions | None, task: str, seed: int, sentence: str = "", kind: InstructionKind = "known"
+) -> str:
+    """The sentence of an episode; empty for a policy that does one thing, which has no `known` ones.
+
+    sentence: for every episode; without it one of the kind. known, held_out: the task's sentences in turn, by seed.
+    wrong: a known sentence of another task of the model. InstructionError where there is none, or the policy does one
+    thing.
+    """
+    if known is None:
+        if sentence or kind != "known":
+            raise InstructionError("the policy does one thing and takes no instruction: leave it out")
+        return ""
+    if sentence:
+        return sentence
+    if kind == "wrong":
+        others = [each for each in known.tasks if each != task]
+        if not others:
+            raise InstructionError(f"the model knows no other task than {task}, so that no sentence is wrong")
+        task = others[np.random.default_rng([seed, 7]).integers(len(others))]
+    return known.sentence(task, seed, held_out=kind == "held_out")

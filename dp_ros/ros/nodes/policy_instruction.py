@@ -1,0 +1,138 @@
+"""Instruction of a policy node: the sentence in force, from the parameter `instruction` or the topic
+`policy/instruction`; the newer one counts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.exceptions import InvalidHandle
+from rclpy.parameter import Parameter
+from std_msgs.msg import String
+
+from dp_ros.policy.checkpoint_config import instructions_of
+from dp_ros.policy.instructions import Instructions
+from dp_ros.ros.node import qos
+from dp_ros.ros.node.managed_node import ManagedNode
+from dp_ros.schema import ConfigError, InstructionError, plain
+
+NONE = "no instruction: publish a sentence on policy/instruction, or set the parameter instruction"
+Tell = Callable[[NDArray[np.float32] | None], None]
+
+
+class InstructionInput:
+    """Sentences in, embeddings out.
+
+    A sentence that the model knows takes effect at once. Another one is encoded in a thread, which takes up to a second
+    the first time; meanwhile there is no instruction, so the arm holds. In lockstep the robot waits, so the node does.
+    """
+
+    def __init__(
+        self,
+        known: Instructions,
+        tell: Tell,
+        waits: bool,
+        subscription: Callable[..., Any],
+        guard: Any,
+        logger: Any,
+    ) -> None:
+        """tell: gets the embedding (D,) in force, or None. waits: encode in the caller's thread.
+
+        `subscription(kind, topic, callback, qos)` and `guard(callback)` make a subscription and a guard condition.
+        """
+        self._known, self._tell, self._waits, self._logger = known, tell, waits, logger
+        self.text = ""  # the sentence in force; empty: none
+        self.problem = NONE  # why there is none
+        self._wanted = ""  # the newest sentence, which may still be being encoded
+        self._encoded: dict[str, NDArray[np.float32] | InstructionError] = {}
+        self._done = guard(self._on_encoded)
+        subscription(String, "policy/instruction", self._on_message, qos.LATCHED)
+        subscription(String, "policy/instruction", self._on_message, qos.RELIABLE)  # if it is not latched
+
+    @classmethod
+    def of(
+        cls, node: ManagedNode, checkpoint: str, sentence: str, tell: Tell, waits: bool
+    ) -> InstructionInput | None:
+        """The input of `node`, which begins with `sentence`; None for a policy that does one thing. UserError."""
+        known = instructions_of(checkpoint)
+        made = None
+        if known is not None:
+            make = node.add_subscription, node.add_guard_condition, node.get_logger()
+            made = cls(known, tell, waits, *make)
+        say(made, sentence, checkpoint)
+        return made
+
+    def say(self, sentence: str) -> None:
+        """The sentence from now on; empty: none. InstructionError, which changes nothing."""
+        text = plain(sentence) if sentence.strip() else ""
+        if text == self._wanted and text:
+            return
+        if text and not self._known.task_of(text) and not self._waits:
+            self._known.check_encoder(text)
+            self._wanted = text
+            self._stop(f"'{text}' is being encoded")
+            threading.Thread(target=self._encode, args=(text,), daemon=True).start()
+            return
+        embedding = self._known.embedding(text) if text else None
+        self._wanted = text
+        self._take(embedding)
+
+    def _on_message(self, msg: String) -> None:
+        """Someone wants something else than before: what cannot be understood holds the arm."""
+        try:
+            self.say(msg.data)
+        except InstructionError as error:
+            self._wanted = ""
+            self._stop(f"policy/instruction: {error}")
+            self._logger.error(self.problem)
+
+    def _encode(self, text: str) -> None:
+        try:
+            self._encoded[text] = self._known.embedding(text)
+        except InstructionError as error:
+            self._encoded[text] = error
+        with suppress(InvalidHandle):  # the node may be released meanwhile
+            self._done.trigger()
+
+    def _on_encoded(self) -> None:
+        result = self._encoded.pop(self._wanted, None)
+        if result is None:
+            return
+        if isinstance(result, InstructionError):
+            self._wanted = ""
+            self._stop(f"policy/instruction: {result}")
+            self._logger.error(self.problem)
+        else:
+            self._take(result)
+
+    def _take(self, embedding: NDArray[np.float32] | None) -> None:
+        if embedding is None:
+            if self.text:
+                self._logger.info("no instruction: holding")
+            self._stop(NONE)
+            return
+        self.text, self.problem = self._wanted, ""
+        self._tell(embedding)
+        task = self._known.task_of(self.text)
+        self._logger.info(f"instruction: '{self.text}'{f', {task}' if task else ', not a known one'}")
+
+    def _stop(self, problem: str) -> None:
+        self.text, self.problem = "", problem
+        self._tell(None)
+
+
+def say(source: InstructionInput | None, sentence: str, checkpoint: str) -> None:
+    """`InstructionInput.say`; ConfigError where a policy that does one thing is told a sentence."""
+    if source is not None:
+        source.say(sentence)
+    elif sentence:
+        raise ConfigError(f"instruction: {checkpoint} does one thing and takes no instruction: leave it out")
+
+
+def sentence_in(parameters: Iterable[Parameter], present: str) -> str:
+    """The value of the parameter `instruction` among those; the present one where it is not."""
+    return next((str(each.value) for each in parameters if each.name == "instruction"), present)

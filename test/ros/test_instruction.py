@@ -1,0 +1,210 @@
+"""A policy that is told what to do, over topics: the sentence in force, another one while it moves, none; and a
+simulated robot that changes its task."""
+
+import logging
+import queue
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy.parameter
+from rcl_interfaces.srv import SetParameters
+from rclpy.serialization import serialize_message
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from dp_ros.evaluation.rollout import evaluate_in_process
+from dp_ros.policy import instructions
+from dp_ros.policy.checkpoint import save_checkpoint
+from dp_ros.policy.checkpoint_config import instructions_of
+from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.instructions import Instructions, Sentence
+from dp_ros.ros.node.qos import LATCHED
+from dp_ros.ros.nodes.policy_instruction import InstructionInput
+from dp_ros.ros.processes.session import evaluate
+from dp_ros.schema import PolicyConfig, RuntimeConfig
+
+DIM = 12
+TASKS = ("tiny-push", "tiny-push-tilt30")
+pytestmark = pytest.mark.sim
+
+
+@pytest.fixture(scope="module")
+def told(small_policy, tmp_path_factory) -> Path:
+    """Untrained weights for the tiny arm, with two tasks; the sentence has an effect."""
+    import torch
+
+    torch.manual_seed(0)
+    values = {
+        **small_policy,
+        "task": "",
+        "rate_hz": 20.0,
+        "instruction": {"embedding_dim": DIM, "features": 8},
+    }
+    stats = {
+        "action": {"low": [-0.02, 0.0, -0.03, -1.0], "high": [0.02, 0.12, 0.02, 1.0]},
+        "state": {"low": [-0.3, 0.4, 0.0, 0.0], "high": [0.3, 0.9, 0.4, 1.0]},
+    }
+    policy = DiffusionPolicy(PolicyConfig.model_validate(values), stats)
+    for camera in policy.encoder.cameras:
+        torch.nn.init.normal_(camera.film.weight, std=0.5)
+    sentences = tuple(
+        Sentence(text, task) for text, task in zip(("push it", "lean and push it"), TASKS, strict=True)
+    )
+    known = Instructions(sentences, np.eye(DIM, dtype=np.float32)[:2])
+    return save_checkpoint(policy, tmp_path_factory.mktemp("models") / "told", instructions=known)
+
+
+def set_parameter(client, node: str, name: str, value: str) -> str:
+    """Why it was refused; empty where it was not."""
+    request = SetParameters.Request()
+    request.parameters.append(rclpy.parameter.Parameter(name, value=value).to_parameter_msg())
+    (result,) = client.call(SetParameters, f"{node}/set_parameters", request).results
+    return "" if result.successful else result.reason
+
+
+@pytest.fixture
+def robot(start_node, client, told):
+    """The tiny arm and the policy in real time, active."""
+    bridge = {"task": TASKS[0], "mode": "realtime", "width_px": 64, "height_px": 64, "auto_reset": True}
+    bridge |= {"max_steps": 100_000, "autostart": True, "command_delay_s": 0.05}
+    policy = {
+        "checkpoint": str(told),
+        "mode": "realtime",
+        "threads": 1,
+        "use_sim_time": True,
+        "autostart": True,
+    }
+    nodes = [
+        start_node("dp_ros.ros.nodes.metaworld_bridge", bridge),
+        start_node("dp_ros.ros.nodes.policy_node", {**policy, "command_delay_s": 0.05}),
+    ]
+    client.watched += nodes
+    return nodes
+
+
+def test_the_sentence_may_change_while_the_arm_moves(robot, client):
+    status = client.listen(String, "policy/status")
+    sentences = client.node.create_publisher(String, "policy/instruction", LATCHED)
+
+    def wait_for(text: str, since: int = 0) -> int:
+        """The number of status messages up to the first one from `since` on that contains the text."""
+
+        def found():
+            return next((i + 1 for i, msg in enumerate(status[since:], since) if text in msg.data), None)
+
+        return client.wait_for(found, f"a status with '{text}', not {[msg.data for msg in status[since:]]}")
+
+    def moves(since: int) -> bool:
+        return any(not msg.data.startswith("hold") for msg in status[since:])
+
+    heard = wait_for("no instruction")
+    assert not moves(0)
+    sentences.publish(String(data="Push it!"))
+    client.wait_for(lambda: moves(heard), "it moves")
+    heard = len(status)
+    sentences.publish(String(data="lean and push it"))
+    heard = wait_for("no plan yet for the new instruction", heard)
+    client.wait_for(lambda: moves(heard), "it moves otherwise")
+    heard = len(status)
+    sentences.publish(String(data=""))
+    heard = wait_for("no instruction", heard)
+    assert set_parameter(client, "policy_node", "instruction", "Lean and push it.") == ""
+    client.wait_for(lambda: moves(heard), "it moves, told by the parameter")
+
+    log = robot[1]
+    bad = serialize_message(String(data="push \x01\x01 it")).replace(b"\x01\x01", b"\xff\xfe")
+    for message, says in (
+        (String(data="x" * 10_000), "the instruction has 10000 letters, at most 300 are read"),
+        (bad, "is not UTF-8 text: send it as UTF-8"),
+        (
+            String(data="make me a coffee"),
+            "'make me a coffee' is not a known one, and the sentence encoder is not",
+        ),
+    ):
+        heard = len(status)
+        sentences.publish(message)
+        wait_for("no instruction", heard)
+        client.wait_for(lambda: says in log.log, says)  # noqa: B023
+        heard = len(status)
+        sentences.publish(String(data="push it"))
+        client.wait_for(lambda: moves(heard), "it moves again")  # noqa: B023
+    refused = set_parameter(client, "policy_node", "instruction", "y" * 400)
+    assert refused.startswith("the instruction has 400 letters")
+    heard = len(status)
+    end = time.monotonic() + 0.3
+    client.wait_for(lambda: time.monotonic() > end, "a moment")
+    assert not any("instruction" in msg.data for msg in status[heard:]), "a refused parameter stopped the arm"
+
+
+def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch):
+    """The newest sentence counts, whichever is encoded first."""
+    gates = {"roll it": threading.Event(), "spin it": threading.Event()}
+    encoded = np.eye(DIM, dtype=np.float32)[5:]
+
+    def encode(texts):
+        gates[texts[0]].wait(20.0)
+        return encoded[list(gates).index(texts[0])][None]
+
+    monkeypatch.setattr(instructions, "encoder_folder", lambda text: None)
+    monkeypatch.setattr(instructions, "embed", encode)
+    done, says = queue.Queue(), []
+
+    class Guard:
+        def __init__(self, callback):
+            self.trigger = lambda: done.put(callback)
+
+    source = InstructionInput(
+        instructions_of(told), says.append, False, lambda *_: None, Guard, logging.getLogger("test")
+    )
+    source.say("Roll it")
+    source.say("spin it")
+    assert says == [None, None]
+    assert source.problem == "'spin it' is being encoded"
+    gates["roll it"].set()
+    done.get(timeout=20.0)()
+    assert says == [None, None], "an old sentence took effect"
+    gates["spin it"].set()
+    done.get(timeout=20.0)()
+    assert (says[2] == encoded[1]).all()
+    assert (source.text, source.problem) == ("spin it", "")
+    source.say("push it")
+    assert (says[3] == np.eye(DIM)[0]).all()
+
+
+def test_the_robot_changes_its_task_with_the_next_episode(start_node, client):
+    bridge = {"task": TASKS[0], "mode": "lockstep", "width_px": 64, "height_px": 64, "autostart": True}
+    client.watched.append(start_node("dp_ros.ros.nodes.metaworld_bridge", bridge))
+    tasks = client.node.create_subscription(
+        String, "episode/task", lambda msg: heard.append(msg.data), LATCHED
+    )
+    heard: list[str] = []
+    client.wait_until_active("metaworld_bridge")
+    client.wait_for(lambda: heard == [TASKS[0]], "the first task")
+    assert set_parameter(client, "metaworld_bridge", "task", "tiny-pusch").startswith(
+        "unknown task 'tiny-pusch'"
+    )
+    assert "another bridge" in set_parameter(client, "metaworld_bridge", "task", "reach-v3")
+    assert set_parameter(client, "metaworld_bridge", "task", TASKS[1]) == ""
+    assert heard == [TASKS[0]]
+    assert client.call(Trigger, "episode/reset", Trigger.Request()).success
+    client.wait_for(lambda: heard == list(TASKS), "the next task")
+    client.node.destroy_subscription(tasks)
+
+
+def test_episodes_over_topics_are_told_the_same_as_in_process(told, ros_domain):
+    options = {"max_steps": 6, "runtime": RuntimeConfig(mode="lockstep", threads=1, engine="torch")}
+    here = evaluate_in_process(told, TASKS[0], [3, 4], instructions="wrong", **options)
+    there = evaluate(
+        told,
+        TASKS[0],
+        [3, 4],
+        on_episode=lambda result: None,
+        domain_id=ros_domain,
+        instructions="wrong",
+        **options,
+    )
+    assert [result.instruction for result in here.results] == ["lean and push it"] * 2
+    assert here.results == there.results
