@@ -16,11 +16,11 @@ from dp_ros.cli import main
 from dp_ros.evaluation.many_tasks import difficulties, lines, mean_of_groups, mean_of_tasks, summary
 from dp_ros.evaluation.provenance import provenance
 from dp_ros.evaluation.results import EpisodeResult, Report
-from dp_ros.evaluation.rollout import EvalConfig, InstructionKind, instruction_for
+from dp_ros.evaluation.told import InstructionKind, instruction_for
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.instructions import Instructions, Sentence
-from dp_ros.schema import InstructionError, PolicyConfig, RuntimeConfig, override
+from dp_ros.schema import InstructionError, PolicyConfig, override
 from dp_ros.sim.arm import simulator_of
 
 DIM = 12
@@ -104,18 +104,14 @@ def test_summary_counts_failures_by_reason_and_names_whole_groups_only() -> None
     ],
 )
 def test_sentences_take_turns_by_seed(kind: InstructionKind, said: list[str]) -> None:
-    setting = EvalConfig("model", TASKS[0], RuntimeConfig(), 1, instructions=kind)
-    found = [instruction_for(KNOWN, setting, seed) for seed in range(3)]
-    assert [each[0] for each in found if each] == said
-    assert all(each and (each[1] == KNOWN.embedding(each[0])).all() for each in found)
+    assert [instruction_for(KNOWN, TASKS[0], seed, kind=kind) for seed in range(3)] == said
 
 
 def test_a_policy_of_one_task_takes_no_instruction() -> None:
-    setting = EvalConfig("model", TASKS[0], RuntimeConfig(), 1)
-    assert instruction_for(None, setting, 0) is None
-    wrong = EvalConfig("model", TASKS[0], RuntimeConfig(), 1, instructions="wrong")
-    with pytest.raises(InstructionError, match=r"model: does one thing and takes no instruction"):
-        instruction_for(None, wrong, 0)
+    assert instruction_for(None, TASKS[0], 0) == ""
+    for options in ({"sentence": "push it"}, {"kind": "wrong"}):
+        with pytest.raises(InstructionError, match=r"does one thing and takes no instruction"):
+            instruction_for(None, TASKS[0], 0, **options)
 
 
 @pytest.mark.sim
