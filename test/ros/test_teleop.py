@@ -22,6 +22,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from dp_ros.files import write_text
 from dp_ros.poses import angle_rad
 from dp_ros.ros.messages.conversions import gripper_state, ns_to_stamp, position_to_pose, stamp_to_ns
 from dp_ros.schema import JoyLayout
@@ -304,7 +305,7 @@ def test_wall_clock_set_back_holds_and_goes_on_by_the_new_time(start_node, clien
     client.watched.append(node)
     robot = Robot(client)
     robot.drive(0.0, 0.1, 0.0)
-    back_s.write_text("20")
+    write_text(back_s, "20")  # in one rename: the node reads it meanwhile
     robot.now_ns = lambda: time.time_ns() - 20 * 10**9
     robot.hear("hold_press_again")
     assert robot.status("hold_press_again: time went back by 20 s").level == WARN
