@@ -103,7 +103,9 @@ def unknown_part(words: list[str]) -> str:
             options = {
                 name for parameter in known.params for name in (*parameter.opts, *parameter.secondary_opts)
             }
-            if known.context_settings.get("ignore_unknown_options") and "--ros-args" in words:  # the rest goes to the node
+            if (
+                known.context_settings.get("ignore_unknown_options") and "--ros-args" in words
+            ):  # the rest goes to the node
                 words = words[: words.index("--ros-args")]
             given = [each for each in words[i:] if re.match(r"--?[a-z]", each)]
             return next((each for each in given if each not in options), "")
