@@ -37,6 +37,7 @@ _WARM_UP_S = 2.0  # at most, after the first command
 _FIRST_COMMAND_S = 30.0
 _PICTURES = 40  # of each camera, shown one after the other
 _DOWN = (0.0, 1.0, 0.0, 0.0)
+_ENDLESS_M = 1e6
 
 
 def serve_in_real_time(
@@ -47,9 +48,12 @@ def serve_in_real_time(
     SessionError where the node does not start or sends no command.
     """
     config = policy_config(checkpoint)
+    # What the pictures show has no end, so neither has the way of the arm.
+    endless = {"workspace_low_m": (-_ENDLESS_M,) * 3, "workspace_high_m": (_ENDLESS_M,) * 3}
+    gate = runtime.gate.model_copy(update=endless)
     parameters = parameters_yaml(
         "/**/policy_node",
-        runtime.model_copy(update={"mode": "realtime"}),
+        runtime.model_copy(update={"mode": "realtime", "gate": gate}),
         autostart=True,
         checkpoint=str(checkpoint.resolve()),
         use_sim_time=False,
