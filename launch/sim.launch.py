@@ -30,7 +30,7 @@ ARGUMENTS = [
     argument(
         "instruction",
         "auto",
-        "sentence for a policy that is told what to do; auto: of the task; empty: none, it holds",
+        "sentence for a policy that is told what to do; auto: of the task; empty: that of params_file, or none",
     ),
     choice(
         "mode",
@@ -55,7 +55,7 @@ def nodes(context: LaunchContext) -> list[Action]:
         "metaworld_bridge": bridge.model_dump(exclude_unset=True) | simulation,
         "policy_node": {
             "checkpoint": checkpoint,
-            "instruction": instruction,
+            **({"instruction": instruction} if instruction else {}),
             "use_sim_time": bridge.mode == "realtime",
             **serving_beside(bridge),
         },

@@ -68,6 +68,7 @@ def demo(
 
     require_ros()
     from dp_ros.data.video import VideoWriter
+    from dp_ros.evaluation import many_tasks, model_results
     from dp_ros.evaluation.episode import video_fps
     from dp_ros.evaluation.report.html import SHOWN
     from dp_ros.evaluation.report.write_report import (
@@ -109,8 +110,9 @@ def demo(
                 shown[result.seed] = mp4(pictures, video_fps(task))
             outcomes.append(result.success)
 
+        ticks = many_tasks.MAX_STEPS if known else model_results.MAX_STEPS
         report = run_episodes(
-            folder, task, seed, episodes, "ros", 200, runtime, keep, mode=mode, instruction=instruction
+            folder, task, seed, episodes, "ros", ticks, runtime, keep, mode=mode, instruction=instruction
         )
     write_json(json_path, report.as_dict())
     print(f"video: {video}\npicture: {strip}\nreport: {json_path}")

@@ -122,6 +122,8 @@ def evaluate(
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     # All are checked before the first episode.
     several = find_tasks(task) if task else tasks_of(folders[0])
+    if not task and len(folders) > 1 and any(len(tasks_of(folder)) > 1 for folder in folders):
+        raise CliError("several checkpoints, of which one does many tasks, need one --task", USAGE)
     tasks = [task_and_seeds(f, t, seed, episodes)[0] for f in folders for t in several or ("",)]
     told = {"instruction": instruction, "instructions": instructions}
     for i, each in enumerate(tasks):
@@ -144,7 +146,9 @@ def evaluate(
         from dp_ros.cli.evaluate_tasks import evaluate_tasks
 
         about = describe(folders[0], runtime, ticks, jobs, episodes)
-        says = {"instructions": instruction or instructions, "policy_seed": policy_seed, "first_seed": seed}
+        says: dict[str, Any] = {"policy_seed": policy_seed, "first_seed": seed}
+        if tasks_of(folders[0]):
+            says["instructions"] = instruction or instructions
         evaluate_tasks(several, about, says, episodes, lambda each: run(folders[0], each), json_path)
         return
     if report_path:

@@ -90,10 +90,9 @@ class DatasetWriter:
         wanted = {"format": FORMAT, "version": FORMAT_VERSION, **attributes}
         if self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
             self._group = open_group(self.path, mode="r+")
-            if self._group.attrs["version"] == 1:
-                self._migrate(wanted)
             own = ("complete", "tried", TASKS, *growing)
-            found = {k: v for k, v in self._group.attrs.items() if k not in own}
+            attributes_now = self._migrated(wanted)
+            found = {k: v for k, v in attributes_now.items() if k not in own}
             old, new = _dotted(found), _dotted(wanted)
             for key in sorted(set(old) | set(new)):
                 if old.get(key) != new.get(key):
@@ -108,6 +107,8 @@ class DatasetWriter:
                         f"{self.path}: was begun with other {key}, or in another order: add new ones after them, or "
                         "choose another --out"
                     )
+            if self._group.attrs["version"] == 1:
+                self._migrate(attributes_now)
             self._cut_unfinished()
             if any(self._group.attrs.get(key) != values for key, values in growing.items()):
                 self._group.attrs.update({**growing, "complete": False})
@@ -118,17 +119,23 @@ class DatasetWriter:
                 attributes={**wanted, **growing, TASKS: [], "complete": False},
             )
 
-    def _migrate(self, wanted: Mapping[str, Any]) -> None:
-        """Make the dataset one of version 2; the version is written last."""
-        attributes: Any = dict(self._group.attrs)
+    def _migrated(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The dataset's attributes as version 2 has them."""
+        attributes: dict[str, Any] = dict(self._group.attrs)
+        if attributes["version"] != 1:
+            return attributes
         collect = dict(attributes.get("collect", {}))
         task = collect.get("task", "")
         if "task" not in wanted.get("collect", {"task": task}):
             collect.pop("task", None)
-        self._group.attrs[TASKS] = [task]
-        self._write("task", np.zeros(self.episodes, dtype=np.int64), at=0)
         changed = {"collect": collect} if "collect" in attributes else {}
-        self._group.attrs.update({**changed, "version": FORMAT_VERSION})
+        return {**attributes, **changed, TASKS: [task], "version": FORMAT_VERSION}
+
+    def _migrate(self, attributes: Mapping[str, Any]) -> None:
+        """Make the dataset one of version 2; the version is written last."""
+        self._group.attrs[TASKS] = attributes[TASKS]
+        self._write("task", np.zeros(self.episodes, dtype=np.int64), at=0)
+        self._group.attrs.update(dict(attributes))
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -161,6 +168,11 @@ class DatasetWriter:
         in_first_datasets: Any = self._group.attrs.get("tried", len(rows))
         last = int(tried[int(rows[-1])]) if tried is not None and len(rows) else 0
         return len(rows), last or int(in_first_datasets)
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Task -> episodes."""
+        return {task: self.progress(task)[0] for task in self._tasks}
 
     @property
     def _tasks(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,11 @@ def load_merged(paths: Paths, cameras: tuple[str, ...], memory_bytes: float) -> 
         camera: StreamedPictures([stored for part in parts for stored in part.images[camera].parts])
         for camera in cameras
     }
-    in_memory = sum(pictures.nbytes for pictures in streams.values()) <= memory_bytes
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    cached = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    )  # of which the system frees what it must
+    in_memory = sum(pictures.nbytes for pictures in streams.values()) <= min(memory_bytes, max(free, cached))
     images: dict[str, Any] = {
         camera: pictures.load() if in_memory else pictures for camera, pictures in streams.items()
     }

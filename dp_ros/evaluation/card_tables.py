@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dp_ros.evaluation.many_tasks import MAX_STEPS, Mean, difficulties, mean_of_groups, mean_of_tasks
+from dp_ros.evaluation.model_results import MAX_STEPS as ONE_TASK_STEPS
 from dp_ros.evaluation.model_results import Result
 from dp_ros.sim.arm import task_groups
 
@@ -58,7 +59,8 @@ def tables_of_tasks(name: str, results: Sequence[Result], diffusion: Mapping[str
     rows = []
     for number, of_tasks in enumerate(evaluations, 1):
         of_groups = mean_of_groups(rates(of_tasks))
-        command = of_tasks[0].command(name, diffusion, group_name([r.task for r in of_tasks]), MAX_STEPS)
+        limit = MAX_STEPS if len(of_tasks) > 1 else ONE_TASK_STEPS
+        command = of_tasks[0].command(name, diffusion, group_name([r.task for r in of_tasks]), limit)
         what = f"{number}: {of_tasks[0].instructions or '-'}, {of_tasks[0].where}"
         means = (str(mean_of_tasks(rates(of_tasks))), str(of_groups) if of_groups else "-")
         rows.append((what, str(len(of_tasks)), *means, slowest_plan(of_tasks), f"`{command}`"))

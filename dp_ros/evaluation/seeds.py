@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dp_ros.schema import ConfigError
 
 
 def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> None:
-    """ConfigError where the checkpoint's `config` says that it, or its teacher, was trained on one of the seeds."""
-    training = config.get("training", {})
-    for data in (_data(training), _data(training.get("teacher", {}))):
+    """ConfigError where the checkpoint's `config` says that it, its teacher, or the one whose weights it began
+    with, was trained on one of the seeds."""
+    for data in map(_data, _trainings(config.get("training", {}))):
         if not seeds or not _is_of(data, task):
             continue
         for first, last in _trained(data):
@@ -23,12 +23,19 @@ def check_unseen(config: Mapping[str, Any], task: str, seeds: Sequence[int]) -> 
 
 
 def seeds_known(training: Mapping[str, Any], task: str) -> bool:
-    """Whether a checkpoint's `training` names the seed of every episode of the task, of its teacher, too."""
-    trainings = [training, training["teacher"]] if "teacher" in training else [training]
+    """Whether a checkpoint's `training` names the seed of every episode of the task, and so do those it came from."""
     return all(
         not _is_of(data, task) or bool(_trained(data) and not data.get("seeds_unknown"))
-        for data in map(_data, trainings)
+        for data in map(_data, _trainings(training))
     )
+
+
+def _trainings(training: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The training, that of its teacher, that of the weights it began with, and theirs."""
+    yield training
+    for key in ("teacher", "init"):
+        if key in training:
+            yield from _trainings(training[key])
 
 
 def _is_of(data: Mapping[str, Any], task: str) -> bool:

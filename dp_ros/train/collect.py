@@ -72,6 +72,12 @@ def collect(
                 raise DatasetError(
                     f"{path}: already holds {kept} episodes, more than {config.episodes}: use another --out"
                 )
+        wanted = [each.task for each in configs]
+        begun = [task for task, kept in writer.kept.items() if task not in wanted and kept < config.episodes]
+        if begun and not writer.complete:
+            raise DatasetError(
+                f"{path}: {', '.join(begun)} was begun and has fewer than {config.episodes} episodes: add it to --task"
+            )
         with workers(jobs, cluster) as pool:
             for each in configs:
                 done[each.task] = _collect_task(each, writer, pool, on_episode)

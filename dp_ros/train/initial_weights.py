@@ -39,7 +39,10 @@ def continued_from(checkpoint: str | Path, config: PolicyConfig) -> Build:
     CheckpointError where the folder is unusable; ConfigError where `config` gives the weights another meaning and, when
     the policy is built, where the labels of the dataset lie outside the range that the weights can command.
     """
-    faults = list(_differences(config, policy_config(checkpoint)))
+    initial = policy_config(checkpoint)
+    if initial.diffusion.distilled_for:
+        raise ConfigError(f"{checkpoint}: is a student, which knows a few iterations only: give its teacher")
+    faults = list(_differences(config, initial))
     if faults:
         raise ConfigError(f"{checkpoint}: cannot be trained on with these settings: {'; '.join(faults)}")
     build = build_from(checkpoint)

@@ -16,7 +16,7 @@ from dp_ros import __version__
 from dp_ros.data.episodes import Dataset
 from dp_ros.data.merged import load_merged, merged_layout
 from dp_ros.data.windows import Windows
-from dp_ros.policy.checkpoint_config import weights_sha256
+from dp_ros.policy.checkpoint_config import read_config, weights_sha256
 from dp_ros.policy.checkpoint_folder import name_of
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.instructions import make_instructions
@@ -120,13 +120,25 @@ def make_trainer(
         scene={key: collected[key] for key in _SCENE if key in collected},
         provenance=provenance(dataset, command or {})
         | ({"teacher": dict(teacher)} if teacher else {})
-        | ({"init": {"name": name_of(init), "weights_sha256": weights_sha256(init)}} if init else {}),
+        | ({"init": _init_facts(init)} if init else {}),
         resume=resume,
         build=build,
         make_batches=make_batches,
         ranks=ranks,
         instructions=instructions,
     )
+
+
+def _init_facts(init: str | Path) -> dict[str, Any]:
+    """The checkpoint whose weights a training begins with: name, weights, and the data that it and its own saw."""
+    training = read_config(init).get("training", {})
+    earlier = {key: training[key] for key in ("init", "teacher") if key in training}
+    return {
+        "name": name_of(init),
+        "weights_sha256": weights_sha256(init),
+        "data": training.get("data", {}),
+        **earlier,
+    }
 
 
 def provenance(dataset: Dataset, command: Mapping[str, Any]) -> dict[str, Any]:

@@ -246,6 +246,8 @@ class Trainer:
         facts = {"config": config, "windows": len(self.windows), "stats": self.stats}
         if "teacher" in self.provenance:
             facts["teacher"] = self.provenance["teacher"]["weights_sha256"]
+        if "init" in self.provenance:
+            facts["init"] = self.provenance["init"]["weights_sha256"]
         return json.dumps(facts)
 
     def _log(self) -> AbstractContextManager[Log]:

@@ -114,6 +114,18 @@ def test_the_sentence_may_change_while_the_arm_moves(robot, client):
     assert set_parameter(client, "policy_node", "instruction", "Lean and push it.") == ""
     client.wait_for(lambda: moves(heard), "it moves, told by the parameter")
 
+    heard = len(status)
+    sentences.publish(String(data="push it"))
+    heard = wait_for("no plan yet for the new instruction", heard)
+    assert set_parameter(client, "policy_node", "instruction", "lean and push it") == "", (
+        "as it was, before the topic"
+    )
+    wait_for("no plan yet for the new instruction", heard)
+    assert set_parameter(client, "policy_node", "instruction", "") == ""
+    heard = wait_for("no instruction", heard)
+    sentences.publish(String(data="push it"))
+    client.wait_for(lambda: moves(heard), "it moves again")
+
     log = robot[1]
     bad = serialize_message(String(data="push \x01\x01 it")).replace(b"\x01\x01", b"\xff\xfe")
     for message, says in (

@@ -28,7 +28,8 @@ class InstructionInput:
     """Sentences in, embeddings out.
 
     A sentence that the model knows takes effect at once. Another one is encoded in a thread, which takes up to a second
-    the first time; meanwhile there is no instruction, so the arm holds. In lockstep the robot waits, so the node does.
+    the first time; meanwhile there is no instruction, so the arm holds. In lockstep the callback encodes it, because
+    the robot waits for the command.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class InstructionInput:
         self._take(embedding)
 
     def _on_message(self, msg: String) -> None:
-        """Someone wants something else than before: what cannot be understood holds the arm."""
+        """Take a sentence from the topic. One that cannot be used clears the instruction, so that the arm holds."""
         try:
             self.say(msg.data)
         except InstructionError as error:
@@ -133,6 +134,6 @@ def say(source: InstructionInput | None, sentence: str, checkpoint: str) -> None
         raise ConfigError(f"instruction: {checkpoint} does one thing and takes no instruction: leave it out")
 
 
-def sentence_in(parameters: Iterable[Parameter], present: str) -> str:
-    """The value of the parameter `instruction` among those; the present one where it is not."""
-    return next((str(each.value) for each in parameters if each.name == "instruction"), present)
+def sentence_in(parameters: Iterable[Parameter]) -> str | None:
+    """The value of the parameter `instruction` among those; None where it is not."""
+    return next((str(each.value) for each in parameters if each.name == "instruction"), None)

@@ -203,12 +203,13 @@ class PolicyNode(ManagedNode):
             if loose := self._runtime.gate.loosened(gate) if self._active else []:
                 names = ", ".join(f"gate.{name}" for name in loose)
                 raise ConfigError(f"{names}: loosened only while inactive: deactivate first")
-            sentence = sentence_in(parameters, self._served.instruction)
-            if self._worker is not None and sentence != self._served.instruction:
+            sentence = sentence_in(parameters)
+            if self._worker is not None and sentence is not None:
                 say(self._instruction, sentence, self._checkpoint)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._served = self._served.model_copy(update={"instruction": sentence})
+        if sentence is not None:
+            self._served = self._served.model_copy(update={"instruction": sentence})
         self._runtime = self._runtime.model_copy(update={"gate": gate})
         if self._worker is not None:
             self._controller.commander.limit(gate)

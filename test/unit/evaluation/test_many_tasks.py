@@ -136,6 +136,24 @@ def test_an_interrupted_evaluation_of_several_tasks_resumes(
     assert again["mean_of_tasks"] == whole["mean_of_tasks"]
     assert sorted(each["task"] for each in again["tasks"]) == sorted(TASKS)
 
+    assert (
+        main(
+            [
+                "eval",
+                str(told),
+                "--episodes",
+                "2",
+                "--max-steps",
+                "2",
+                "--engine",
+                "torch",
+                "--json",
+                str(file),
+            ]
+        )
+        == 0
+    )
+    assert "holds 2 of 2 tasks already" in capsys.readouterr().out, "without --task, all tasks of the model"
     before = file.read_text()
     for other, said in (
         (["--task", ",".join(TASKS), "--policy-seed", "1"], "with policy_seed 0, not 1: give another --json"),

@@ -16,8 +16,8 @@ from dp_ros.policy.checkpoint import CheckpointError, load_checkpoint, save_chec
 from dp_ros.policy.checkpoint_config import INSTRUCTIONS, instructions_of, verify_files
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.encoder import ObservationEncoder, ResNetEncoder
-from dp_ros.policy.instructions import Instructions, Sentence, make_instructions
-from dp_ros.policy.sentence_encoder import encode, model_folder
+from dp_ros.policy.instructions import Instructions, Sentence, make_instructions, model_folder
+from dp_ros.policy.sentence_encoder import encode
 from dp_ros.resources import share_file
 from dp_ros.schema import (
     ConfigError,
@@ -40,7 +40,7 @@ REFERENCE = (0.022477, 0.033709, -0.033726, 0.023003)
 @pytest.fixture
 def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra `text` is not installed."""
-    monkeypatch.setattr("dp_ros.policy.sentence_encoder.model_folder", lambda: None)
+    monkeypatch.setattr("dp_ros.policy.instructions.model_folder", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,10 @@ def test_task_without_a_sentence_is_one_line(known: Instructions, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: {known: [Open it]}\nb: {known: [open it.]}", "'open it.' stands for a and for b"),
+        (
+            "a: {known: [Open it]}\nb: {known: [open it.]}",
+            "'open it.' is listed under a and b: keep it under one",
+        ),
         ("a: {known: []}", "known"),
         ("a: {known: ['']}", "a: the instruction is empty"),
         ("[", "is not YAML"),
