@@ -16,7 +16,8 @@ Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-EXECUTED, REMAINING, COMMAND, HELD = (40, 220, 70), (235, 235, 235), (70, 130, 255), (255, 70, 50)
+EXECUTED, REMAINING, HELD = (40, 220, 70), (235, 235, 235), (255, 70, 50)
+COMMAND, MEASURED = (70, 130, 255), (240, 130, 240)
 _LOWEST_PX = 240  # smaller pictures are enlarged, by a whole number
 _LINE_PX, _LETTER_PX, _TEXT_SCALE = 18, 8, 0.45
 _SHIFT = 4  # cv2 takes coordinates in parts of 1 / 16 px
@@ -51,15 +52,15 @@ def enlargement(height_px: int) -> int:
 def _drawn(view: View) -> Picture:
     by = enlargement(view.picture.shape[0])
     drawn = np.ascontiguousarray(view.picture.repeat(by, 0).repeat(by, 1))
+    for colour, pixels in view.dots.items():
+        for point in _places(pixels, by):
+            if point is not None:
+                cv2.circle(drawn, point, 4 << _SHIFT, colour, -1, cv2.LINE_AA, _SHIFT)
     for colour, pixels in view.lines.items():
         points = _places(pixels, by)
         for one, other in pairwise(points):
             if one is not None and other is not None:
                 cv2.line(drawn, one, other, colour, 2, cv2.LINE_AA, _SHIFT)
-    for colour, pixels in view.dots.items():
-        for point in _places(pixels, by):
-            if point is not None:
-                cv2.circle(drawn, point, 4 << _SHIFT, colour, -1, cv2.LINE_AA, _SHIFT)
     _write(drawn, view.name, (4, 14), (255, 255, 255))
     return drawn
 

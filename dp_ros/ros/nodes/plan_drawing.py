@@ -15,7 +15,15 @@ from dp_ros.control.chunk import Chunk
 from dp_ros.control.controller import PolicyDecision
 from dp_ros.ros.messages import images
 from dp_ros.ros.messages.markers import Scene, chunk_to_path, plan_markers
-from dp_ros.ros.messages.plan_picture import COMMAND, EXECUTED, HELD, REMAINING, View, draw_views
+from dp_ros.ros.messages.plan_picture import (
+    COMMAND,
+    EXECUTED,
+    HELD,
+    MEASURED,
+    REMAINING,
+    View,
+    draw_views,
+)
 from dp_ros.ros.node.managed_node import ManagedNode
 from dp_ros.ros.nodes.camera_views import CameraViews
 from dp_ros.schema import EncoderConfig, RuntimeConfig
@@ -108,7 +116,9 @@ class PlanDrawing:
             sample = stream.at(command.stamp_ns)
             if sample is None:
                 continue
-            points_m = [np.asarray(command.position_m)[None]]
+            tool = self._streams.ee_pose.at(sample.stamp_ns)
+            tool_m = POSITION.of(tool.value)[None] if tool else np.empty((0, 3))
+            points_m = [tool_m, np.asarray(command.position_m)[None]]
             if chunk is not None:
                 positions, executed = POSITION.of(chunk.actions), chunk.executed
                 points_m += [positions[executed], positions[max(executed.stop - 1, 0) :]]
@@ -117,9 +127,9 @@ class PlanDrawing:
                 views.append(View(camera, sample.value))
                 continue
             at = np.cumsum([len(part) for part in points_m])[:-1]
-            here, *lines = np.split(pixels, at)
+            here, commanded, *lines = np.split(pixels, at)
             colours = dict(zip((EXECUTED, REMAINING), lines, strict=False))
-            views.append(View(camera, sample.value, colours, {COMMAND: here}))
+            views.append(View(camera, sample.value, colours, {MEASURED: here, COMMAND: commanded}))
         if not views:
             return
         colour = HELD if decision.verdict.holds else EXECUTED
