@@ -14,8 +14,9 @@ import pytest
 from dp_ros.ros.messages.camera_view import project
 from dp_ros.ros.messages.conversions import pose_to_position, pose_to_vector
 from dp_ros.ros.messages.frames import FrameTree
+from dp_ros.ros.nodes.camera_views import CameraViews
 from dp_ros.ros.nodes.robot_sensors import RobotSensors
-from dp_ros.schema import BridgeConfig
+from dp_ros.schema import BridgeConfig, EncoderConfig
 from dp_ros.schema.pictures import Target
 from dp_ros.sim.arm import ArmSpec, make_arm
 
@@ -112,6 +113,39 @@ def test_another_arm_has_its_own_model(tf2_msgs: None) -> None:
     assert published.newest["robot_description"] != before[1]
     published.close()
     other.close()
+
+
+def test_a_viewer_finds_a_camera_by_its_pose_or_through_tf_and_needs_its_lens(published: Published) -> None:
+    """What a policy node on a robot hears, message by message."""
+    heard: dict[str, Any] = {}
+
+    def subscription(kind: type, topic: str, callback: Any, profile: Any) -> None:
+        heard[topic] = callback
+
+    newest, camera = published.newest, CAMERAS[1]
+    size = {"width_px": 96, "height_px": 96, "crop_width_px": 84, "crop_height_px": 84}
+    views = CameraViews(EncoderConfig.model_validate({"cameras": CAMERAS, **size}), subscription)
+    tool_m = pose_to_position(newest["ee_pose"])[None]
+
+    def projected(base: str = "base_link", later_ns: int = 0) -> Any:
+        return views.project(camera, 1_000_000_000 + later_ns, base, tool_m)
+
+    assert heard == {}
+    views.listen()
+    assert projected() is None
+    heard[f"camera/{camera}/camera_info"](newest[f"camera/{camera}/camera_info"])
+    assert projected() is None
+    heard["/tf_static"](newest["tf_static"])
+    heard["/tf"](newest["tf"])
+    through_tf = projected()
+    assert np.isfinite(through_tf).all()
+    views.forget()
+    views.listen()
+    heard[f"camera/{camera}/camera_info"](newest[f"camera/{camera}/camera_info"])
+    heard[f"camera/{camera}/pose"](newest[f"camera/{camera}/pose"])
+    np.testing.assert_allclose(projected(), through_tf, atol=1e-6)
+    assert projected(base="another") is None
+    assert projected(later_ns=2_000_000_000) is None
 
 
 @pytest.mark.parametrize(("task", "site"), [("tiny-push", "tool"), ("drawer-open-v3", "endEffector")])

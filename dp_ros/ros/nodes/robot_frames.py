@@ -56,16 +56,15 @@ class RobotFrames:
             self._fixed.publish(self._message(transforms=transforms))
 
     def publish(self, stamp_ns: int) -> None:
-        poses = {camera: self._arm.camera_pose(camera) for camera in self._cameras}
         for camera, publisher in self._cameras.items():
             if publisher.get_subscription_count():
-                publisher.publish(vector_to_pose(poses[camera], stamp_ns, BASE_FRAME))
+                publisher.publish(vector_to_pose(self._arm.camera_pose(camera), stamp_ns, BASE_FRAME))
         if self._moving is None or not self._moving.get_subscription_count():
             return
         transforms = self._model.moving(*self._arm.joint_positions())
-        transforms += [(BASE_FRAME, optical_frame(camera), pose) for camera, pose in poses.items()]
+        seen_from = {camera: optical_frame(camera) for camera in self._cameras}
         if self._spectator:
-            pose = self._arm.camera_pose(self._spectator)
-            transforms.append((BASE_FRAME, SPECTATOR_FRAME, pose))
+            seen_from[self._spectator] = SPECTATOR_FRAME
+        transforms += [(BASE_FRAME, frame, self._arm.camera_pose(c)) for c, frame in seen_from.items()]
         messages = [pose_to_transform(pose, stamp_ns, *ends) for *ends, pose in transforms]
         self._moving.publish(self._message(transforms=messages))
