@@ -292,6 +292,7 @@ def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch
     [
         ("teleop.launch.py", {}, "true", {"/tf:=tf", "/tf_static:=tf_static"}),
         ("teleop.launch.py", {"robot": "true"}, "false", set()),
+        ("record.launch.py", {}, "false", set()),
         (
             "policy.launch.py",
             {"camera_remaps": "gripperPOV:=/wrist/color/image_raw"},
@@ -321,7 +322,7 @@ for word in "$@"; do case "$word" in /*launch_params*) cat "$word" >> {tmp_path}
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}")
     wrong = {"no_such_parameter": 1}
     params = write_params(
-        {f"/**/{node}": wrong for node in ("policy_node", "teleop_node", "metaworld_bridge")}
+        {f"/**/{node}": wrong for node in ("policy_node", "teleop_node", "metaworld_bridge", "recorder_node")}
     )
     given = {"checkpoint": checkpoint, **arguments} if file in SERVES else arguments
     run_launch(file, rviz="true", namespace="arm", params_file=params, **given)
@@ -360,6 +361,7 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
         ("sim.launch.py", {"rviz": "true"}, "rviz:=true: RViz is not installed"),
         ("teleop.launch.py", {"rviz": "true"}, "rviz:=true: RViz is not installed"),
         ("policy.launch.py", {"rviz": "true"}, "rviz:=true: RViz is not installed"),
+        ("record.launch.py", {"rviz": "true"}, "rviz:=true: RViz is not installed"),
         ("policy.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
         (
             "policy.launch.py",
