@@ -42,3 +42,33 @@ def angle_rad(a_xyzw: ArrayLike, b_xyzw: ArrayLike) -> float:
     if np.dot(a, b) < 0.0:
         b = -b
     return float(4.0 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b)))
+
+
+def rotated(quat_xyzw: ArrayLike, vectors: ArrayLike) -> Array:
+    """Unit quaternion (..., 4), vectors (..., 3) -> the vectors turned by it (..., 3)."""
+    quat, vector = np.asarray(quat_xyzw, np.float64), np.asarray(vectors, np.float64)
+    axis, w = quat[..., :3], quat[..., 3:]
+    twice = 2.0 * np.cross(axis, vector)
+    turned: Array = vector + w * twice + np.cross(axis, twice)
+    return turned
+
+
+def composed(outer: Array, inner: Array) -> Array:
+    """Poses (7,) of b in a and of c in b -> the pose of c in a (7,)."""
+    a, b = orientation_of(outer), orientation_of(inner)
+    xyz = a[3] * b[:3] + b[3] * a[:3] + np.cross(a[:3], b[:3])
+    quat = np.array([*xyz, a[3] * b[3] - a[:3] @ b[:3]])
+    position_m = position_of(outer) + rotated(a, position_of(inner))
+    return make_pose(position_m, quat / np.linalg.norm(quat))
+
+
+def inverted(pose: Array) -> Array:
+    """Pose (7,) of b in a -> the pose of a in b (7,)."""
+    quat = orientation_of(pose) * np.array([-1.0, -1.0, -1.0, 1.0])
+    return make_pose(-rotated(quat, position_of(pose)), quat)
+
+
+def axis_angle(axis: ArrayLike, angle_rad: float) -> Array:
+    """Turn about a unit axis (3,) -> quaternion (4,)."""
+    half = angle_rad / 2.0
+    return np.array([*(np.asarray(axis, np.float64) * math.sin(half)), math.cos(half)])

@@ -18,9 +18,10 @@ from dp_ros.ros.processes.launch_arguments import (
     camera_remappings,
     common_arguments,
     lifecycle_arguments,
+    rviz_argument,
     values,
 )
-from dp_ros.ros.processes.launching import our_node
+from dp_ros.ros.processes.launching import our_node, rviz
 
 ARGUMENTS = [
     DeclareLaunchArgument("checkpoint", description=CHECKPOINT),
@@ -36,6 +37,7 @@ ARGUMENTS = [
         "TOPIC/compressed is read",
     ),
     *lifecycle_arguments("policy_node"),
+    rviz_argument(),
     *common_arguments(
         "robot.yaml",
         "limits of the gate, timing and sampler; copy config/robot.yaml and measure your workspace",
@@ -43,7 +45,7 @@ ARGUMENTS = [
 ]
 
 
-def node(context: LaunchContext) -> list[Action]:
+def nodes(context: LaunchContext) -> list[Action]:
     given = values(context, ARGUMENTS)
     given["checkpoint"] = str(find_checkpoint(given["checkpoint"]).absolute())
     cameras = policy_config(given["checkpoint"]).encoder.cameras
@@ -51,8 +53,12 @@ def node(context: LaunchContext) -> list[Action]:
     if given["instruction"]:
         parameters["instruction"] = given["instruction"]
     remaps = camera_remappings(given["camera_remaps"], cameras)
-    return [our_node(context, "policy_node", given["namespace"], given["params_file"], parameters, remaps)]
+    started = [rviz(context, given["namespace"], given["use_sim_time"], remaps)] if given["rviz"] else []
+    return [
+        *started,
+        our_node(context, "policy_node", given["namespace"], given["params_file"], parameters, remaps),
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=node)])
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes)])

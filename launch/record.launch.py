@@ -20,9 +20,10 @@ from dp_ros.ros.processes.launch_arguments import (
     choice,
     common_arguments,
     names,
+    rviz_argument,
     values,
 )
-from dp_ros.ros.processes.launching import our_node, rosbag2_record
+from dp_ros.ros.processes.launching import our_node, rosbag2_record, rviz
 from dp_ros.schema import RecorderConfig, parse
 
 ARGUMENTS = [
@@ -44,6 +45,7 @@ ARGUMENTS = [
         ("dp_ros", "rosbag2"),
         "recorder_node, which writes one bag an episode, or `ros2 bag record`",
     ),
+    rviz_argument(),
     *common_arguments("record.yaml", "queue, disk space and names of recorder_node"),
 ]
 
@@ -55,10 +57,12 @@ def nodes(context: LaunchContext) -> list[Action]:
     parameters |= {name: names(given[name]) for name in ("cameras", "topics") if names(given[name])}
     parameters["folder"] = str(Path(given["folder"]).expanduser().absolute())
     config = parse(RecorderConfig, parameters, where="record.launch.py")
+    started = [rviz(context, given["namespace"], use_sim_time=False)] if given["rviz"] else []
     if given["backend"] == "rosbag2":
-        return [rosbag2_record(context, wanted_topics(config), config, given["namespace"])]
+        return [*started, rosbag2_record(context, wanted_topics(config), config, given["namespace"])]
     parameters["autostart"] = True
-    return [our_node(context, "recorder_node", given["namespace"], given["params_file"], parameters)]
+    recorder = our_node(context, "recorder_node", given["namespace"], given["params_file"], parameters)
+    return [*started, recorder]
 
 
 def generate_launch_description() -> LaunchDescription:

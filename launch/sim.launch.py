@@ -14,11 +14,12 @@ from dp_ros.ros.processes.launch_arguments import (
     argument,
     choice,
     common_arguments,
+    rviz_argument,
     simulation_arguments,
     simulation_parameters,
     values,
 )
-from dp_ros.ros.processes.launching import our_node
+from dp_ros.ros.processes.launching import our_node, simulated_rviz
 
 ARGUMENTS = [
     argument(
@@ -38,6 +39,7 @@ ARGUMENTS = [
         "step when the command arrives (lockstep), or at the rate (realtime)",
     ),
     *simulation_arguments(),
+    rviz_argument(),
     *common_arguments("sim.yaml", "settings of both nodes"),
 ]
 
@@ -60,7 +62,8 @@ def nodes(context: LaunchContext) -> list[Action]:
             **serving_beside(bridge),
         },
     }
-    return [
+    started = simulated_rviz(context, given["namespace"], given["rviz"])
+    return started + [
         our_node(context, name, given["namespace"], given["params_file"], own | {"autostart": True})
         for name, own in parameters.items()
     ]

@@ -18,13 +18,14 @@ from dp_ros.ros.processes.launch_arguments import (
     common_arguments,
     lifecycle_arguments,
     names,
+    rviz_argument,
     simulation_arguments,
     simulation_parameters,
     size_px,
     switch,
     values,
 )
-from dp_ros.ros.processes.launching import our_node
+from dp_ros.ros.processes.launching import our_node, rviz, simulated_rviz
 
 ARGUMENTS = [
     switch("robot", False, "the arm is running: start teleop_node alone, inactive unless autostart is true"),
@@ -33,6 +34,7 @@ ARGUMENTS = [
     argument("size", "96x96", "size of their pictures in pixels, WIDTHxHEIGHT"),
     *simulation_arguments(),
     *lifecycle_arguments("teleop_node", condition="with robot:=true: "),
+    rviz_argument(),
     *common_arguments(
         "teleop.yaml",
         "speeds, gamepad and limits of the gate; for a robot, copy config/teleop.yaml and measure",
@@ -54,13 +56,15 @@ def bridge_parameters(given: dict[str, Any]) -> dict[str, Any]:
 def nodes(context: LaunchContext) -> list[Action]:
     given = values(context, ARGUMENTS)
     if given["robot"]:
+        started = [rviz(context, given["namespace"], given["use_sim_time"])] if given["rviz"] else []
         parameters = {"teleop_node": {name: given[name] for name in ("autostart", "use_sim_time")}}
     else:
+        started = simulated_rviz(context, given["namespace"], given["rviz"])
         parameters = {
             "metaworld_bridge": bridge_parameters(given),
             "teleop_node": {"autostart": True, "use_sim_time": True},
         }
-    return [
+    return started + [
         our_node(context, name, given["namespace"], given["params_file"], own)
         for name, own in parameters.items()
     ]

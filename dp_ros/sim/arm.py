@@ -26,6 +26,7 @@ from dp_ros.resources import share_file
 if TYPE_CHECKING:
     from dp_ros.schema import BridgeConfig, CollectConfig
     from dp_ros.sim.background import BackgroundRenderer
+    from dp_ros.sim.robot_model import RobotModel
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -120,6 +121,12 @@ class SimulatedArm(Protocol):
 
     def focal_length_px(self, camera: str) -> float:
         """Focal length of both axes, for pictures of the spec's size."""
+
+    def camera_pose(self, camera: str) -> Array:
+        """Pose (7,) of a camera's optical frame in the base frame: z along the line of sight, y down. TaskError."""
+
+    def robot_model(self) -> RobotModel:
+        """Links and joints of the robot; the joints that move are those of `joint_positions`."""
 
     def expert_command(self) -> Array:
         """The scripted expert's command (4,) at the present state, within reach of one tick."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, ClassVar
 
 import mujoco
@@ -43,6 +44,9 @@ class MetaworldArm(MujocoArm):
 
     max_step_m: ClassVar[float] = 0.01
     rate_hz: ClassVar[float] = 80.0  # 5 substeps of 2.5 ms
+    robot_name: ClassVar[str] = "sawyer"
+    root_body: ClassVar[str] = "base"
+    tool_body: ClassVar[str] = "hand"
 
     def __init__(self, spec: ArmSpec) -> None:
         """`spec.task` is one of Metaworld's full names. TaskError names an unknown camera."""
@@ -77,6 +81,16 @@ class MetaworldArm(MujocoArm):
         mujoco.mju_mulQuat(tool, self.data.body("hand").xquat, _TOOL_IN_HAND)
         w, x, y, z = tool
         return make_pose(self._state[:3], np.array([x, y, z, w])), float(self._state[3])
+
+    @property
+    def tool_in_body(self) -> Array:
+        w, x, y, z = _TOOL_IN_HAND
+        return np.array([x, y, z, w])
+
+    @property
+    def assets(self) -> Path | None:
+        """The folder of the scene's file, in Metaworld's own package."""
+        return Path(self._env.fullpath).parent
 
     def expert_command(self) -> Array:
         return self.to_command(self._expert.get_action(self._state))

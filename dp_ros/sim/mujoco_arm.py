@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
 
 from dp_ros.actions import ACTION_DIM, GRIPPER, POSITION, gripper_of, join
+from dp_ros.poses import make_pose
 from dp_ros.sim.arm import ArmSpec, Array, Image, Observation, TaskError
 from dp_ros.sim.background import BackgroundRenderer
 from dp_ros.sim.rendering import Renderer
+from dp_ros.sim.robot_model import RobotModel, make_robot_model
 
 
 class MujocoArm(ABC):
@@ -25,6 +28,9 @@ class MujocoArm(ABC):
 
     max_step_m: ClassVar[float]
     rate_hz: ClassVar[float]
+    robot_name: ClassVar[str]
+    root_body: ClassVar[str]  # of the robot; all below it is the robot, too
+    tool_body: ClassVar[str]  # carries the tool's frame
 
     def __init__(self, spec: ArmSpec, model: Any, data: Any) -> None:
         """`model` and `data` are MuJoCo's. TaskError names a camera that the model does not have."""
@@ -44,6 +50,11 @@ class MujocoArm(ABC):
     @abstractmethod
     def measure(self) -> tuple[Array, float]:
         """Pose (7,) and opening of an `Observation`."""
+
+    @property
+    @abstractmethod
+    def tool_in_body(self) -> Array:
+        """Quaternion (4,) x, y, z, w of the tool's frame in `tool_body`."""
 
     @property
     @abstractmethod
@@ -91,6 +102,22 @@ class MujocoArm(ABC):
     def focal_length_px(self, camera: str) -> float:
         return self._renderer.focal_length_px(camera, self.spec.height_px)
 
+    def camera_pose(self, camera: str) -> Array:
+        self._check_camera(camera)
+        number = self.model.camera(camera).id
+        # MuJoCo's cameras look along -z with y up, optical frames along z with y down.
+        optical = self.data.cam_xmat[number].reshape(3, 3) * np.array([1.0, -1.0, -1.0])
+        return make_pose(self.data.cam_xpos[number], quaternion_of(optical))
+
+    @property
+    def assets(self) -> Path | None:
+        """Folder that the paths of the model's mesh files start from; None where it has none."""
+        return None
+
+    def robot_model(self) -> RobotModel:
+        tool = self.tool_body, self.tool_in_body
+        return make_robot_model(self.robot_name, self.model, self.root_body, tool, self.assets)
+
     def move_camera(self, camera: str, offset_m: Array) -> None:
         """Along the world's axes where the camera keeps its orientation as its mount moves, else along the mount's."""
         for place in _camera_places(self.model):
@@ -127,8 +154,13 @@ class MujocoArm(ABC):
 
 def site_orientation(data: Any, site: str) -> Array:
     """Quaternion (4,) x, y, z, w of a site, world frame."""
+    return quaternion_of(data.site(site).xmat)
+
+
+def quaternion_of(matrix: Array) -> Array:
+    """Rotation matrix (3, 3) or (9,) -> quaternion (4,) x, y, z, w."""
     quat = np.empty(4)
-    mujoco.mju_mat2Quat(quat, data.site(site).xmat)
+    mujoco.mju_mat2Quat(quat, np.ascontiguousarray(matrix).ravel())
     w, x, y, z = quat
     return np.array([x, y, z, w])
 

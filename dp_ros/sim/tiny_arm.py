@@ -95,6 +95,9 @@ class TinyArm(MujocoArm):
 
     max_step_m: ClassVar[float] = 0.01
     rate_hz: ClassVar[float] = 20.0
+    robot_name: ClassVar[str] = "tiny_arm"
+    root_body: ClassVar[str] = "hand"
+    tool_body: ClassVar[str] = "hand"
 
     def __init__(self, spec: ArmSpec) -> None:
         """`spec.task` is one of `TILT_DEG`. TaskError names an unknown camera."""
@@ -133,6 +136,11 @@ class TinyArm(MujocoArm):
         opening = float(np.mean(self.data.qpos[self._fingers])) / _OPEN_M
         pose = make_pose(self.data.qpos[self._hand], site_orientation(self.data, "tool"))
         return pose, min(max(opening, 0.0), 1.0)
+
+    @property
+    def tool_in_body(self) -> Array:
+        w, x, y, z = self.model.site("tool").quat
+        return np.array([x, y, z, w])
 
     def expert_command(self) -> Array:
         """Close the gripper, go straight to a point in front of the block, push the block over the line, and stay."""

@@ -27,8 +27,8 @@ from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.resources import share_dir
 from dp_ros.ros.node import qos
-from dp_ros.ros.processes.launching import _matches
 from dp_ros.schema import PolicyConfig
+from dp_ros.schema.params_file import matches as names_match
 
 pytestmark = pytest.mark.ros
 FILES = ("sim.launch.py", "policy.launch.py", "teleop.launch.py", "record.launch.py")
@@ -287,6 +287,51 @@ def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch
     assert {"/arm/command/ee_pose", "/arm/command/gripper", "/arm/expert/ee_pose", "/arm/tf"} <= set(topics)
 
 
+@pytest.mark.parametrize(
+    ("file", "arguments", "sim_time", "remaps"),
+    [
+        ("teleop.launch.py", {}, "true", {"/tf:=tf", "/tf_static:=tf_static"}),
+        ("teleop.launch.py", {"robot": "true"}, "false", set()),
+        ("record.launch.py", {}, "false", set()),
+        (
+            "policy.launch.py",
+            {"camera_remaps": "gripperPOV:=/wrist/color/image_raw"},
+            "false",
+            {
+                "camera/gripperPOV/image_raw:=/wrist/color/image_raw",
+                "camera/gripperPOV/camera_info:=/wrist/color/camera_info",
+            },
+        ),
+    ],
+)
+def test_rviz_opens_our_file_in_the_namespace_of_the_robot(
+    file, arguments, sim_time, remaps, checkpoint, write_params, run_launch, tmp_path, monkeypatch
+):
+    """A program of that name stands in for RViz, and keeps its arguments. The node beside it ends at once."""
+    prefix = tmp_path / "prefix"
+    index = prefix / "share/ament_index/resource_index/packages"
+    index.mkdir(parents=True)
+    (index / "rviz2").write_text("")
+    program = prefix / "lib/rviz2/rviz2"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"""#!/bin/sh
+echo "$@" > {tmp_path}/given
+for word in "$@"; do case "$word" in /*launch_params*) cat "$word" >> {tmp_path}/parameters ;; esac; done
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}")
+    wrong = {"no_such_parameter": 1}
+    params = write_params(
+        {f"/**/{node}": wrong for node in ("policy_node", "teleop_node", "metaworld_bridge", "recorder_node")}
+    )
+    given = {"checkpoint": checkpoint, **arguments} if file in SERVES else arguments
+    run_launch(file, rviz="true", namespace="arm", params_file=params, **given)
+    words = (tmp_path / "given").read_text().split()
+    assert words[:2] == ["-d", str(share_dir() / "config/rviz/dp_ros.rviz")]
+    assert {"__ns:=/arm", *remaps} <= set(words)
+    assert f"use_sim_time: {sim_time}" in (tmp_path / "parameters").read_text()
+
+
 def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, capfd):
     """ROS itself ignores parameters that a node does not declare: the gate would stay wide open."""
     params = write_params({"/**/policy_node": {"gate": {"max_sped_m_s": 0.1}}})
@@ -313,6 +358,10 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
         ("record.launch.py", {"compression": "zip"}, "Valid options are: ['none', 'zstd']"),
         ("record.launch.py", {"cameras": "left arm"}, "cameras.0: String should match pattern"),
         ("record.launch.py", {"backend": "rosbag2"}, "`ros2 bag` is not installed"),
+        ("sim.launch.py", {"rviz": "true"}, "rviz:=true: RViz is not installed"),
+        ("teleop.launch.py", {"rviz": "true"}, "rviz:=true: RViz is not installed"),
+        ("policy.launch.py", {"rviz": "true"}, "rviz:=true: RViz is not installed"),
+        ("record.launch.py", {"rviz": "true"}, "rviz:=true: RViz is not installed"),
         ("policy.launch.py", {"checkpoint": "/nowhere"}, "/nowhere: does not exist"),
         (
             "policy.launch.py",
@@ -371,4 +420,4 @@ def test_a_parameter_file_that_misses_the_node_is_refused(checkpoint, write_para
     ],
 )
 def test_names_in_parameter_files_match_as_in_ros(pattern, node, matches):
-    assert _matches(pattern, node) == matches
+    assert names_match(pattern, node) == matches

@@ -20,7 +20,7 @@ from nav_msgs.msg import Path as PathMsg
 from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
@@ -29,6 +29,7 @@ from dp_ros.files import write_text
 from dp_ros.poses import angle_rad
 from dp_ros.ros.messages.conversions import gripper_state, ns_to_stamp, position_to_pose, stamp_to_ns
 from dp_ros.ros.messages.images import rgb_to_image
+from dp_ros.ros.messages.plan_picture import COMMAND
 from dp_ros.ros.node.qos import LATCHED
 
 CAMERAS = ("left", "right")
@@ -300,10 +301,66 @@ def test_plans_are_drawn_for_whoever_looks(robot):
     assert path.header.frame_id == "arm_base"
     stamps = [pose.header.stamp.sec * S + pose.header.stamp.nanosec for pose in path.poses]
     assert np.diff(stamps).tolist() == [round(S / RATE_HZ)] * 7
-    chunk, executed, ball = markers[-1].markers
-    assert (len(chunk.points), len(executed.points)) == (8, 4)
-    assert {marker.header.frame_id for marker in (chunk, executed, ball)} == {"arm_base"}
-    assert (views[-1].width, views[-1].height) == (128, 64)
+    drawn = robot.wait_for(lambda: by_namespace(markers, "plan"), "a plan")
+    assert {"executed", "command", "verdict", "workspace"} <= set(drawn)
+    assert (len(drawn["plan"].points), len(drawn["executed"].points)) == (8, 4)
+    assert {marker.header.frame_id for marker in drawn.values()} == {"arm_base"}
+    corners = np.array([(point.x, point.y, point.z) for point in drawn["workspace"].points])
+    assert (corners.min(0).tolist(), corners.max(0).tolist()) == (list(LOW_M), list(HIGH_M))
+    assert drawn["verdict"].text.startswith(tuple(robot.said()))
+    assert (views[-1].width, views[-1].height) == (2 * 256, 256 + 42)  # enlarged, and two lines of text
+
+
+def by_namespace(arrays: list, wanted: str) -> dict:
+    """The markers of the newest array that has the namespace."""
+    arrays = [{marker.ns: marker for marker in array.markers} for array in arrays]
+    return next((found for found in reversed(arrays) if wanted in found), {})
+
+
+def test_verdict_stays_in_sight_while_the_arm_holds(robot):
+    markers = robot.client.listen(MarkerArray, "policy/markers")
+    robot.wait_until_moving()
+    robot.silent = {"left"}
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stale"] * HOLD_TICKS, "it holds")
+    markers.clear()
+    robot.wait_for(lambda: len(markers) > 2, "markers")
+    assert markers[-1].markers
+    for array in markers:
+        assert "hold_stale" in by_namespace([array], "verdict")["verdict"].text
+
+
+def test_chunk_is_drawn_into_the_pictures_of_a_camera_whose_place_is_known(robot):
+    """The left camera looks at the arm from in front; of the right one nothing is known."""
+    node = robot.client.node
+    infos = node.create_publisher(CameraInfo, "camera/left/camera_info", 10)
+    poses = node.create_publisher(PoseStamped, "camera/left/pose", 10)
+    views = robot.client.listen(Image, "policy/image")
+    info = CameraInfo(width=64, height=64, k=[60.0, 0.0, 31.5, 0.0, 60.0, 31.5, 0.0, 0.0, 1.0])
+    place = np.array(HOME_M) - [0.0, 0.4, 0.0]
+    quarter = math.sqrt(0.5)  # z of the camera along y of the base
+
+    def is_drawn() -> bool:
+        infos.publish(info)
+        poses.publish(position_to_pose(place, [-quarter, 0.0, 0.0, quarter], time.time_ns(), "arm_base"))
+        return bool(views) and len(balls(views[-1])[0]) > 0
+
+    robot.wait_for(is_drawn, "a ball in the picture of the left camera")
+    left, right = balls(views[-1])
+    assert len(right) == 0
+    (command,) = (msg for msg in robot.commands if msg.header.stamp == views[-1].header.stamp)
+    away_m = as_array(command, math.nan)[:3] - place
+    expected = [128 + 240 * away_m[0] / away_m[1], 128 - 240 * away_m[2] / away_m[1]]
+    np.testing.assert_allclose(left.mean(0), expected, atol=8.0)  # a ball of 9 px, in part below the lines
+    node.destroy_publisher(infos)
+    node.destroy_publisher(poses)
+
+
+def balls(view: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels x, y (n, 2) of the command's colour in the left and in the right half."""
+    pixels = np.frombuffer(view.data, np.uint8).reshape(view.height, view.width, 3)
+    halves = np.split(pixels, 2, axis=1)
+    one, other = (np.argwhere((half == COMMAND).all(2))[:, ::-1] for half in halves)
+    return one, other
 
 
 @pytest.mark.parametrize("tilt_deg", [30, 180])
@@ -839,7 +896,10 @@ def test_a_policy_that_answers_nan_holds_and_drawing_it_does_no_harm(start_node,
     for *_, command in robot.decisions():
         np.testing.assert_array_equal(command, [*HOME_M, math.nan])
     assert robot.grippers == []
-    assert drawn == ([], [])
+    assert drawn[0] == []
+    robot.wait_for(lambda: drawn[1], "markers")
+    for array in drawn[1]:
+        assert not {"plan", "executed"} & {marker.ns for marker in array.markers}
 
 
 def test_an_arm_measured_outside_the_workspace_gets_no_command(shared_robot, node):

@@ -24,7 +24,7 @@ _OPTIONAL = {
     "ros2bag": ("rosbag2", "record.launch.py backend:=rosbag2 needs it", "ros2bag rosbag2-storage-mcap"),
     "cv_bridge": ("cv_bridge", "not needed: OpenCV converts Bayer, YUV and 16-bit pictures", "cv-bridge"),
     "rviz2": ("RViz", "rviz:=true needs it", "rviz2"),
-    "robot_state_publisher": ("robot_state_publisher", "a robot model in RViz needs it", "robot-state-publisher"),
+    "tf2_msgs": ("tf2_msgs", "frames and the robot's model in RViz need it", "tf2-msgs"),
     "foxglove_bridge": ("foxglove_bridge", "Foxglove over ROS needs it", "foxglove-bridge"),
 }  # fmt: skip
 

@@ -17,6 +17,14 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+# As tf2's own broadcaster: a message has some of the frames, and a reader needs the newest of each.
+TRANSFORMS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.RELIABLE)
+STATIC_TRANSFORMS = QoSProfile(  # deep: each publisher of fixed frames has one latched message
+    history=HistoryPolicy.KEEP_LAST,
+    depth=100,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
 
 
 def observations(mode: str) -> QoSProfile:

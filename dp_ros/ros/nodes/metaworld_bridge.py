@@ -99,7 +99,7 @@ class MetaworldBridge(ManagedNode):
         self._newest: tuple[int, Array] | None = None  # realtime: stamp and command, in effect
         self._on_the_way: deque[tuple[int, Array]] = deque(maxlen=1000)  # realtime: not in effect yet
         self._after_success = 0
-        self.get_logger().info(f"{arm.spec.task} ready, {config.mode}, cameras {', '.join(config.cameras)}")
+        self.get_logger().info(f"{arm.spec.task} ready, {config.mode}, {self._sensors.summary}")
         return TransitionCallbackReturn.SUCCESS
 
     @reported

@@ -2,41 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections import deque
 
 import numpy as np
 from nav_msgs.msg import Path
+from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
+from dp_ros.actions import POSITION
+from dp_ros.control.chunk import Chunk
 from dp_ros.control.controller import PolicyDecision
-from dp_ros.pictures import side_by_side
 from dp_ros.ros.messages import images
-from dp_ros.ros.messages.markers import chunk_to_path, plan_markers
+from dp_ros.ros.messages.markers import Scene, chunk_to_path, plan_markers
+from dp_ros.ros.messages.plan_picture import (
+    COMMAND,
+    EXECUTED,
+    HELD,
+    MEASURED,
+    REMAINING,
+    View,
+    draw_views,
+)
+from dp_ros.ros.node.managed_node import ManagedNode
+from dp_ros.ros.nodes.camera_views import CameraViews
+from dp_ros.schema import EncoderConfig, RuntimeConfig
 from dp_ros.streams import FrameAssembler
+
+Array = NDArray[np.float64]
+_EVERY_NS = 200_000_000  # of the command's stamps, where no plan arrives and the verdict stays
+_SPACING_M = 0.002  # between two points of a path that was gone
+_POINTS = 500
+
+
+class Trace:
+    """The last points of a path, thinned to one each 2 mm."""
+
+    def __init__(self) -> None:
+        self._points: deque[Array] = deque(maxlen=_POINTS)
+
+    def add(self, position_m: Array) -> None:
+        if not np.isfinite(position_m).all():
+            return
+        if not self._points or np.linalg.norm(position_m - self._points[-1]) >= _SPACING_M:
+            self._points.append(np.array(position_m, np.float64))
+
+    @property
+    def points_m(self) -> Array:
+        """(n, 3)."""
+        return np.array(self._points).reshape(-1, 3)
+
+    def clear(self) -> None:
+        self._points.clear()
 
 
 class PlanDrawing:
     """Publisher of `policy/path`, `policy/markers` and `policy/image`."""
 
-    def __init__(self, publisher: Callable[..., Any], streams: FrameAssembler) -> None:
-        """`publisher(kind, topic, qos)` makes a publisher."""
-        self._streams = streams
-        self._path = publisher(Path, "policy/path", 10)
-        self._markers = publisher(MarkerArray, "policy/markers", 10)
-        self._view = publisher(Image, "policy/image", 10)
+    def __init__(
+        self, node: ManagedNode, streams: FrameAssembler, encoder: EncoderConfig, runtime: RuntimeConfig
+    ) -> None:
+        self._streams, self._gate = streams, runtime.gate
+        self._cameras = CameraViews(encoder, node.add_subscription)
+        self._path = node.add_publisher(Path, "policy/path", 10)
+        self._markers = node.add_publisher(MarkerArray, "policy/markers", 10)
+        self._view = node.add_publisher(Image, "policy/image", 10)
+        self._commanded, self._measured = Trace(), Trace()
+        self.begin()
 
-    def draw(self, decision: PolicyDecision, frame_id: str) -> None:
-        chunk, command = decision.chunk, decision.command
-        if chunk is not None and np.isfinite(chunk.actions).all():
-            if self._path.get_subscription_count():
-                self._path.publish(chunk_to_path(chunk, command.orientation, frame_id))
-            if self._markers.get_subscription_count():
-                self._markers.publish(plan_markers(chunk, command, decision.verdict, frame_id))
+    def begin(self) -> None:
+        """Before the first tick after an activation."""
+        self._cameras.forget()
+        self._drawn_ns, self._verdict, self._episode_ns = -(2**62), None, -(2**62)
+
+    def add(self, decision: PolicyDecision, text: str, frame_id: str) -> None:
+        """Draw a decision, if it has a new plan or verdict, or nothing was drawn for a while. `text`: the verdict."""
+        command = decision.command
+        self._follow(decision)
+        due = not 0 <= command.stamp_ns - self._drawn_ns < _EVERY_NS
+        if decision.plan_s is None and decision.verdict is self._verdict and not due:
+            return
+        self._drawn_ns, self._verdict = command.stamp_ns, decision.verdict
+        chunk = decision.chunk
+        if chunk is not None and not np.isfinite(chunk.actions).all():
+            chunk = None
+        if chunk is not None and decision.plan_s is not None and self._path.get_subscription_count():
+            self._path.publish(chunk_to_path(chunk, command.orientation, frame_id))
+        if self._markers.get_subscription_count() and np.isfinite(command.position_m).all():
+            box = self._gate.workspace_low_m, self._gate.workspace_high_m
+            traces = self._commanded.points_m, self._measured.points_m
+            scene = Scene(text, decision.verdict.holds, box, *traces)
+            self._markers.publish(plan_markers(chunk, command, scene, frame_id))
         if self._view.get_subscription_count():
-            newest = [stream.at(command.stamp_ns) for stream in self._streams.images.values()]
-            pictures = [sample.value for sample in newest if sample is not None]
-            if pictures:
-                view = images.rgb_to_image(side_by_side(pictures), command.stamp_ns, frame_id)
-                self._view.publish(view)
+            self._cameras.listen()
+            self._draw_pictures(decision, chunk, text, frame_id)
+
+    def _follow(self, decision: PolicyDecision) -> None:
+        """Keep the paths of the command and of the tool; a jump in time begins new ones."""
+        now_ns = decision.command.stamp_ns
+        if not 0 <= now_ns - self._episode_ns < 1_000_000_000:
+            self._commanded.clear()
+            self._measured.clear()
+        self._episode_ns = now_ns
+        if not decision.is_silent:
+            self._commanded.add(decision.command.position_m)
+        if (pose := self._streams.ee_pose.at(now_ns)) is not None:
+            self._measured.add(POSITION.of(pose.value))
+
+    def _draw_pictures(self, decision: PolicyDecision, chunk: Chunk | None, text: str, frame_id: str) -> None:
+        command = decision.command
+        views = []
+        for camera, stream in self._streams.images.items():
+            sample = stream.at(command.stamp_ns)
+            if sample is None:
+                continue
+            tool = self._streams.ee_pose.at(sample.stamp_ns)
+            tool_m = POSITION.of(tool.value)[None] if tool else np.empty((0, 3))
+            points_m = [tool_m, np.asarray(command.position_m)[None]]
+            if chunk is not None:
+                positions, executed = POSITION.of(chunk.actions), chunk.executed
+                points_m += [positions[executed], positions[max(executed.stop - 1, 0) :]]
+            pixels = self._cameras.project(camera, sample.stamp_ns, frame_id, np.concatenate(points_m))
+            if pixels is None:
+                views.append(View(camera, sample.value))
+                continue
+            at = np.cumsum([len(part) for part in points_m])[:-1]
+            here, commanded, *lines = np.split(pixels, at)
+            colours = dict(zip((EXECUTED, REMAINING), lines, strict=False))
+            views.append(View(camera, sample.value, colours, {MEASURED: here, COMMAND: commanded}))
+        if not views:
+            return
+        colour = HELD if decision.verdict.holds else EXECUTED
+        age = "no plan"
+        if chunk is not None and chunk.frame_ns is not None:
+            age = f"plan {(command.stamp_ns - chunk.frame_ns) / 1e6:.0f} ms old"
+        picture = draw_views(views, [(text, colour), (age, REMAINING)])
+        self._view.publish(images.rgb_to_image(picture, command.stamp_ns, ""))

@@ -73,7 +73,7 @@ class PolicyNode(ManagedNode):
         self._controller = Controller(self._policy, self._runtime, self._worker)
         self._lockstep = self._runtime.mode == "lockstep"
         self._create_interface()
-        self._drawing = PlanDrawing(self.add_publisher, self._streams)
+        self._drawing = PlanDrawing(self, self._streams, self._policy.encoder, self._runtime)
         self._instruction = InstructionInput.of(
             self, self._checkpoint, self._served.instruction, self._controller.instruct, self._lockstep
         )
@@ -98,6 +98,7 @@ class PolicyNode(ManagedNode):
         self._inputs.is_heard = True
         self._opening = None
         self._report.begin()
+        self._drawing.begin()
         self._decided_ns, self._answer, self._active = -1, None, True
         if not self._lockstep:
             gc.collect()
@@ -287,8 +288,7 @@ class PolicyNode(ManagedNode):
         if not decision.is_silent:
             self._publish_command(decision.command)
         self._report.add(decision, None if self._lockstep else self._command_timer.end(decision))
-        if decision.plan_s is not None:
-            self._drawing.draw(decision, self._inputs.poses.frame_id)
+        self._drawing.add(decision, self._report.text, self._inputs.poses.frame_id)
 
     def _publish_command(self, command: Command) -> None:
         self._answer = command if self._lockstep else None

@@ -14,11 +14,10 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from dp_ros.evaluation.episode import DRAW_EVERY, SPECTATOR_PX
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
+from dp_ros.ros.nodes.robot_frames import BASE_FRAME, SPECTATOR_FRAME, RobotFrames, optical_frame
 from dp_ros.schema import BridgeConfig
 from dp_ros.sim.arm import Observation, SimulatedArm, spectator_of
 from dp_ros.sim.background import BackgroundRenderer
-
-BASE_FRAME = "base_link"
 
 
 class RobotSensors:
@@ -48,6 +47,7 @@ class RobotSensors:
         self._pose = publisher(PoseStamped, "ee_pose", observation)
         self._gripper = publisher(JointState, "gripper/state", observation)
         self._joints = publisher(JointState, "joint_states", 10)
+        self._frames = RobotFrames(arm, spectator, publisher, observation)
         self._clock = publisher(Clock, "/clock", 10)
         # A timer of simulated time fires with /clock. It must find the observation of that time.
         self._clock_last = mode == "realtime"
@@ -59,6 +59,7 @@ class RobotSensors:
             arm.render(camera)
         self.close()
         self._arm = arm
+        self._frames.use(arm)
         self._camera_infos = {camera: self._camera_info(camera) for camera in arm.spec.cameras}
         self._background = self._background_renderer()
 
@@ -87,20 +88,27 @@ class RobotSensors:
         joints = JointState(name=names, position=positions)
         joints.header.stamp = stamp
         self._joints.publish(joints)
+        self._frames.publish(stamp_ns)
         self._pose.publish(conversions.vector_to_pose(observation.ee_pose, stamp_ns, BASE_FRAME))
         self._gripper.publish(conversions.gripper_state(observation.gripper, stamp_ns))
         if self._background:
             self._film_in_background(stamp_ns, film)
         elif film and self._spectator and arm.steps % DRAW_EVERY == 0:
             picture = arm.render(self._spectator, SPECTATOR_PX, SPECTATOR_PX)
-            self._film.publish(images.rgb_to_image(picture, stamp_ns, "spectator"))
+            self._film.publish(images.rgb_to_image(picture, stamp_ns, SPECTATOR_FRAME))
         for camera, pixels in observation.images.items():
             info = self._camera_infos[camera]
             info.header.stamp = stamp
             self._infos[camera].publish(info)
-            self._images[camera].publish(images.rgb_to_image(pixels, stamp_ns, _frame_of(camera)))
+            self._images[camera].publish(images.rgb_to_image(pixels, stamp_ns, optical_frame(camera)))
         if self._clock_last:
             self._clock.publish(Clock(clock=stamp))
+
+    @property
+    def summary(self) -> str:
+        """What is published, for the log."""
+        cameras = f"cameras {', '.join(self._arm.spec.cameras)}"
+        return "; ".join(filter(None, (cameras, self._frames.lacks)))
 
     @property
     def problem(self) -> str:
@@ -118,22 +126,21 @@ class RobotSensors:
         now_s = time.monotonic()
         if done := self._background.take(now_s):
             drawn_ns, picture = done
-            self._film.publish(images.rgb_to_image(picture, drawn_ns, "spectator"))
+            self._film.publish(images.rgb_to_image(picture, drawn_ns, SPECTATOR_FRAME))
         if film and self._film.get_subscription_count() > 0:
             self._background.offer(stamp_ns, now_s)
 
     def _camera_info(self, camera: str) -> CameraInfo:
-        """An ideal pinhole with the optical axis in the picture's centre; the stamp changes with each tick."""
+        """An ideal pinhole with the optical axis in the picture's centre; the stamp changes with each tick.
+
+        As OpenCV counts, (0, 0) is the middle of the first pixel.
+        """
         spec = self._arm.spec
-        f, cx, cy = self._arm.focal_length_px(camera), spec.width_px / 2, spec.height_px / 2
+        f, cx, cy = self._arm.focal_length_px(camera), (spec.width_px - 1) / 2, (spec.height_px - 1) / 2
         info = CameraInfo(width=spec.width_px, height=spec.height_px, distortion_model="plumb_bob")
-        info.header.frame_id = _frame_of(camera)
+        info.header.frame_id = optical_frame(camera)
         info.d = [0.0] * 5
         info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]
         info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
         info.p = [f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
         return info
-
-
-def _frame_of(camera: str) -> str:
-    return f"{camera}_optical_frame"

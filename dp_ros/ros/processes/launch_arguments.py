@@ -68,6 +68,10 @@ def simulation_arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
+def rviz_argument() -> DeclareLaunchArgument:
+    return switch("rviz", False, "open RViz with config/rviz/dp_ros.rviz")
+
+
 def cameras_argument(verb: str) -> DeclareLaunchArgument:
     said = (
         f"comma-separated cameras to {verb}; leave it out for the default: ros2 launch takes no empty value"
@@ -124,4 +128,7 @@ def camera_remappings(text: str, cameras: Sequence[str]) -> list[tuple[str, str]
                 f"camera_remaps: the checkpoint has no camera '{camera}', but {', '.join(cameras)}"
             )
         remaps += [(f"camera/{camera}/image_raw{kind}", f"{topic}{kind}") for kind in ("", "/compressed")]
+        # As image_transport has it, the calibration lies beside the picture.
+        beside, slash, _ = topic.rpartition("/")
+        remaps.append((f"camera/{camera}/camera_info", f"{beside}{slash}camera_info"))
     return remaps

@@ -18,6 +18,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
+from dp_ros.resources import share_file
 from dp_ros.ros.processes.environment import PROFILE_VARIABLES, node_environment
 from dp_ros.ros.processes.launch_arguments import LaunchError
 from dp_ros.schema import ConfigError, RecorderConfig
@@ -46,6 +47,34 @@ def our_node(
         additional_env={k: environment[k] for k in PROFILE_VARIABLES if k in environment},
         on_exit=_end,
     )
+
+
+def rviz(
+    context: LaunchContext, namespace: str, use_sim_time: bool, remappings: Iterable[tuple[str, str]] = ()
+) -> Node:
+    """RViz on the topics of `namespace`, LaunchError where it is not installed. The launch outlives its window."""
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        raise LaunchError(
+            "rviz:=true: RViz is not installed; apt install ros-$ROS_DISTRO-rviz2, or leave rviz out"
+        ) from None
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz2",
+        namespace=namespace,
+        arguments=["-d", str(share_file("config/rviz/dp_ros.rviz"))],
+        parameters=[{"use_sim_time": use_sim_time}],
+        remappings=list(remappings),
+        output="log",
+    )
+
+
+def simulated_rviz(context: LaunchContext, namespace: str, given: bool) -> list[Action]:
+    """RViz beside the simulated robot, where it is asked for. The frames of that robot are in its namespace."""
+    frames = [("/tf", "tf"), ("/tf_static", "tf_static")]
+    return [rviz(context, namespace, True, frames)] if given else []
 
 
 def rosbag2_record(
