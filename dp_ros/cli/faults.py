@@ -21,6 +21,15 @@ def faults(
         list[str] | None,
         typer.Option("--fault", metavar="NAME", show_default="all", help="Fault to inject; repeat for more."),
     ] = None,
+    params_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--params",
+            metavar="FILE",
+            show_default="config/robot.yaml",
+            help="Take the limits (gate) from this ROS parameter file, but for its workspace.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the moments at which faults begin.")] = 0,
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers there.")
@@ -40,7 +49,7 @@ def faults(
     from dp_ros.ros.faults import cases
     from dp_ros.ros.faults.suite import measure
 
-    setting = cases.Setting()
+    setting = cases.Setting.of(params_file)
     chosen = cases.chosen(fault or [], setting)
     check_outputs(files=[path for path in (json_path, markdown_path) if path])
     scores: list[dict[str, Any]] = []

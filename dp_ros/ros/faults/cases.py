@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dp_ros.evaluation.faults import Bounds, Expected, Fault, Recovery
-from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, WatchdogConfig
+from dp_ros.resources import share_file
+from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, WatchdogConfig, parse
+from dp_ros.schema.base import set_dotted
+from dp_ros.schema.params_file import node_parameters
 
 POLICY: dict[str, Any] = {
     "task": "tiny-push",
@@ -19,12 +23,8 @@ POLICY: dict[str, Any] = {
     "diffusion": {"iterations": 20, "sampler_iterations": 2},
     "action": {"position": "absolute"},
 }  # fmt: skip
-RUNTIME: dict[str, Any] = {
-    "mode": "realtime",
-    "engine": "torch",
-    "threads": 1,
-    "gate": {"max_speed_m_s": 0.2, "max_acceleration_m_s2": 4.0, "recover_s": 0.1},
-}
+SERVED: dict[str, Any] = {"mode": "realtime", "engine": "torch", "threads": 1}
+_BOX: dict[str, Any] = {"workspace_low_m": (-0.2, 0.4, 0.05), "workspace_high_m": (0.2, 0.8, 0.45)}
 CLOCK_S = {"clock-jumps-forward": 10.0, "clock-jumps-back": -10.0}
 WATCHED = ("policy-sigstop", "policy-sigkill")  # with the watchdog beside the policy
 
@@ -33,9 +33,23 @@ WATCHED = ("policy-sigstop", "policy-sigkill")  # with the watchdog beside the p
 class Setting:
     """Settings of the processes under test."""
 
+    runtime: RuntimeConfig
     policy: PolicyConfig = field(default_factory=lambda: PolicyConfig.model_validate(POLICY))
-    runtime: RuntimeConfig = field(default_factory=lambda: RuntimeConfig.model_validate(RUNTIME))
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+
+    @classmethod
+    def of(cls, params_file: Path | None = None) -> Setting:
+        """The limits of a parameter file (config/robot.yaml for None), in the workspace of the suite's robot.
+
+        ConfigError where the file is wrong.
+        """
+        path = params_file or share_file("config/robot.yaml")
+        values: dict[str, Any] = dict(SERVED)
+        for name, value in node_parameters(path, "/policy_node").items():
+            if name.startswith("gate."):
+                set_dotted(values, name, value)
+        values["gate"] = {**values.get("gate", {}), **_BOX}
+        return cls(parse(RuntimeConfig, values, where=str(path)))
 
     @property
     def bounds(self) -> Bounds:

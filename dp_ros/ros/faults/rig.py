@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Rig(NodeGroup):
         self._nodes: dict[str, NodeProcess] = {}
         self.verdict = ""  # what the policy said last
         self.guard = ""  # what the watchdog said last
+        self.overheard: list[Heard] = []  # commands, also those that a dead robot cannot hear
         self._done: list[str] = []
         self._rival: Any = None
         super().__init__({}, domain_id, client="dp_ros_faults")
@@ -69,6 +71,7 @@ class Rig(NodeGroup):
         self._stop = node.create_publisher(Bool, "emergency_stop", qos.LATCHED)
         node.create_subscription(String, DONE, lambda msg: self._done.append(msg.data), qos.RELIABLE)
         node.create_subscription(String, "policy/status", self._on_status, qos.LATCHED)
+        node.create_subscription(PoseStamped, "command/ee_pose", self._on_command, qos.RELIABLE_DEEP)
         node.create_subscription(String, "watchdog/status", self._on_guard, qos.LATCHED)
         self._change = node.create_client(ChangeState, "policy_node/change_state")
         self._state = node.create_client(GetState, "policy_node/get_state")
@@ -84,6 +87,11 @@ class Rig(NodeGroup):
                     f"another node uses {topic} in this ROS domain, and would be commanded: set ROS_DOMAIN_ID to a "
                     "number of its own"
                 )
+
+    def _on_command(self, msg: PoseStamped, info: Mapping[str, int]) -> None:
+        position_m = tuple(conversions.pose_to_position(msg).tolist())
+        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        self.overheard.append(Heard(info["received_timestamp"], stamp_ns, position_m, position_m))
 
     def _on_status(self, msg: String) -> None:
         self.verdict = msg.data
@@ -172,6 +180,11 @@ class Rig(NodeGroup):
         self.spin_until(answer.done, _ANSWER_S, "")
         return answer.result() if answer.done() else None
 
+    @property
+    def policy_says(self) -> str:
+        """The end of its log."""
+        return self._nodes["policy_node"].last_line
+
     def activate(self) -> None:
         self.change(Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE)
 
@@ -204,6 +217,13 @@ class Rig(NodeGroup):
             self.processes.remove(process)
             process.stop()
             self.guard = ""
+
+    def wait_until_watched(self) -> None:
+        """Wait until the watchdog, where there is one, knows that the policy is active."""
+        if "policy_watchdog" in self._nodes:
+            self.spin_until(
+                lambda: self.guard.startswith("watching"), START_TIMEOUT_S, "the watchdog does not watch"
+            )
 
     def release(self) -> None:
         """Make the watchdog hand back."""

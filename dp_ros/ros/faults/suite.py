@@ -49,19 +49,21 @@ class Suite:
     def _trial(self, fault: Fault) -> Trial:
         rig = self._rig
         self._commands.clear()
+        rig.overheard.clear()
         self._begin()
         rig.wait(float(self._rng.uniform(*_BEFORE_S)))
         self._wait_until_moving(_RECOVERS_S, "the arm does not move before the fault")
         fault_ns = self._inject(fault.name)
         rig.wait(fault.limit_s(self._bounds) + _SETTLED_S)
-        if fault.name == "robot-restarts":
+        if fault.name == "robot-restarts":  # nothing reaches a dead robot: what it would have heard
+            until_ns, heard = time.time_ns(), rig.overheard
             rig.start_robot()
-            rig.wait(_BY_ITSELF_S)
-        until_ns = self._hear()
+        else:
+            until_ns, heard = self._hear(), self._commands
         verdict = rig.verdict.partition(":")[0]
         if fault.name in cases.WATCHED:
             verdict = f"watchdog: {rig.guard.partition(':')[0]}"
-        reaction = reaction_s(fault.expected, self._commands, fault_ns, until_ns)
+        reaction = reaction_s(fault.expected, heard, fault_ns, until_ns)
         problem, recovery = "", cast("Recovery", "none")
         try:
             recovery = self._recover(fault)
@@ -72,11 +74,13 @@ class Suite:
     def _begin(self) -> None:
         """The arm moves, whatever the trial before has left."""
         self._rig.activate()
-        with suppress(SessionError):
-            return self._wait_until_moving(_RECOVERS_S, "the arm does not move")
-        self._rig.deactivate()
-        self._rig.activate()
-        self._wait_until_moving(_RECOVERS_S, f"the arm does not move: {self._rig.verdict}")
+        try:
+            self._wait_until_moving(_RECOVERS_S, "the arm does not move")
+        except SessionError:
+            self._rig.deactivate()
+            self._rig.activate()
+            self._wait_until_moving(_RECOVERS_S, f"the arm does not move ({self._rig.policy_says})")
+        self._rig.wait_until_watched()
 
     # ---- what is heard ---------------------------------------------------------------------------------
 
@@ -149,7 +153,7 @@ class Suite:
         else:
             rig.deactivate()
             rig.activate()
-        self._wait_until_moving(_RECOVERS_S, f"the arm does not move again: {rig.verdict}")
+        self._wait_until_moving(_RECOVERS_S, f"the arm does not move again ({rig.policy_says})")
         return "explicit"
 
 
