@@ -26,6 +26,7 @@ POLICY: dict[str, Any] = {
 SERVED: dict[str, Any] = {"mode": "realtime", "engine": "torch", "threads": 1}
 _BOX: dict[str, Any] = {"workspace_low_m": (-0.2, 0.4, 0.05), "workspace_high_m": (0.2, 0.8, 0.45)}
 CLOCK_S = {"clock-jumps-forward": 10.0, "clock-jumps-back": -10.0}
+STORM = "participant-storm"
 WATCHED = ("policy-sigstop", "policy-sigkill")  # with the watchdog beside the policy
 
 
@@ -101,6 +102,7 @@ def faults(setting: Setting) -> list[Fault]:
         fault("other-commander", "a second publisher of commands", at_once, "automatic"),
         fault("emergency-stop", "true on emergency_stop", at_once, "explicit"),
         fault("checkpoint-replaced", "other weights are written over those in use", at_once, "none", "goes on"),
+        fault(STORM, "other nodes join and leave the graph all the time", at_once, "none", "goes on"),
         fault("robot-restarts", "the robot is killed, and starts 0.2 m away", age, "automatic"),
         fault("policy-sigstop", "the policy hangs", beat, "explicit", "is held"),
         fault("policy-sigkill", "the policy is killed", beat, "explicit", "is held"),

@@ -29,6 +29,7 @@ from dp_ros.ros.node import qos
 from dp_ros.ros.processes.environment import SESSION_VARIABLE, node_environment
 from dp_ros.ros.processes.node_process import (
     START_TIMEOUT_S,
+    STOP_TIMEOUT_S,
     NodeGroup,
     NodeProcess,
     SessionError,
@@ -55,6 +56,7 @@ class Rig(NodeGroup):
         self._watchdog = setting.watchdog
         self._environment = {**node_environment(domain_id), SESSION_VARIABLE: str(os.getpid())}
         self._robot: subprocess.Popen[str] | None = None
+        self._storm: subprocess.Popen[str] | None = None
         self._nodes: dict[str, NodeProcess] = {}
         self.verdict = ""  # what the policy said last
         self.guard = ""  # what the watchdog said last
@@ -218,6 +220,26 @@ class Rig(NodeGroup):
             process.stop()
             self.guard = ""
 
+    def storm(self, is_ready: bool) -> None:
+        """Start a process that can disturb the graph, see `let_loose`, or end it."""
+        if self._storm is not None and not is_ready:
+            _end(self._storm)
+            self._storm = None
+        elif self._storm is None and is_ready:
+            self._storm = subprocess.Popen(
+                [sys.executable, "-m", "dp_ros.ros.faults.storm"],
+                env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            assert self._storm.stdout is not None
+            self._storm.stdout.readline()
+
+    def let_loose(self) -> None:
+        """Participants join and leave from now on."""
+        assert self._storm is not None
+        assert self._storm.stdin is not None
+        self._storm.stdin.write("go\n")
+        self._storm.stdin.flush()
+
     def wait_until_watched(self) -> None:
         """Wait until the watchdog, where there is one, knows that the policy is active."""
         if "policy_watchdog" in self._nodes:
@@ -259,8 +281,18 @@ class Rig(NodeGroup):
         save_checkpoint(DiffusionPolicy(self._policy, _STATS), self.checkpoint)
 
     def close(self) -> None:
+        self.storm(False)
         if "policy_node" in self._nodes:
             self.signal_policy(signal.SIGCONT)  # else it could not end
-        if self._robot is not None and self._robot.poll() is None:
-            self.kill_robot()
+        if self._robot is not None:
+            _end(self._robot)
         super().close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process by the end of its input: one that is killed leaves its shared memory behind."""
+    try:
+        process.communicate(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()

@@ -62,6 +62,7 @@ class Robot(Node):
         self._ticks = 0
         self._last_s = time.monotonic()
         self._heard: list[list[Any]] = []
+        self.is_done = False  # the input has ended
         self.orders: queue.Queue[dict[str, Any]] = queue.Queue()
         self.create_timer(1.0 / POSE_HZ, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -118,11 +119,12 @@ def main() -> None:
     def read() -> None:
         for line in sys.stdin:
             node.orders.put(json.loads(line))
+        node.is_done = True
 
     threading.Thread(target=read, daemon=True).start()
     print(json.dumps({"ready": True}), flush=True)
     with suppress(KeyboardInterrupt, ExternalShutdownException):
-        while not is_orphan():
+        while not node.is_done and not is_orphan():
             executor.spin_once(timeout_sec=0.1)
 
 

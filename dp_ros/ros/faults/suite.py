@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,33 +29,36 @@ from dp_ros.ros.processes.node_process import SessionError
 
 _MOVING_S = 0.2  # the arm counts as moving where a command of this time moved it
 _BEFORE_S = (0.3, 0.8)  # the fault begins this long after the arm moves, drawn
+_STORM_S = 2.0
 _SETTLED_S = 0.3  # after the limit: an arm that stopped must stay so
 _BY_ITSELF_S = 1.0  # an arm that must be told to go on is watched for so long
 _RECOVERS_S = 10.0
 
 
 class Suite:
-    """Trials on one rig. Each leaves the arm moving, or says why not."""
+    """Trials on one rig."""
 
-    def __init__(self, rig: Rig, bounds: Bounds, seed: int = 0) -> None:
-        self._rig, self._bounds = rig, bounds
-        self._rng = np.random.default_rng(seed)
+    def __init__(self, rig: Rig, bounds: Bounds, rng: np.random.Generator) -> None:
+        self._rig, self._bounds, self._rng = rig, bounds, rng
         self._commands: list[Heard] = []
 
-    def trials(self, fault: Fault, count: int) -> Iterator[Trial]:
-        self._rig.watch(fault.name in cases.WATCHED)
-        for _ in range(count):
-            yield self._trial(fault)
+    def trial(self, fault: Fault) -> Trial:
+        """One injection. Its `problem` is not empty where the processes cannot be used any more."""
+        try:
+            return self._trial(fault)
+        except SessionError as error:
+            return Trial(math.inf, *largest(self._commands, 0, self._bounds), "none", problem=str(error))
 
     def _trial(self, fault: Fault) -> Trial:
         rig = self._rig
-        self._commands.clear()
+        rig.watch(fault.name in cases.WATCHED)
+        rig.storm(fault.name == cases.STORM)
         rig.overheard.clear()
         self._begin()
         rig.wait(float(self._rng.uniform(*_BEFORE_S)))
         self._wait_until_moving(_RECOVERS_S, "the arm does not move before the fault")
         fault_ns = self._inject(fault.name)
-        rig.wait(fault.limit_s(self._bounds) + _SETTLED_S)
+        rig.wait(fault.limit_s(self._bounds) + (_STORM_S if fault.name == cases.STORM else _SETTLED_S))
         if fault.name == "robot-restarts":  # nothing reaches a dead robot: what it would have heard
             until_ns, heard = time.time_ns(), rig.overheard
             rig.start_robot()
@@ -109,6 +113,7 @@ class Suite:
             "emergency-stop": lambda: rig.emergency_stop(True),
             "checkpoint-replaced": rig.replace_checkpoint,
             "robot-restarts": rig.kill_robot,
+            cases.STORM: rig.let_loose,
             "policy-sigstop": lambda: rig.signal_policy(signal.SIGSTOP),
             "policy-sigkill": rig.kill_policy,
         }
@@ -131,6 +136,8 @@ class Suite:
             rig.rival(None)
         elif name == "emergency-stop":
             rig.emergency_stop(False)
+        elif name == cases.STORM:
+            rig.storm(False)
         elif name == "policy-sigstop":
             rig.signal_policy(signal.SIGCONT)
         elif name == "policy-sigkill":
@@ -165,12 +172,22 @@ def measure(
     domain_id: int | None = None,
     on_trial: Callable[[Score], None] = lambda score: None,
 ) -> Iterator[Score]:
-    """The score of each fault, once its trials are done. SessionError where a process does not start."""
-    with Rig(setting, domain_id) as rig:
-        suite = Suite(rig, setting.bounds, seed)
+    """The score of each fault, once its trials are done. After a trial that ends a process, all are started again.
+
+    SessionError where a process does not start.
+    """
+    rng, rig = np.random.default_rng(seed), None
+    try:
         for fault in faults:
             score = Score(fault, setting.bounds)
-            for trial in suite.trials(fault, trials):
-                score.trials.append(trial)
+            for _ in range(trials):
+                rig = rig or Rig(setting, domain_id)
+                score.trials.append(Suite(rig, setting.bounds, rng).trial(fault))
+                if score.trials[-1].problem:
+                    rig.close()
+                    rig = None
                 on_trial(score)
             yield score
+    finally:
+        if rig is not None:
+            rig.close()
