@@ -28,7 +28,7 @@ from dp_ros.ros.faults.rig import Rig
 from dp_ros.ros.processes.node_process import SessionError
 
 _MOVING_S = 0.2  # the arm counts as moving where a command of this time moved it
-_BEFORE_S = (0.3, 0.8)  # the fault begins this long after the arm moves, drawn
+_BEFORE_S = (0.8, 1.5)  # the fault begins this long after the arm moves, drawn; it has its full speed by then
 _STORM_S = 2.0
 _SETTLED_S = 0.3  # after the limit: an arm that stopped must stay so
 _BY_ITSELF_S = 1.0  # an arm that must be told to go on is watched for so long
