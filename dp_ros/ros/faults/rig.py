@@ -39,6 +39,8 @@ from dp_ros.ros.processes.node_process import (
 HOME_M = [float(CENTRE_M[0]), float(CENTRE_M[1]), float(CENTRE_M[2]) + 0.2]  # far from the policy's circle
 _DOWN = (0.0, 1.0, 0.0, 0.0)
 _DISCOVERY_S = 1.0
+_GONE_S = 2.0
+_OURS = {"dp_ros_faults", "dp_ros_faults_robot", "policy_node"}
 _ANSWER_S = 2.0  # after which a service is asked again
 _RIVAL_PERIOD_S = 0.05
 _STATS = {
@@ -67,7 +69,8 @@ class Rig(NodeGroup):
 
     def create_interface(self) -> None:
         node, folder = self.node, Path(self._folder.name)
-        self._refuse_company()
+        self.wait(_DISCOVERY_S)
+        self._refuse_company(set())
         self.checkpoint = save_checkpoint(DiffusionPolicy(self._policy, _STATS), folder / "policy")
         self._orders = node.create_publisher(String, ORDERS, qos.RELIABLE)
         self._stop = node.create_publisher(Bool, "emergency_stop", qos.LATCHED)
@@ -80,15 +83,29 @@ class Rig(NodeGroup):
         self._release = node.create_client(Trigger, "watchdog/release")
         self.start_robot()
         self.start_policy()
+        self._refuse_company(
+            _OURS
+        )  # on a busy computer a node may be discovered late; nothing was commanded so far
 
-    def _refuse_company(self) -> None:
-        self.wait(_DISCOVERY_S)
-        for topic in ("command/ee_pose", "ee_pose"):
-            if self.node.count_publishers(topic) or self.node.count_subscribers(topic):
+    def _refuse_company(self, ours: set[str]) -> None:
+        """SessionError where another node uses the robot's topics. One that ended is known a little longer."""
+        deadline_s = time.monotonic() + _GONE_S
+        while topic := self._used_by_others(ours):
+            if time.monotonic() > deadline_s:
                 raise SessionError(
                     f"another node uses {topic} in this ROS domain, and would be commanded: set ROS_DOMAIN_ID to a "
                     "number of its own"
                 )
+            self.wait(0.1)
+
+    def _used_by_others(self, ours: set[str]) -> str:
+        """The topic of the robot that another node publishes or hears; empty where there is none."""
+        node = self.node
+        for topic in ("command/ee_pose", "ee_pose"):
+            ends = node.get_publishers_info_by_topic(topic) + node.get_subscriptions_info_by_topic(topic)
+            if {end.node_name for end in ends} - ours:
+                return topic
+        return ""
 
     def _on_command(self, msg: PoseStamped, info: Mapping[str, int]) -> None:
         position_m = tuple(conversions.pose_to_position(msg).tolist())
@@ -242,10 +259,13 @@ class Rig(NodeGroup):
 
     def wait_until_watched(self) -> None:
         """Wait until the watchdog, where there is one, knows that the policy is active."""
-        if "policy_watchdog" in self._nodes:
-            self.spin_until(
-                lambda: self.guard.startswith("watching"), START_TIMEOUT_S, "the watchdog does not watch"
-            )
+        if "policy_watchdog" not in self._nodes:
+            return
+        self.spin_until(
+            lambda: self.guard.startswith(("watching", "holding")), START_TIMEOUT_S, "no watchdog"
+        )
+        if self.guard.startswith("holding"):  # it took a policy on a busy computer for one that hangs
+            self.release()
 
     def release(self) -> None:
         """Make the watchdog hand back."""

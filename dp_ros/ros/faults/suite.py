@@ -85,6 +85,7 @@ class Suite:
             self._rig.activate()
             self._wait_until_moving(_RECOVERS_S, f"the arm does not move ({self._rig.policy_says})")
         self._rig.wait_until_watched()
+        self._wait_until_moving(_RECOVERS_S, "the arm does not move beside the watchdog")
 
     # ---- what is heard ---------------------------------------------------------------------------------
 
