@@ -24,6 +24,7 @@ from dp_ros.cli import (
     evaluate,
     exchange,
     export_model,
+    faults,
     inspect,
     limits,
     models,
@@ -56,6 +57,7 @@ app.command("demo")(demo.demo)
 app.command("watchdog", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     watchdog.watchdog
 )
+app.command("faults")(faults.faults)
 app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)

@@ -64,6 +64,7 @@ class Commander:
         self.stopped = ""  # why the arm is stopped until it is cleared; empty while it is not
         self.rival = ""  # message about another node that may command the arm; empty while there is none
         self._forget()
+        self._watch.clear()
 
     def _forget(self) -> None:
         self.last: Command | None = None
@@ -71,7 +72,7 @@ class Commander:
         self.measured: Array = self.orientation  # orientation of the newest frame
         self._opening: float | None = None
         self._holds = False  # whether the last tick held
-        self._watch.clear()
+        self._watch.begin()
         if self._curve:
             self._curve.clear()
 

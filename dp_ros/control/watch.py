@@ -48,7 +48,13 @@ class Watch:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the episode: commands, and what was seen while they were given."""
+        """Forget all: nothing was commanded, and nothing is to recover from."""
+        self._held: tuple[Verdict, int] | None = None  # the last hold that recovers slowly, and when
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the episode: commands, and what was seen while they were given. A recovery goes on: a robot that has
+        just restarted may not hear the first commands, and would leap to a later one."""
         self._streams: dict[str, _Seen] = {}
         self._pose: Array = np.full(POSE_DIM, np.nan)
         self._pose_ns: int | None = None
@@ -58,7 +64,6 @@ class Watch:
         self._skew_ns = 0
         self._is_far = False
         self._leans_ns: int | None = None
-        self._held: tuple[Verdict, int] | None = None  # the last hold that recovers slowly, and when
 
     def measure(self, stamp_ns: int, pose: Array) -> None:
         """The newest measured pose (7,), also where no frame is complete."""

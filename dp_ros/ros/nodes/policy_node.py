@@ -18,7 +18,7 @@ from dp_ros.control.planner import PlanWorker
 from dp_ros.control.safety import Command
 from dp_ros.control.timing import CommandTimer
 from dp_ros.errors import UserError
-from dp_ros.inference.engine import choose_engine, load_engine
+from dp_ros.inference.engine import Engine, choose_engine, load_engine
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.policy.checkpoint_folder import find_checkpoint
 from dp_ros.ros.messages import conversions
@@ -63,7 +63,7 @@ class PolicyNode(ManagedNode):
             self.get_logger().info("choosing an engine: some seconds the first time, then kept in the cache")
         engine_runtime, why = choose_engine(self._checkpoint, self._runtime)
         self._worker = PlanWorker(
-            lambda: load_engine(self._checkpoint, engine_runtime), self._plan_arrived.trigger
+            lambda: self.load(self._checkpoint, engine_runtime), self._plan_arrived.trigger
         )
         self._engine = f"{engine_runtime.engine} {engine_runtime.precision}"
         if "was not taken" in why:  # two lines: the logger refuses another severity from the same line
@@ -86,6 +86,10 @@ class PolicyNode(ManagedNode):
             f"{self._runtime.mode}"
         )
         return TransitionCallbackReturn.SUCCESS
+
+    def load(self, checkpoint: str, runtime: RuntimeConfig) -> Engine:
+        """The engine of the plans, loaded on the thread that calls it."""
+        return load_engine(checkpoint, runtime)
 
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

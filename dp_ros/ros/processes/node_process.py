@@ -77,8 +77,13 @@ class NodeProcess:
         """SessionError when the process has ended."""
         code = self._process.poll()
         if code is not None:
-            lines = self._log_path.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
-            raise SessionError(f"{self.name} ended with code {code}: {lines[-1]}")
+            raise SessionError(f"{self.name} ended with code {code}: {self.last_line}")
+
+    @property
+    def last_line(self) -> str:
+        """The end of its log."""
+        lines = self._log_path.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "its log is empty"
 
     def kill(self) -> None:
         """End it with SIGKILL, as the kernel does when memory is short."""

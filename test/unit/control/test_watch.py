@@ -220,6 +220,23 @@ def test_after_a_stale_observation_motion_waits_until_all_is_well_for_a_time(
     assert 0.1 / 0.0125 <= first + 1 <= 0.1 / 0.0125 + 2
 
 
+def test_a_new_episode_after_a_long_outage_waits_too(arm: Callable[..., Arm]) -> None:
+    """A robot that has just restarted may not hear the first commands, and would leap to a later one."""
+    robot = arm(recover_s=0.1, max_obs_age_s=0.05)
+    robot.run(20)
+    robot.sees = False
+    robot.run(80)  # longer than episode_gap_s
+    begun = robot.controller.commander.begun
+    robot.sees = True
+    count = len(robot.decisions)
+    robot.run(20)
+    assert robot.controller.commander.begun == begun + 1
+    found = [decision.verdict for decision in robot.decisions[count:]]
+    first = next(i for i, verdict in enumerate(found) if not verdict.holds)
+    assert found[first - 1] is Verdict.HOLD_RECOVERING
+    assert 0.1 / 0.0125 <= first + 1 <= 0.1 / 0.0125 + 3
+
+
 def test_an_emergency_stop_lasts_until_the_next_activation(arm: Callable[..., Arm]) -> None:
     robot = arm(max_acceleration_m_s2=2.0)
     robot.run(40)
