@@ -117,10 +117,11 @@ def test_the_sentence_may_change_while_the_arm_moves(robot, client):
     heard = len(status)
     sentences.publish(String(data="push it"))
     heard = wait_for("no plan yet for the new instruction", heard)
-    assert set_parameter(client, "policy_node", "instruction", "lean and push it") == "", (
-        "as it was, before the topic"
-    )
-    wait_for("no plan yet for the new instruction", heard)
+    client.wait_for(lambda: moves(heard), "it moves, told by the topic")
+    # The parameter has this value already: it was set before the topic's sentence.
+    assert set_parameter(client, "policy_node", "instruction", "lean and push it") == ""
+    heard = wait_for("no plan yet for the new instruction", heard)
+    client.wait_for(lambda: moves(heard), "it moves, told by the parameter again")
     assert set_parameter(client, "policy_node", "instruction", "") == ""
     heard = wait_for("no instruction", heard)
     sentences.publish(String(data="push it"))
