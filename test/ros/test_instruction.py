@@ -77,6 +77,7 @@ def robot(start_node, client, told):
         "use_sim_time": True,
         "autostart": True,
     }
+    policy["gate"] = {"max_distance_m": 0.0}  # untrained, it pushes against the end of the arm's reach
     nodes = [
         start_node("dp_ros.ros.nodes.metaworld_bridge", bridge),
         start_node("dp_ros.ros.nodes.policy_node", {**policy, "command_delay_s": 0.05}),
@@ -144,6 +145,7 @@ def test_the_sentence_may_change_while_the_arm_moves(robot, client):
         heard = len(status)
         sentences.publish(String(data="push it"))
         client.wait_for(lambda: moves(heard), "it moves again")  # noqa: B023
+        assert log.log.count(says) == 1, "told twice"
     refused = set_parameter(client, "policy_node", "instruction", "y" * 400)
     assert refused.startswith("the instruction has 400 letters")
     heard = len(status)

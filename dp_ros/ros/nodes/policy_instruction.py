@@ -49,6 +49,7 @@ class InstructionInput:
         self.text = ""  # the sentence in force; empty: none
         self.problem = NONE  # why there is none
         self._wanted = ""  # the newest sentence, which may still be being encoded
+        self._refused: str | None = None  # the newest message, where it could not be used
         self._encoded: dict[str, NDArray[np.float32] | InstructionError] = {}
         self._done = guard(self._on_encoded)
         subscription(String, "policy/instruction", self._on_message, qos.LATCHED)
@@ -70,6 +71,7 @@ class InstructionInput:
     def say(self, sentence: str) -> None:
         """The sentence from now on; empty: none. InstructionError, which changes nothing."""
         text = plain(sentence) if sentence.strip() else ""
+        self._refused = None
         if text == self._wanted and text:
             return
         if text and not self._known.task_of(text) and not self._waits:
@@ -84,10 +86,12 @@ class InstructionInput:
 
     def _on_message(self, msg: String) -> None:
         """Take a sentence from the topic. One that cannot be used clears the instruction, so that the arm holds."""
+        if msg.data == self._refused:  # both subscriptions hear a latched publisher
+            return
         try:
             self.say(msg.data)
         except InstructionError as error:
-            self._wanted = ""
+            self._wanted, self._refused = "", msg.data
             self._stop(f"policy/instruction: {error}")
             self._logger.error(self.problem)
 
