@@ -20,6 +20,7 @@ import yaml
 
 import dp_ros
 from dp_ros.ros.processes.environment import TRANSPORT_CHOICES, node_environment
+from dp_ros.ros.processes.shared_memory import clear_shared_memory
 
 DEADLINE_S = 20.0  # far beyond what anything here needs; only a failure waits this long
 
@@ -35,6 +36,11 @@ def pytest_pycollect_makemodule(module_path, parent):
     module = RosModule.from_parent(parent, path=module_path)
     module.add_marker("ros")
     return module
+
+
+def pytest_sessionfinish():
+    """Tests kill processes, which leave their shared memory behind."""
+    clear_shared_memory()
 
 
 def environment_in(domain_id: int) -> dict[str, str]:

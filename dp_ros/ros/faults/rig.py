@@ -35,6 +35,7 @@ from dp_ros.ros.processes.node_process import (
     SessionError,
     parameters_yaml,
 )
+from dp_ros.ros.processes.shared_memory import clear_shared_memory
 
 HOME_M = [float(CENTRE_M[0]), float(CENTRE_M[1]), float(CENTRE_M[2]) + 0.2]  # far from the policy's circle
 _DOWN = (0.0, 1.0, 0.0, 0.0)
@@ -307,6 +308,7 @@ class Rig(NodeGroup):
         if self._robot is not None:
             _end(self._robot)
         super().close()
+        clear_shared_memory()  # of the processes that were killed
 
 
 def _end(process: subprocess.Popen[str]) -> None:
