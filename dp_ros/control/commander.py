@@ -164,11 +164,13 @@ class Commander:
         last = self.last
         assert last is not None
         due_m = self.gate.inside(POSITION.of(action))
-        step, after = Step(last.position_m, 1.0, None), chunk
+        after = chunk
         if self._curve is None:
             step, after = self._motion.follow_chunk(chunk, now_ns, dt_s)
         else:
-            if not self._curve.is_at_rest:
+            if self._curve.is_at_rest:  # after a hold, the commands may still be slowing down
+                step = Step(self._motion.hold(dt_s), 1.0, None)
+            else:
                 step, moved = self._follow_curve(self._curve, chunk, now_ns, dt_s)
                 after = moved or chunk
             self._curve.lead(now_ns, after, step.position_m, due_m, self.config)
@@ -197,7 +199,10 @@ class Commander:
             self._curve.clear()
         is_turned = self.gate.is_turned(self.orientation, self.measured)
         orientation = self.measured if is_turned else self.orientation
-        return self._take(Command(now_ns, self._motion.hold(dt_s), self.last.gripper, orientation))
+        gripper = self.last.gripper
+        if gripper is not None:  # limits may have been tightened
+            gripper = self._motion.grip(gripper, gripper, dt_s)[0]
+        return self._take(Command(now_ns, self._motion.hold(dt_s), gripper, orientation))
 
     def _take(self, command: Command) -> Command:
         self.last = command

@@ -46,8 +46,18 @@ class Limiter:
     """
 
     def __init__(self, limits: Limits, period_s: float) -> None:
-        self.limits, self._h = limits, period_s
+        self._limits, self._h = limits, period_s
         self.begin(_STILL)
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        """Take other limits; a stop in progress goes on within them."""
+        if limits != self._limits:
+            self._limits, self._stop, self._stopped = limits, None, 0.0
 
     def begin(self, position_m: Iterable[float]) -> None:
         """At rest at a finite position (3,)."""

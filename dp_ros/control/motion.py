@@ -209,6 +209,7 @@ class Motion:
         if gate.max_gripper_rate_per_s and last is not None:
             most = gate.max_gripper_rate_per_s * dt_s
             command = min(max(command, last - most), last + most)
+            command = min(max(command, gate.gripper_low), gate.gripper_high)  # the range comes first
         return command, command != wanted
 
     def _ramp(self) -> float:

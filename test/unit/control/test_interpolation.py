@@ -194,6 +194,25 @@ def test_a_hold_stays_a_hold_at_every_rate_and_motion_begins_again_at_rest(
     assert 0 < first_m[0] < 0.5 * first_m[1]
 
 
+@pytest.mark.parametrize("per_tick", [2, 5, 20])
+def test_the_first_move_after_a_short_hold_goes_on_from_the_speed_that_is_left(
+    make_frame: Callable[..., Frame], per_tick: int
+) -> None:
+    """A hold that ends while the arm still brakes must not stop it dead."""
+
+    def fragile(request: PlanRequest) -> Array:
+        if START + 20 * DT <= request.stamp_ns < START + 27 * DT:
+            raise OSError("gone")
+        return follow(lambda ticks: HOME_M + np.outer(ticks, [0.02, 0.0, 0.0]))(request)
+
+    gate = {"max_speed_m_s": 1.0, "max_acceleration_m_s2": 1.0, "max_chunk_age_s": 0.0}
+    run = Run(fragile, make_frame, per_tick, gate=gate).run(60)
+    assert any(verdict.holds for verdict in run.verdicts[20:])
+    period_s = run.controller.period_ns / 1e9
+    accelerations = np.diff(run.positions_m, n=2, axis=0) / period_s**2
+    assert np.linalg.norm(accelerations, axis=1).max() <= 1.0 * (1 + 1e-6)
+
+
 def test_an_observation_that_grows_stale_between_ticks_stops_the_arm_there(
     make_frame: Callable[..., Frame],
 ) -> None:

@@ -126,3 +126,17 @@ def test_without_time_nothing_moves(dt_s: float) -> None:
     at = arm.position
     assert arm.go((0.3, 0.0, 0.05), dt_s) == at
     assert arm.brake(dt_s) == at
+
+
+def test_a_stop_in_progress_keeps_limits_that_are_tightened() -> None:
+    arm = limiter(4.0)
+    arm.begin((-0.3, 0.0, 0.05))
+    for _ in range(25):
+        arm.go((0.3, 0.0, 0.05), H)
+    arm.brake(H)
+    arm.limits = Limits(LOW_M, HIGH_M, SPEED, 1.0)
+    speeds = [arm.speed_m_s]
+    for _ in range(5):
+        arm.brake(H)
+        speeds.append(arm.speed_m_s)
+    assert min(np.diff(speeds)) == pytest.approx(-1.0 * H, rel=1e-4)

@@ -175,3 +175,4 @@ def test_gripper_keeps_its_range_and_its_rate() -> None:
     assert motion.grip(0.0, 0.04, DT_S) == (0.04, False)
     assert motion.grip(0.0, -1.0, DT_S) == (pytest.approx(-0.05), True)
     assert Motion(GateConfig(), DT_S).grip(-1.0, 3.0, DT_S) == (1.0, False)
+    assert motion.grip(1.0, 1.0, DT_S) == (0.8, True)  # it was commanded before the range was tightened

@@ -37,6 +37,7 @@ class Arm:
         self.measured_m = HOME_M
         self.tick_no = self.plans = 0
         self.obeys, self.sees, self.senses = True, True, True
+        self.gripper = 0.0  # of the plans
         self.picture: Array | None = None  # the only one; None: they change
         self.skew_ns = 0
         self.lag = 0  # ticks by which it follows late
@@ -45,7 +46,7 @@ class Arm:
 
     def _plan(self, request: PlanRequest) -> Array:
         self.plans += 1
-        chunk = np.zeros((8, 4))
+        chunk = np.full((8, 4), self.gripper)
         chunk[:, :3] = STRIDE_M * np.arange(8)[:, None] * self.direction
         return chunk
 
@@ -275,6 +276,16 @@ def test_limits_that_are_tightened_under_way_hold_from_the_next_command_on(arm: 
     steps_m = np.linalg.norm(np.diff(robot.published[20:], axis=0), axis=1)
     assert steps_m.max() <= 0.02 * 0.0125 * (1 + 1e-9)
     assert robot.verdict is Verdict.LIMITED_SPEED
+
+
+def test_a_gripper_range_that_is_tightened_holds_in_holds_too(arm: Callable[..., Arm]) -> None:
+    robot = arm()
+    robot.gripper = 0.9
+    assert robot.run(20).command.gripper == 0.9
+    config = robot.controller.commander.config
+    robot.controller.commander.limit(config.model_copy(update={"gripper_high": 0.3}))
+    robot.controller.commander.stopped = "emergency stop"
+    assert robot.run(1).command.gripper == 0.3
 
 
 def test_in_lockstep_a_simulated_arm_may_be_slower_than_its_commands_and_every_tick_has_one(
