@@ -13,7 +13,7 @@ from dp_ros.control.interpolation import Interpolator, commands_per_tick
 from dp_ros.control.motion import Motion, Step
 from dp_ros.control.reasons import turned
 from dp_ros.control.safety import Array, Command, Gate, Verdict
-from dp_ros.control.watch import Hold, Watch
+from dp_ros.control.watch import LAG_S, Hold, Watch
 from dp_ros.schema import GateConfig, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
@@ -28,6 +28,7 @@ class Taken:
     verdict: Verdict
     detail: str  # cause of a hold, for people
     chunk: Chunk | None
+    is_silent: bool = False  # the command must not be published; it repeats the last published one
 
 
 class Commander:
@@ -35,6 +36,9 @@ class Commander:
 
     A hold keeps the gripper and stops the arm as fast as the limits of acceleration allow. Where the tool has turned
     too far, it repeats the measured orientation: no wrist is ever told to turn further.
+
+    In real time an episode that begins while commands are published goes on from the last one, within the limits.
+    Otherwise it begins where the arm is measured, once the arm has had LAG_S without a command to come to rest.
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig) -> None:
@@ -63,27 +67,58 @@ class Commander:
         """Forget the episode and its reasons to hold. There are no commands until `begin`."""
         self.stopped = ""  # why the arm is stopped until it is cleared; empty while it is not
         self.rival = ""  # message about another node that may command the arm; empty while there is none
+        self.last: Command | None = None
+        self.orientation: Array = np.full(4, np.nan)  # kept in every command of the episode
+        self._is_turned = False  # whether the last hold found the tool turned too far
+        self._silent_s = 0.0  # time without a published command
+        self._asked_ns: int | None = None  # time of the last tick
         self._forget()
         self._watch.clear()
 
     def _forget(self) -> None:
-        self.last: Command | None = None
-        self.orientation: Array = np.full(4, np.nan)  # kept in every command of the episode
-        self.measured: Array = self.orientation  # orientation of the newest frame
+        self.lost = (
+            ""  # what made the last command void: nothing is published until `begin`; empty while it is valid
+        )
+        self.measured: Array = np.full(4, np.nan)  # orientation of the newest frame
         self._opening: float | None = None
         self._holds = False  # whether the last tick held
-        self._watch.begin()
         if self._curve:
             self._curve.clear()
 
+    def lose(self, why: str) -> None:
+        """Count the last command as void: in real time nothing is published until an episode begins."""
+        if self._may_be_silent and self.last is not None:
+            self.lost = self.lost or why
+
+    def may_begin(self, frame: Frame) -> bool:
+        """Whether an episode may begin with a frame. The arm must not be far from its commands, nor still move."""
+        if not self._may_be_silent or self.last is None:
+            return True
+        if self._watch.stays_far(self.last, frame.ee_position_m):
+            return False
+        return self._goes_on or self._silent_s >= LAG_S
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether an episode that begins now goes on from the last command, which the arm still follows."""
+        return self._may_be_silent and self.last is not None and not self.lost and not self._silent_s
+
     def begin(self, frame: Frame, gripper: float | None) -> Command:
-        """Begin an episode, at rest where the arm is measured."""
+        """Begin an episode where the arm is measured, at rest unless commands are being published.
+
+        A tool that was turned too far stays so until it is turned back.
+        """
+        goes_on = self._goes_on
         self._forget()
-        self.orientation = np.array(frame.ee_orientation)
-        self.last = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper, self.orientation)
-        self._motion.begin(self.last.position_m)
         self.begun += 1
-        return self.last
+        if not (goes_on or self._is_turned):
+            self.orientation = np.array(frame.ee_orientation)
+        start = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper, self.orientation)
+        if not goes_on:
+            self.last = start
+            self._watch.begin()
+            self._motion.begin(start.position_m)
+        return start
 
     def see(self, frame: Frame) -> None:
         """Take a frame that is newer than those before it."""
@@ -99,11 +134,24 @@ class Commander:
 
     def tick(self, chunk: Chunk | None, obs_age_s: float, now_ns: int, explain: Explain) -> Taken:
         """The command of a tick."""
+        if self.rival:
+            self.lose("another node commanded")
+        elif self._watch.is_unknown(now_ns):
+            self.lose("the pose was lost")
         action = chunk.at(now_ns) if chunk else None
         hold = self._why_hold(chunk, action, obs_age_s, now_ns, explain)
+        passed_s = 0.0 if self._asked_ns is None else (now_ns - self._asked_ns) / 1e9
+        self._asked_ns = now_ns
+        if self.is_silent(now_ns):
+            self._silent_s += min(
+                max(passed_s, 0.0), 2.0 * self._dt_ns / 1e9
+            )  # a leap of the clock is no time
+            verdict, detail = hold or (Verdict.HOLD_STALE, explain(Verdict.HOLD_STALE))
+            return Taken(self._stay(now_ns), verdict, detail, chunk, is_silent=True)
+        self._silent_s = 0.0
         dt_s = self._since_s(now_ns) if self._curve else self._dt_ns / 1e9
         if hold is None and chunk is not None and action is not None:
-            self._holds = False
+            self._holds = self._is_turned = False
             return self._move(chunk, action, now_ns, dt_s)
         self._holds = True
         verdict, detail = hold or (Verdict.HOLD_NO_PLAN, explain(Verdict.HOLD_NO_PLAN))
@@ -120,7 +168,10 @@ class Commander:
 
         Where the last tick held, it holds.
         """
-        if self._curve is None or self.last is None or self.is_silent(now_ns):
+        if self._curve is None or self.last is None:
+            return None, chunk
+        if self.is_silent(now_ns):
+            self._stay(now_ns)
             return None, chunk
         dt_s = self._since_s(now_ns)
         is_fresh = 0.0 <= obs_age_s <= self.config.max_obs_age_s
@@ -140,16 +191,16 @@ class Commander:
         """Whether the commands have not come to rest, so that `hold` has more of them."""
         return self.last is not None and self._motion.is_moving
 
-    @property
-    def is_barred(self) -> bool:
+    def is_barred(self, now_ns: int) -> bool:
         """Whether the arm will hold whatever is planned: a plan would be computed for nothing."""
-        return bool(self.rival or self.stopped) or (self.last is not None and self._watch.is_far(self.last))
+        return bool(self.stopped or self.rival) or self.is_silent(now_ns)
 
     def is_silent(self, now_ns: int) -> bool:
         """Whether even a hold must not be published: it might be a leap, or contradict another node's command."""
         if not self._may_be_silent or self.last is None:
             return False
-        return bool(self.rival) or self._watch.is_far(self.last) or self._watch.is_silent(now_ns)
+        is_void = bool(self.rival or self.lost) or self._watch.is_unknown(now_ns)
+        return is_void or self._watch.is_far(self.last, now_ns)
 
     def predict(self, action: Array | None, last: Command, time_ns: int) -> tuple[Command, Verdict]:
         """The command that an action of a later tick will probably become; nothing changes."""
@@ -193,12 +244,22 @@ class Commander:
         ticks = curve.follow(step.share, now_ns)
         return step, chunk.behind(ticks) if chunk and ticks else chunk
 
+    def _stay(self, now_ns: int) -> Command:
+        """The last published command, which is not published again: from it, motion begins at rest."""
+        assert self.last is not None
+        if self._curve:
+            self._curve.clear()
+        self._motion.begin(self.last.position_m)
+        self._watch.rest(now_ns)
+        self._holds, self.last = True, replace(self.last, stamp_ns=now_ns)
+        return self.last
+
     def _hold(self, now_ns: int, dt_s: float) -> Command:
         assert self.last is not None
         if self._curve:
             self._curve.clear()
-        is_turned = self.gate.is_turned(self.orientation, self.measured)
-        orientation = self.measured if is_turned else self.orientation
+        self._is_turned = self.gate.is_turned(self.orientation, self.measured)
+        orientation = self.measured if self._is_turned else self.orientation
         gripper = self.last.gripper
         if gripper is not None:  # limits may have been tightened
             gripper = self._motion.grip(gripper, gripper, dt_s)[0]
@@ -215,7 +276,7 @@ class Commander:
         """The hold that is due and its cause; None where the arm may move."""
         last = self.last
         assert last is not None
-        hold: Hold | None = self._watch.why_far(last)
+        hold: Hold | None = self._watch.why_far(last, now_ns)
         if self.rival:
             hold = Verdict.HOLD_OTHER_COMMANDER, self.rival
         if self.stopped:

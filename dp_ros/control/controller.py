@@ -81,7 +81,7 @@ class Controller:
         """Forget the episode: frames, chunk, commands and stops. A plan that is being computed will be ignored."""
         self._history.clear()
         self.refused = self._covered = ""
-        self._may_begin_ns = None
+        self._may_begin_ns = self._ticked_ns = None
         self.commander.clear()
         self._begin_episode()
 
@@ -115,13 +115,13 @@ class Controller:
         return self.commander.last
 
     def observe(self, frame: Frame) -> bool:
-        """Take the newest frame. A frame that begins an episode forgets the last one and starts at the measured pose.
+        """Take the newest frame. A frame that begins an episode forgets the last one: see `Commander`.
 
         False when the frame is not taken:
         - It is not newer than the newest one.
         - Its pose is not finite, or has no valid quaternion: the arm could not even be told to stay there.
         - It would begin an episode that may not begin there (`refused` says why).
-        - It would begin an episode while commands of the last one are in flight.
+        - It would begin an episode while commands of the last one are in flight, or the arm is far from them.
 
         A frame with a covered camera is a lost frame, because a policy acts on black pictures with as much confidence
         as on any others. No plan is made from it. Once the newest other frame is older than `max_obs_age_s`, the arm
@@ -140,7 +140,7 @@ class Controller:
             self._may_begin_ns = None
         elif self._may_begin_ns is None or frame.stamp_ns < self._may_begin_ns:
             self._may_begin_ns = frame.stamp_ns
-        if self._is_settling(frame.stamp_ns):
+        if self._is_settling(frame.stamp_ns) or (begins and not self.commander.may_begin(frame)):
             return False
         is_newer = self._history.lose(frame) if self._covered else True
         if not self._covered:
@@ -184,19 +184,20 @@ class Controller:
         None before the first frame, while the arm settles before the next episode, and in lockstep while the plan is
         being computed.
         """
-        newest, last = self._history.newest, self._last
-        self._ticked_ns = now_ns
+        went_back = self._ticked_ns is not None and now_ns < self._ticked_ns
+        last, newest_ns, self._ticked_ns = self._last, self._history.newest_ns, now_ns
+        if self.runtime.mode == "realtime" and (went_back or (newest_ns or now_ns) > now_ns):
+            # Old frames must not count as new when the clock reaches their stamps again.
+            self._history.clear()
+            self._chunk = self._pending = None
+            self.commander.lose("time went back")
         if last is None or self._is_settling(now_ns):
             return None
-        newest_ns = self._history.newest_ns
-        if newest_ns is not None and newest_ns > now_ns and self.runtime.mode == "realtime":
-            # Time went back. Old frames must not count as new when the clock reaches their stamps again.
-            self._history.clear()
-            self._chunk = self._pending = newest = None
+        newest = self._history.newest
         busy = self.planner.busy  # before polling, so that a plan which finishes in between is not overlooked
         plan = self._take_plan(now_ns)
         is_new = newest is not None and newest.stamp_ns != self._requested_ns
-        if self._is_plan_due(now_ns) and is_new and not busy and not self.commander.is_barred:
+        if self._is_plan_due(now_ns) and is_new and not busy and not self.commander.is_barred(now_ns):
             self._request_plan(now_ns)
             plan = self._take_plan(now_ns) or plan  # an inline planner has answered already
         elif self.runtime.mode == "realtime" and is_new and newest and self._is_in_next_window(newest):
@@ -207,9 +208,9 @@ class Controller:
         taken = self.commander.tick(chunk, obs_age_s, now_ns, lambda verdict: self._why(verdict, obs_age_s))
         verdict, self._chunk = taken.verdict, None if taken.verdict.is_break else taken.chunk
         self._log.add(taken.command, None if verdict.holds else chunk)
-        if verdict is Verdict.HOLD_OTHER_COMMANDER:  # the arm follows another node: begin where it is left
+        if verdict is Verdict.HOLD_OTHER_COMMANDER or self.commander.lost:  # begin where the arm is left
             self._history.clear()
-        is_silent = self.commander.is_silent(now_ns)
+        is_silent = taken.is_silent
         return PolicyDecision(taken.command, verdict, taken.detail, plan, taken.chunk, obs_age_s, is_silent)
 
     def hold(self, now_ns: int) -> Command | None:
@@ -220,7 +221,8 @@ class Controller:
         """The cause of a hold without a plan, or without a fresh observation."""
         if verdict is Verdict.HOLD_NO_PLAN:
             return self._covered or self._problem or "the chunk is used up, and the next plan has not arrived"
-        age = f"is {obs_age_s * 1e3:.0f} ms old" if self._history.newest else "is from before time went back"
+        lost = self.commander.lost
+        age = f"is {obs_age_s * 1e3:.0f} ms old" if self._history.newest else f"is from before {lost}"
         return self.refused or self._covered or f"the newest observation {age}"
 
     def why_not_begin(self, frame: Frame) -> str:

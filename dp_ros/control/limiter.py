@@ -45,6 +45,8 @@ class Limiter:
     along an axis that is outside leads inward.
     """
 
+    _stop: list[Point] | None  # positions after 1, 2, ... periods; None: follow from the state
+
     def __init__(self, limits: Limits, period_s: float) -> None:
         self._limits, self._h = limits, period_s
         self.begin(_STILL)
@@ -64,9 +66,7 @@ class Limiter:
         self.position: Point = point(position_m)
         self.velocity = self.acceleration = _STILL
         self._stop_from: Point = self.position
-        self._stop: list[Point] | None = (
-            None  # positions after 1, 2, ... periods; None: follow from the state
-        )
+        self._stop = None
         self._stopped = 0.0  # periods of it that have passed
 
     @property

@@ -16,7 +16,7 @@ from dp_ros.schema import GateConfig
 from dp_ros.streams import Frame
 
 _MOVES_M = 0.005  # way of the command after which a picture or a pose must have changed
-_LAG_S = 0.25  # an arm may follow the commands with this delay
+LAG_S = 0.25  # an arm may follow the commands with this delay
 _APART_S = 0.01  # between two commands that are kept, however often they come
 _NEAR_AGAIN = 0.8  # share of `max_distance_m` at which an arm that was too far counts as near
 _AFTER = (
@@ -60,7 +60,7 @@ class Watch:
         self._pose_ns: int | None = None
         self._way_m = 0.0  # of the commands
         self._last_m: Array | None = None
-        self._recent: deque[Command] = deque()  # commands of the last _LAG_S
+        self._recent: deque[Command] = deque()  # commands of the last LAG_S
         self._skew_ns = 0
         self._is_far = False
         self._leans_ns: int | None = None
@@ -83,31 +83,42 @@ class Watch:
         if self._last_m is not None:
             self._way_m += float(np.linalg.norm(command.position_m - self._last_m))
         self._last_m = command.position_m
+        self.rest(command.stamp_ns)
         recent, now_ns = self._recent, command.stamp_ns
-        while recent and not 0 <= now_ns - recent[0].stamp_ns <= _LAG_S * 1e9:
-            recent.popleft()
         if not recent or now_ns - recent[-1].stamp_ns >= _APART_S * 1e9:
             recent.append(command)
 
-    def is_silent(self, now_ns: int) -> bool:
-        """Whether the pose is unknown for so long that a command might be a leap."""
-        most = self.gate.max_pose_age_s
-        return bool(most) and self._pose_ns is not None and now_ns - self._pose_ns > most * 1e9
+    def rest(self, now_ns: int) -> None:
+        """Forget the commands that the arm has had the time to follow."""
+        while self._recent and not 0 <= now_ns - self._recent[0].stamp_ns <= LAG_S * 1e9:
+            self._recent.popleft()
 
-    def is_far(self, last: Command) -> bool:
-        """Whether the arm is measured further than allowed from the last commands; it is near again a little later."""
-        most, is_known = self.gate.max_distance_m, self._pose_ns is not None and not self._is_lockstep
-        near = most * (_NEAR_AGAIN if self._is_far else 1.0)
-        self._is_far = bool(most) and is_known and not self._distance_m(last) <= near
+    def is_unknown(self, now_ns: int) -> bool:
+        """Whether the pose is unknown for so long, or of the future, that a command might be a leap."""
+        most = self.gate.max_pose_age_s
+        return bool(most) and self._pose_ns is not None and not 0 <= now_ns - self._pose_ns <= most * 1e9
+
+    def is_far(self, last: Command, now_ns: int) -> bool:
+        """Whether the arm is measured further than allowed from the last commands; it is near again a little later.
+
+        A pose that is older than an observation may be changes nothing: the commands have gone on since.
+        """
+        if self._pose_ns is not None and 0 <= now_ns - self._pose_ns <= self.gate.max_obs_age_s * 1e9:
+            self._is_far = not self._is_lockstep and not self._is_near(last, position_of(self._pose))
         return self._is_far
 
-    def why_far(self, last: Command) -> Hold | None:
-        if not self.is_far(last):
+    def stays_far(self, last: Command, measured_m: Array) -> bool:
+        """Whether an arm that was too far from its commands is so where it is measured now, too."""
+        self._is_far = self._is_far and not self._is_near(last, measured_m)
+        return self._is_far
+
+    def why_far(self, last: Command, now_ns: int) -> Hold | None:
+        if not self.is_far(last, now_ns):
             return None
         return Verdict.HOLD_FAR, (
-            f"the arm is measured {self._distance_m(last):.3f} m from the last commands, more than gate.max_distance_m "
-            f"{self.gate.max_distance_m:g}: it is stuck, was moved, or does not obey; deactivate and activate to begin "
-            "where it is"
+            f"the arm is measured {self._distance_m(last, position_of(self._pose)):.3f} m from the last commands, more "
+            f"than gate.max_distance_m {self.gate.max_distance_m:g}: it is stuck, was moved, or does not obey; "
+            "deactivate and activate to begin where it is"
         )
 
     def why_hold(self, chunk: Chunk | None, now_ns: int) -> Hold | None:
@@ -169,7 +180,11 @@ class Watch:
                 )
         return ""
 
-    def _distance_m(self, last: Command) -> float:
-        """From the measured position to the nearest command of the last _LAG_S: a fast arm is behind the last one."""
-        measured_m = position_of(self._pose)
+    def _is_near(self, last: Command, measured_m: Array) -> bool:
+        most = self.gate.max_distance_m
+        near_m = most * (_NEAR_AGAIN if self._is_far else 1.0)
+        return not most or self._distance_m(last, measured_m) <= near_m
+
+    def _distance_m(self, last: Command, measured_m: Array) -> float:
+        """From the measured position to the nearest command of the last LAG_S: a fast arm is behind the last one."""
         return min(math.dist(measured_m, command.position_m) for command in (last, *self._recent))

@@ -542,6 +542,8 @@ def test_later_episode_that_begins_covered_holds_where_the_arm_is_measured(
     plan, there_m = Recorder(), (0.1, 0.7, 0.3)
     c = controller(InlinePlanner(plan), mode)
     drive(c, *range(3))
+    for tick in range(3, 100) if mode == "realtime" else ():
+        c.tick(at(tick))  # nothing is published after max_pose_age_s
     for tick in (100, 101, 102):
         assert c.observe(make_frame(at(tick), there_m if tick == 100 else (0.1, 0.7, 0.29), images=RED))
         decision = c.tick(at(tick))
@@ -751,6 +753,8 @@ def test_each_episode_keeps_the_orientation_of_the_frame_that_began_it(make_fram
     c = controller(InlinePlanner(Steady()), "realtime")
     turns = []
     for tick, tilt_deg in ((0, 10), (1, 12), (2, 8), (100, 200), (101, 195)):
+        for silent in range(3, tick) if tick == 100 else ():
+            c.tick(at(silent))
         c.observe(make_frame(at(tick), orientation=tilted(tilt_deg)))
         decision = c.tick(at(tick))
         assert decision is not None
@@ -858,14 +862,19 @@ def test_time_that_goes_back_holds_until_frames_of_the_new_time_begin_an_episode
     decision = c.tick(at(60))  # less than the gap that begins an episode
     assert decision is not None
     assert decision.verdict is Verdict.HOLD_STALE
+    assert decision.is_silent
     assert "before time went back" in decision.detail
     np.testing.assert_array_equal(decision.command.position_m, last.command.position_m)
     again = c.tick(at(101))  # and here again, without a new frame
     assert again is not None
     assert again.verdict is Verdict.HOLD_STALE
-    (moving,) = drive(c, 61, position_m=(0.1, 0.7, 0.3))
-    assert moving.verdict is Verdict.PASS
-    np.testing.assert_array_equal(plan.requests[-1].reference_m, [0.1, 0.7, 0.3])
+    assert again.is_silent
+    decisions = drive(c, *range(61, 90), position_m=(0.1, 0.7, 0.3))
+    first = next(d for d in decisions if not d.is_silent)
+    assert first.command.stamp_ns >= at(61) + 0.2e9  # the arm has come to rest
+    assert {d.verdict for d in decisions if not d.is_silent} == {Verdict.PASS}
+    begun = next(request for request in plan.requests if at(61) <= request.stamp_ns < at(100))
+    np.testing.assert_array_equal(begun.reference_m, [0.1, 0.7, 0.3])
 
 
 # ---- real time -----------------------------------------------------------------------------------------
