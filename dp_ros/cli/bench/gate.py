@@ -1,7 +1,8 @@
 """Attack on the control loop: random frames, clocks and plans, most of them broken. No command may leave the limits.
 
 Each input is one tick: a frame or none, a time, and where a plan is due a chunk of numbers. Numbers are ordinary, NaN,
-infinite, denormal or huge; stamps are fresh, old, repeated or of the future; limits become tighter under way.
+infinite, denormal or huge; stamps are fresh, old, repeated or of the future; limits become tighter under way. Half of
+the episodes have commands between the ticks, at even times; each ends in a stop.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from dp_ros.control.controller import Controller, PolicyDecision
+from dp_ros.control.controller import Controller
 from dp_ros.control.planner import InlinePlanner, PlanRequest
 from dp_ros.control.safety import Array, Command
 from dp_ros.poses import UNIT_TOLERANCE, angle_rad, make_pose
@@ -25,6 +26,7 @@ from dp_ros.streams import Frame
 _LOW_M, _HIGH_M = np.array([-0.3, 0.3, 0.0]), np.array([0.3, 0.9, 0.5])
 _ROUNDING = 1.0 + 1e-6
 _EPISODE = 500  # inputs of one controller
+_PER_TICK, _LONGEST_STOP = 4, 2000  # commands
 _BAD = np.array([math.nan, math.inf, -math.inf, 5e-324, -1e-310, 1e308, -1e300, 1e9, 0.0, -0.0])
 _PICTURES = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), np.uint8)
 _BASE = {
@@ -36,7 +38,7 @@ _BASE = {
 }
 _GATES: tuple[dict[str, float | str], ...] = (
     {"max_speed_m_s": 1.6},
-    {"max_speed_m_s": 0.4, "slowing": "axes", "max_gripper_rate_per_s": 4.0},
+    {"max_speed_m_s": 0.4, "slowing": "axes", "max_gripper_rate_per_s": 4.0, "gripper_high": 0.5},
     {"max_speed_m_s": 0.4, "max_acceleration_m_s2": 4.0, "ramp_s": 0.2},
     {"max_speed_m_s": 0.4, "max_acceleration_m_s2": 4.0, "max_jerk_m_s3": 200.0, "max_distance_m": 0.05},
     {"max_speed_m_s": 0.25, "max_acceleration_m_s2": 1.0, "max_jerk_m_s3": 10.0, "slowing": "axes"},
@@ -68,7 +70,7 @@ class Worst:
         return self.broken == 0 and all(share <= _ROUNDING for share in self.shares.values())
 
 
-_LIMITS = ("workspace", "speed", "acceleration", "jerk", "turn", "gripper rate")
+_LIMITS = ("workspace", "speed", "acceleration", "jerk", "turn", "gripper range", "gripper rate")
 
 
 def attack_gate(inputs: int, seed: int = 0, jobs: int = 1) -> dict[str, Any]:
@@ -96,27 +98,36 @@ def attack(inputs: int, seed: tuple[int, ...]) -> Worst:
     rng, worst = np.random.default_rng(seed), Worst()
     gate = GateConfig.model_validate({**_BASE, **_GATES[seed[-1] % len(_GATES)]})
     policy = PolicyConfig.model_validate({"action": {"position": ("relative", "absolute")[seed[-1] % 2]}})
-    controller = Controller(
-        policy, RuntimeConfig(mode="realtime", gate=gate), InlinePlanner(lambda request: _plan(rng, request))
-    )
-    watch = _Observer(gate, controller.dt_ns / 1e9, worst)
+    is_fine = (
+        seed[-1] // len(_GATES) % 2 == 1
+    )  # commands between ticks, which count the time since the last one
+    rate_hz = _PER_TICK * policy.rate_hz if is_fine else 0.0
+    runtime = RuntimeConfig(mode="realtime", gate=gate, command_rate_hz=rate_hz)
+    controller = Controller(policy, runtime, InlinePlanner(lambda request: _plan(rng, request)))
+    watch = _Observer(gate, controller.period_ns / 1e9, worst)
     now_ns = 10**12
     for _ in range(inputs):
-        now_ns += _elapsed_ns(rng, controller.dt_ns)
+        now_ns += controller.period_ns if is_fine else _elapsed_ns(rng, controller.dt_ns)
         if rng.random() < 0.01:
             tighter = gate.model_copy(update={"max_speed_m_s": gate.max_speed_m_s * rng.uniform(0.5, 1.0)})
             controller.commander.limit(tighter)
-        last = controller.commander.last
         if rng.random() < 0.9:
-            began = controller.commander.begun
-            controller.observe(_frame(rng, now_ns, last))
-            if controller.commander.begun != began:
-                watch.begin(controller.commander.last)
+            controller.observe(_frame(rng, now_ns, controller.commander.last))
         worst.inputs += 1
+        start = controller.commander.last
         decision = controller.tick(now_ns)
         if decision is not None:
             worst.verdicts[decision.verdict.value] += 1
-            watch.see(decision, controller.commander.measured)
+        is_published = decision is not None and not decision.is_silent
+        watch.see(decision.command if is_published else None, start, controller.commander.measured)
+        while is_fine and controller.is_between(now_ns + controller.period_ns):
+            now_ns, start = now_ns + controller.period_ns, controller.commander.last
+            watch.see(controller.between(now_ns), start, controller.commander.measured)
+    for _ in range(_LONGEST_STOP):
+        now_ns, start = now_ns + controller.period_ns, controller.commander.last
+        watch.see(command := controller.hold(now_ns), start, controller.commander.measured)
+        if command is None or not controller.commander.is_moving:
+            break
     return worst
 
 
@@ -128,13 +139,14 @@ class _Observer:
         self._positions: list[Array] = []
         self._gripper: float | None = None
 
-    def begin(self, command: Command | None) -> None:
-        """An episode begins, at rest where the arm is measured."""
-        self._positions = [] if command is None else [command.position_m] * 3
-        self._gripper = None
-
-    def see(self, decision: PolicyDecision, measured: Array) -> None:
-        command, worst, gate, dt_s = decision.command, self._worst, self._gate, self._dt_s
+    def see(self, command: Command | None, start: Command | None, measured: Array) -> None:
+        """A published command, or None. start: the one that it must follow; after a silence, at rest there."""
+        if command is None:
+            self._positions, self._gripper = [], None
+            return
+        if not self._positions and start is not None:
+            self._positions = [start.position_m] * 3
+        worst, gate, dt_s = self._worst, self._gate, self._dt_s
         worst.commands += 1
         numbers = [*command.position_m, *command.orientation, command.gripper or 0.0]
         is_unit = abs(float(np.linalg.norm(command.orientation)) - 1.0) <= UNIT_TOLERANCE
@@ -143,6 +155,9 @@ class _Observer:
             return
         outside_m = np.abs(command.position_m - np.clip(command.position_m, _LOW_M, _HIGH_M)).max()
         worst.note("workspace", 0.0 if outside_m <= 1e-12 else math.inf)
+        low, high = gate.gripper_low, gate.gripper_high
+        is_in_range = command.gripper is None or low <= command.gripper <= high
+        worst.note("gripper range", 0.0 if is_in_range else math.inf)
         worst.note("turn", angle_rad(command.orientation, measured) / gate.max_turn_rad)
         if gate.max_gripper_rate_per_s and self._gripper is not None and command.gripper is not None:
             change = abs(command.gripper - self._gripper)
@@ -163,7 +178,7 @@ def _elapsed_ns(rng: np.random.Generator, dt_ns: int) -> int:
     luck = rng.random()
     if luck < 0.9:
         return dt_ns
-    if luck < 0.97:
+    if luck < 0.99:
         return round(dt_ns * rng.uniform(0.0, 5.0))
     return round(rng.choice([-1, 1]) * 10 ** rng.uniform(6, 12))
 
@@ -185,7 +200,7 @@ def _plan(rng: np.random.Generator, request: PlanRequest) -> Array:
 
 def _frame(rng: np.random.Generator, now_ns: int, last: Command | None) -> Frame:
     kind = rng.random()
-    stamp_ns = now_ns if kind < 0.85 else now_ns + round(rng.choice([-1, 1]) * 10 ** rng.uniform(0, 11))
+    stamp_ns = now_ns if kind < 0.985 else now_ns + round(rng.choice([-1, 1]) * 10 ** rng.uniform(0, 11))
     position = rng.uniform(_LOW_M, _HIGH_M) if last is None else last.position_m + rng.normal(0, 0.01, 3)
     quat = rng.normal(0.0, 0.06, 4) + np.array([0.0, 1.0, 0.0, 0.0])
     quat /= np.linalg.norm(quat)
