@@ -42,5 +42,13 @@ class WatchdogConfig(Config):
     max_distance_m: float = Field(
         0.1,
         ge=0,
-        description="hold: nothing more is commanded once the arm is measured farther from the command; 0: any [m]",
+        description="hold: nothing more is commanded once the arm is measured farther from the commands of the last "
+        "0.25 s; 0: any [m]",
+    )
+    max_pose_age_s: float = Field(
+        0.5,
+        ge=0,
+        le=60,
+        description="hold: nothing more is commanded without a measured pose for longer, as a robot that restarts "
+        "would leap; 0: never [s]",
     )

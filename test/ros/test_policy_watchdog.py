@@ -46,12 +46,13 @@ class Watched:
         self.status: list[str] = []
         node.create_subscription(String, "watchdog/status", lambda msg: self.status.append(msg.data), LATCHED)
         self.measured_m = HELD_M
-        self.silent = self.quiet = False
+        self.silent = self.quiet = self.is_lost = False
         self.is_active = True
 
     def live(self) -> None:
         now_ns = time.time_ns()
-        self._measured.publish(position_to_pose(self.measured_m, DOWN, now_ns, "base"))
+        if not self.is_lost:
+            self._measured.publish(position_to_pose(self.measured_m, DOWN, now_ns, "base"))
         if self.silent:
             return
         self._heart.publish(Bool(data=self.is_active))
@@ -172,6 +173,16 @@ def test_a_robot_that_is_measured_elsewhere_hears_nothing_more(watched, start_wa
     watched.measured_m = HELD_M + np.array((0.0, 0.0, 0.3))  # restarted at home
     status = watched.wait_for_status("holding: nothing is commanded any more")
     assert "measured 0.300 m from the last command" in status
+    watched.wait_for(watched.is_alone, "its publisher is gone")
+
+
+def test_a_robot_that_is_not_measured_hears_nothing_more(watched, start_watchdog):
+    start_watchdog(max_pose_age_s=0.3)
+    watched.wait_for_status("watching")
+    watched.silent = watched.is_lost = True
+    watched.wait_for_status("holding: the policy is dead")
+    status = watched.wait_for_status("holding: nothing is commanded any more")
+    assert "no pose of the arm for 0.3" in status
     watched.wait_for(watched.is_alone, "its publisher is gone")
 
 

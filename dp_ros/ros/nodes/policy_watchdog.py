@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,6 +21,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from dp_ros.control.heartbeat import Guard, Heartbeat
+from dp_ros.control.watch import LAG_S
 from dp_ros.ros.messages.conversions import ConversionError, pose_to_position
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.node_main import run_process
@@ -44,6 +47,8 @@ class PolicyWatchdog(Node):
         self._pose: PoseStamped | None = None  # last command heard
         self._gripper: JointState | None = None
         self._pose_s = 0.0
+        self._recent: deque[tuple[float, PoseStamped]] = deque()  # commands of the last LAG_S, when heard
+        self._measured_s = 0.0  # time of the newest measured pose, or of the takeover
         self._repeated: list[tuple[Publisher, Any]] = []  # with the message that each repeats
         self._sending: Timer | None = None
         self._measured: Any = None  # subscription of the measured pose
@@ -80,6 +85,9 @@ class PolicyWatchdog(Node):
     def _on_pose(self, msg: PoseStamped) -> None:
         if self._heartbeat.guard is not Guard.HOLDING:  # else it hears itself
             self._pose, self._pose_s = msg, time.monotonic()
+            self._recent.append((self._pose_s, msg))
+            while self._pose_s - self._recent[0][0] > LAG_S:
+                self._recent.popleft()
 
     def _on_gripper(self, msg: JointState) -> None:
         if self._heartbeat.guard is not Guard.HOLDING and msg.effort:
@@ -141,7 +149,8 @@ class PolicyWatchdog(Node):
             self._repeated = [(self._commander(PoseStamped, "command/ee_pose"), self._pose)]
             if self._gripper is not None:
                 self._repeated.append((self._commander(JointState, "command/gripper"), self._gripper))
-            if self._config.max_distance_m:
+            self._measured_s = time.monotonic()
+            if self._config.max_distance_m or self._config.max_pose_age_s:
                 self._measured = self.create_subscription(
                     PoseStamped, "ee_pose", self._on_measured, qos_profile_sensor_data
                 )
@@ -153,6 +162,9 @@ class PolicyWatchdog(Node):
         return self.create_publisher(kind, topic, qos.RELIABLE)
 
     def _send(self) -> None:
+        most, unknown_s = self._config.max_pose_age_s, time.monotonic() - self._measured_s
+        if self._measured is not None and most and unknown_s > most:
+            self._give_up(f"no pose of the arm for {unknown_s:.2f} s, more than max_pose_age_s {most:g}")
         stamp = self.get_clock().now().to_msg()
         for publisher, message in self._repeated:
             message.header.stamp = stamp
@@ -163,15 +175,19 @@ class PolicyWatchdog(Node):
         if self._pose is None or not self._repeated:
             return
         with suppress(ConversionError):
-            held_m = pose_to_position(self._pose)
-            distance_m = float(((pose_to_position(msg) - held_m) ** 2).sum() ** 0.5)
-            if not distance_m <= self._config.max_distance_m:
-                self._stop_sending()
-                self._say(
-                    f"{Guard.HOLDING}: nothing is commanded any more: the arm is measured {distance_m:.3f} m from the "
-                    f"last command, more than max_distance_m {self._config.max_distance_m:g}",
-                    is_alarm=True,
+            measured_m, now_s = pose_to_position(msg), time.monotonic()
+            self._measured_s, most = now_s, self._config.max_distance_m
+            commands = [self._pose, *(command for at_s, command in self._recent if now_s - at_s <= LAG_S)]
+            distance_m = min(math.dist(measured_m, pose_to_position(command)) for command in commands)
+            if most and not distance_m <= most:
+                self._give_up(
+                    f"the arm is measured {distance_m:.3f} m from the last command, more than max_distance_m {most:g}"
                 )
+
+    def _give_up(self, why: str) -> None:
+        """Command no more until the policy drives again."""
+        self._stop_sending()
+        self._say(f"{Guard.HOLDING}: nothing is commanded any more: {why}", is_alarm=True)
 
     # ---- handing back ----------------------------------------------------------------------------------
 
