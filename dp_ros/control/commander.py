@@ -42,6 +42,8 @@ class Commander:
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig) -> None:
+        # A simulated robot is put back with a leap of simulated time: its next episode has nothing to do with the last.
+        self.is_reset_by_time = False
         """ConfigError where `command_rate_hz` does not fit the policy."""
         self._dt_ns = round(1e9 / policy.rate_hz)
         per_tick = commands_per_tick(policy, runtime)
@@ -87,12 +89,12 @@ class Commander:
 
     def lose(self, why: str) -> None:
         """Count the last command as void: in real time nothing is published until an episode begins."""
-        if self._may_be_silent and self.last is not None:
+        if self._may_be_silent and self.last is not None and not self.is_reset_by_time:
             self.lost = self.lost or why
 
     def may_begin(self, frame: Frame) -> bool:
         """Whether an episode may begin with a frame. The arm must not be far from its commands, nor still move."""
-        if not self._may_be_silent or self.last is None:
+        if not self._may_be_silent or self.last is None or self.is_reset_by_time:
             return True
         if self._watch.stays_far(self.last, frame.ee_position_m):
             return False
@@ -101,6 +103,8 @@ class Commander:
     @property
     def _goes_on(self) -> bool:
         """Whether an episode that begins now goes on from the last command, which the arm still follows."""
+        if self.is_reset_by_time:
+            return False
         return self._may_be_silent and self.last is not None and not self.lost and not self._silent_s
 
     def begin(self, frame: Frame, gripper: float | None) -> Command:
@@ -111,7 +115,7 @@ class Commander:
         goes_on = self._goes_on
         self._forget()
         self.begun += 1
-        if not (goes_on or self._is_turned):
+        if not (goes_on or self._is_turned) or self.is_reset_by_time:
             self.orientation = np.array(frame.ee_orientation)
         start = Command(frame.stamp_ns, np.array(frame.ee_position_m), gripper, self.orientation)
         if not goes_on:

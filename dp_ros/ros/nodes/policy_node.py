@@ -71,6 +71,7 @@ class PolicyNode(ManagedNode):
         else:
             self.get_logger().info(f"engine {self._engine}: {why}")
         self._controller = Controller(self._policy, self._runtime, self._worker)
+        self._controller.commander.is_reset_by_time = bool(self.get_parameter("use_sim_time").value)
         self._lockstep = self._runtime.mode == "lockstep"
         self._create_interface()
         self._drawing = PlanDrawing(self, self._streams, self._policy.encoder, self._runtime)
