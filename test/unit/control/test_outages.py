@@ -214,3 +214,24 @@ def test_an_old_pose_is_no_sign_that_the_arm_is_far(robot: Callable[..., Robot])
     braking.senses = False
     braking.run(40)
     assert not braking.controller.commander.is_silent(braking.now_ns)
+
+
+@pytest.mark.parametrize("is_simulated", [False, True])
+def test_only_a_simulated_robot_is_put_back_by_a_leap_of_time(
+    make_frame: Callable[..., Frame], is_simulated: bool
+) -> None:
+    """A real arm that is found far from its commands after an outage was moved, and waits for a person."""
+    robot = Robot(make_frame)
+    robot.controller.commander.is_reset_by_time = is_simulated
+    robot.run(200)
+    assert abs(robot.measured_m[0] - HOME_M[0]) > 0.2
+    robot.now_ns += 2_000_000_000
+    robot.measured_m, robot.obeys = HOME_M, False
+    before = len(robot.published)
+    robot.run(60)
+    after = [position_m for _, position_m in robot.published[before:]]
+    if is_simulated:
+        assert robot.verdicts[-1] is not Verdict.HOLD_FAR
+        assert max(np.abs(np.array(after) - HOME_M).max(axis=1)) < 0.15
+    else:
+        assert robot.verdicts[-1] is Verdict.HOLD_FAR
