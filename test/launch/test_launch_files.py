@@ -195,7 +195,9 @@ def test_an_episode_runs_and_everything_ends_clean(
         spectator="none",
         **({"namespace": namespace} if namespace else {}),
     )
-    assert launched.results[0] == {"seed": 3, "success": False, "steps": 6, "reason": "time limit"}
+    first = launched.results[0]
+    assert first.pop("seed") >= 3  # some may be over before the listener is connected
+    assert first == {"success": False, "steps": 6, "reason": "time limit"}
     assert launched.exit_codes == {"metaworld_bridge": 0, "policy_node": 0}
     assert launched.code == 0
     assert not is_alive(str(params))
