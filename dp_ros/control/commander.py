@@ -42,9 +42,9 @@ class Commander:
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig) -> None:
+        """ConfigError where `command_rate_hz` does not fit the policy."""
         # A simulated robot is put back with a leap of simulated time: its next episode has nothing to do with the last.
         self.is_reset_by_time = False
-        """ConfigError where `command_rate_hz` does not fit the policy."""
         self._dt_ns = round(1e9 / policy.rate_hz)
         per_tick = commands_per_tick(policy, runtime)
         self._curve = Interpolator(self._dt_ns) if per_tick > 1 else None
@@ -78,9 +78,7 @@ class Commander:
         self._watch.clear()
 
     def _forget(self) -> None:
-        self.lost = (
-            ""  # what made the last command void: nothing is published until `begin`; empty while it is valid
-        )
+        self.lost = ""  # reason why the last command is void, until `begin`; empty while it is valid
         self.measured: Array = np.full(4, np.nan)  # orientation of the newest frame
         self._opening: float | None = None
         self._holds = False  # whether the last tick held
@@ -147,9 +145,8 @@ class Commander:
         passed_s = 0.0 if self._asked_ns is None else (now_ns - self._asked_ns) / 1e9
         self._asked_ns = now_ns
         if self.is_silent(now_ns):
-            self._silent_s += min(
-                max(passed_s, 0.0), 2.0 * self._dt_ns / 1e9
-            )  # a leap of the clock is no time
+            # A leap of the clock does not count as time.
+            self._silent_s += min(max(passed_s, 0.0), 2.0 * self._dt_ns / 1e9)
             verdict, detail = hold or (Verdict.HOLD_STALE, explain(Verdict.HOLD_STALE))
             return Taken(self._stay(now_ns), verdict, detail, chunk, is_silent=True)
         self._silent_s = 0.0
@@ -249,7 +246,7 @@ class Commander:
         return step, chunk.behind(ticks) if chunk and ticks else chunk
 
     def _stay(self, now_ns: int) -> Command:
-        """The last published command, which is not published again: from it, motion begins at rest."""
+        """Keep the last published command without publishing it; motion starts from there, at rest."""
         assert self.last is not None
         if self._curve:
             self._curve.clear()

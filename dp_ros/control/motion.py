@@ -91,9 +91,8 @@ class ChunkPath:
             [(b - a) / span_s for a, b in zip(p, q, strict=True)]
             for (p, q), span_s in zip(pairwise(points), spans_s, strict=False)
         ]
-        change_m_s = (
-            min(limits.acceleration_m_s2, limits.jerk_m_s3 * period_s) * period_s
-        )  # possible in a period
+        # Possible in one period.
+        change_m_s = min(limits.acceleration_m_s2, limits.jerk_m_s3 * period_s) * period_s
         delay_m_s = limits.acceleration_m_s2**2 / limits.jerk_m_s3  # until the brake is released and applied
         top = math.inf
         for i in reversed(range(len(velocities))):
@@ -117,15 +116,13 @@ class Motion:
     def __init__(self, gate: GateConfig, period_s: float) -> None:
         """period_s: the usual time between two commands."""
         self._period_s = period_s
+        self._limiter = Limiter(Limits.of(gate), period_s)
         self.configure(gate)
         self.begin(np.zeros(POSITION.size))
 
     def configure(self, gate: GateConfig) -> None:
         """Take other limits, at once."""
-        self._gate, limits = gate, Limits.of(gate)
-        if not hasattr(self, "_limiter"):
-            self._limiter = Limiter(limits, self._period_s)
-        self._limiter.limits = limits
+        self._gate, self._limiter.limits = gate, Limits.of(gate)
 
     def begin(self, position_m: Array) -> None:
         """At rest at a finite position (3,)."""
@@ -162,9 +159,8 @@ class Motion:
         cap = top = limits.speed_m_s * self._ramp()
         due = path(1.0)
         if limits.acceleration_m_s2 < math.inf and isinstance(path, ChunkPath):
-            rises_m_s = max(0.0, -self._braking_m_s2()) ** 2 / (
-                2.0 * limits.jerk_m_s3
-            )  # until it stops to speed up
+            # By so much the speed still rises until the acceleration is zero.
+            rises_m_s = max(0.0, -self._braking_m_s2()) ** 2 / (2.0 * limits.jerk_m_s3)
             cap = min(cap, max(path.speed_ahead_m_s(limits, self._period_s) - rises_m_s, 0.0))
         if self._gate.slowing == "axes":
             return self._clipped(due, dt_s, cap)
@@ -275,7 +271,7 @@ class Motion:
         return low
 
     def _braking_m_s2(self) -> float:
-        """How fast the speed falls."""
+        """Deceleration along the direction of motion [m/s^2]."""
         limiter, speed = self._limiter, self._limiter.speed_m_s
         along = sum(a * v for a, v in zip(limiter.acceleration, limiter.velocity, strict=True))
         return -along / speed if speed else 0.0

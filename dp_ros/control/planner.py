@@ -29,9 +29,8 @@ class PlanRequest:
     # (T_p, ACTION_DIM) of the declared kinds: actions that are executed in any case, which the chunk must repeat; NaN
     # where it is free. None: it is free everywhere.
     committed: Array | None = None
-    instruction: NDArray[np.float32] | None = (
-        None  # (D,): embedding of the sentence, for a policy that is told
-    )
+    # (D,): embedding of the sentence, for a policy with `instruction`.
+    instruction: NDArray[np.float32] | None = None
     # (T_p, ACTION_DIM) of the declared kinds: the plan before, continued, where `warm_start` asks for it.
     guess: Array | None = None
 

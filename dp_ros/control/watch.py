@@ -94,7 +94,7 @@ class Watch:
             self._recent.popleft()
 
     def is_unknown(self, now_ns: int) -> bool:
-        """Whether the pose is unknown for so long, or of the future, that a command might be a leap."""
+        """Whether the pose is so old, or stamped in the future, that a command might be a leap."""
         most = self.gate.max_pose_age_s
         return bool(most) and self._pose_ns is not None and not 0 <= now_ns - self._pose_ns <= most * 1e9
 

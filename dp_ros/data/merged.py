@@ -40,8 +40,8 @@ def merged_layout(paths: Paths) -> DatasetLayout:
     for path, other in zip(paths[1:], others, strict=True):
         if difference := _difference(first, other):
             raise DatasetError(
-                f"{path}: {difference.replace('FIRST', str(paths[0]))}: train on datasets that were made alike, or "
-                "make one of them again"
+                f"{path}: {difference.replace('FIRST', str(paths[0]))}: train on datasets of the same "
+                "settings, or make one of them again"
             )
     return DatasetLayout(
         cameras=first.cameras,
@@ -54,7 +54,7 @@ def merged_layout(paths: Paths) -> DatasetLayout:
 
 
 def _difference(first: DatasetLayout, other: DatasetLayout) -> str:
-    """What keeps two datasets from being trained on together; empty where nothing does."""
+    """Reason why two datasets cannot be trained on together; empty if they can."""
     if set(first.cameras) != set(other.cameras):
         return f"has the cameras {', '.join(other.cameras)}, FIRST has {', '.join(first.cameras)}"
     for camera, (height, width) in other.cameras.items():
@@ -131,7 +131,7 @@ def _seeds(parts: Sequence[OpenDataset]) -> NDArray[np.int64] | None:
 
 
 def _attributes(parts: Sequence[OpenDataset], tasks: tuple[str, ...]) -> dict[str, Any]:
-    """What the attributes of all parts agree on."""
+    """Attributes that all parts share."""
     first, *others = (
         {key: value for key, value in part.attributes.items() if key not in _PER_DATASET} for part in parts
     )

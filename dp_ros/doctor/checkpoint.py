@@ -55,7 +55,7 @@ def served_settings(params_file: Path, node: str) -> tuple[RuntimeConfig | None,
 
 
 def expected_of(folder: Path, runtime: RuntimeConfig) -> Expected:
-    """What the robot's topics are compared with."""
+    """Interface of a checkpoint, with which the robot's topics are compared."""
     policy: PolicyConfig = policy_config(folder)
     return Expected.of(policy, runtime, json.loads((folder / STATS).read_text()))
 

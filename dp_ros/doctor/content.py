@@ -144,7 +144,7 @@ def _unit_of(position: Array, expected: Expected) -> str:
 
 
 def _expected_box(expected: Expected) -> tuple[Array, Array]:
-    """Where the arm is expected: in the demonstrations, else in the workspace."""
+    """Expected range of the arm's position: that of the demonstrations, else the workspace."""
     gate = expected.runtime.gate
     return expected.position_m or (as_vector(gate.workspace_low_m), as_vector(gate.workspace_high_m))
 

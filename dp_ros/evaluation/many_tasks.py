@@ -39,7 +39,7 @@ def mean_of_tasks(rates: Mapping[str, float]) -> Mean:
 def mean_of_groups(rates: Mapping[str, float]) -> Mean | None:
     """Mean of the means of the four groups of difficulty, by which multi-task policies are published.
 
-    Tasks are drawn anew within their group. None where a task of a group was not measured.
+    The bootstrap resamples tasks within their group. None where a task of a group was not measured.
     """
     groups = {name: [rates.get(task) for task in tasks] for name, tasks in difficulties().items()}
     if any(rate is None for rates in groups.values() for rate in rates):

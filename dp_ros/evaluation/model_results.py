@@ -7,16 +7,17 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dp_ros.errors import UserError
 from dp_ros.evaluation.statistics import wilson_interval
+from dp_ros.evaluation.told import InstructionKind
 from dp_ros.files import write_json
 from dp_ros.policy.checkpoint_config import instructions_of, policy_config, read_config
 
 RESULTS = "results.json"
 MAX_STEPS = 200  # ticks of an episode, unless the command says otherwise
-INSTRUCTION_KINDS = ("known", "held_out", "wrong")
+INSTRUCTION_KINDS = get_args(InstructionKind)
 
 
 class ResultError(UserError):

@@ -52,7 +52,7 @@ class EncoderGraph(nn.Module):
 
 
 class InstructionGraph(nn.Module):
-    """What is learned from the instruction."""
+    """Learned features of the instruction."""
 
     def __init__(self, policy: DiffusionPolicy) -> None:
         super().__init__()

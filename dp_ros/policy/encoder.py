@@ -137,7 +137,7 @@ class ObservationEncoder(nn.Module):
         return self.join(features, state, told)
 
     def tell(self, instruction: Tensor | None) -> Tensor | None:
-        """What is learned from the instruction, (B, F); None where the policy has none. InstructionError where it is
+        """Learned features of the instruction, (B, F); None where the policy has none. InstructionError where it is
         missing."""
         if self.instruction is None:
             return None

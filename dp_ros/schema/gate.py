@@ -31,7 +31,7 @@ _SMALLER_IS_LOOSER = ("ramp_s", "recover_s")
 
 
 def replaced_step(step_m: Any, rate_hz: float | None = None) -> str:
-    """What to give in place of `max_step_m`, a limit per tick that limits in SI units replaced."""
+    """Message that names the limit in SI units which replaces `max_step_m`, a limit per tick."""
     hz = rate_hz or 80.0
     line = f"{REPLACED} is a limit per tick and was replaced by max_speed_m_s [m/s]"
     if not isinstance(step_m, int | float):

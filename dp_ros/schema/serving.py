@@ -39,8 +39,8 @@ class RuntimeConfig(GripperState):
         0,
         ge=0,
         le=999,
-        description="a plan begins at the plan before it, noised again, and runs only so many last iterations of the "
-        "sampler; 0: it begins at noise and runs all",
+        description="number of last iterations that a plan runs from the previous plan with noise added; 0: it starts "
+        "from noise and runs all",
     )
     continuity: Literal["auto", "switch", "shift", "ensemble", "inpaint"] = Field(
         "auto",

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
-# In the order of the search. A module is imported when the search reaches it, so the light one comes first.
 TASK_GROUPS, ALL = "config/task_groups.yaml", "all"
 DIFFICULTIES = ("easy", "medium", "hard", "very_hard")
+# In the order of the search. A module is imported when the search reaches it, so the light one comes first.
 _MODULES = ("tiny_arm", "metaworld_arm")
 
 

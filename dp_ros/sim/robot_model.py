@@ -173,7 +173,7 @@ def _joints(model: mujoco.MjModel, body: int, parent: str) -> Iterator[Joint]:
 
 
 def _shapes(model: mujoco.MjModel, body: int, assets: Path | None) -> Iterator[Shape]:
-    """What MuJoCo draws of a body."""
+    """Visual geometry of a body, as MuJoCo draws it."""
     first = int(model.body_geomadr[body])
     for geom in range(first, first + int(model.body_geomnum[body])):
         material = int(model.geom_matid[geom])

@@ -1,8 +1,8 @@
 """Attack on the control loop: random frames, clocks and plans, most of them broken. No command may leave the limits.
 
 Each input is one tick: a frame or none, a time, and where a plan is due a chunk of numbers. Numbers are ordinary, NaN,
-infinite, denormal or huge; stamps are fresh, old, repeated or of the future; limits become tighter under way. Half of
-the episodes have commands between the ticks, at even times; each ends in a stop.
+infinite, denormal or huge. Stamps are fresh, old, repeated or in the future. Limits are tightened while the arm moves.
+Half of the episodes have commands between the ticks, at even times; each ends in a stop.
 """
 
 from __future__ import annotations

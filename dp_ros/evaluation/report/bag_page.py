@@ -41,7 +41,7 @@ class StreamRow:
 
 @dataclass(frozen=True, kw_only=True)
 class BagPage:
-    """Content of the page. Times are seconds from the bag's begin; positions metres; gripper as named."""
+    """Content of the page. Times are seconds from the start of the bag; positions metres; gripper as named."""
 
     title: str
     facts: Sequence[tuple[str, str]]
@@ -145,7 +145,7 @@ def _path(page: BagPage) -> str:
                 _, commanded = _thinned(page.commanded_m)
                 axes.plot(commanded[:, x], commanded[:, y], color=LINES[0], lw=1.2, label="commanded")
             axes.plot(position[:, x], position[:, y], color="black", lw=1.0, ls=":", label="measured")
-            axes.plot(*position[0, [x, y]], "o", color=LINES[2], ms=5, label="begin")
+            axes.plot(*position[0, [x, y]], "o", color=LINES[2], ms=5, label="start")
             axes.plot(*position[-1, [x, y]], "s", color=LINES[1], ms=5, label="end")
             axes.set(xlabel=f"{'xyz'[x]} [m]", ylabel=f"{'xyz'[y]} [m]")
             axes.set_title(title, fontsize=10)

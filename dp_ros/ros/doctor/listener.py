@@ -161,7 +161,7 @@ class Listener:
             self._executor.spin_once(timeout_sec=left_s)
 
     def listen(self, seconds: float) -> RobotHeard:
-        """What is heard in this time, which begins once all nodes are discovered, or should be."""
+        """Messages received in this time, which starts once all nodes are discovered, or should be."""
         latest_s = time.monotonic() + max(_DISCOVERY_S, seconds)
         while not self._is_complete() and time.monotonic() < latest_s:
             self.spin_until(time.monotonic() + _DISCOVERY_STEP_S)

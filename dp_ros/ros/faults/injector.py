@@ -12,7 +12,7 @@ import numpy as np
 from dp_ros.ros.messages import conversions, images
 
 LATE_S = 0.4  # of a lagging camera, and of late messages
-AHEAD_S = 10.0  # of stamps of the future
+AHEAD_S = 10.0  # distance of stamps in the future
 _JUMP_M = 1.0
 CAMERA, POSE, GRIPPER = "camera", "pose", "gripper"
 
@@ -25,7 +25,7 @@ class Out(NamedTuple):
 
 
 class Injector:
-    """What is published in place of each message while a fault is active. One for each stream of messages."""
+    """Replacement of each message of one stream while a fault is active."""
 
     def __init__(self, source: str) -> None:
         self._source = source

@@ -67,7 +67,7 @@ class CircleEngine:
 
 
 def circle(position_m: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
-    """Where the arm should be so much later: on the circle, or nearer to it, with the same speed."""
+    """Position at a later time: on the circle, or on the way to it, with the same speed."""
     away_m = position_m - CENTRE_M
     angle = math.atan2(away_m[1], away_m[0])
     on_m = CENTRE_M + RADIUS_M * np.array([math.cos(angle), math.sin(angle), 0.0])

@@ -35,7 +35,7 @@ _TEXT_ABOVE = np.array([0.0, 0.0, 0.08])  # of the command [m]
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn beside the chunk. Positions are in the base frame [m]."""
+    """Scene that is drawn beside the chunk. Positions are in the base frame [m]."""
 
     text: str  # verdict and its cause
     holds: bool

@@ -36,7 +36,7 @@ class CameraViews:
         self.forget()
 
     def forget(self) -> None:
-        """What was heard, and that anything is: the subscriptions end with the node's activity."""
+        """Forget all messages and that there are subscriptions, which end with the node's activity."""
         self._listens = False
         self._infos: dict[str, CameraInfo] = {}
         self._poses: dict[str, Stream[tuple[str, Array]]] = {c: Stream() for c in self._encoder.cameras}

@@ -237,7 +237,9 @@ class MetaworldBridge(ManagedNode):
             self._refuse("command", "is not finite")
         elif self._config.mode == "realtime":
             is_newer = before is None or stamp_ns > before[0]
-            if is_newer and stamp_ns <= self._time_ns:  # a command of the future would stay fresh for ever
+            if (
+                is_newer and stamp_ns <= self._time_ns
+            ):  # a command stamped in the future would stay fresh for ever
                 self._on_the_way.append((stamp_ns, command))
         elif self._running and stamp_ns == self._waiting_ns:
             self._step(command)

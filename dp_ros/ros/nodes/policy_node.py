@@ -117,7 +117,7 @@ class PolicyNode(ManagedNode):
         return super().on_activate(state)
 
     def _not_ready(self) -> list[str]:
-        """What keeps a robot from being commanded now; empty where its input is fresh, in time and within the limits.
+        """Reasons why the robot may not be commanded now; empty if its input is fresh, in time and within the limits.
 
         A node that starts itself waits for its input instead.
         """

@@ -1,4 +1,4 @@
-"""What a policy node says about its decisions: verdicts, durations of plans, the log, and its diagnostics."""
+"""Report of a policy node's decisions: verdicts, durations of plans, the log, and its diagnostics."""
 
 from __future__ import annotations
 

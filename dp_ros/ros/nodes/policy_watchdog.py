@@ -126,7 +126,7 @@ class PolicyWatchdog(Node):
         self._say(f"{Guard.HOLDING}: {silent}; {self._what()}", is_alarm=True)
 
     def _what(self) -> str:
-        """What it publishes, in words."""
+        """Description of the published commands, for the log."""
         if self._twist is not None:
             return f"{self._twist.topic_name} of 0 is published"
         if self._repeated:

@@ -44,7 +44,7 @@ class RobotFrames:
 
     @property
     def lacks(self) -> str:
-        """What is not published, and why; empty where all is."""
+        """Message about the topics that are not published, and why; empty if all are."""
         return "" if self._message else WITHOUT_TF
 
     def use(self, arm: SimulatedArm) -> None:

@@ -106,7 +106,7 @@ class RobotSensors:
 
     @property
     def summary(self) -> str:
-        """What is published, for the log."""
+        """Cameras, and the topics that are not published, for the log."""
         cameras = f"cameras {', '.join(self._arm.spec.cameras)}"
         return "; ".join(filter(None, (cameras, self._frames.lacks)))
 
