@@ -82,6 +82,12 @@ def test_dataset_of_version_1_loads_and_grows(
     assert (old.tasks, read_layout(path).task) == (("open",), "open")
     assert old.attributes["collect"] == new.attributes["collect"] == {"task": "open", "noise": [0.0]}
     np.testing.assert_array_equal(old.images["left"], new.images["left"])
+    with (
+        pytest.raises(DatasetError, match="was begun with rate_hz"),
+        DatasetWriter(path, {**SETTINGS, "rate_hz": 9.0}),
+    ):
+        pass
+    assert zarr.open_group(path, mode="r").attrs["version"] == 1, "a refused writer changed the dataset"
     with DatasetWriter(path, SETTINGS) as writer:
         assert writer.progress("open") == (1, 1)
         writer.append(make_episode(1, 4), tried=1, task="close")

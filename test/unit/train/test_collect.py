@@ -48,6 +48,20 @@ def test_a_task_is_added_to_a_finished_dataset(tmp_path: Path) -> None:
     assert load(tmp_path / "d").tasks == TASKS
 
 
+def test_a_dataset_is_not_finished_while_another_task_is_begun(tmp_path: Path) -> None:
+    def stop(task: str, kept: int, tried: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(config(), tmp_path / "d", 1, stop)
+    with pytest.raises(
+        DatasetError, match=r"tiny-push was begun and has fewer than 2 episodes: add it to --task"
+    ):
+        collect(config(), tmp_path / "d", jobs=1, tasks=TASKS[1:])
+    with pytest.raises(DatasetError, match="is unfinished"):
+        load(tmp_path / "d")
+
+
 def test_tasks_whose_expert_fails_are_named_and_do_not_stop_the_others(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"the expert of tiny-push, tiny-push-tilt30 failed 20 times"):
         collect(config(1, max_steps=3), tmp_path / "d", jobs=1, tasks=TASKS)

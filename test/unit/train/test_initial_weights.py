@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from dp_ros.data.episode_writer import DatasetWriter
-from dp_ros.policy.checkpoint import load_checkpoint, read_config
+from dp_ros.policy.checkpoint import load_checkpoint, read_config, save_checkpoint
 from dp_ros.policy.checkpoint_config import instructions_of
 from dp_ros.schema import ConfigError, InstructionError, TrainConfig, override
 from dp_ros.train.initial_weights import continued_from
 from dp_ros.train.run import make_trainer
+from dp_ros.train.stopping import TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SENTENCES = (
@@ -107,6 +108,22 @@ def test_training_begins_with_the_weights_and_statistics_of_a_checkpoint(
     tuned.run()
     assert not torch.equal(next(tuned.policy.parameters()), next(before.parameters()))
     assert instructions_of(tmp_path / "tuned" / "checkpoint").tasks == ("open",)  # type: ignore[union-attr]
+    with pytest.raises(TrainingError, match="or from another teacher or --init"):
+        make_trainer(config, tmp_path / "b", tmp_path / "tuned", resume=True)
+
+
+def test_a_student_is_no_beginning(config: TrainConfig, write: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = make_trainer(config, write("a", "open", "close"), tmp_path / "r").run()
+    assert checkpoint is not None
+    policy = load_checkpoint(checkpoint)
+    policy.config = override(
+        policy.config, {"diffusion.prediction": "sample", "diffusion.distilled_for": [0, 1]}
+    )
+    save_checkpoint(policy, checkpoint, instructions=instructions_of(checkpoint))
+    with pytest.raises(
+        ConfigError, match="is a student, which knows a few iterations only: give its teacher"
+    ):
+        continued_from(checkpoint, config.policy)
 
 
 @pytest.mark.parametrize(
