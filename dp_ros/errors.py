@@ -22,3 +22,9 @@ def message_of(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+def shown(text: object, letters: int = 60) -> str:
+    """A text of others as a part of a message: printable, in one line, and not long."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in str(text))
+    return plain if len(plain) <= letters else f"{plain[:letters]}..."

@@ -91,6 +91,19 @@ def locked(folder: str | Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def unreadable(folder: str | Path) -> Path | None:
+    """The first member below `folder` that is no file and no folder, links followed; None where there is none.
+
+    Whoever reads a pipe or a device waits without end, or fills the memory.
+    """
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(parent, name)
+            if not (path.is_file() or path.is_dir()):
+                return path
+    return None
+
+
 def clear_leftovers(path: str | Path) -> None:
     """Remove what a process that was killed while it wrote the file or folder `path` left beside it."""
     path = Path(path)

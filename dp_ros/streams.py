@@ -55,6 +55,7 @@ class Sample(NamedTuple, Generic[Value]):
 
     stamp_ns: int
     value: Value
+    ahead_ns: int = 0  # by how much its message is stamped later, by a clock that was set
 
 
 @dataclass(frozen=True)
@@ -88,35 +89,35 @@ class Stream(Generic[Value]):
         """`capacity` None keeps everything, for recorded streams."""
         self._capacity = capacity
         self._stamps: list[int] = []
-        self._values: list[Value] = []
+        self._samples: list[Sample[Value]] = []
 
-    def put(self, stamp_ns: int, value: Value) -> None:
+    def put(self, stamp_ns: int, value: Value, ahead_ns: int = 0) -> None:
         """Add a sample, in the order of stamps; it replaces a sample of the same stamp.
 
         A full stream drops its oldest sample.
         """
-        at = bisect.bisect_left(self._stamps, stamp_ns)
+        at, sample = bisect.bisect_left(self._stamps, stamp_ns), Sample(stamp_ns, value, ahead_ns)
         if at < len(self._stamps) and self._stamps[at] == stamp_ns:
-            self._values[at] = value
+            self._samples[at] = sample
             return
         if len(self._stamps) == self._capacity:
             if at == 0:
                 return
-            del self._stamps[0], self._values[0]
+            del self._stamps[0], self._samples[0]
             at -= 1
         self._stamps.insert(at, stamp_ns)
-        self._values.insert(at, value)
+        self._samples.insert(at, sample)
 
     def at(self, stamp_ns: int) -> Sample[Value] | None:
         """The newest sample not after `stamp_ns`; None when there is none."""
         at = bisect.bisect_right(self._stamps, stamp_ns)
-        return Sample(self._stamps[at - 1], self._values[at - 1]) if at else None
+        return self._samples[at - 1] if at else None
 
     def drop_after(self, stamp_ns: int) -> None:
         """Forget the samples stamped later than `stamp_ns`."""
         while self._stamps and self._stamps[-1] > stamp_ns:
             self._stamps.pop()
-            self._values.pop()
+            self._samples.pop()
 
     @property
     def newest_ns(self) -> int | None:
@@ -124,7 +125,7 @@ class Stream(Generic[Value]):
 
     def clear(self) -> None:
         self._stamps.clear()
-        self._values.clear()
+        self._samples.clear()
 
 
 class FrameAssembler:

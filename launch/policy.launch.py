@@ -1,7 +1,7 @@
 """Policy for a robot: `ros2 launch dp_ros policy.launch.py checkpoint:=RUN`.
 
 The robot publishes `camera/<name>/image_raw`, `ee_pose` and `gripper/state`, and follows `command/ee_pose` and
-`command/gripper`. Remap topics with other names.
+`command/gripper`. Name a robot's other topics in a `topics_file:=`, or remap them. `shadow:=true` commands nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from dp_ros.ros.processes.launch_arguments import (
     camera_remappings,
     common_arguments,
     lifecycle_arguments,
-    rviz_argument,
+    switch,
+    topics_argument,
+    topics_parameter,
     values,
+    viewer_arguments,
+    whole_number,
 )
-from dp_ros.ros.processes.launching import our_node, rviz
+from dp_ros.ros.processes.launching import Survival, our_node, viewers, watchdog
 
 ARGUMENTS = [
     DeclareLaunchArgument("checkpoint", description=CHECKPOINT),
@@ -30,6 +34,8 @@ ARGUMENTS = [
         "",
         "sentence for a policy that is told what to do; empty: that of params_file, or none",
     ),
+    topics_argument(),
+    switch("shadow", False, "plan and judge, and command nothing: the commands go to policy/shadow/..."),
     argument(
         "camera_remaps",
         "",
@@ -37,7 +43,14 @@ ARGUMENTS = [
         "TOPIC/compressed is read",
     ),
     *lifecycle_arguments("policy_node"),
-    rviz_argument(),
+    argument(
+        "respawn",
+        "0",
+        "times that the node is started again after an error: it comes back configured, and inactive",
+    ),
+    switch("watchdog", False, "start policy_watchdog, too; the launch then outlives a policy that dies"),
+    argument("watchdog_params_file", "", "file of parameters of the watchdog; empty: its defaults"),
+    *viewer_arguments(),
     *common_arguments(
         "robot.yaml",
         "limits of the gate, timing and sampler; copy config/robot.yaml and measure your workspace",
@@ -52,12 +65,16 @@ def nodes(context: LaunchContext) -> list[Action]:
     parameters = {name: given[name] for name in ("checkpoint", "autostart", "use_sim_time")}
     if given["instruction"]:
         parameters["instruction"] = given["instruction"]
-    remaps = camera_remappings(given["camera_remaps"], cameras)
-    started = [rviz(context, given["namespace"], given["use_sim_time"], remaps)] if given["rviz"] else []
-    return [
-        *started,
-        our_node(context, "policy_node", given["namespace"], given["params_file"], parameters, remaps),
-    ]
+    topics, topics_file = topics_parameter(given)
+    parameters |= topics_file | ({"shadow": True} if given["shadow"] else {})
+    remaps = camera_remappings(given["camera_remaps"], cameras, topics.cameras)
+    seen = [*topics.names().items(), *remaps]
+    started = viewers(context, given, given["use_sim_time"], seen, cameras if seen else ())
+    if given["watchdog"]:
+        started.append(watchdog(context, given, topics_file))
+    how = Survival(whole_number("respawn", given["respawn"]), given["watchdog"])
+    served = (given["namespace"], given["params_file"], parameters, remaps, how)
+    return [*started, our_node(context, "policy_node", *served)]
 
 
 def generate_launch_description() -> LaunchDescription:

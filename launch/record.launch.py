@@ -15,20 +15,27 @@ from launch.actions import OpaqueFunction
 
 from dp_ros.ros.bags.recorder_topics import wanted_topics
 from dp_ros.ros.processes.launch_arguments import (
+    CAMERAS,
     argument,
-    cameras_argument,
     choice,
     common_arguments,
     names,
-    rviz_argument,
+    topics_argument,
+    topics_parameter,
     values,
+    viewer_arguments,
 )
-from dp_ros.ros.processes.launching import our_node, rosbag2_record, rviz
+from dp_ros.ros.processes.launching import our_node, rosbag2_record, viewers
 from dp_ros.schema import RecorderConfig, parse
 
 ARGUMENTS = [
     argument("folder", "runs/bags", "folder of the bags"),
-    cameras_argument("record"),
+    topics_argument(),
+    argument(
+        "cameras",
+        "auto",
+        f"comma-separated cameras to record; auto: those of topics_file, else {','.join(CAMERAS)}",
+    ),
     choice(
         "image_transport",
         ("raw", "compressed"),
@@ -45,7 +52,7 @@ ARGUMENTS = [
         ("dp_ros", "rosbag2"),
         "recorder_node, which writes one bag an episode, or `ros2 bag record`",
     ),
-    rviz_argument(),
+    *viewer_arguments(),
     *common_arguments("record.yaml", "queue, disk space and names of recorder_node"),
 ]
 
@@ -54,13 +61,16 @@ def nodes(context: LaunchContext) -> list[Action]:
     given = values(context, ARGUMENTS)
     fields = ("image_transport", "compression", "task", "operator", "note", "mode")
     parameters = {name: given[name] for name in fields if given[name]}
-    parameters |= {name: names(given[name]) for name in ("cameras", "topics") if names(given[name])}
+    topics, topics_file = topics_parameter(given)
+    cameras = topics.cameras or CAMERAS if given["cameras"] == "auto" else names(given["cameras"])
+    parameters |= {"cameras": list(cameras), "topics": names(given["topics"])}
+    parameters = {name: value for name, value in parameters.items() if value}
     parameters["folder"] = str(Path(given["folder"]).expanduser().absolute())
     config = parse(RecorderConfig, parameters, where="record.launch.py")
-    started = [rviz(context, given["namespace"], use_sim_time=False)] if given["rviz"] else []
+    started = viewers(context, given, False, topics.names().items(), topics.cameras)
     if given["backend"] == "rosbag2":
-        return [*started, rosbag2_record(context, wanted_topics(config), config, given["namespace"])]
-    parameters["autostart"] = True
+        return [*started, rosbag2_record(context, wanted_topics(config, topics), config, given["namespace"])]
+    parameters |= {"autostart": True, **topics_file}
     recorder = our_node(context, "recorder_node", given["namespace"], given["params_file"], parameters)
     return [*started, recorder]
 

@@ -14,12 +14,12 @@ from dp_ros.ros.processes.launch_arguments import (
     argument,
     choice,
     common_arguments,
-    rviz_argument,
     simulation_arguments,
     simulation_parameters,
     values,
+    viewer_arguments,
 )
-from dp_ros.ros.processes.launching import our_node, simulated_rviz
+from dp_ros.ros.processes.launching import our_node, simulated_viewers
 
 ARGUMENTS = [
     argument(
@@ -39,7 +39,7 @@ ARGUMENTS = [
         "step when the command arrives (lockstep), or at the rate (realtime)",
     ),
     *simulation_arguments(),
-    rviz_argument(),
+    *viewer_arguments(),
     *common_arguments("sim.yaml", "settings of both nodes"),
 ]
 
@@ -62,7 +62,7 @@ def nodes(context: LaunchContext) -> list[Action]:
             **serving_beside(bridge),
         },
     }
-    started = simulated_rviz(context, given["namespace"], given["rviz"])
+    started = simulated_viewers(context, given)
     return started + [
         our_node(context, name, given["namespace"], given["params_file"], own | {"autostart": True})
         for name, own in parameters.items()

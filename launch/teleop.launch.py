@@ -13,28 +13,32 @@ from launch.action import Action
 from launch.actions import OpaqueFunction
 
 from dp_ros.ros.processes.launch_arguments import (
+    LaunchError,
     argument,
     cameras_argument,
     common_arguments,
     lifecycle_arguments,
     names,
-    rviz_argument,
     simulation_arguments,
     simulation_parameters,
     size_px,
     switch,
+    topics_argument,
+    topics_parameter,
     values,
+    viewer_arguments,
 )
-from dp_ros.ros.processes.launching import our_node, rviz, simulated_rviz
+from dp_ros.ros.processes.launching import our_node, simulated_viewers, viewers
 
 ARGUMENTS = [
     switch("robot", False, "the arm is running: start teleop_node alone, inactive unless autostart is true"),
     argument("task", "drawer-open-v3", "task to simulate"),
-    cameras_argument("simulate"),
+    cameras_argument(),
     argument("size", "96x96", "size of their pictures in pixels, WIDTHxHEIGHT"),
     *simulation_arguments(),
     *lifecycle_arguments("teleop_node", condition="with robot:=true: "),
-    rviz_argument(),
+    topics_argument(),
+    *viewer_arguments(),
     *common_arguments(
         "teleop.yaml",
         "speeds, gamepad and limits of the gate; for a robot, copy config/teleop.yaml and measure",
@@ -56,10 +60,14 @@ def bridge_parameters(given: dict[str, Any]) -> dict[str, Any]:
 def nodes(context: LaunchContext) -> list[Action]:
     given = values(context, ARGUMENTS)
     if given["robot"]:
-        started = [rviz(context, given["namespace"], given["use_sim_time"])] if given["rviz"] else []
-        parameters = {"teleop_node": {name: given[name] for name in ("autostart", "use_sim_time")}}
+        topics, topics_file = topics_parameter(given)
+        started = viewers(context, given, given["use_sim_time"], topics.names().items(), topics.cameras)
+        own = {name: given[name] for name in ("autostart", "use_sim_time")}
+        parameters = {"teleop_node": own | topics_file}
     else:
-        started = simulated_rviz(context, given["namespace"], given["rviz"])
+        if given["topics_file"]:
+            raise LaunchError("topics_file: goes with robot:=true; the simulated arm has our names")
+        started = simulated_viewers(context, given)
         parameters = {
             "metaworld_bridge": bridge_parameters(given),
             "teleop_node": {"autostart": True, "use_sim_time": True},

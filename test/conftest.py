@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -316,3 +317,27 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
         return path
 
     return once
+
+
+def _damaged(content: bytes, count: int, seed: int = 0, within: int = 0) -> Iterator[bytes]:
+    """`count` damaged versions of a file. within: flips are in so many first bytes, where formats keep their header."""
+    rng = random.Random(seed)
+    for i in range(count):
+        spoilt = bytearray(content)
+        kind = i % 8
+        if kind < 6:
+            for _ in range(1 + 2 * (kind == 5)):
+                end = min(within or len(spoilt), len(spoilt)) if kind % 2 else len(spoilt)
+                spoilt[rng.randrange(end)] ^= 1 << rng.randrange(8)
+        elif kind == 6:
+            del spoilt[rng.randrange(len(spoilt)) :]
+        else:
+            at = rng.randrange(len(spoilt))
+            spoilt[at:at] = rng.randbytes(rng.randrange(1, 9))
+        yield bytes(spoilt)
+
+
+@pytest.fixture(scope="session")
+def damaged() -> Callable[..., Iterator[bytes]]:
+    """`damaged(content, count)`: the same ones in each run."""
+    return _damaged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Any
 from dp_ros.baselines.config import ArmConfig, ComparisonConfig, Method
 from dp_ros.baselines.methods.mlp import count_parameters
 from dp_ros.baselines.methods.policy import camera_policy
+from dp_ros.documents import read_json
 from dp_ros.evaluation.episode import run_episode
 from dp_ros.evaluation.rollout import check_rate
 from dp_ros.evaluation.seeds import check_unseen
@@ -168,7 +168,7 @@ def _begin(path: Path, arm_config: ArmConfig, training: TrainConfig, method: Met
         "training": training.model_dump(mode="json"),
     }
     if path.exists():
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = read_json(path)
         if record["settings"] != settings:
             raise ConfigError(f"{path}: was made with other settings: give the same, or another --out")
         return record

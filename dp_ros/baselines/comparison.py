@@ -5,7 +5,6 @@ No simulator is imported here: the toy runs without one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from joblib import Parallel, delayed
 from dp_ros import __version__
 from dp_ros.baselines.config import BimodalToyConfig, ComparisonConfig, Method
 from dp_ros.baselines.toy.evaluation import run_toy
+from dp_ros.documents import read_json
 from dp_ros.files import write_json
 from dp_ros.schema import ConfigError
 from dp_ros.train.run import git_commit
@@ -36,7 +36,7 @@ def compare_on_toy(
     parts = {key: out / "toy" / f"{key[0]}-{key[1]}.json" for key in wanted}
     settings = config.toy.model_dump(mode="json")
     for path in parts.values():
-        if path.exists() and json.loads(path.read_text())["settings"] != settings:
+        if path.exists() and read_json(path)["settings"] != settings:
             raise ConfigError(f"{path}: was made with other settings: give the same ones, or another --out")
     missing = [key for key in wanted if not parts[key].exists()]
     done = len(wanted) - len(missing)
@@ -50,7 +50,7 @@ def compare_on_toy(
             done += 1
             if on_part:
                 on_part(done, len(wanted))
-    return [json.loads(path.read_text()) for path in parts.values()]
+    return [read_json(path) for path in parts.values()]
 
 
 def _toy_part(config: BimodalToyConfig, method: Method, seed: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -28,9 +29,14 @@ from dp_ros.cli import (
     inspect,
     limits,
     models,
+    ood_stats,
     pack,
     reference,
+    replay,
     robustness,
+    security,
+    soak,
+    stand_in,
     train,
     view,
     watchdog,
@@ -57,7 +63,13 @@ app.command("demo")(demo.demo)
 app.command("watchdog", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     watchdog.watchdog
 )
+app.command("stand-in", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    stand_in.stand_in
+)
 app.command("faults")(faults.faults)
+app.command("security")(security.security)
+app.command("soak")(soak.soak)
+app.command("replay")(replay.replay)
 app.command("baselines")(baselines.baselines)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
@@ -67,6 +79,7 @@ app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("reference")(reference.reference)
 app.command("export-model")(export_model.export_model)
+app.command("ood-stats")(ood_stats.ood_stats)
 app.command("pack")(pack.pack)
 app.command("card")(pack.card)
 app.add_typer(campaign.app, name="campaign")
@@ -92,4 +105,6 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args) or ["--help"]
     command = typer.main.get_command(app)
     console.TYPED.set(tuple(args))
+    # A read that fails ends its command in one line; asyncio would print the traceback of each other read in flight.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return errors.one_line(lambda: command.main(args=args, prog_name="dp_ros", standalone_mode=False))

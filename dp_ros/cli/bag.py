@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dp_ros.cli.console import table_console
+from dp_ros.cli.console import ProgressLine, table_console
 from dp_ros.cli.convert import read_map
 from dp_ros.cli.errors import FAILED, USAGE, CliError
 from dp_ros.cli.options import Bags, JsonFile, TopicMapFile, given, set_option, typed_config
@@ -34,7 +35,10 @@ def check(
         bool, typer.Option("--verbose", "-v", help="Show a table of the streams of every episode.")
     ] = False,
 ) -> None:
-    """Measure rate, gaps, jitter, order and skew of every stream. Exit code 1 when an episode fails the audit."""
+    """Measure rate, gaps, jitter, order and skew of every stream. Exit code 1 when an episode fails the audit.
+
+    Example: dp_ros bag check runs/bags/mine --set max_gap_s=0.2
+    """
     from dp_ros.data.bags.reader import BagError, find_bags
     from dp_ros.files import write_json
     from dp_ros.ros.bags.check import check as audit_of
@@ -47,7 +51,7 @@ def check(
     rows: list[tuple[str, str, str, str]] = []
     figures: dict[str, object] = {}
     failed = 0
-    for path in paths:
+    for path in _counted("checking", paths):
         try:
             episode = read_episode(path, topics)
         except BagError as error:
@@ -75,12 +79,15 @@ def check(
 
 @app.command("repair")
 def repair(bags: Bags) -> None:
-    """Make bags readable that were not closed or are cut off. All whole chunks are kept."""
+    """Make bags readable that were not closed or are cut off. All whole chunks are kept.
+
+    Example: dp_ros bag repair runs/bags/mine
+    """
     from dp_ros.data.bags.reader import BagError, find_bags
     from dp_ros.data.bags.repair import repair as run
 
     failed = []
-    for path in find_bags(bags):
+    for path in _counted("repairing", find_bags(bags)):
         try:
             print(f"{path}: {run(path)}")
         except BagError as error:
@@ -99,7 +106,10 @@ def label(
     task: Annotated[str | None, typer.Option(help="Name of the task.")] = None,
     note: Annotated[str | None, typer.Option(help="Remark.")] = None,
 ) -> None:
-    """Write outcome, task or note into the metadata of bags. Their messages are not changed."""
+    """Write outcome, task or note into the metadata of bags. Their messages are not changed.
+
+    Example: dp_ros bag label runs/bags/mine/episode_00003 --outcome failure
+    """
     from dp_ros.data.bags.label import label_bag
     from dp_ros.data.bags.reader import OUTCOMES, find_bags
 
@@ -113,6 +123,14 @@ def label(
             raise CliError(f"{path}: is a file without metadata.yaml; label the bag folder it is in", USAGE)
         label_bag(path, labels)
         print(f"{path}: {', '.join(f'{key} {value}' for key, value in labels.items())}")
+
+
+def _counted(title: str, paths: Sequence[Path]) -> Iterator[Path]:
+    """The paths, with progress on stderr."""
+    with ProgressLine(title, len(paths), quiet=len(paths) < 2) as progress:
+        for i, path in enumerate(paths):
+            yield path
+            progress.update(i + 1, path.name)
 
 
 def _show_streams(path: Path, audit: EpisodeAudit) -> None:

@@ -40,7 +40,10 @@ def baselines(
     toy: Annotated[bool, typer.Option(help="Compare on the bimodal toy.")] = True,
     jobs: Jobs = -1,
 ) -> None:
-    """Compare diffusion with regression, mixture and implicit policies; runs that are in OUT are not repeated."""
+    """Compare diffusion with regression, mixture and implicit policies; runs that are in OUT are not repeated.
+
+    Example: dp_ros baselines --out runs/baselines --data runs/data/drawer
+    """
     from dp_ros.baselines.config import ComparisonConfig
     from dp_ros.schema import Layers
 

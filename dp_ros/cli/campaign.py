@@ -43,7 +43,10 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Collect, train, evaluate and pack every task with every preset. A model that fails is named; the others go on."""
+    """Collect, train, evaluate and pack every task with every preset. A model that fails is named; the others go on.
+
+    Example: dp_ros campaign run --task drawer-open-v3 --task handle-press-v3 --config cpu --out runs/campaign
+    """
     began = time.monotonic()
     planned = _plan(tasks, presets or ["paper"], tuple(assignments or []), demonstrations, noise, out)
 
@@ -72,7 +75,10 @@ def join(
     parts: Annotated[Path, typer.Argument(help="Folder with manifest.json and every part.")],
     out: Annotated[Path, typer.Option(help="Folder to make, e.g. results.")],
 ) -> None:
-    """Join the parts of a campaign's archive and verify the files."""
+    """Join the parts of a campaign's archive and verify the files.
+
+    Example: dp_ros campaign join runs/parts/campaign.part* --out runs/models
+    """
     from dp_ros.evaluation.archive import join as join_parts
 
     files = join_parts(parts, out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dp_ros.cli.console import ProgressLine, duration
 from dp_ros.cli.errors import describe
+from dp_ros.documents import read_json
 
 if TYPE_CHECKING:
     from dp_ros.schema import CollectConfig, RuntimeConfig, Source, TrainConfig
@@ -105,7 +105,7 @@ def _settings(job: Job, episodes: int, max_steps: int) -> dict[str, Any]:
 def _done_before(job: Job, settings: dict[str, Any]) -> str:
     path = job.results / SETTINGS
     if path.exists():  # results of the first versions have none
-        kept = json.loads(path.read_text())
+        kept = read_json(path)
         other = [name for name, value in settings.items() if kept.get(name) != value]
         if other:
             return f"failed: its results are of other settings ({', '.join(other)}): give the same, or another --out"
@@ -172,7 +172,8 @@ def _pack(job: Job) -> None:
 
 def _evaluate(job: Job, report_path: Path, episodes: int, max_steps: int, jobs: int) -> str:
     """Evaluate the packed model and write its card; the summary."""
-    from dp_ros.cli.evaluate import lockstep_runtime, run_episodes
+    from dp_ros.cli.evaluate import run_episodes
+    from dp_ros.cli.options import lockstep_runtime
     from dp_ros.cli.pack import card
     from dp_ros.files import write_json
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dp_ros.cli.console import ProgressLine, duration, folder_mb
+from dp_ros.cli.console import ProgressLine, folder_mb
 from dp_ros.cli.errors import USAGE, CliError, on_interrupt
 from dp_ros.cli.options import (
     Cluster,
@@ -90,7 +90,10 @@ def collect(
     ] = Compression.NONE,
     cluster: Cluster = "",
 ) -> None:
-    """Record demonstrations by the task's scripted expert."""
+    """Record demonstrations by the task's scripted expert.
+
+    Example: dp_ros collect --task drawer-open-v3 --out runs/data/drawer --episodes 200 --size 96x96
+    """
     settings = given(
         episodes=episodes,
         cameras=cameras,
@@ -131,9 +134,8 @@ def collect(
         def on_episode(task: str, kept: int, tried: int) -> None:
             counts[task] = kept
             done = sum(counts[t] for t in tasks)
-            left_s = (time.monotonic() - began) / max(done - before, 1) * (total - done)
             name = f"{task}, " if len(tasks) > 1 else ""
-            progress.update(done, f"{name}{tried} tried, {duration(left_s)} left")
+            progress.update(done, f"{name}{tried} tried")
 
         done = run(config, out, jobs, on_episode, cluster, tasks)
     facts = dataset_facts(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,19 @@ import typer
 
 from dp_ros.cli.console import check_outputs
 from dp_ros.cli.errors import USAGE, CliError
-from dp_ros.cli.evaluate import lockstep_runtime, run_episodes, task_and_seeds
-from dp_ros.cli.options import FirstSeed, Jobs, JsonFile, MaxSteps, PolicySeed, Threads
+from dp_ros.cli.evaluate import run_episodes, task_and_seeds
+from dp_ros.cli.options import (
+    EngineOption,
+    FirstSeed,
+    Jobs,
+    JsonFile,
+    MaxSteps,
+    PolicySeed,
+    Precision,
+    Threads,
+    lockstep_runtime,
+)
+from dp_ros.documents import read_json
 
 _NEEDED = ("task", "checkpoint", "per_episode")
 
@@ -27,6 +37,8 @@ def compare(
     policy_seed: PolicySeed = 0,
     max_steps: MaxSteps = 200,
     jobs: Jobs = 1,
+    engine: EngineOption = "auto",
+    precision: Precision = "auto",
     threads: Threads = 0,
     json_path: JsonFile = None,
     keep: Annotated[
@@ -36,7 +48,10 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Test whether two policies differ at the 5 % level, paired by seed."""
+    """Test whether two policies differ at the 5 % level, paired by seed.
+
+    Example: dp_ros compare runs/report/a.json runs/report/b.json
+    """
     known = {name: read_report(Path(name)) for name in (a, b) if Path(name).suffix == ".json"}
     task = ""
     for report in known.values():  # a checkpoint beside a report runs the report's episodes
@@ -52,7 +67,7 @@ def compare(
     planned = {given: _planned(folder, task, seed, episodes, max_steps) for given, folder in folders.items()}
     check_comparable(*({**known, **planned}[given] for given in (a, b)))  # before hours of work
     check_outputs(folders=[keep], files=[json_path])
-    runtime = lockstep_runtime(policy_seed, threads)
+    runtime = lockstep_runtime(policy_seed, threads, engine=engine, precision=precision)
     names = _names(list(folders.values())) if keep else [""] * len(folders)
     for (given, folder), name in zip(folders.items(), names, strict=True):
         report = run_episodes(folder, task, seed, episodes, "in-process", max_steps, runtime, None, jobs)
@@ -84,9 +99,16 @@ def _names(folders: list[Path]) -> list[str]:
 def read_report(path: Path) -> dict[str, Any]:
     """A report of `dp_ros eval`; CliError where the file is none."""
     try:
-        report = json.loads(path.read_text())
+        report = read_json(path)
         for episode in report["per_episode"]:
-            _ = (episode["seed"], episode["success"], episode["steps"])
+            if not (
+                type(episode["seed"]) is type(episode["steps"]) is int and type(episode["success"]) is bool
+            ):
+                raise TypeError
+        are_texts = isinstance(report["task"], str) and isinstance(report["checkpoint"], str)
+        steps = report.get("settings", {}).get("max_steps", 1)
+        if not (are_texts and type(steps) is int and steps > 0):
+            raise TypeError
         return {**report, **{key: report[key] for key in _NEEDED}}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CliError(f"{path}: is not a report of `dp_ros eval --json`", USAGE) from None

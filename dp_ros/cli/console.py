@@ -21,12 +21,17 @@ TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the argu
 
 
 class ProgressLine:
-    """Progress bar with a note where stderr is a terminal; elsewhere a line every half minute."""
+    """Progress bar with a note where stderr is a terminal; elsewhere a line every half minute. Both tell the time left.
+
+    The time left follows from the speed since the first update, unless the note has it.
+    """
 
     def __init__(self, title: str, total: int | None = None, done: int = 0, quiet: bool = False) -> None:
         console = Console(stderr=True, quiet=quiet)
         self._title, self._total = title, total
         self._printed_s = float("-inf")
+        self._done, self._began_s = done, time.monotonic()
+        self._first: int | None = None  # of the updates
         self._console = console
         self._bar: Progress | None = None
         if console.is_terminal and not quiet:
@@ -52,11 +57,21 @@ class ProgressLine:
 
     def update(self, done: int, note: str, total: int | None = None) -> None:
         self._total = total or self._total
+        note = self._with_time_left(done, note)
         if self._bar:
             self._bar.update(self._task, completed=done, total=self._total, note=note)
         elif time.monotonic() - self._printed_s >= _LINE_EVERY_S or done == self._total:
             self._printed_s = time.monotonic()
-            self._console.out(f"{self._title} {done}/{self._total} {note}", highlight=False)
+            self._console.out(f"{self._title} {done}/{self._total} {note}".rstrip(), highlight=False)
+
+    def _with_time_left(self, done: int, note: str) -> str:
+        if self._first is None:  # a resumed run does not begin at zero
+            self._first = self._done or max(0, done - 1)
+        made = done - self._first
+        if self._total is None or made <= 0 or done >= self._total or note.endswith(" left"):
+            return note
+        left_s = (time.monotonic() - self._began_s) / made * (self._total - done)
+        return ", ".join(filter(None, (note, f"{duration(left_s)} left")))
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -63,7 +63,10 @@ def convert(
     jobs: Jobs = -1,
     cluster: Cluster = "",
 ) -> None:
-    """Make a dataset of bags. Episodes that fail the audit are refused and named."""
+    """Make a dataset of bags. Episodes that fail the audit are refused and named.
+
+    Example: dp_ros convert runs/bags/mine --out runs/data/mine --rate 10
+    """
     from dp_ros.schema import ConvertConfig
 
     settings = given(

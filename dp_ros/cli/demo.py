@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,10 +31,14 @@ def demo(
             help="Sentence for a policy that is told what to do; a known one sets the task, too.",
         ),
     ] = "",
+    then: Annotated[
+        str, typer.Option(metavar="SENTENCE", help="What the policy is told in the middle of each episode.")
+    ] = "",
+    after: Annotated[int, typer.Option(min=1, help="Ticks of the episode before --then.")] = 80,
     task: Annotated[
         str,
         typer.Option(
-            show_default="the checkpoint's, or the instruction's", help="Task of the simulated arm."
+            show_default="the checkpoint's, or that of the last sentence", help="Task of the simulated arm."
         ),
     ] = "",
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 5,
@@ -60,8 +64,18 @@ def demo(
         Path | None,
         typer.Option("--report", metavar="DIR", help="Write an HTML report with videos and plots there."),
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Serve a live page for a browser on this machine, and the topics to Foxglove; print their addresses.",
+        ),
+    ] = False,
 ) -> None:
-    """Run the simulated arm and the policy node as processes, count the successes and make videos of the episodes."""
+    """Run the simulated arm and the policy node as processes, count the successes and make videos of the episodes.
+
+    Example: dp_ros demo --mode realtime --episodes 10 --watch
+    """
     from dp_ros.cli.console import check_outputs
     from dp_ros.cli.evaluate import check_instructions, run_episodes, task_and_seeds, video_of_each
     from dp_ros.ros.processes.environment import require_ros
@@ -78,6 +92,7 @@ def demo(
         write_report,
         write_section,
     )
+    from dp_ros.evaluation.told import Change
     from dp_ros.evaluation.video_frames import write_filmstrip
     from dp_ros.files import write_json
     from dp_ros.policy.checkpoint_config import instructions_of
@@ -86,9 +101,11 @@ def demo(
 
     folder = find_checkpoint(checkpoint)
     known = instructions_of(folder)
-    told = known.task_of(instruction) if known and instruction else ""
+    last = then or instruction
+    told = known.task_of(last) if known and last else ""
     task, seeds = task_and_seeds(folder, task or told, seed, episodes)
-    check_instructions(folder, task, seeds, instruction, "known")
+    for sentence in dict.fromkeys((instruction, last)):
+        check_instructions(folder, task, seeds, sentence, "known")
     json_path = json_path or DEFAULT_FOLDER / f"{task}.json"
     video = video or DEFAULT_FOLDER / f"{task}.mp4"
     runtime = RuntimeConfig(mode="lockstep")
@@ -96,7 +113,12 @@ def demo(
     check_outputs(folders=[report_path])
     shown: dict[int, bytes] = {}  # seed -> video on the page
     outcomes: list[bool] = []
-    with VideoWriter(video, video_fps(task)) if video.suffix == ".mp4" else nullcontext() as whole:
+    with ExitStack() as stack:
+        if watch:
+            from dp_ros.ros.processes.watching import watching
+
+            print("\n".join(stack.enter_context(watching())), flush=True)
+        whole = stack.enter_context(VideoWriter(video, video_fps(task))) if video.suffix == ".mp4" else None
         each = video_of_each(video, task) if whole is None else None
 
         def keep(result: EpisodeResult, pictures: list[Picture]) -> None:
@@ -112,8 +134,9 @@ def demo(
 
         ticks = many_tasks.MAX_STEPS if known else model_results.MAX_STEPS
         report = run_episodes(
-            folder, task, seed, episodes, "ros", ticks, runtime, keep, mode=mode, instruction=instruction
-        )
+            folder, task, seed, episodes, "ros", ticks, runtime, keep, mode=mode, instruction=instruction,
+            then=Change(then, after) if then else None,
+        )  # fmt: skip
     write_json(json_path, report.as_dict())
     print(f"video: {video}\npicture: {strip}\nreport: {json_path}")
     if report_path:

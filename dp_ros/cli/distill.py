@@ -32,7 +32,10 @@ def distill(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
 ) -> None:
-    """Train a student: the teacher's network, which gives the teacher's plan in one or two calls."""
+    """Train a student: the teacher's network, which gives the teacher's plan in one or two calls.
+
+    Example: dp_ros distill drawer-open-v3-unet --data runs/data/drawer --out runs/student
+    """
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     for text in assignments or ():

@@ -59,29 +59,40 @@ def doctor(
     """
     if not checkpoint:
         if measure_delay or params_file or map_file:
-            raise CliError("--params, --map and --measure-delay go with --checkpoint", USAGE)
+            raise CliError("--params, --topics-file and --measure-delay go with --checkpoint", USAGE)
         _report(_installation(), json_path)
         return
-    from dp_ros.doctor.checkpoint import expected_of, served_checkpoint, served_settings
+    from dp_ros.doctor.checkpoint import (
+        expected_of,
+        served_checkpoint,
+        served_settings,
+        served_topics,
+        with_gripper_of,
+    )
     from dp_ros.resources import share_file
-    from dp_ros.schema import TopicMap
 
-    topics = read_map(map_file) if map_file else TopicMap()
+    params = params_file or share_file("config/robot.yaml")
+    topics = read_map(map_file) if map_file else served_topics(params, _policy_node(namespace))
     if namespace:
         topics = topics.model_copy(update={"namespace": namespace})
-    prefix = topics.namespace.strip("/")
-    node = f"/{prefix}/policy_node" if prefix else "/policy_node"
     folder, findings = served_checkpoint(checkpoint)
-    runtime, in_sim_time, found = served_settings(params_file or share_file("config/robot.yaml"), node)
+    runtime, in_sim_time, found = served_settings(params, _policy_node(topics.namespace))
     findings += found
     if folder is not None and runtime is not None:
-        from dp_ros.doctor.checkpoint import with_gripper_of
-
-        expected = expected_of(folder, with_gripper_of(runtime, topics))
+        runtime, found = with_gripper_of(runtime, topics, params)
+        findings += found
         findings += _robot(
-            expected, topics, seconds, sim_time or in_sim_time, step_m if measure_delay else 0.0
+            expected_of(folder, runtime),
+            topics,
+            seconds,
+            sim_time or in_sim_time,
+            step_m if measure_delay else 0.0,
         )
     _report(findings, json_path)
+
+
+def _policy_node(namespace: str) -> str:
+    return "/".join(["", *filter(None, [namespace.strip("/")]), "policy_node"])
 
 
 def _installation() -> list[Finding]:

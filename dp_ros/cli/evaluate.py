@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dp_ros.cli.console import check_outputs, command_line
+from dp_ros.cli.console import ProgressLine, check_outputs, command_line
 from dp_ros.cli.errors import USAGE, CliError
+from dp_ros.cli.evaluate_report import publish, write_report_json
 from dp_ros.cli.options import (
     EngineOption,
     FirstSeed,
@@ -16,13 +18,15 @@ from dp_ros.cli.options import (
     Iterations,
     Jobs,
     JsonFile,
+    LimitsFile,
     PolicySeed,
     Precision,
     Sampler,
     SpacingOption,
     Threads,
+    TopicMapFile,
     WarmStart,
-    typed_config,
+    lockstep_runtime,
 )
 
 InstructionKind = Literal["known", "held_out", "wrong"]  # as evaluation.told has it
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dp_ros.evaluation.results import EpisodeResult, Report
+    from dp_ros.evaluation.told import Change
     from dp_ros.evaluation.video_frames import Picture
     from dp_ros.schema import RuntimeConfig
 
@@ -86,6 +91,7 @@ def evaluate(
     warm_start: WarmStart = 0,
     engine: EngineOption = "auto",
     precision: Precision = "auto",
+    params_file: LimitsFile = None,
     jobs: Jobs = 1,
     threads: Threads = 0,
     report_path: Annotated[
@@ -95,12 +101,29 @@ def evaluate(
         ),
     ] = None,
     json_path: JsonFile = None,
+    on_bags: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="BAGS",
+            help="No episodes: error of the actions along bags, folders of bags or one dataset, without a "
+            "simulator; repeat for more.",
+        ),
+    ] = None,
+    topics_file: TopicMapFile = None,
     video: Annotated[
         Path | None,
         typer.Option("--video", metavar="DIR", help="Also make a video of each episode: seedN.mp4."),
     ] = None,
 ) -> None:
-    """Run a policy on episodes it was not trained on and count its successes."""
+    """Run a policy on episodes it was not trained on and count its successes.
+
+    Example: dp_ros eval runs/drawer --episodes 100 --jobs 2 --threads 1 --report runs/report
+    """
+    if on_bags:
+        from dp_ros.cli.evaluate_bags import evaluate_on_bags
+
+        evaluate_on_bags(checkpoints, on_bags, topics_file, policy_seed, json_path)
+        return
     for option, path in (("--json", json_path), ("--video", video)):
         if path and len(checkpoints) > 1:
             raise CliError(f"{option} takes one checkpoint; --report DIR takes several", USAGE)
@@ -116,9 +139,8 @@ def evaluate(
     from dp_ros.policy.checkpoint_folder import find_checkpoint
     from dp_ros.sim.arm import find_tasks
 
-    runtime = lockstep_runtime(
-        policy_seed, threads, sampler, iterations, spacing, warm_start, engine=engine, precision=precision
-    )
+    chosen: dict[str, Any] = {"engine": engine, "precision": precision, "params_file": params_file}
+    runtime = lockstep_runtime(policy_seed, threads, sampler, iterations, spacing, warm_start, **chosen)
     folders = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     # All are checked before the first episode.
     several = find_tasks(task) if task else tasks_of(folders[0])
@@ -152,75 +174,10 @@ def evaluate(
         evaluate_tasks(several, about, says, episodes, lambda each: run(folders[0], each), json_path)
         return
     if report_path:
-        print(f"report: {_publish(report_path, folders, run, runtime, ticks, json_path)}")
+        print(f"report: {publish(report_path, folders, run, runtime, ticks, json_path)}")
         return
     for folder in folders:
-        _write(json_path, run(folder))
-
-
-def _publish(
-    report_path: Path,
-    folders: list[Path],
-    run: Callable[[Path], Report],
-    runtime: RuntimeConfig,
-    max_steps: int,
-    json_path: Path | None,
-) -> Path:
-    """Run the evaluations, each written when it ends; then make their videos and the page."""
-    from dp_ros.evaluation.report.write_report import (
-        add_videos,
-        section_of,
-        unique_names,
-        write_report,
-        write_section,
-    )
-    from dp_ros.evaluation.rollout import EvalConfig
-
-    sections, settings = [], []
-    for folder, name in zip(folders, unique_names(folders), strict=True):
-        report = run(folder)
-        _write(json_path, report)
-        sections.append(section_of(report, name))
-        settings.append(EvalConfig(report.checkpoint, report.task, runtime, max_steps))
-        write_section(report_path, sections[-1])
-    for section, setting in zip(sections, settings, strict=True):
-        add_videos(section, setting)
-    return write_report(report_path, f"Evaluation of {', '.join(s.name for s in sections)}", sections)
-
-
-def _write(json_path: Path | None, report: Report) -> None:
-    if json_path:
-        from dp_ros.files import write_json
-
-        write_json(json_path, report.as_dict())
-
-
-def lockstep_runtime(
-    policy_seed: int,
-    threads: int,
-    sampler: str = "checkpoint",
-    iterations: int = 0,
-    spacing: str = "checkpoint",
-    warm_start: int = 0,
-    *,
-    engine: str = "auto",
-    precision: str = "auto",
-) -> RuntimeConfig:
-    """The runtime settings of a lockstep policy; ConfigError where they contradict each other."""
-    from dp_ros.schema import RuntimeConfig
-
-    settings = {
-        "mode": "lockstep",
-        "sampler": sampler,
-        "sampler_iterations": iterations,
-        "sampler_spacing": spacing,
-        "warm_start": warm_start,
-        "policy_seed": policy_seed,
-        "threads": threads,
-        "engine": engine,
-        "precision": precision,
-    }
-    return typed_config(RuntimeConfig, settings)
+        write_report_json(json_path, run(folder))
 
 
 def tasks_of(checkpoint: Path) -> tuple[str, ...]:
@@ -273,8 +230,12 @@ def run_episodes(
     *,
     instruction: str = "",
     instructions: InstructionKind = "known",
+    then: Change | None = None,
 ) -> Report:
-    """Run episodes over the chosen transport; print each when it ends, then the summary."""
+    """Run episodes over the chosen transport; print each when it ends, then the summary.
+
+    then: over ROS, what each filmed episode is told in its middle.
+    """
     run: Callable[..., Report]
     options: dict[str, Any] = {}
     if transport == "ros":
@@ -283,7 +244,7 @@ def run_episodes(
         require_ros()
         from dp_ros.ros.processes.session import evaluate as run
 
-        options = {"mode": mode, "instruction": instruction, "instructions": instructions}
+        options = {"mode": mode, "instruction": instruction, "instructions": instructions, "then": then}
     else:
         from dp_ros.evaluation.rollout import evaluate_in_process as run
 
@@ -294,17 +255,18 @@ def run_episodes(
     runtime, why = choose_engine(checkpoint, runtime)
     print(f"engine: {runtime.engine} {runtime.precision}, {why}", flush=True)
     about = describe(checkpoint, runtime, max_steps, jobs, episodes)
-    report = run(
-        checkpoint,
-        task,
-        seeds,
-        max_steps=max_steps,
-        runtime=runtime,
-        on_episode=_print,
-        on_video=on_video,
-        weights_sha256=about["provenance"]["weights_sha256"],
-        **options,
-    )
+    with ProgressLine("episodes", episodes) as progress:
+        report = run(
+            checkpoint,
+            task,
+            seeds,
+            max_steps=max_steps,
+            runtime=runtime,
+            on_episode=_shown(progress),
+            on_video=on_video,
+            weights_sha256=about["provenance"]["weights_sha256"],
+            **options,
+        )
     report.settings, report.provenance = {**about["settings"], "mode": mode}, about["provenance"]
     if any(result.instruction for result in report.results):
         report.settings["instructions"] = instruction or instructions
@@ -337,6 +299,17 @@ def video_of_each(folder: Path, task: str) -> Callable[[EpisodeResult, Any], Non
         write_video(folder / f"seed{result.seed}.mp4", pictures, video_fps(task))
 
     return write
+
+
+def _shown(progress: ProgressLine) -> Callable[[EpisodeResult], None]:
+    """A callback that prints each episode and counts it."""
+    done = count(1)
+
+    def show(result: EpisodeResult) -> None:
+        _print(result)
+        progress.update(next(done), "")
+
+    return show
 
 
 def _print(result: EpisodeResult) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp_ros.cli.errors import CliError
+from dp_ros.documents import read_json
 
 if TYPE_CHECKING:
     from dp_ros.evaluation.results import Report
@@ -54,7 +54,7 @@ def evaluate_tasks(
 def _read(path: Path) -> dict[str, Any]:
     """Task -> report."""
     try:
-        return {report["task"]: report for report in json.loads(path.read_text())["tasks"]}
+        return {report["task"]: report for report in read_json(path)["tasks"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise CliError(f"{path}: is not of an evaluation of several tasks: give another --json") from None
 

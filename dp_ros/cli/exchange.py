@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dp_ros.cli.console import ProgressLine, duration, folder_mb
+from dp_ros.cli.console import ProgressLine, folder_mb
 from dp_ros.cli.errors import on_interrupt
 from dp_ros.cli.options import Fits, Sizes, camera_option, given, numbers, picture_sizes, typed_config
 
@@ -31,7 +31,10 @@ def export(
     ] = None,
     format: Format = "lerobot",
 ) -> None:
-    """Write a dataset in another format: a LeRobotDataset v3.0."""
+    """Write a dataset in another format: a LeRobotDataset v3.0.
+
+    Example: dp_ros export runs/data/drawer --out runs/lerobot/drawer
+    """
     from dp_ros.schema import ExportConfig
 
     config = typed_config(ExportConfig, given(task=task, robot=robot, crf=crf))
@@ -88,7 +91,10 @@ def import_(
     fit: Fits = None,
     format: Format = "lerobot",
 ) -> None:
-    """Make a dataset of one in another format: a LeRobotDataset v3.0."""
+    """Make a dataset of one in another format: a LeRobotDataset v3.0.
+
+    Example: dp_ros import runs/lerobot/drawer --out runs/data/back
+    """
     settings = given(
         ee_position=ee_position,
         gripper=gripper,
@@ -118,13 +124,5 @@ def import_(
 
 
 def _shown(progress: ProgressLine) -> Callable[[int, int], None]:
-    """A callback that shows the number of finished episodes and the time left."""
-    began, first = time.monotonic(), None
-
-    def on_episode(done: int, of: int) -> None:
-        nonlocal first
-        first = done - 1 if first is None else first  # a resumed import does not begin at zero
-        left_s = (time.monotonic() - began) / (done - first) * (of - done)
-        progress.update(done, f"{duration(left_s)} left", total=of)
-
-    return on_episode
+    """A callback that shows the number of finished episodes."""
+    return lambda done, of: progress.update(done, "", total=of)

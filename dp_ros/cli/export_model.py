@@ -17,7 +17,10 @@ def export_model(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New or empty folder to write to.")],
     format: Annotated[Literal["openvino", "onnx"], typer.Option(help="Format of the graphs.")] = "openvino",
 ) -> None:
-    """Write a checkpoint's graphs and constants as OpenVINO or ONNX files: see docs/deploy.md."""
+    """Write a checkpoint's graphs and constants as OpenVINO or ONNX files: see docs/deploy.md.
+
+    Example: dp_ros export-model runs/drawer runs/exported --format onnx
+    """
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     checkpoint = find_checkpoint(checkpoint)

@@ -38,10 +38,12 @@ def faults(
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table there.")
     ] = None,
 ) -> None:
-    """Inject faults into a robot and a policy, and measure how the commands react; fails where a promise is not kept.
+    """Inject faults into a robot and a policy, and measure the commands; fails where the arm was not safe in time.
 
     The robot is a stand-in, the policy's node, its watchdog and DDS are the real ones. Nothing else may use the
     command topics of this ROS domain.
+
+    Example: dp_ros faults --fault camera_dies --trials 3 --json runs/faults.json
     """
     from dp_ros.ros.processes.environment import require_ros
 
@@ -70,7 +72,7 @@ def faults(
             _write(scores, about, json_path, markdown_path)
     _print(scores)
     if failed := [score["name"] for score in scores if not score["ok"]]:
-        raise CliError(f"{len(failed)} of {len(scores)} faults: not as promised: {', '.join(failed)}")
+        raise CliError(f"{len(failed)} of {len(scores)} faults failed: {', '.join(failed)}")
 
 
 def _write(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dp_ros.cli.console import folder_mb, table_console
+from dp_ros.cli.console import check_outputs, folder_mb, table_console
 from dp_ros.cli.errors import USAGE, CliError
+from dp_ros.cli.options import JsonFile
 
 if TYPE_CHECKING:
     from dp_ros.schema import PolicyConfig
@@ -25,18 +26,26 @@ def inspect(
     name: Annotated[
         str, typer.Argument(metavar="PATH", help="A checkpoint, a run, a shipped model, a dataset or a bag.")
     ],
+    json_path: JsonFile = None,
 ) -> None:
-    """Show the kind and the contents of a folder."""
+    """Show the kind and the contents of a folder.
+
+    Example: dp_ros inspect drawer-open-v3-unet
+    """
+    from dp_ros.policy.checkpoint_config import read_config
     from dp_ros.policy.checkpoint_folder import CheckpointError, expanded, find_checkpoint, kind_of
 
+    check_outputs(files=(json_path,))
     path: Path | None = None
     try:
         path = expanded(name)
         if facts := dataset_facts(path):
             _show(f"dataset {path}", dataset_rows(path, facts))
+            _write(json_path, "dataset", asdict(facts))
             return
         if path.exists() and _is_bag(path):
             _show(f"bag {path}", bag_rows(path))
+            _write(json_path, "bag", bag_facts(path))
             return
         checkpoint = find_checkpoint(name)
     except CheckpointError as error:
@@ -45,6 +54,7 @@ def inspect(
         raise CliError(said, USAGE) from None
     _show(f"checkpoint {checkpoint}", checkpoint_rows(checkpoint))
     _show_card(checkpoint)
+    _write(json_path, "checkpoint", read_config(checkpoint))
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,19 @@ def dataset_facts(path: Path) -> DatasetFacts | None:
         return None
     import zarr
 
-    from dp_ros.data.episodes import FORMAT, damage_in_one_line, open_group, read_tasks
+    from dp_ros.data.episodes import (
+        FORMAT,
+        check_attributes,
+        damage_in_one_line,
+        open_group,
+        read_tasks,
+    )
 
     with damage_in_one_line(path):
-        if zarr.open_group(path.absolute(), mode="r").attrs.get("format") != FORMAT:
+        if zarr.open_group(path.absolute(), mode="r", zarr_format=3).attrs.get("format") != FORMAT:
             return None
         group: Any = open_group(path, mode="r")
+        check_attributes(path, group)
         arrays = {
             name: member.shape for name, member in group.members(None) if isinstance(member, zarr.Array)
         }
@@ -193,6 +210,27 @@ def bag_rows(path: Path) -> Rows:
         *info.custom.items(),
     ]
     return rows + [(topic, f"{count} {kind}") for topic, (kind, count) in sorted(info.topics.items())]
+
+
+def bag_facts(path: Path) -> dict[str, Any]:
+    from dp_ros.data.bags.reader import BagReader
+
+    with BagReader(path) as bag:
+        info = bag.info
+    topics = {topic: {"messages": count, "type": kind} for topic, (kind, count) in info.topics.items()}
+    return {
+        "messages": info.messages,
+        "duration_s": info.duration_s,
+        "custom": dict(info.custom),
+        "topics": topics,
+    }
+
+
+def _write(json_path: Path | None, kind: str, facts: dict[str, Any]) -> None:
+    from dp_ros.files import write_json
+
+    if json_path is not None:
+        write_json(json_path, {"kind": kind, **facts})
 
 
 def checkpoint_rows(folder: Path) -> Rows:

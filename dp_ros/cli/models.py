@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dp_ros.cli.console import table_console
+from dp_ros.cli.console import check_outputs, table_console
 from dp_ros.cli.errors import USAGE, CliError
+from dp_ros.cli.options import JsonFile
 
 _HEAD = (
     "model", "network", "success", "95 % interval", "transport", "ticks held", "plan p50 / p99 [ms]",
@@ -24,9 +26,20 @@ def models(
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    json_path: JsonFile = None,
 ) -> None:
-    """List models with their measured success (`dp_ros card`) and their training."""
-    from dp_ros.policy.checkpoint_folder import CheckpointError, checkpoints_in, expanded, find_checkpoint
+    """List models with their measured success (`dp_ros card`) and their training.
+
+    Example: dp_ros models runs/campaign --json runs/models.json
+    """
+    from dp_ros.files import write_json
+    from dp_ros.policy.checkpoint_folder import (
+        CheckpointError,
+        checkpoints_in,
+        expanded,
+        find_checkpoint,
+        name_of,
+    )
     from dp_ros.resources import share_dir
 
     try:
@@ -34,6 +47,9 @@ def models(
         found = checkpoints_in(path) or [find_checkpoint(path)]
     except CheckpointError as error:
         raise CliError(f"holds no checkpoint: {error}", USAGE) from None
+    if json_path is not None:
+        check_outputs(files=(json_path,))
+        write_json(json_path, {name_of(path): facts_of(path) for path in found})
     rows = [row for path in found for row in rows_of(path)]
     if markdown:
         print("\n".join(f"| {' | '.join(row)} |" for row in (_HEAD, ("---",) * len(_HEAD), *rows)))
@@ -44,6 +60,21 @@ def models(
     for row in rows:
         table.add_row(*row)
     table_console().print(table)
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """Task, training and evaluations of a checkpoint, for JSON."""
+    from dp_ros.evaluation.model_results import read_results
+    from dp_ros.policy.checkpoint_config import policy_config, read_config
+
+    policy = policy_config(folder)
+    return {
+        "folder": str(folder),
+        "task": policy.task,
+        "network": policy.network,
+        "training": read_config(folder)["training"],
+        "results": [asdict(result) for result in read_results(folder)],
+    }
 
 
 def rows_of(folder: Path) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ import typer
 from dp_ros.cli.errors import USAGE, CliError
 
 if TYPE_CHECKING:
-    from dp_ros.schema import Config
+    from dp_ros.schema import Config, RuntimeConfig
 
 Model = TypeVar("Model", bound="Config")
 
@@ -70,7 +70,10 @@ JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the results to this file.")
 ]
 TopicMapFile = Annotated[
-    Path | None, typer.Option("--map", metavar="FILE", help="Topic names: YAML of dp_ros.schema.TopicMap.")
+    Path | None,
+    typer.Option(
+        "--topics-file", "--map", metavar="FILE", help="Map of the robot's topics (docs/recording.md), YAML."
+    ),
 ]
 Jobs = Annotated[int, typer.Option(callback=_check_jobs, help="Processes; -1 for one per core.")]
 Cluster = Annotated[
@@ -110,8 +113,17 @@ Threads = Annotated[
     int,
     typer.Option(
         min=0,
-        help="CPU threads of the inference; 0: torch's choice, or the cores divided by --jobs. The same number "
-        "gives the same actions, to the bit.",
+        help="CPU threads of the inference; 0: the engine's choice, or an equal share of the cores for each process. "
+        "The same number gives the same actions, to the bit.",
+    ),
+]
+LimitsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--params",
+        metavar="FILE",
+        show_default="those of the schema",
+        help="Parameter file whose limits of the policy node (gate.*) replace the defaults, e.g. robot.yaml.",
     ),
 ]
 
@@ -124,8 +136,8 @@ def given(**options: Any) -> dict[str, Any]:
 # Field of a config -> its option, where they differ by more than dashes.
 _OPTIONS = {
     "cameras": "--camera", "width_px": "--size", "height_px": "--size", "rate_hz": "--rate", "outcomes": "--outcome",
-    "pictures": "--size or --fit", "first_seed": "--seed", "topics": "--map", "sampler_iterations": "--iterations",
-    "student_iterations": "--iterations",
+    "pictures": "--size or --fit", "first_seed": "--seed", "topics": "--topics-file",
+    "sampler_iterations": "--iterations", "student_iterations": "--iterations",
 }  # fmt: skip
 
 
@@ -183,3 +195,39 @@ def numbers(option: str, text: str | None, example: str, count: int = 0) -> tupl
         how_many = f"{count} numbers" if count else "numbers"
         raise CliError(f"{option} '{text}': give {how_many} with commas between, e.g. {example}", USAGE)
     return values
+
+
+def lockstep_runtime(
+    policy_seed: int,
+    threads: int,
+    sampler: str = "checkpoint",
+    iterations: int = 0,
+    spacing: str = "checkpoint",
+    warm_start: int = 0,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    params_file: Path | None = None,
+) -> RuntimeConfig:
+    """The runtime settings of a lockstep policy; ConfigError where they are wrong, or contradict each other."""
+    from dp_ros.schema import RuntimeConfig, parse
+    from dp_ros.schema.base import set_dotted
+    from dp_ros.schema.params_file import limits_of
+
+    settings: dict[str, Any] = {
+        "mode": "lockstep",
+        "sampler": sampler,
+        "sampler_iterations": iterations,
+        "sampler_spacing": spacing,
+        "warm_start": warm_start,
+        "policy_seed": policy_seed,
+        "threads": threads,
+        "engine": engine,
+        "precision": precision,
+    }
+    if params_file is None:
+        return typed_config(RuntimeConfig, settings)
+    typed_config(RuntimeConfig, settings)  # whose errors name the options
+    for name, value in limits_of(params_file).items():
+        set_dotted(settings, name, value)
+    return parse(RuntimeConfig, settings, where=str(params_file))

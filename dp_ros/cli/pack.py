@@ -24,12 +24,14 @@ def pack(
     """Copy a checkpoint with weights in half precision and a card without measurements.
 
     The sampler, its iterations and their spacing may be other ones: the weights stay the same.
+
+    Example: dp_ros pack runs/drawer --out models/my-drawer
     """
-    from dp_ros.cli.evaluate import lockstep_runtime
+    from dp_ros.cli.options import lockstep_runtime
     from dp_ros.evaluation.card import write_card
     from dp_ros.inference.engine import sampler_settings
     from dp_ros.policy.checkpoint import DTYPES, load_checkpoint, read_config, save_checkpoint
-    from dp_ros.policy.checkpoint_config import instructions_of
+    from dp_ros.policy.checkpoint_config import instructions_of, ood_stats_of
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     if dtype not in DTYPES:
@@ -47,6 +49,7 @@ def pack(
         training=config["training"],
         dtype=dtype,
         instructions=instructions_of(source),
+        ood=ood_stats_of(source),
     )
     write_card(out, out.name)
     print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
@@ -62,7 +65,10 @@ def card(
         ),
     ] = None,
 ) -> None:
-    """Write the evaluations of a checkpoint beside its weights: results.json, and card.md from it."""
+    """Write the evaluations of a checkpoint beside its weights: results.json, and card.md from it.
+
+    Example: dp_ros card models/my-drawer --report runs/report.json
+    """
     from dp_ros.evaluation.card import write_card
     from dp_ros.evaluation.model_results import results_of, write_results
     from dp_ros.policy.checkpoint_folder import find_checkpoint, name_of

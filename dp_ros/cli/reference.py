@@ -1,14 +1,18 @@
-"""`dp_ros reference`: parameters of the nodes, settings of the commands and presets, as one page of Markdown."""
+"""`dp_ros reference`: pages of Markdown about settings, commands, topics and services, made from the code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 if TYPE_CHECKING:
     from dp_ros.schema import Config
+
+Page = Literal["settings", "commands", "interfaces"]
 
 _HEAD = """\
 # Reference
@@ -65,12 +69,23 @@ class Setting:
         return f"`{self.name}`", _type(self.spec), f"`{yaml_text(self.default)}`", limits, text
 
 
-def reference() -> None:
-    """Print the reference of all parameters, settings and presets as Markdown."""
-    print("\n".join(page()))
+def reference(
+    page: Annotated[
+        Page,
+        typer.Argument(help="settings, commands with their options, or interfaces: topics and services."),
+    ] = "settings",
+) -> None:
+    """Print a page of the reference as Markdown: settings and presets, commands, or topics and services.
+
+    Example: dp_ros reference commands > docs/commands.md
+    """
+    from dp_ros.cli.reference_pages import commands_page, interfaces_page
+
+    pages = {"settings": settings_page, "commands": commands_page, "interfaces": interfaces_page}
+    print("\n".join(pages[page]()).rstrip())
 
 
-def page() -> Iterator[str]:
+def settings_page() -> Iterator[str]:
     from dp_ros.baselines.config import ComparisonConfig
     from dp_ros.resources import share_file
     from dp_ros.schema import (

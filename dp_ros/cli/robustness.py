@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dp_ros.cli.console import ProgressLine, check_outputs, duration
-from dp_ros.cli.evaluate import describe, lockstep_runtime, task_and_seeds
+from dp_ros.cli.console import ProgressLine, check_outputs
+from dp_ros.cli.evaluate import describe, task_and_seeds
 from dp_ros.cli.options import (
     Checkpoint,
     EngineOption,
@@ -23,6 +22,7 @@ from dp_ros.cli.options import (
     SpacingOption,
     Task,
     Threads,
+    lockstep_runtime,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def robustness(
     jobs: Jobs = 1,
     threads: Threads = 0,
 ) -> None:
-    """Measure success against the strength of disturbances: covered cameras, late commands, moved objects."""
+    """Measure success against the strength of disturbances: covered cameras, late commands, moved objects.
+
+    Example: dp_ros robustness runs/drawer --report runs/robust --jobs 2
+    """
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
     folder = find_checkpoint(checkpoint)
@@ -97,7 +100,6 @@ def robustness(
     setting = EvalConfig(
         str(folder), task, runtime, max_steps, weights_sha256=about["provenance"]["weights_sha256"]
     )
-    began = time.monotonic()
 
     def write(report: Report, curves: list[Curve], complete: bool = False) -> None:
         """Write the finished part, because a run of hours may be stopped."""
@@ -108,8 +110,7 @@ def robustness(
     with ProgressLine("episodes") as progress:
 
         def on_episode(done: int, total: int) -> None:
-            left_s = (time.monotonic() - began) / done * (total - done)
-            progress.update(done, f"{duration(left_s)} left", total)
+            progress.update(done, "", total)
 
         report, curves = measure(setting, sweeps, seeds, jobs, on_episode, write)
     write(report, curves, complete=True)

@@ -39,6 +39,8 @@ def train(
     number of threads, up to rounding on a GPU.
 
     On several GPUs or hosts: accelerate launch --multi_gpu --num_processes N -m dp_ros.cli train ...
+
+    Example: dp_ros train --config cpu --data runs/data/drawer --out runs/drawer --set steps=500
     """
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 

@@ -10,6 +10,8 @@ def watchdog(context: typer.Context) -> None:
 
     Run it on the robot's computer, apart from the policy's launch. Parameters and remappings are ROS arguments:
     `dp_ros watchdog --ros-args -p action:=twist -r command/twist:=/arm/twist`. It ends with Ctrl-C.
+
+    Example: dp_ros watchdog --ros-args -p timeout_s:=0.1
     """
     from dp_ros.ros.processes.environment import require_ros
 

@@ -15,10 +15,11 @@ from dp_ros.actions import POSITION, decode_positions
 from dp_ros.control.checks import check_continuity, check_delay
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.commander import Commander
+from dp_ros.control.episode import Inherited
 from dp_ros.control.history import FrameHistory
 from dp_ros.control.motion_log import MotionLog
 from dp_ros.control.planner import Planner, PlanRequest, PlanResult
-from dp_ros.control.reasons import covered_camera, outside
+from dp_ros.control.reasons import covered_camera, outside, skewed
 from dp_ros.control.safety import Array, Command, Verdict
 from dp_ros.poses import is_unit
 from dp_ros.schema import PolicyConfig, RuntimeConfig
@@ -63,8 +64,7 @@ class Controller:
         """ConfigError where a setting does not fit the policy: see `checks` and `commands_per_tick`."""
         check_delay(policy, runtime)
         check_continuity(policy, runtime)
-        self.policy, self.runtime = policy, runtime
-        self.planner = planner
+        self.policy, self.runtime, self.planner = policy, runtime, planner
         self.dt_ns = round(1e9 / policy.rate_hz)
         self._delay_ns = round(runtime.command_delay_s * policy.rate_hz) * self.dt_ns
         self._history = FrameHistory(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
@@ -73,7 +73,7 @@ class Controller:
         self._ticked_ns: int | None = None
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
         self._covered = ""  # message about the covered camera; empty when none is
-        self._instruction: NDArray[np.float32] | None = None
+        self.instruction: NDArray[np.float32] | None = None
         self._may_begin_ns: int | None = None  # stamp of the first frame that might begin the next episode
         self._begin_episode()
 
@@ -89,11 +89,16 @@ class Controller:
         self._chunk: Chunk | None = None
         self._log = MotionLog(self.policy.horizons, self.dt_ns)
         self._begun_ns = 0
-        self._requested_ns: int | None = None
+        self.requested_ns: int | None = None  # stamp of the frame of the newest request
         self._pending: PlanRequest | None = None
-        self._plans = 0
-        self._plan_s = 0.0
+        self.taken: PlanResult | None = None  # the newest plan that arrived
+        self._plans, self._plan_s = 0, 0.0
         self._problem = "no plan yet"
+
+    def inherit(self, state: Inherited) -> None:
+        """Before the first frame: begin with it the episode that was begun in `state`, in a replay."""
+        self.commander.inherit(state)
+        self._may_begin_ns = -(2**63)  # commands in flight were waited for
 
     def instruct(self, embedding: NDArray[np.float32] | None) -> None:
         """The sentence from now on, as its embedding (D,); None: no instruction, which holds a policy that needs one.
@@ -101,18 +106,12 @@ class Controller:
         A change ends the chunk in use in a hold and drops a plan that is being computed. The frames are kept, so that
         the next plan can be made from the newest window.
         """
-        known = self._instruction
-        if known is embedding or (
-            known is not None and embedding is not None and np.array_equal(known, embedding)
-        ):
+        known = self.instruction
+        if known is embedding or not (known is None or embedding is None or (known != embedding).any()):
             return
-        self._instruction = embedding
-        self._chunk, self._pending, self._requested_ns = None, None, None
+        self.instruction = embedding
+        self._chunk, self._pending, self.requested_ns = None, None, None
         self._problem = "no plan yet for the new instruction"
-
-    @property
-    def _last(self) -> Command | None:
-        return self.commander.last
 
     def observe(self, frame: Frame) -> bool:
         """Take the newest frame. A frame that begins an episode forgets the last one: see `Commander`.
@@ -146,11 +145,12 @@ class Controller:
         if not self._covered:
             self._history.push(frame)
         if begins:
-            # A pause of the cameras must not change the gripper; lockstep episodes have nothing in common.
-            gripper = self._last.gripper if self._last and self.runtime.mode == "realtime" else None
+            # A pause of the cameras must not change the gripper. Who made the command void may have moved it.
+            keeps = self.runtime.mode == "realtime" and not self.commander.lost
+            last = self.commander.last if keeps else None
             self._begin_episode()
             self._begun_ns, self._may_begin_ns = frame.stamp_ns, None
-            self._log.add(self.commander.begin(frame, gripper))
+            self._log.add(self.commander.begin(frame, last.gripper if last else None))
         if is_newer:
             self.commander.see(frame)
         return is_newer
@@ -164,7 +164,7 @@ class Controller:
         return time_ns + self._lead_ns >= self._pending.stamp_ns + (2 * horizons.T_a - 1) * self.dt_ns // 2
 
     def is_between(self, now_ns: int) -> bool:
-        """Whether this is a time for `between`: by more than half a period, the next tick is not due yet."""
+        """Whether this is a time for `between`, not for the next tick."""
         return self._ticked_ns is not None and self.commander.is_between(self._ticked_ns, now_ns)
 
     def between(self, now_ns: int) -> Command | None:
@@ -185,7 +185,7 @@ class Controller:
         being computed.
         """
         went_back = self._ticked_ns is not None and now_ns < self._ticked_ns
-        last, newest_ns, self._ticked_ns = self._last, self._history.newest_ns, now_ns
+        last, newest_ns, self._ticked_ns = self.commander.last, self._history.newest_ns, now_ns
         if self.runtime.mode == "realtime" and (went_back or (newest_ns or now_ns) > now_ns):
             # Old frames must not count as new when the clock reaches their stamps again.
             self._history.clear()
@@ -196,7 +196,7 @@ class Controller:
         newest = self._history.newest
         busy = self.planner.busy  # before polling, so that a plan which finishes in between is not overlooked
         plan = self._take_plan(now_ns)
-        is_new = newest is not None and newest.stamp_ns != self._requested_ns
+        is_new = newest is not None and newest.stamp_ns != self.requested_ns
         if self._is_plan_due(now_ns) and is_new and not busy and not self.commander.is_barred(now_ns):
             self._request_plan(now_ns)
             plan = self._take_plan(now_ns) or plan  # an inline planner has answered already
@@ -204,14 +204,13 @@ class Controller:
             self.planner.offer(newest.images)  # a request of the same frame would wait for it
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and (busy or self._pending):
             return None
-        obs_age_s, chunk = self._obs_age_s(now_ns), self._chunk
-        taken = self.commander.tick(chunk, obs_age_s, now_ns, lambda verdict: self._why(verdict, obs_age_s))
+        age_s, chunk = self._obs_age_s(now_ns), self._chunk
+        taken = self.commander.tick(chunk, age_s, now_ns, lambda verdict: self._why(verdict, age_s))
         verdict, self._chunk = taken.verdict, None if taken.verdict.is_break else taken.chunk
         self._log.add(taken.command, None if verdict.holds else chunk)
         if verdict is Verdict.HOLD_OTHER_COMMANDER or self.commander.lost:  # begin where the arm is left
             self._history.clear()
-        is_silent = taken.is_silent
-        return PolicyDecision(taken.command, verdict, taken.detail, plan, taken.chunk, obs_age_s, is_silent)
+        return PolicyDecision(taken.command, verdict, taken.detail, plan, taken.chunk, age_s, taken.is_silent)
 
     def hold(self, now_ns: int) -> Command | None:
         """The next command that stops the arm; None before the first frame, and where nothing may be published."""
@@ -229,20 +228,16 @@ class Controller:
         """Why the first episode may not begin with this frame; empty when it may."""
         if not (np.isfinite(frame.state).all() and is_unit(frame.ee_orientation)):
             return "ee_pose: not finite, or without a valid quaternion"
-        skew_s, most = frame.skew_ns / 1e9, self.commander.config.max_skew_s
-        if most and not skew_s <= most:
-            return (
-                f"a picture and the pose are {skew_s * 1e3:.0f} ms apart, more than gate.max_skew_s {most:g}"
-            )
         if not self.commander.gate.may_begin(frame.ee_position_m):
             return outside(frame.ee_position_m, self.commander.config)
-        return covered_camera(frame, self.policy.encoder, self.runtime.min_contrast)
+        covered = covered_camera(frame, self.policy.encoder, self.runtime.min_contrast)
+        return skewed(frame, self.commander.config) or covered
 
     def _why_not(self, frame: Frame) -> str:
         """Why no episode may begin with this frame; empty when it may."""
         if not self.commander.gate.may_begin(frame.ee_position_m):
             return outside(frame.ee_position_m, self.commander.config)
-        return self._covered if self._last is None else ""
+        return self._covered if self.commander.last is None else ""
 
     def _is_settling(self, now_ns: int) -> bool:
         """Whether commands of the last episode may still move the arm.
@@ -264,15 +259,15 @@ class Controller:
         return 0 if self.runtime.mode == "lockstep" else round(self._plan_s * 1e9)
 
     def _request_plan(self, now_ns: int) -> None:
-        if self.policy.instruction and self._instruction is None:
+        if self.policy.instruction and self.instruction is None:
             self._problem = "no instruction: this policy is told by a sentence what to do"
             return
         window = self._history.window()
         if window is None:
             self._problem = f"fewer than {self.policy.horizons.T_o} frames, a control period apart, are there"
             return
-        self._requested_ns = window[-1].stamp_ns
-        shown_ns = self._shown_ns(self._requested_ns)
+        self.requested_ns = window[-1].stamp_ns
+        shown_ns = self._shown_ns(self.requested_ns)
         committed = guess = None
         kind = self.policy.action.position
         if self.runtime.warm_start and self._chunk is not None:
@@ -282,12 +277,12 @@ class Controller:
         self._pending = PlanRequest(
             images=tuple(frame.images for frame in window),
             state=np.stack([frame.state for frame in window]),
-            reference_m=self._log.reference_m(shown_ns),
-            stamp_ns=self._requested_ns,
+            reference_m=window[-1].ee_position_m if self.runtime.shadow else self._log.reference_m(shown_ns),
+            stamp_ns=self.requested_ns,
             seed=(self.runtime.policy_seed, self._plans),
             committed=committed,
             guess=guess,
-            instruction=self._instruction,
+            instruction=self.instruction,
         )
         self.planner.request(self._pending)
         self._plans += 1
@@ -297,7 +292,7 @@ class Controller:
 
         The plan is expected to take as long as the last one, and each action to pass the gate as it would now.
         """
-        last = self._last
+        last = self.commander.last
         if self._chunk is None or last is None or self.runtime.mode == "lockstep":
             return []
         actions: list[Array] = []
@@ -319,23 +314,28 @@ class Controller:
         plan = self.planner.poll()
         if plan is None or plan.request is not self._pending:  # requested in an episode that is over
             return None
-        self._pending, self._plan_s = None, plan.waited_s + plan.duration_s
+        self._pending, self._plan_s, self.taken = None, plan.waited_s + plan.duration_s, plan
         horizons, kind = self.policy.horizons, self.policy.action.position
         shape = (horizons.T_p, self.policy.action.dim)
         if plan.chunk is None or plan.chunk.shape != shape:
             why = plan.error if plan.chunk is None else f"its shape is {plan.chunk.shape}, not {shape}"
             self._chunk, self._problem = None, f"the plan failed: {why}"
             return plan
+        self.commander.ood.see(plan.ood_scores, self.commander.config.max_ood_score)
         actions = np.array(plan.chunk)
         actions[:, POSITION.slice] = decode_positions(
             POSITION.of(plan.chunk), plan.request.reference_m, horizons, kind
         )
         chunk = Chunk.after(plan.request.stamp_ns, self.dt_ns, actions, horizons)
-        done = self._log.moves_since(self._shown_ns(plan.request.stamp_ns))
-        before = sum(move.time_ns < plan.request.stamp_ns - self.dt_ns // 2 for move in done)
-        chunk, transition = chunk.realigned(now_ns, len(done), before), self.runtime.transition
-        if transition == "shift" and self._last is not None:
-            chunk = chunk.shifted(now_ns, self._last.position_m, plan.request.reference_m)
+        transition, is_shadow = self.runtime.transition, self.runtime.shadow
+        if is_shadow and self._history.newest:
+            self.commander.stand(self._history.newest)
+        else:
+            done = self._log.moves_since(self._shown_ns(plan.request.stamp_ns))
+            before = sum(move.time_ns < plan.request.stamp_ns - self.dt_ns // 2 for move in done)
+            chunk = chunk.realigned(now_ns, len(done), before)
+        if self.commander.last is not None and (transition == "shift" or (is_shadow and kind != "absolute")):
+            chunk = chunk.shifted(now_ns, self.commander.last.position_m, plan.request.reference_m)
         if transition == "ensemble" and self._chunk is not None:
             chunk = chunk.blended(self._chunk, now_ns)
         self._chunk, self._problem = chunk, ""

@@ -46,6 +46,7 @@ class Limiter:
     """
 
     _stop: list[Point] | None  # positions after 1, 2, ... periods; None: follow from the state
+    _stopped: float  # periods of it that have passed
 
     def __init__(self, limits: Limits, period_s: float) -> None:
         self._limits, self._h = limits, period_s
@@ -58,8 +59,13 @@ class Limiter:
     @limits.setter
     def limits(self, limits: Limits) -> None:
         """Take other limits; a stop in progress goes on within them."""
-        if limits != self._limits:
-            self._limits, self._stop, self._stopped = limits, None, 0.0
+        old, self._limits = self._limits, limits
+        is_as_fast = (limits.acceleration_m_s2, limits.jerk_m_s3) == (old.acceleration_m_s2, old.jerk_m_s3)
+        ahead = (self._stop or [])[int(self._stopped) :]
+        low, high = limits.low_m, limits.high_m
+        fits = all(a <= x <= b for to in ahead for a, x, b in zip(low, to, high, strict=True))
+        if limits != old and not (is_as_fast and fits):  # another stop would release the brake first
+            self._stop, self._stopped = None, 0.0
 
     def begin(self, position_m: Iterable[float]) -> None:
         """At rest at a finite position (3,)."""
@@ -67,7 +73,12 @@ class Limiter:
         self.velocity = self.acceleration = _STILL
         self._stop_from: Point = self.position
         self._stop = None
-        self._stopped = 0.0  # periods of it that have passed
+        self._stopped = 0.0
+
+    def place(self, position_m: Iterable[float]) -> None:
+        """At another finite position (3,), with the same velocity and acceleration."""
+        self.position = self._stop_from = point(position_m)
+        self._stop, self._stopped = None, 0.0
 
     @property
     def speed_m_s(self) -> float:
@@ -76,6 +87,13 @@ class Limiter:
     @property
     def is_moving(self) -> bool:
         return self.velocity != _STILL or self.acceleration != _STILL
+
+    @property
+    def stop_periods(self) -> int:
+        """Usual periods until the arm rests, if it stops now."""
+        if self.limits.acceleration_m_s2 == math.inf or not self.is_moving:
+            return 0
+        return max(0, math.ceil(len(self._stop_path()) - self._stopped))
 
     def allows(self, to: Point, dt_s: float, cap_m_s: float = math.inf) -> bool:
         """Whether a command keeps the limits, and no more than the speed `cap_m_s` where the arm can be that slow."""
@@ -245,6 +263,18 @@ class Limiter:
         if not self._stop:
             self._stop.append(self.position)
         return self._stop
+
+
+def slowed_m_s(end_m_s: float, way_m: float, limits: Limits) -> float:
+    """Highest speed from which the arm can slow down to `end_m_s` on a straight way."""
+    a, j = limits.acceleration_m_s2, limits.jerk_m_s3
+    if a == math.inf:
+        return math.inf
+    delay = a * a / j  # the change of speed while the brake is applied and released
+    left = 0.25 * delay * delay + end_m_s * (end_m_s - delay) + 2.0 * a * way_m
+    full = math.sqrt(left) - 0.5 * delay
+    part = end_m_s + (j * (0.5 * way_m / limits.speed_m_s) ** 2 if j < math.inf else 0.0)
+    return max(full, min(part, end_m_s + delay))
 
 
 def point(values: Iterable[float]) -> Point:

@@ -15,8 +15,10 @@ import numpy as np
 
 from dp_ros.actions import POSITION
 from dp_ros.control.chunk import Chunk
+from dp_ros.control.interpolation import Interpolator
 from dp_ros.control.limiter import Limiter, Limits, Point, between, point
 from dp_ros.control.safety import Array, Verdict
+from dp_ros.control.tracking import Tracker
 from dp_ros.schema import GateConfig
 
 Path = Callable[[float], Point]  # share of the way that is due, 0 to 1 -> position
@@ -31,6 +33,7 @@ _SOFTER = (
     0.75,
     1.0,
 )  # parts of the way from the hardest braking to the softest
+_ALONG = 1.5  # times the shortest stop, in a straight line, that a stop along the chunk may take
 _BISECTIONS, _COARSE_BISECTIONS = 44, 12
 
 
@@ -117,6 +120,7 @@ class Motion:
         """period_s: the usual time between two commands."""
         self._period_s = period_s
         self._limiter = Limiter(Limits.of(gate), period_s)
+        self._tracker = Tracker(self._limiter)
         self.configure(gate)
         self.begin(np.zeros(POSITION.size))
 
@@ -129,6 +133,16 @@ class Motion:
         self._limiter.begin(position_m)
         self._ramped_s = 0.0
         self._last: tuple[Chunk, float] | None = None  # chunk in use, and the index reached in it
+        self._stop_left: float | None = None  # holds that may go along the chunk; None before the first
+
+    @property
+    def speed_m_s(self) -> float:
+        """Speed of the last command."""
+        return self._limiter.speed_m_s
+
+    def place(self, position_m: Array) -> None:
+        """At another finite position (3,), with the same velocity."""
+        self._limiter.place(position_m)
 
     @property
     def is_moving(self) -> bool:
@@ -144,6 +158,7 @@ class Motion:
 
     def follow_chunk(self, chunk: Chunk, now_ns: int, dt_s: float) -> tuple[Step, Chunk]:
         """The next command along a chunk, and the chunk, later by what it fell behind the clock."""
+        self._stop_left = None
         path = self.chunk_path(chunk, now_ns)
         step = self.follow(path, dt_s)
         behind = (1.0 - step.share) * (path._due - path._begin)
@@ -151,6 +166,28 @@ class Motion:
             chunk = chunk.behind(behind)
         self._last = (chunk, chunk.progress(now_ns))
         return step, chunk
+
+    def follow_curve(
+        self, curve: Interpolator, chunk: Chunk | None, now_ns: int, dt_s: float
+    ) -> tuple[Step, Chunk | None]:
+        """The next command along the curve between two ticks, and the chunk, later by what that fell behind."""
+        self._stop_left = None
+        step = self._track(curve, now_ns, dt_s)
+        ticks = curve.follow(step.share, now_ns)
+        return step, chunk.behind(ticks) if chunk and ticks else chunk
+
+    def _track(self, curve: Interpolator, now_ns: int, dt_s: float) -> Step:
+        limiter, path = self._limiter, curve.path(now_ns)
+        if limiter.limits.acceleration_m_s2 == math.inf or self._gate.slowing == "axes":
+            return self.follow(path, dt_s)
+        if not dt_s > 0.0:
+            return Step(np.array(limiter.position), 0.0, Verdict.LIMITED_SPEED)
+        self._ramped_s += dt_s
+        top = limiter.limits.speed_m_s * self._ramp()
+        too_fast = math.dist(path(1.0), limiter.position) > top * dt_s
+        tracked = self._tracker.follow(curve, now_ns, dt_s, top)
+        limit = Verdict.LIMITED_SPEED if too_fast else Verdict.LIMITED_ACCELERATION
+        return Step(np.array(limiter.position), tracked.share, None if tracked.is_exact else limit)
 
     def follow(self, path: Path | ChunkPath, dt_s: float) -> Step:
         """The next command along a path, all of which is due after `dt_s`."""
@@ -180,23 +217,34 @@ class Motion:
     def hold(self, dt_s: float) -> Array:
         """The position of a command that stops: (3,)."""
         limiter = self._limiter
-        is_free = limiter.limits.acceleration_m_s2 == math.inf
-        if self._last is not None and limiter.is_moving and dt_s > 0.0 and not is_free:
-            chunk, begin = self._last
-            path = ChunkPath(
-                chunk, begin, begin + dt_s / (chunk.dt_ns / 1e9), limiter.position, limiter.limits
-            )
-            due = path(1.0)
-            for way_m in self._braking_ways_m(dt_s):
-                share = self._share_of(way_m, path, due)
-                if limiter.allows(path(share), dt_s):
-                    limiter.move(path(share), dt_s)
-                    self._last = (chunk, begin + share * dt_s / (chunk.dt_ns / 1e9))
-                    return np.array(limiter.position)
-        self._last = None
-        position = limiter.brake(dt_s)
+        if self._stop_left is None:
+            self._stop_left = _ALONG * limiter.stop_periods
+        self._stop_left -= 1.0
+        if self._stop_left < 0.0 or not self._brake_along(dt_s):
+            self._last = None
+            limiter.brake(dt_s)
         self._ramped_s = self._gate.ramp_s * min(1.0, limiter.speed_m_s / limiter.limits.speed_m_s)
-        return np.array(position)
+        return np.array(limiter.position)
+
+    def _brake_along(self, dt_s: float) -> bool:
+        """Slow down along the chunk that was in use; False where that cannot be."""
+        limiter = self._limiter
+        if self._last is None or not limiter.is_moving or not dt_s > 0.0:
+            return False
+        chunk, begin = self._last
+        path = ChunkPath(chunk, begin, begin + dt_s / (chunk.dt_ns / 1e9), limiter.position, limiter.limits)
+        due = path(1.0)
+        for way_m in self._braking_ways_m(dt_s):
+            share = self._share_of(way_m, path, due)
+            if limiter.allows(path(share), dt_s):
+                limiter.move(path(share), dt_s)
+                self._last = (chunk, begin + share * dt_s / (chunk.dt_ns / 1e9))
+                return True
+        return False
+
+    def keep_grip(self, last: float | None, dt_s: float) -> float | None:
+        """The gripper command that repeats the last one, within limits that may have been tightened."""
+        return None if last is None else self.grip(last, last, dt_s)[0]
 
     def grip(self, last: float | None, wanted: float, dt_s: float) -> tuple[float, bool]:
         """The gripper command on the way to `wanted`, and whether a limit bit. last: the one before it, if any."""

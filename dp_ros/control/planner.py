@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_SAMPLES = 7919  # begins the noise of samples: no plan has it
 Pictures = tuple[NDArray[np.uint8], ...]  # of one frame, in the policy's order of cameras
 
 
@@ -44,7 +45,9 @@ class PlanResult:
     error: str | None
     duration_s: float
     finished_s: float = math.nan  # when it was there, on the clock of time.perf_counter
-    waited_s: float = 0.0  # until a prefetch ended that was in progress when the plan was requested
+    waited_s: float = 0.0  # until a prefetch or sample ended that was in progress when the plan was requested
+    # (V,) of the newest frame's pictures, see `Engine.ood_scores`; None where there are none.
+    ood_scores: Array | None = None
 
 
 InferenceFn = Callable[[PlanRequest], Array]  # an engine, which has `prefetch`, too, or any function
@@ -70,12 +73,15 @@ class Planner(Protocol):
 def run_plan(plan: InferenceFn, request: PlanRequest, caught: type[BaseException] = Exception) -> PlanResult:
     """One timed inference. An exception of the kind `caught` becomes a result without a chunk, and so a hold."""
     began = time.perf_counter()
+    score = getattr(plan, "ood_scores", None)  # a plain function has none
+    scores = None
     try:
         chunk, error = np.asarray(plan(request), dtype=np.float64), None
+        scores = score(request.images[-1]) if score else None
     except caught as exception:
         chunk, error = None, f"{type(exception).__name__}: {exception}"
     finished_s = time.perf_counter()
-    return PlanResult(request, chunk, error, finished_s - began, finished_s)
+    return PlanResult(request, chunk, error, finished_s - began, finished_s, ood_scores=scores)
 
 
 class InlinePlanner:
@@ -130,11 +136,20 @@ class DelayedPlanner:
         return self._coming is not None and self._now_ns() < self._due_ns
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Further samples of a plan, (n, T_p, ACTION_DIM) of the declared kinds."""
+
+    request: PlanRequest
+    chunks: Array
+
+
 class PlanWorker:
     """One thread that loads the engine, then answers the newest request and calls `on_finished`.
 
-    Without a request, it lets the engine prefetch the newest pictures offered. The engine is loaded and called on the
-    same thread, because compiled GPU models fail on others.
+    Without a request, it lets the engine prefetch the newest pictures offered. With neither, it draws the samples that
+    `sample` asked for, one at a time, so that a plan waits for one at most. The engine is loaded and called on the same
+    thread, because compiled GPU models fail on others.
     """
 
     def __init__(
@@ -146,6 +161,9 @@ class PlanWorker:
         self._waiting: PlanRequest | None = None
         self._requested_s = self._prefetched_s = 0.0  # when the last of each came and ended
         self._offered: Pictures | None = None
+        self._sampled: PlanRequest | None = None  # whose samples are asked for
+        self._samples: list[Array] = []
+        self._samples_wanted = 0
         self._finished: PlanResult | None = None
         self._working = False
         self._stop = False
@@ -162,7 +180,22 @@ class PlanWorker:
     def request(self, request: PlanRequest) -> None:
         with self._wake:
             self._waiting, self._requested_s = request, time.perf_counter()
+            self._samples_wanted = 0  # of a plan that will soon be replaced
             self._wake.notify()
+
+    def sample(self, request: PlanRequest, count: int) -> None:
+        """Draw `count` further samples of a plan, with other noise, until the next request comes. See `spread`."""
+        with self._wake:
+            if self._waiting is None:
+                self._sampled, self._samples, self._samples_wanted = request, [], count
+                self._wake.notify()
+
+    def spread(self) -> Spread | None:
+        """The samples so far; None where there are none."""
+        with self._wake:
+            if self._sampled is None or not self._samples:
+                return None
+            return Spread(self._sampled, np.array(self._samples))
 
     def offer(self, pictures: Pictures) -> None:
         with self._wake:
@@ -196,9 +229,7 @@ class PlanWorker:
         prefetch = getattr(plan, "prefetch", None)
         while True:
             with self._wake:
-                self._wake.wait_for(
-                    lambda: self._stop or self._waiting is not None or self._offered is not None
-                )
+                self._wake.wait_for(self._has_work)
                 if self._stop:
                     return
                 request, offered = self._waiting, self._offered
@@ -206,12 +237,14 @@ class PlanWorker:
                 self._waiting = self._offered = None
                 self._working = request is not None
             if request is None:
-                if prefetch and offered is not None:
+                if offered is None:
+                    self._draw_sample(plan)
+                elif prefetch:
                     with suppress(
                         BaseException
                     ):  # the plan with these pictures meets the same fault, and holds
                         prefetch(offered)
-                    self._prefetched_s = time.perf_counter()
+                self._prefetched_s = time.perf_counter()
                 continue
             # Every exception of the engine must end in a hold, not in a dead thread.
             finished = replace(run_plan(plan, request, BaseException), waited_s=waited_s)
@@ -221,3 +254,18 @@ class PlanWorker:
                     return
             if self._on_finished:
                 self._on_finished()
+
+    def _has_work(self) -> bool:
+        return (
+            self._stop or self._waiting is not None or self._offered is not None or self._samples_wanted > 0
+        )
+
+    def _draw_sample(self, plan: InferenceFn) -> None:
+        with self._wake:
+            request, number = self._sampled, self._samples_wanted
+        assert request is not None
+        drawn = run_plan(plan, replace(request, seed=(*request.seed, _SAMPLES, number)), BaseException)
+        with self._wake:
+            self._samples_wanted -= 1
+            if request is self._sampled and drawn.chunk is not None:
+                self._samples.append(drawn.chunk)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dp_ros.control.safety import Array
+import numpy as np
+
+from dp_ros.control.safety import Array, Verdict
 from dp_ros.pictures import contrast
 from dp_ros.poses import angle_rad
 from dp_ros.schema import EncoderConfig, GateConfig
@@ -18,6 +20,14 @@ def covered_camera(frame: Frame, encoder: EncoderConfig, least: float) -> str:
     return ""
 
 
+def skewed(frame: Frame, gate: GateConfig) -> str:
+    """Message about a picture and a pose that are too far apart in time; empty where they are not."""
+    skew_s, most = frame.skew_ns / 1e9, gate.max_skew_s
+    if not most or skew_s <= most:
+        return ""
+    return f"a picture and the pose are {skew_s * 1e3:.0f} ms apart, more than gate.max_skew_s {most:g}"
+
+
 def outside(position_m: Array, gate: GateConfig) -> str:
     x, y, z = position_m
     return (
@@ -26,8 +36,16 @@ def outside(position_m: Array, gate: GateConfig) -> str:
     )
 
 
-def turned(orientation: Array, measured: Array, gate: GateConfig) -> str:
-    return (
-        f"the tool is {angle_rad(orientation, measured):.2f} rad from its orientation at the start of the episode, "
-        f"more than gate.max_turn_rad {gate.max_turn_rad:g}: turn it back, or deactivate and activate"
-    )
+def of_gate(
+    verdict: Verdict, action: Array | None, orientation: Array, measured: Array, gate: GateConfig
+) -> str:
+    """Why the gate holds; empty where it does not know the cause. orientation, measured: of the tool."""
+    if verdict is Verdict.HOLD_TURNED:
+        return (
+            f"the tool is {angle_rad(orientation, measured):.2f} rad from its orientation at the start of the episode, "
+            f"and was more than gate.max_turn_rad {gate.max_turn_rad:g} from it: turn it back, or deactivate and "
+            "activate; if it turned by itself, the driver's tool frame is not that of ee_pose"
+        )
+    if verdict is Verdict.HOLD_NOT_FINITE:
+        return f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
+    return ""

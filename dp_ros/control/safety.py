@@ -15,6 +15,8 @@ from dp_ros.schema import CommandLimits, as_vector
 
 Array = NDArray[np.float64]
 
+NEAR_AGAIN = 0.8  # share of a limit below which what was beyond it counts as back: no flapping
+
 
 class Verdict(StrEnum):
     """Result of the gate for one command; published with it. The order is that of the codes in saved traces."""
@@ -25,17 +27,20 @@ class Verdict(StrEnum):
     HOLD_STALE = "hold_stale"  # the observation is missing, too old, or from the future
     HOLD_NO_PLAN = "hold_no_plan"  # no action is planned for now
     HOLD_NOT_FINITE = "hold_not_finite"  # a number or quaternion of the plan or the last command is invalid
-    HOLD_TURNED = "hold_turned"  # the commanded orientation is too far from the measured one
+    HOLD_TURNED = (
+        "hold_turned"  # the tool is measured too far from the commanded orientation: nothing is commanded
+    )
     LIMITED_ACCELERATION = "limited_acceleration"  # slowed by the limits of acceleration or jerk
     LIMITED_GRIPPER = "limited_gripper"  # the gripper command is outside its range, or too fast
     HOLD_WALL = "hold_wall"  # the plan leads out of the workspace for too long
     HOLD_SKEWED = "hold_skewed"  # a picture and the pose of the newest frame are too far apart in time
     HOLD_OLD_PLAN = "hold_old_plan"  # the chunk was planned from a frame that is too old
-    HOLD_FAR = "hold_far"  # the arm is not where it was told to be: nothing is commanded
+    HOLD_FAR = "hold_far"  # the arm is not where it was told to be: the command goes back, or there is none
     HOLD_FROZEN = "hold_frozen"  # a camera or the pose does not change while the command moves
     HOLD_STOPPED = "hold_stopped"  # emergency stop, until the next activation
     HOLD_OTHER_COMMANDER = "hold_other_commander"  # another node may command the arm: nothing is commanded
     HOLD_RECOVERING = "hold_recovering"  # the cause of a hold is gone, but not for long enough
+    HOLD_OOD = "hold_ood"  # the pictures are unlike those of the training (out of distribution)
 
     @property
     def holds(self) -> bool:
@@ -46,6 +51,7 @@ class Verdict(StrEnum):
         """Whether the chunk in use is given up: the arm would leap if it were resumed later."""
         return self in (
             Verdict.HOLD_STALE,
+            Verdict.HOLD_TURNED,
             Verdict.HOLD_FAR,
             Verdict.HOLD_STOPPED,
             Verdict.HOLD_OTHER_COMMANDER,
@@ -86,11 +92,24 @@ class Gate:
         """The nearest point of the workspace."""
         return np.asarray(np.clip(position_m, self._low, self._high))
 
-    def is_turned(self, orientation: Array, measured_orientation: Array) -> bool:
-        """Whether the tool is further than `max_turn_rad` from `orientation`; False for invalid quaternions."""
+    def is_inside(self, position_m: Array) -> bool:
+        return bool(np.array_equal(position_m, self.inside(position_m)))
+
+    def limited(self, wanted_m: Array, is_gripped: bool) -> Verdict:
+        """The verdict on a move that only the box and the gripper's limits may have changed."""
+        if not self.is_inside(wanted_m):
+            return Verdict.LIMITED_WORKSPACE
+        return Verdict.LIMITED_GRIPPER if is_gripped else Verdict.PASS
+
+    def is_turned(self, orientation: Array, measured_orientation: Array, was_turned: bool = False) -> bool:
+        """Whether the tool is further than `max_turn_rad` from `orientation`, or than 80 % of that if it `was_turned`.
+
+        Where a quaternion is invalid: `was_turned`.
+        """
         if not (is_unit(orientation) and is_unit(measured_orientation)):
-            return False
-        return not angle_rad(orientation, measured_orientation) <= self.config.max_turn_rad
+            return was_turned
+        most_rad = self.config.max_turn_rad * (NEAR_AGAIN if was_turned else 1.0)
+        return not angle_rad(orientation, measured_orientation) <= most_rad
 
     def why_hold(
         self,
@@ -99,17 +118,18 @@ class Gate:
         last_m: Array,
         measured_orientation: Array,
         obs_age_s: float,
+        was_turned: bool = False,
     ) -> Verdict | None:
         """The hold that these inputs demand; None where the arm may move. For the arguments see `check`."""
         if not 0.0 <= obs_age_s <= self.config.max_obs_age_s:  # also catches NaN
             return Verdict.HOLD_STALE
+        if self.is_turned(orientation, measured_orientation, was_turned):
+            return Verdict.HOLD_TURNED
         if action is None:
             return Verdict.HOLD_NO_PLAN
-        if not (np.isfinite(action).all() and np.isfinite(last_m).all()):
-            return Verdict.HOLD_NOT_FINITE
-        if not (is_unit(orientation) and is_unit(measured_orientation)):
-            return Verdict.HOLD_NOT_FINITE
-        return Verdict.HOLD_TURNED if self.is_turned(orientation, measured_orientation) else None
+        is_finite = np.isfinite(action).all() and np.isfinite(last_m).all()
+        is_valid = is_finite and is_unit(orientation) and is_unit(measured_orientation)
+        return None if is_valid else Verdict.HOLD_NOT_FINITE
 
     def check(
         self,
@@ -129,11 +149,10 @@ class Gate:
 
         A hold repeats the last position and gripper. A limited command is the nearest allowed one: first inside the
         box, then at most that far from `last`. The box never moves the last position, so that an arm which starts
-        outside comes in at the speed limit. Where `orientation` is further than `max_turn_rad` from the measured one,
-        the arm holds, and the command repeats the measured orientation: no wrist is ever told to turn further.
+        outside comes in at the speed limit. No command may be published where `is_turned`: neither orientation is
+        surely the right one.
         """
-        turned = self.is_turned(orientation, measured_orientation)
-        hold = Command(now_ns, last.position_m, last.gripper, measured_orientation if turned else orientation)
+        hold = Command(now_ns, last.position_m, last.gripper, orientation)
         why = self.why_hold(action, orientation, last.position_m, measured_orientation, obs_age_s)
         if why is not None or action is None:
             return hold, why or Verdict.HOLD_NO_PLAN

@@ -1,4 +1,5 @@
-"""Watchdogs of the arm and its sensors: distance from the command, frozen streams, skew, age of the plan, and walls."""
+"""Watchdogs of the arm and its sensors: distance from the command, frozen streams, skew, age of the plan, pictures
+unlike those of the training, and walls."""
 
 from __future__ import annotations
 
@@ -10,20 +11,23 @@ from typing import Any
 import numpy as np
 
 from dp_ros.control.chunk import Chunk
-from dp_ros.control.safety import Array, Command, Verdict
-from dp_ros.poses import POSE_DIM, position_of
+from dp_ros.control.safety import NEAR_AGAIN, Array, Command, Verdict
+from dp_ros.poses import POSE_DIM, orientation_of, position_of
 from dp_ros.schema import GateConfig
 from dp_ros.streams import Frame
 
 _MOVES_M = 0.005  # way of the command after which a picture or a pose must have changed
 LAG_S = 0.25  # an arm may follow the commands with this delay
 _APART_S = 0.01  # between two commands that are kept, however often they come
-_NEAR_AGAIN = 0.8  # share of `max_distance_m` at which an arm that was too far counts as near
+_FASTEST_M_S, _NOISE_M = 1.0, 0.005  # of a measured arm; a pose that is further from the one before it leapt
+_NOT_FAR = 1.5  # times `max_distance_m`: an arm further away did not just fail to follow
 _AFTER = (
     Verdict.HOLD_STALE,
+    Verdict.HOLD_TURNED,
     Verdict.HOLD_SKEWED,
     Verdict.HOLD_FAR,
     Verdict.HOLD_FROZEN,
+    Verdict.HOLD_OOD,
 )  # these recover slowly
 Hold = tuple[Verdict, str]  # with the cause, in words
 
@@ -41,15 +45,16 @@ class _Seen:
 class Watch:
     """Causes to hold that single commands do not show. Times are stamps of the sensors or times of ticks."""
 
-    def __init__(self, gate: GateConfig, cameras: tuple[str, ...], is_lockstep: bool) -> None:
-        """is_lockstep: a simulated arm waits for each command. It may be slower than a policy asks, and stand still to
-        the bit: neither its distance nor equal pictures and poses are faults then."""
-        self.gate, self._cameras, self._is_lockstep = gate, cameras, is_lockstep
+    def __init__(self, gate: GateConfig, cameras: tuple[str, ...], must_follow: bool) -> None:
+        """must_follow: the arm should follow the commands. Else it is a simulated one that waits for each command, may
+        be slower than a policy asks and stand still to the bit, or it gets no command in shadow mode. Neither its
+        distance nor equal pictures and poses are faults then."""
+        self.gate, self._cameras, self._must_follow = gate, cameras, must_follow
         self.clear()
 
     def clear(self) -> None:
         """Forget all: nothing was commanded, and nothing is to recover from."""
-        self._held: tuple[Verdict, int] | None = None  # the last hold that recovers slowly, and when
+        self.held: tuple[Verdict, int] | None = None  # the last hold that recovers slowly, and when
         self.begin()
 
     def begin(self) -> None:
@@ -58,17 +63,21 @@ class Watch:
         self._streams: dict[str, _Seen] = {}
         self._pose: Array = np.full(POSE_DIM, np.nan)
         self._pose_ns: int | None = None
+        self._leapt_ns: int | None = None  # stamp of the last pose that does not continue those before it
         self._way_m = 0.0  # of the commands
         self._last_m: Array | None = None
         self._recent: deque[Command] = deque()  # commands of the last LAG_S
         self._skew_ns = 0
         self._is_far = False
+        self.is_void = False  # whether the last command is void: then no distance of the arm from it counts
         self._leans_ns: int | None = None
 
     def measure(self, stamp_ns: int, pose: Array) -> None:
         """The newest measured pose (7,), also where no frame is complete."""
         if self._pose_ns is not None and stamp_ns <= self._pose_ns:
             return
+        if self._pose_ns is None or not self._continues(pose, (stamp_ns - self._pose_ns) / 1e9):
+            self._leapt_ns = stamp_ns
         self._pose, self._pose_ns = pose, stamp_ns
         self._see("ee_pose", stamp_ns, pose)
 
@@ -103,9 +112,28 @@ class Watch:
 
         A pose that is older than an observation may be changes nothing: the commands have gone on since.
         """
-        if self._pose_ns is not None and 0 <= now_ns - self._pose_ns <= self.gate.max_obs_age_s * 1e9:
-            self._is_far = not self._is_lockstep and not self._is_near(last, position_of(self._pose))
+        is_fresh = self._pose_ns is not None and 0 <= now_ns - self._pose_ns <= self.gate.max_obs_age_s * 1e9
+        if is_fresh and not self.is_void:
+            self._is_far = self._must_follow and not self._is_near(last, position_of(self._pose))
         return self._is_far
+
+    def trusts(self, now_ns: int) -> bool:
+        """Whether the pose surely tells where an arm is that is far: it is fresh, changes, and did not leap there."""
+        seen = self._streams.get("ee_pose")
+        if seen is None or self._pose_ns is None or self._leapt_ns is None:
+            return False
+        is_fresh = 0 <= now_ns - self._pose_ns <= self.gate.max_obs_age_s * 1e9
+        is_live = seen.stamp_ns - seen.changed_ns <= LAG_S * 1e9
+        is_continuous = not 0 <= now_ns - self._leapt_ns <= LAG_S * 1e9
+        return is_fresh and is_live and is_continuous
+
+    def is_little_far(self, last: Command) -> bool:
+        """Whether an arm that is far has just failed to follow."""
+        return self._distance_m(last, self.position_m) <= _NOT_FAR * self.gate.max_distance_m
+
+    def forgive(self) -> None:
+        """Count an arm that was too far as near: it was brought to where it should be."""
+        self._is_far = False
 
     def stays_far(self, last: Command, measured_m: Array) -> bool:
         """Whether an arm that was too far from its commands is so where it is measured now, too."""
@@ -153,13 +181,13 @@ class Watch:
     def recovering(self, hold: Verdict | None, now_ns: int) -> str:
         """Why the arm must wait although no cause to hold is left; empty where it need not."""
         if hold in _AFTER:
-            self._held = (hold, now_ns)
-        if hold is not None or self._held is None:
+            self.held = (hold, now_ns)
+        if hold is not None or self.held is None:
             return ""
-        before, since_ns = self._held
+        before, since_ns = self.held
         if 0 <= (now_ns - since_ns) / 1e9 <= self.gate.recover_s and self.gate.recover_s:
             return f"after {before.value}, for gate.recover_s {self.gate.recover_s:g}"
-        self._held = None
+        self.held = None
         return ""
 
     def _see(self, name: str, stamp_ns: int, value: Any) -> None:
@@ -170,7 +198,7 @@ class Watch:
             seen.stamp_ns = stamp_ns
 
     def _frozen(self) -> str:
-        most = 0.0 if self._is_lockstep else self.gate.max_frozen_s
+        most = self.gate.max_frozen_s if self._must_follow else 0.0
         for name, seen in self._streams.items() if most else ():
             same_s = (seen.stamp_ns - seen.changed_ns) / 1e9
             if same_s > most and self._way_m - seen.way_m > _MOVES_M:
@@ -180,9 +208,25 @@ class Watch:
                 )
         return ""
 
+    def _continues(self, pose: Array, passed_s: float) -> bool:
+        """Whether an arm may have moved from the last pose to this one in that time."""
+        if not passed_s <= self.gate.max_obs_age_s:
+            return False
+        return math.dist(position_of(pose), position_of(self._pose)) <= _FASTEST_M_S * passed_s + _NOISE_M
+
+    @property
+    def position_m(self) -> Array:
+        """The newest measured position (3,)."""
+        return position_of(self._pose)
+
+    @property
+    def orientation(self) -> Array:
+        """The newest measured orientation (4,)."""
+        return np.array(orientation_of(self._pose))
+
     def _is_near(self, last: Command, measured_m: Array) -> bool:
         most = self.gate.max_distance_m
-        near_m = most * (_NEAR_AGAIN if self._is_far else 1.0)
+        near_m = most * (NEAR_AGAIN if self._is_far else 1.0)
         return not most or self._distance_m(last, measured_m) <= near_m
 
     def _distance_m(self, last: Command, measured_m: Array) -> float:

@@ -23,7 +23,6 @@ loses at most the episode it was writing. The attribute `complete` is set last; 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +34,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from dp_ros.errors import UserError
+from dp_ros.data.attributes import fault_of, has_usual_chunks, is_numbers
+from dp_ros.errors import UserError, shown
+from dp_ros.files import unreadable
 from dp_ros.schema import Fit
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ FRAMES_PER_READ = 4  # of the smallest part of a file that is read
 TASKS = "tasks"  # attribute: the names of the tasks
 FIT = "fit"  # attribute: camera -> crop or pad, where its pictures may have been cropped or padded
 LOW_DIMENSIONAL = ("ee_pose", "gripper", "action", "command")
+_TABLES = ("ee_pose", "action", "command")
 
 
 class DatasetError(UserError):
@@ -216,9 +218,16 @@ def check_memory(path: str | Path, pictures: Mapping[str, Any]) -> None:
 def open_finished(path: Path) -> zarr.Group:
     """The dataset's zarr group, read-only; DatasetError while it is unfinished."""
     group = open_group(path, mode="r")
+    check_attributes(path, group)
     if not group.attrs.get("complete", False):
         raise DatasetError(f"{path}: is unfinished; run the command that made it again to complete it")
     return group
+
+
+def check_attributes(path: Path, group: zarr.Group) -> None:
+    """DatasetError where an attribute cannot be used."""
+    if fault := fault_of(group.attrs.asdict()):
+        raise DatasetError(f"{path}: its attribute {fault}; make the dataset again")
 
 
 @contextmanager
@@ -226,17 +235,29 @@ def damage_in_one_line(path: Path) -> Iterator[None]:
     """Turn zarr's errors for a missing array or a broken chunk into a DatasetError."""
     try:
         yield
+    except DatasetError:
+        raise
     except KeyError as error:
         raise DatasetError(f"{path}: the array {error} is missing; make the dataset again") from None
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DatasetError(f"{path}: a chunk cannot be read ({error}); make the dataset again") from None
+    except Exception as error:  # damaged files raise many kinds
+        why = shown(" ".join(str(error).split()) or type(error).__name__, 300)
+        raise DatasetError(f"{path}: a chunk cannot be read ({why}); make the dataset again") from None
 
 
 def whole_array(group: zarr.Group, name: str) -> Any:
     """The zarr array `name`; ValueError where files of chunks are lost, which zarr would read as zeros."""
     array: Any = group[name]
+    if not is_numbers(array, 4 if name.startswith("images/") else 2 if name in _TABLES else 1):
+        raise ValueError(f"'{name}' is {array.dtype} {array.shape}, no such numbers")
     per_file = (array.shards or array.chunks)[0]
     files = -(-array.shape[0] // per_file)
+    store: Any = group.store
+    found = [path for path in Path(store.root, group.path, name).rglob("*") if path.is_file()]
+    # Before its chunks are counted one by one, and memory is taken: the shape may be of any size.
+    if not has_usual_chunks(array, len(found)):
+        raise ValueError(f"'{name}' has chunks of {array.chunks} of {array.shape}")
+    if files > len(found):
+        raise ValueError(f"{files - len(found)} of '{name}' are lost")
     present = array.nchunks_initialized * array.chunks[0] // per_file
     if present != files:
         raise ValueError(f"{files - present} of '{name}' are lost")
@@ -262,15 +283,21 @@ def check_finite(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
 
 def open_group(path: Path, mode: Any) -> zarr.Group:
     """The zarr group at `path`; DatasetError unless it is a dataset of a version that can be read."""
+    if odd := unreadable(path):
+        raise DatasetError(f"{odd}: is no file: make the dataset again")
     try:
         # Absolute, because zarr 3.1 removes a relative root wherever it occurs in a member's path.
-        group = zarr.open_group(path.absolute(), mode=mode)
-    except json.JSONDecodeError as error:  # a power failure may leave an empty file
-        raise DatasetError(
-            f"{path}: its zarr.json is damaged ({error}); remove the folder and make the dataset again"
-        ) from None
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, ValueError, KeyError):
+        # Version 3 alone: the codec of a version 2 may be pickle, which runs code.
+        group = zarr.open_group(path.absolute(), mode=mode, zarr_format=3)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError):
         group = None
+    except Exception as error:  # a power failure may leave an empty file; damaged ones raise many kinds
+        group = None
+        if (path / "zarr.json").is_file():
+            why = shown(" ".join(str(error).split()) or type(error).__name__, 300)
+            raise DatasetError(
+                f"{path}: its zarr.json is damaged ({why}); remove the folder and make the dataset again"
+            ) from None
     if group is None or group.attrs.get("format") != FORMAT:
         missing = "does not exist" if not path.exists() else "is not a dp_ros dataset"
         raise DatasetError(f"{path}: {missing}; make one with `dp_ros collect --out {path}`")

@@ -73,8 +73,9 @@ class StoredPictures:
                 data = stream.read(int(size))
             else:
                 data = stream.read()
-        decoded = np.frombuffer(self._zstd.decode(data), dtype=np.uint8)
-        return decoded.reshape(self._per_chunk, *self.shape[1:])
+        decoded = np.empty((self._per_chunk, *self.shape[1:]), dtype=np.uint8)
+        self._zstd.decode(data, out=decoded)  # into memory of the right size, whatever the file declares
+        return decoded
 
     def _entries(self, stream: Any, file: int) -> NDArray[np.uint64]:
         """(offset, bytes) of each chunk of a shard."""

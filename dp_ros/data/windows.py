@@ -149,12 +149,20 @@ class Windows:
 
     def centred(self, rows: NDArray[np.int64]) -> tuple[Images, NDArray[np.float32], NDArray[np.float32]]:
         """As `batch`, cropped in the middle, as the running policy crops."""
+        images = self._images(rows, self._middle(len(rows)))
+        return images, self.state[rows].astype(np.float32), self.actions[rows]
+
+    def pictures(self, ticks: NDArray[np.int64]) -> Images:
+        """V of (N, H, W, 3): the pictures of the ticks, cropped in the middle."""
+        return self._pictures(ticks, self._middle(len(ticks)))
+
+    def _middle(self, n: int) -> NDArray[np.int64]:
+        """Top left corners of n crops in the middle of each camera's picture: (n, V, 2)."""
         middle = [
             ((pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2)
             for pixels, (height, width) in zip(self._pixels, self._crops, strict=True)
         ]
-        corners = np.broadcast_to(np.array(middle), (len(rows), len(middle), 2))
-        return self._images(rows, corners), self.state[rows].astype(np.float32), self.actions[rows]
+        return np.broadcast_to(np.array(middle), (n, len(middle), 2))
 
     def _corners(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Top left corners of n random crops in each camera's picture: (n, V, 2)."""

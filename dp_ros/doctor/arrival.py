@@ -69,7 +69,7 @@ def _instead(kind: str, topics: Mapping[str, tuple[str, ...]]) -> str:
         return f"start its driver; no topic of type {kind} is published (same ROS_DOMAIN_ID?)"
     more = f" and {len(others) - _NAMED_TOPICS} more" if len(others) > _NAMED_TOPICS else ""
     named = f"{', '.join(others[:_NAMED_TOPICS])}{more}"
-    return f"start its driver, or map one of {named} (--map here, a remapping when served)"
+    return f"start its driver, or map one of {named} (--topics-file here, topics_file when served)"
 
 
 def refusals(heard: RobotHeard) -> list[Finding]:

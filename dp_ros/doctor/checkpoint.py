@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from dp_ros.doctor.findings import Finding, error, ok
 from dp_ros.doctor.measurements import Expected
 from dp_ros.errors import UserError
-from dp_ros.policy.checkpoint_config import STATS, policy_config
+from dp_ros.policy.checkpoint_config import policy_config, read_stats
 from dp_ros.policy.checkpoint_folder import find_checkpoint
-from dp_ros.schema import PolicyConfig, RuntimeConfig, TopicMap, parse
+from dp_ros.schema import PolicyConfig, RuntimeConfig, TopicMap, TopicsFile, parse
 from dp_ros.schema.base import set_dotted
-from dp_ros.schema.gripper import GripperState
+from dp_ros.schema.nodes import NODES
 from dp_ros.schema.params_file import node_parameters
 
-_OTHER = (
-    "autostart",
-    "checkpoint",
-    "use_sim_time",
-)  # parameters of the node that are no setting of the runtime
+# Parameters of the node that are no setting of the runtime.
+_OTHER = {"use_sim_time"} | {
+    name for config in NODES["policy_node"] if config is not RuntimeConfig for name in config.model_fields
+}
 
 
 def served_checkpoint(name: str) -> tuple[Path | None, list[Finding]]:
@@ -57,10 +55,23 @@ def served_settings(params_file: Path, node: str) -> tuple[RuntimeConfig | None,
 def expected_of(folder: Path, runtime: RuntimeConfig) -> Expected:
     """Interface of a checkpoint, with which the robot's topics are compared."""
     policy: PolicyConfig = policy_config(folder)
-    return Expected.of(policy, runtime, json.loads((folder / STATS).read_text()))
+    return Expected.of(policy, runtime, read_stats(folder))
 
 
-def with_gripper_of(runtime: RuntimeConfig, topics: TopicMap) -> RuntimeConfig:
-    """The settings with the gripper's joint and range of the map, where the parameter file leaves their defaults."""
-    names = set(GripperState.model_fields) - runtime.model_fields_set
-    return runtime.model_copy(update={name: getattr(topics, name) for name in names})
+def served_topics(params_file: Path, node: str) -> TopicMap:
+    """The map that the parameter file names for the node; our names where it names none. ConfigError."""
+    try:
+        given = node_parameters(params_file, node)
+    except UserError:  # `served_settings` says so
+        return TopicMap()
+    return parse(TopicsFile, {k: v for k, v in given.items() if k == "topics_file"}, str(params_file)).read()
+
+
+def with_gripper_of(
+    runtime: RuntimeConfig, topics: TopicMap, params_file: Path
+) -> tuple[RuntimeConfig, list[Finding]]:
+    """The settings with the gripper of the map, where the parameter file leaves its defaults, and findings."""
+    try:
+        return topics.gripper_of(runtime, str(params_file)), []
+    except UserError as wrong:
+        return runtime, [error("params", str(wrong), "")]

@@ -26,7 +26,11 @@ _OPTIONS = {
     "onnx": ("ONNX", "export-model --format onnx needs it", "pip install 'dp_ros[onnx]'"),
     "distributed": ("Dask", "--cluster dask:... needs it", "pip install 'dp_ros[dask]'"),
     "ray": ("Ray", "--cluster ray:... needs it", "pip install 'dp_ros[ray]'"),
-    "foxglove": ("foxglove-sdk", "Foxglove without a bridge needs it", "pip install foxglove-sdk"),
+    "foxglove": (
+        "foxglove-sdk",
+        "foxglove:=true and demo --watch for Foxglove need it",
+        "pip install 'dp_ros[watch]'",
+    ),
 }
 _GPU_FILES = ("/dev/nvidiactl", "/dev/kfd")
 

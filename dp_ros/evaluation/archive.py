@@ -7,12 +7,12 @@ every part with its length and SHA-256, so that the joined folder is verified.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dp_ros.documents import read_json
 from dp_ros.errors import UserError
 from dp_ros.files import replacing_folder, write_json
 
@@ -80,9 +80,15 @@ def join(parts: Path, out: Path) -> list[Path]:
 def _manifest(parts: Path) -> dict[str, Any]:
     path = parts / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        manifest: dict[str, Any] = read_json(path)
         if manifest["format"] not in FORMATS or manifest["version"] != 1:
             raise KeyError
+        for entry in (*manifest["parts"], *manifest["files"]):
+            is_entry = (
+                isinstance(entry["sha256"], str) and type(entry["bytes"]) is int and entry["bytes"] >= 0
+            )
+            if not is_entry or not isinstance(entry["path" if "path" in entry else "name"], str):
+                raise KeyError
         for entry in manifest["parts"]:
             if Path(entry["name"]).name != entry["name"]:
                 raise KeyError

@@ -53,6 +53,7 @@ def card_text(folder: str | Path, name: str) -> str:
         *_data(data),
         "## Training",
         "",
+        *_init(training),
         f"{training.get('step')} steps of {settings.get('batch_size')} windows, {_targets(training)}; "
         f"learning rate {settings.get('lr')}, "
         f"{settings.get('precision')}, seed {settings.get('seed')}; "
@@ -111,6 +112,20 @@ def _teacher(training: Mapping[str, Any]) -> list[str]:
     return [
         f"- **Distilled** from {teacher['name']}, weights sha256 {teacher['weights_sha256']}, which planned with "
         f"{teacher['sampler'].upper()}, {teacher['sampler_iterations']} iterations, {teacher['spacing']} spacing."
+    ]
+
+
+def _init(training: Mapping[str, Any]) -> list[str]:
+    """Lines about the checkpoint that the training began with (`--init`); none where it began with random weights."""
+    init = training.get("init")
+    if not init:
+        return []
+    known = f" after {init['step']} steps of:" if "step" in init and "command" in init else "."
+    return [
+        *_init(init),
+        f"Begun with the weights of {init['name']} (sha256 {init['weights_sha256']}){known}",
+        "",
+        *([f"    {train_command(init)}", ""] if known.endswith(":") else []),
     ]
 
 

@@ -6,6 +6,7 @@ It is in lockstep, unless the disturbance delays the plans: then it is in real t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,6 +63,9 @@ def run_episode(
     verdicts: list[Verdict] = []
     plans_s: list[float] = []
     plans: list[int] = []
+    ood = controller.commander.ood
+    scores: list[float] = []
+    warned: list[bool] = []
     problem = ""
     while not arm.success and arm.steps < max_steps:
         stamp_ns = arm.steps * dt_ns
@@ -77,13 +81,18 @@ def run_episode(
             plans_s.append(decision.plan_s)
         verdicts.append(decision.verdict)
         plans.append(-1 if decision.verdict.holds else len(plans_s) - 1)
+        scores.append(np.nan if ood.score is None else ood.score)
+        warned.append(bool(ood.warning))
         if on_tick:
             on_tick(world.shown)
         world.step(decision.command.as_array())
     if on_tick:
         on_tick(world.shown)
     reason = "" if arm.success else problem or "time limit"
-    return EpisodeResult(seed, arm.success, arm.steps, reason), world.trace(verdicts, plans_s, plans)
+    trace = world.trace(verdicts, plans_s, plans)
+    if not np.isnan(scores).all():
+        trace = replace(trace, ood_score=np.array(scores), warned=np.array(warned))
+    return EpisodeResult(seed, arm.success, arm.steps, reason), trace
 
 
 def replay(
@@ -97,7 +106,8 @@ def replay(
         world.step(command)
     if on_tick:
         on_tick(world.shown)
-    return world.trace(trace.verdict, trace.plan_s, trace.plan)
+    again = world.trace(trace.verdict, trace.plan_s, trace.plan)
+    return replace(again, ood_score=trace.ood_score, warned=trace.warned)
 
 
 class _World:

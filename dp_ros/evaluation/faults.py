@@ -79,9 +79,9 @@ class Trial:
     problem: str = ""  # a process that ended, or an episode that could not go on
 
 
-def is_moving(commands: Sequence[Heard], since_ns: int) -> bool:
-    """Whether a command since then moved the arm."""
-    return any(_moves(before, after) for before, after in _pairs(commands, since_ns))
+def is_moving(commands: Sequence[Heard], since_ns: int, moves: int = 1) -> bool:
+    """Whether so many commands since then moved the arm, each from the one before."""
+    return sum(_moves(before, after) for before, after in _pairs(commands, since_ns)) >= moves
 
 
 def largest(commands: Sequence[Heard], since_ns: int, bounds: Bounds) -> tuple[float, float, float]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import TypeAdapter
+
+from dp_ros.documents import read_json
 from dp_ros.errors import UserError
 from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.evaluation.told import InstructionKind
@@ -111,7 +113,7 @@ def results_of(report: str | Path, folder: str | Path) -> list[Result]:
     ResultError where the file is no such report, or is of other weights or another task.
     """
     try:
-        data = json.loads(Path(report).read_text())
+        data = read_json(report)
         found = [(each["task"], each) for each in data.get("tasks", [data])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ResultError(f"{report}: is not a report of `dp_ros eval --json`") from None
@@ -168,9 +170,17 @@ def read_results(folder: str | Path) -> list[Result]:
     if not path.is_file():
         return []
     try:
-        return [Result(**row) for row in json.loads(path.read_text())]
+        return [_row(row) for row in read_json(path)]
     except (ValueError, TypeError):
         raise ResultError(f"{path}: cannot be read: write it again with `dp_ros card --report`") from None
+
+
+def _row(row: dict[str, Any]) -> Result:
+    """TypeError or ValueError where a value is of another type, or its episodes are not so many."""
+    result = TypeAdapter(Result).validate_python(asdict(Result(**row)))
+    if not (result.episodes > 0 and 0 <= result.successes <= result.episodes):
+        raise ValueError
+    return result
 
 
 def write_results(folder: str | Path, results: Sequence[Result]) -> None:

@@ -27,6 +27,7 @@ def settings(
     runtime, _ = choose_engine(checkpoint, runtime)
     diffusion = sampler_settings(policy_config(checkpoint).diffusion, runtime)
     jobs = worker_count(jobs, episodes)
+    limits = runtime.gate.model_dump(mode="json", exclude_defaults=True)
     return {
         "max_steps": max_steps,
         "sampler": diffusion.sampler,
@@ -38,6 +39,7 @@ def settings(
         "continuity": runtime.transition,
         "jobs": jobs,
         "threads": worker_threads(runtime, jobs) or torch.get_num_threads(),
+        **({"gate": limits} if limits else {}),
     }
 
 

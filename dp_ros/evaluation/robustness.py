@@ -41,6 +41,8 @@ class Point:
         traces = [episode.trace for episode in self.episodes]
         done = [result.steps for result in results if result.success]
         verdicts = [verdict for trace in traces for verdict in trace.verdict]
+        warned = [trace.warned for trace in traces if trace.warned is not None]
+        scores = [trace.ood_score for trace in traces if trace.ood_score is not None]
         return {
             "strength": self.disturbance.strength,
             "episodes": len(results),
@@ -55,6 +57,9 @@ class Point:
             "verdicts": dict(Counter(verdict.value for verdict in verdicts)),
             "mean_steps_of_successes": float(np.mean(done)) if done else None,
             "held_share": sum(verdict.holds for verdict in verdicts) / len(verdicts) if verdicts else None,
+            # Pictures unlike those of the training; None where the policy has no statistics of them.
+            "warned_share": float(np.mean(np.concatenate(warned))) if warned else None,
+            "ood_score_p50": float(np.nanmedian(np.concatenate(scores))) if scores else None,
             "jerk_m_s3": jerk_summary(traces, self.rate_hz),
         }
 
@@ -85,6 +90,8 @@ class Curve:
             note = f" ({point['disturbed']} disturbed)" if missed else ""
             steps = point["mean_steps_of_successes"]
             took = f" in {steps:.0f} ticks" if steps else ""
+            if point["warned_share"] is not None:
+                took += f", {point['warned_share']:.0%} of ticks warned"
             shares.append(f"{point['strength']:g}: {point['successes']}/{point['episodes']}{took}{note}")
         return f"{self.kind.kind} [{self.kind.unit}] {', '.join(shares)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,14 @@ from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import InstructionError
 
 InstructionKind = Literal["known", "held_out", "wrong"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another sentence in the middle of each episode."""
+
+    sentence: str
+    after_ticks: int
 
 
 def instruction_for(

@@ -29,6 +29,10 @@ class Trace:
     plan: NDArray[
         np.int64
     ]  # (T,) number of the plan whose action each command executes; -1 in a hold, or unknown
+    # (T,) score of the newest plan's pictures (`dp_ros.control.ood`), NaN before it, and whether it warns. None: the
+    # policy has no statistics of its training pictures.
+    ood_score: Array | None = None
+    warned: NDArray[np.bool_] | None = None
 
     def top_speed_m_s(self, rate_hz: float) -> float:
         """Highest speed of the commands but for the fastest percent; 1 m/s where there is no motion to measure."""
@@ -53,6 +57,8 @@ def save_traces(path: str | Path, traces: Sequence[Trace]) -> None:
         "verdict": np.array([_VERDICTS.index(v) for trace in traces for v in trace.verdict], dtype=np.uint8),
         "plan_s": np.concatenate([np.zeros(0), *(trace.plan_s for trace in traces)]),
         "plan": np.concatenate([np.zeros(0, dtype=np.int64), *(trace.plan for trace in traces)]),
+        "ood_score": np.concatenate([np.zeros(0), *map(_scores, traces)]),
+        "warned": np.concatenate([np.zeros(0, dtype=bool), *map(_warned, traces)]),
         "episode_ends": np.cumsum([len(trace.command) for trace in traces]),
         "plan_ends": np.cumsum([len(trace.plan_s) for trace in traces]),
     }
@@ -64,7 +70,10 @@ def load_traces(path: str | Path) -> list[Trace]:
     """Traces that `save_traces` wrote."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    plan = arrays.get("plan", np.full(len(arrays["command"]), -1))  # files of older versions have none
+    ticks = len(arrays["command"])
+    plan = arrays.get("plan", np.full(ticks, -1))  # files of older versions have none, nor scores
+    scores = arrays.get("ood_score", np.full(ticks, np.nan))
+    warned = arrays.get("warned", np.zeros(ticks, dtype=bool))
     traces = []
     t = p = 0
     for i, (t_end, p_end) in enumerate(zip(arrays["episode_ends"], arrays["plan_ends"], strict=True)):
@@ -75,10 +84,19 @@ def load_traces(path: str | Path) -> list[Trace]:
                 tuple(_VERDICTS[code] for code in arrays["verdict"][t:t_end]),
                 arrays["plan_s"][p:p_end],
                 plan[t:t_end],
+                *((scores[t:t_end], warned[t:t_end]) if np.isfinite(scores[t:t_end]).any() else ()),
             )
         )
         t, p = int(t_end), int(p_end)
     return traces
+
+
+def _scores(trace: Trace) -> Array:
+    return np.full(len(trace.command), np.nan) if trace.ood_score is None else trace.ood_score
+
+
+def _warned(trace: Trace) -> NDArray[np.bool_]:
+    return np.zeros(len(trace.command), dtype=bool) if trace.warned is None else trace.warned
 
 
 def _flat(parts: Sequence[Array], width: int) -> Array:

@@ -15,9 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dp_ros.policy.checkpoint_config import read_config, sha256
+from dp_ros.documents import read_json
+from dp_ros.policy.checkpoint_config import OOD, read_config, sha256
 
-FORMAT = 1  # of the exported folders; raise it when graphs or constants change
+FORMAT = 2  # of the exported folders; raise it when graphs or constants change
 KEPT = 24  # folders; the ones used longest ago are removed
 IDENTITY, CONSTANTS = "engine.json", "constants.safetensors"
 
@@ -32,7 +33,7 @@ def identity(checkpoint: str | Path, engine: str, version: str) -> dict[str, Any
     """Everything that an export depends on: hashes of weights, statistics and config; engine, version and CPU."""
     return {
         "format": FORMAT,
-        "checkpoint": dict(read_config(checkpoint)["sha256"]),
+        "checkpoint": {k: v for k, v in read_config(checkpoint)["sha256"].items() if k != OOD},
         "engine": engine,
         "version": version,
         "cpu": cpu(),
@@ -84,7 +85,7 @@ def problem(folder: Path, wanted: dict[str, Any]) -> str | None:
     if not path.is_file():
         return ""
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         files = dict(found["files"])
         if found["identity"] != wanted:
             return "is of other weights, of another version or of another CPU"

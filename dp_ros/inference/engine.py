@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference.self_check import EngineCheckError, Verdict, exported_engine
-from dp_ros.policy.checkpoint_config import WEIGHTS, policy_config, read_config, verify_files
+from dp_ros.policy.checkpoint_config import WEIGHTS, ood_stats_of, policy_config, read_config, verify_files
 from dp_ros.policy.noise_levels import visited_iterations
 from dp_ros.schema import (
     FULL_SAMPLERS,
@@ -54,6 +54,13 @@ class Engine(Protocol):
 
     def prefetch(self, pictures: Pictures, /) -> None:
         """Compute in advance what it can from a frame that a later request will contain."""
+
+    def ood_scores(self, pictures: Pictures, /) -> NDArray[np.float64] | None:
+        """(V,) how unlike the training pictures each picture of the last request's newest frame is: see `OodStats`.
+
+        They come from the features that the plan was made of, and so cost next to nothing. None where the checkpoint
+        has no statistics.
+        """
 
 
 Load = Callable[[str | Path, RuntimeConfig], Engine]
@@ -114,8 +121,14 @@ def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[Runti
     threads in real time: half of the cores. On two cores beside the simulator, two threads make a plan later than one,
     because the node's callbacks and the cameras wait for a core.
 
-    CheckpointError, and ConfigError where the sampler does not fit the weights.
+    CheckpointError, and ConfigError where the sampler does not fit the weights, or `gate.max_ood_score` needs
+    statistics that the checkpoint lacks.
     """
+    if ood_stats_of(checkpoint) is None and runtime.gate.max_ood_score:
+        raise ConfigError(
+            f"gate.max_ood_score {runtime.gate.max_ood_score:g}: {checkpoint} has no statistics of its training "
+            "pictures: make them with `dp_ros ood-stats`, or set it to 0"
+        )
     sampler_settings(policy_config(checkpoint).diffusion, runtime)  # a wrong setting is no fault of an engine
     runtime = _with_threads(runtime)
     if runtime.engine not in (AUTO, *BF16_ENGINES):

@@ -2,7 +2,8 @@
 
 A plan is: `encoder_V` for each frame and camera, the oldest frame first; their features, one after the other, through
 `condition`; then the steps in `SPEC`, each a call of `denoiser` with a row of the constant `steps`. Its output is the
-noise or, where the step's `prediction` is "sample", the clean chunk.
+noise or, where the step's `prediction` is "sample", the clean chunk. The second output of `encoder_V` is not needed: it
+is for the score of pictures unlike those of the training.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def export(policy: DiffusionPolicy, folder: Path, format: str) -> None:
             name: {
                 "inputs": {key: list(tensor.shape) for key, tensor in graph.inputs.items()},
                 "output": graph.output,
+                **({"more_outputs": list(graph.more_outputs)} if graph.more_outputs else {}),
             }
             for name, graph in graphs.items()
         },
@@ -75,7 +77,8 @@ def _write_openvino(graph: Graph, path: Path) -> None:
     model = openvino.convert_model(graph.module, example_input=dict(graph.inputs), input=shapes)
     for i, name in enumerate(graph.inputs):
         model.inputs[i].get_tensor().set_names({name})
-    model.outputs[0].get_tensor().set_names({graph.output})
+    for output, name in zip(model.outputs, (graph.output, *graph.more_outputs), strict=True):
+        output.get_tensor().set_names({name})
     openvino.save_model(model, path.with_suffix(".xml"), compress_to_fp16=False)
 
 
@@ -91,7 +94,7 @@ def _write_onnx(graph: Graph, path: Path) -> None:
         tuple(graph.inputs.values()),
         path.with_suffix(".onnx"),
         input_names=list(graph.inputs),
-        output_names=[graph.output],
+        output_names=[graph.output, *graph.more_outputs],
         dynamo=False,  # the other exporter needs onnxscript, and writes the weights to a second file
     )
 

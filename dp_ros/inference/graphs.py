@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.encoder import ResNetEncoder
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -40,15 +41,17 @@ class PlainGroupNorm(nn.Module):
 class EncoderGraph(nn.Module):
     """One camera's encoder with the conversion of its picture."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: ResNetEncoder) -> None:
         super().__init__()
         self.encoder = _exportable(encoder)
 
-    def forward(self, picture: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, picture: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """picture (H, W, 3) uint8, cropped; told (1, F) of `InstructionGraph`, where the policy has one -> features (1,
-        feature_dim)."""
-        features: Tensor = self.encoder(picture.permute(2, 0, 1)[None].float() / 255.0, told)
-        return features
+        feature_dim), keypoints (1, 2 * keypoints)."""
+        described: tuple[Tensor, Tensor] = self.encoder.describe(
+            picture.permute(2, 0, 1)[None].float() / 255.0, told
+        )
+        return described
 
 
 class InstructionGraph(nn.Module):
@@ -98,6 +101,7 @@ class Graph:
     module: nn.Module
     inputs: dict[str, Tensor]
     output: str
+    more_outputs: tuple[str, ...] = ()
 
 
 def graphs_of(policy: DiffusionPolicy) -> tuple[dict[str, Graph], Tensor]:
@@ -117,7 +121,8 @@ def graphs_of(policy: DiffusionPolicy) -> tuple[dict[str, Graph], Tensor]:
         encoder = policy.encoder.cameras[view % len(policy.encoder.cameras)]
         picture = torch.zeros(*config.encoder.crop(camera), 3, dtype=torch.uint8)
         seen = {"picture": picture} | ({"told": torch.zeros(1, told.features)} if told else {})
-        graphs[f"encoder_{view}"] = Graph(EncoderGraph(encoder).eval(), seen, "features")
+        assert isinstance(encoder, ResNetEncoder)
+        graphs[f"encoder_{view}"] = Graph(EncoderGraph(encoder).eval(), seen, "features", ("keypoints",))
     graphs["condition"] = Graph(ConditionGraph(policy).eval(), {"obs": obs}, "condition")
     x = torch.zeros(1, config.horizons.T_p, config.action.dim)
     inputs = {"x": x, "step": table[:1].clone(), "condition": condition.clone()}

@@ -15,11 +15,12 @@ from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference import cache
 from dp_ros.inference.engine import blank_request, crop, needed_instruction, sampler_settings
 from dp_ros.inference.noise import PlanNoise
-from dp_ros.policy.checkpoint_config import policy_config
+from dp_ros.policy.checkpoint_config import ood_stats_of, policy_config
 from dp_ros.policy.sampler import Known, sample, sampler_steps
 from dp_ros.schema import ConfigError, RuntimeConfig
 
 Array32 = NDArray[np.float32]
+Described = tuple[Array32, Array32]
 
 
 class OpenVinoEngine:
@@ -30,10 +31,12 @@ class OpenVinoEngine:
         self.config = policy_config(checkpoint)
         compiled = _compile(exported, runtime)
         views = range(len(self.config.encoder.cameras))
-        self._encoders = [compiled[f"encoder_{view}"] for view in views]
-        # Of each camera: the newest pictures and their features. A weak reference cannot be mistaken for a new array.
+        self._encoders = [compiled[f"encoder_{view}"].outputs for view in views]
+        # Of each camera: the newest pictures, the instruction, their features and keypoints. A weak reference cannot be
+        # mistaken for a new array.
         kept = 2 * self.config.horizons.T_o
-        self._encoded: list[deque[tuple[Any, bytes, Array32]]] = [deque(maxlen=kept) for _ in views]
+        self._encoded: list[deque[tuple[Any, bytes, Described]]] = [deque(maxlen=kept) for _ in views]
+        self._ood = ood_stats_of(checkpoint)
         self._instruction = compiled.get("instruction")
         # The instruction of the newest request, as bytes, and its features: pictures are prefetched for it.
         self._told: tuple[bytes, Array32] | None = None
@@ -71,12 +74,18 @@ class OpenVinoEngine:
         for view, picture in enumerate(pictures):
             self._encode(view, picture)
 
+    def ood_scores(self, pictures: Pictures) -> NDArray[np.float64] | None:
+        """(V,) of the newest frame of the last request: see `Engine`."""
+        if self._ood is None:
+            return None
+        return self._ood.scores([self._encode(view, picture)[1][0] for view, picture in enumerate(pictures)])
+
     def _observe(self, request: PlanRequest) -> Array32:
         """The window's features, as `ObservationEncoder` lays them out: (1, obs_dim)."""
         features = []
         told = self._tell(request.instruction)
         for pictures, state in zip(request.images, request.state, strict=True):
-            features += [self._encode(view, picture) for view, picture in enumerate(pictures)]
+            features += [self._encode(view, picture)[0] for view, picture in enumerate(pictures)]
             if self.config.encoder.proprioception:
                 features.append(self._normalised(state)[None])
             features += [told[1]] if told else []
@@ -92,18 +101,18 @@ class OpenVinoEngine:
             self._told = key, self._instruction(embedding=wanted[None])
         return self._told
 
-    def _encode(self, view: int, picture: NDArray[np.uint8]) -> Array32:
-        """Features (1, feature_dim) of a camera's picture, which is encoded once for all windows that contain it and
-        have the same instruction."""
+    def _encode(self, view: int, picture: NDArray[np.uint8]) -> Described:
+        """Features (1, feature_dim) and keypoints (1, 2 * keypoints) of a camera's picture, which is encoded once for
+        all windows that contain it and have the same instruction."""
         key, told = self._told or (b"", None)
-        for known, instruction, features in self._encoded[view]:
+        for known, instruction, described in self._encoded[view]:
             if known() is picture and instruction == key:
-                return features
+                return described
         size = self.config.encoder.crop(self.config.encoder.cameras[view])
         more = {} if told is None else {"told": told}
-        features = self._encoders[view](picture=crop(picture, size), **more)
-        self._encoded[view].append((weakref.ref(picture), key, features))
-        return features
+        features, keypoints = self._encoders[view](picture=crop(picture, size), **more)
+        self._encoded[view].append((weakref.ref(picture), key, (features, keypoints)))
+        return features, keypoints
 
     def _normalised(self, state: NDArray[np.float64]) -> Array32:
         """state (STATE_DIM,) in [-1, 1]."""
@@ -120,15 +129,18 @@ class _Graph:
     def __init__(self, compiled: Any) -> None:
         self._request = compiled.create_infer_request()
         self._inputs = {port.any_name: self._request.get_tensor(port).data for port in compiled.inputs}
-        self._output = self._request.get_output_tensor().data
+        self._outputs = [self._request.get_tensor(port).data for port in compiled.outputs]
 
     def __call__(self, **inputs: NDArray[Any]) -> Array32:
-        """A new array (1, ...)."""
+        """The first output, a new array (1, ...)."""
+        return self.outputs(**inputs)[0]
+
+    def outputs(self, **inputs: NDArray[Any]) -> list[Array32]:
+        """All outputs, new arrays (1, ...)."""
         for name, value in inputs.items():
             self._inputs[name][...] = value  # into the request's own memory: it must outlive the call
         self._request.infer()
-        output: Array32 = self._output.copy()
-        return output
+        return [output.copy() for output in self._outputs]
 
 
 def _compile(exported: Path, runtime: RuntimeConfig) -> dict[str, _Graph]:

@@ -8,6 +8,7 @@ and writes a verdict beside the export. A crash there costs a warning; a node wo
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.control.planner import PlanRequest
+from dp_ros.documents import read_json
 from dp_ros.errors import UserError, message_of
 from dp_ros.files import replacing_folder, write_json
 from dp_ros.inference import cache
@@ -73,7 +75,10 @@ def _verdict_path(folder: Path, runtime: RuntimeConfig) -> Path:
 
 def _read_verdict(folder: Path, runtime: RuntimeConfig) -> Verdict | None:
     try:
-        return Verdict(**json.loads(_verdict_path(folder, runtime).read_text()))
+        verdict = Verdict(**read_json(_verdict_path(folder, runtime)))
+        has_passed = 0.0 <= verdict.error <= TOLERANCE[runtime.precision]
+        is_timed = 0.0 < verdict.plan_ms < math.inf and 0.0 < verdict.reference_ms < math.inf
+        return verdict if has_passed and is_timed else None
     except (OSError, ValueError, TypeError):
         return None
 

@@ -14,6 +14,7 @@ from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference.engine import blank_request, crop, needed_instruction, sampler_settings
 from dp_ros.inference.noise import PlanNoise
 from dp_ros.policy.checkpoint import load_checkpoint
+from dp_ros.policy.checkpoint_config import ood_stats_of
 from dp_ros.policy.sampler import Known, sampler_steps
 from dp_ros.schema import ConfigError, EncoderConfig, RuntimeConfig
 
@@ -48,6 +49,7 @@ class TorchEngine:
         self._policy, self._device = policy, torch.device(device)
         self._steps = sampler_steps(sampler_settings(policy.config.diffusion, runtime))
         self._last_steps = self._steps[-runtime.warm_start :] if runtime.warm_start else None
+        self._ood = ood_stats_of(checkpoint)
         self(blank_request(self.config))
 
     def __call__(self, request: PlanRequest, /) -> NDArray[np.float64]:
@@ -62,8 +64,9 @@ class TorchEngine:
         told = None
         if self.config.instruction:
             told = torch.from_numpy(needed_instruction(request.instruction)).to(self._device)[None]
+        features = self._described(images, told)
         actions = self._policy.plan_from(
-            images,
+            features,
             state,
             lambda: torch.from_numpy(noise.draw(*shape)),
             steps,
@@ -72,6 +75,20 @@ class TorchEngine:
             instruction=told,
         )
         return np.asarray(actions[0].float().cpu().numpy(), dtype=np.float64)
+
+    @torch.inference_mode()
+    def _described(self, images: Sequence[Tensor], told: Tensor | None) -> list[Tensor]:
+        """Features V of (1, T_o, feature_dim) of the window; the keypoints of its newest frame are kept."""
+        encoder = self._policy.encoder
+        instruction = encoder.tell(told)
+        if instruction is not None:
+            instruction = instruction.expand(images[0].shape[1], -1)
+        features, keypoints = zip(
+            *(encoder.describe_camera(view, each[0], instruction) for view, each in enumerate(images)),
+            strict=True,
+        )
+        self._keypoints = [each[-1] for each in keypoints]
+        return [each[None] for each in features]
 
     def _known(self, request: PlanRequest) -> Known[Tensor] | None:
         if request.committed is None:
@@ -84,6 +101,12 @@ class TorchEngine:
 
     def prefetch(self, pictures: Pictures) -> None:
         """Nothing: the reference encodes a whole window at once."""
+
+    def ood_scores(self, pictures: Pictures) -> NDArray[np.float64] | None:
+        """(V,) of the newest frame of the last request: see `Engine`."""
+        if self._ood is None:
+            return None
+        return self._ood.scores([each.float().cpu().numpy() for each in self._keypoints])
 
 
 def plan_chunk(

@@ -59,6 +59,10 @@ class ResNetEncoder(nn.Module):
 
     def forward(self, images: Tensor, instruction: Tensor | None = None) -> Tensor:
         """images (N, 3, H, W) in [0, 1], instruction (N, F) -> (N, feature_dim)."""
+        return self.describe(images, instruction)[0]
+
+    def describe(self, images: Tensor, instruction: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, and the keypoints that the features are made of: (N, feature_dim), (N, 2 * keypoints)."""
         x = images * 2.0 - 1.0
         if self.film is None:
             x = self.backbone(x)
@@ -70,7 +74,8 @@ class ResNetEncoder(nn.Module):
             for i, film in enumerate(films):
                 scale, shift = film.chunk(2, dim=1)
                 x = self.backbone[stem + i](x) * (1.0 + scale) + shift
-        return torch.relu(self.project(self.pool(x)))
+        keypoints = self.pool(x)
+        return torch.relu(self.project(keypoints)), keypoints
 
 
 class InstructionEncoder(nn.Sequential):
@@ -150,6 +155,14 @@ class ObservationEncoder(nn.Module):
         """Pictures (N, 3, H, W) of the camera number `view`, told (N, F) of `tell` -> (N, feature_dim)."""
         encoded: Tensor = self.cameras[view % len(self.cameras)](pictures, told)
         return encoded
+
+    def describe_camera(
+        self, view: int, pictures: Tensor, told: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `encode_camera`, and the keypoints, (N, 2 * keypoints)."""
+        camera = self.cameras[view % len(self.cameras)]
+        assert isinstance(camera, ResNetEncoder)
+        return camera.describe(pictures, told)
 
     def join(self, features: Sequence[Tensor], state: Tensor, told: Tensor | None = None) -> Tensor:
         """features V of (B, T_o, feature_dim), state (B, T_o, STATE_DIM) normalised, told (B, F) -> (B, out_dim)."""

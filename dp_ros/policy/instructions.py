@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dp_ros.documents import parse_json
 from dp_ros.resources import share_dir, share_file
 from dp_ros.schema import InstructionConfig, InstructionError, TaskSentences, load_sentences, plain
 
@@ -100,11 +101,18 @@ def load_instructions(path: Path) -> Instructions:
     """Instructions from a file of `save`. InstructionError where it cannot be read."""
     try:
         with safe_open(str(path), framework="numpy") as file:
-            facts: list[list[Any]] = json.loads(file.metadata()["sentences"])
-            table = file.get_tensor(_TABLE)
+            facts: list[list[Any]] = parse_json(file.metadata()["sentences"])
+            table = np.asarray(file.get_tensor(_TABLE)).astype(np.float32)
+        sentences = tuple(Sentence(*each) for each in facts)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise InstructionError(f"{path}: cannot be read ({error}): copy the checkpoint again") from None
-    return Instructions(tuple(Sentence(*each) for each in facts), table.astype(np.float32))
+        why = " ".join(str(error).split())
+        raise InstructionError(f"{path}: cannot be read ({why}): copy the checkpoint again") from None
+    are_texts = all(isinstance(each.text, str) and isinstance(each.task, str) for each in sentences)
+    if not (are_texts and sentences and table.ndim == 2 and len(table) == len(sentences)):
+        raise InstructionError(f"{path}: has not one embedding for each sentence: copy the checkpoint again")
+    if not np.isfinite(table).all():
+        raise InstructionError(f"{path}: has embeddings that are not finite: copy the checkpoint again")
+    return Instructions(sentences, table)
 
 
 def make_instructions(config: InstructionConfig, tasks: Iterable[str], path: str = "") -> Instructions:

@@ -18,6 +18,7 @@ MIN_HALF_RANGE = (
     1e-6  # a dimension that varies less is constant: dividing by its range would amplify rounding
 )
 
+_LARGEST = 1e38  # float32 ends at 3.4e38
 INPUT_BOUND = 2.0  # normalised; twice the trained range, which inputs like the trained ones never reach
 
 
@@ -33,8 +34,8 @@ class LimitsNormalizer(nn.Module):
 
     def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
         super().__init__()
-        low_t = torch.tensor(low, dtype=torch.float32)
-        high_t = torch.tensor(high, dtype=torch.float32)
+        low_t = torch.tensor(low, dtype=torch.float32, device="cpu")
+        high_t = torch.tensor(high, dtype=torch.float32, device="cpu")
         if low_t.shape != high_t.shape or low_t.ndim != 1:
             raise StatsError(f"statistics: low has {low_t.numel()} values and high {high_t.numel()}")
         if not bool(((high_t >= low_t) & torch.isfinite(low_t) & torch.isfinite(high_t)).all()):
@@ -43,7 +44,7 @@ class LimitsNormalizer(nn.Module):
         self.register_buffer("centre", (high_t + low_t) / 2, persistent=False)
         self.register_buffer(
             "half_range",
-            torch.where(half_range > MIN_HALF_RANGE, half_range, torch.ones(())),
+            torch.where(half_range > MIN_HALF_RANGE, half_range, torch.ones_like(half_range)),
             persistent=False,
         )
         self.low, self.high = [float(v) for v in low], [float(v) for v in high]
@@ -70,6 +71,15 @@ class LimitsNormalizer(nn.Module):
         limits = stats.get(name)
         if not isinstance(limits, Mapping) or not {"low", "high"} <= set(limits):
             raise StatsError(f"statistics: '{name}' with low and high is missing")
+        for side in (limits["low"], limits["high"]):
+            if not isinstance(side, list | tuple) or not all(map(_is_number, side)):
+                raise StatsError(
+                    f"statistics: '{name}' has a value that is not finite, or no number: compute them again"
+                )
         if len(limits["low"]) != dim:
             raise StatsError(f"statistics: '{name}' has {len(limits['low'])} dimensions, {dim} are needed")
         return cls(limits["low"], limits["high"])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

@@ -1,6 +1,6 @@
 """Config models, one file a subject: type, default, unit and bounds of every setting. No torch, no ROS."""
 
-from dp_ros.schema.bags import AuditConfig, ConvertConfig, RecorderConfig, TopicMap
+from dp_ros.schema.bags import AuditConfig, ConvertConfig, RecorderConfig
 from dp_ros.schema.base import (
     CameraName,
     Config,
@@ -43,6 +43,7 @@ from dp_ros.schema.policy import (
 from dp_ros.schema.serving import BridgeConfig, RuntimeConfig
 from dp_ros.schema.sources import Layers, Settings, Source, load_yaml, parse_assignment
 from dp_ros.schema.teleop import JoyLayout, KeyboardConfig, TeleopConfig
+from dp_ros.schema.topics import TopicMap, TopicsFile, picture_topics
 from dp_ros.schema.training import AugmentationConfig, CollectConfig, OptimizerConfig, TrainConfig
 from dp_ros.schema.watchdog import WatchdogConfig
 
@@ -93,6 +94,7 @@ __all__ = [
     "TaskSentences",
     "TeleopConfig",
     "TopicMap",
+    "TopicsFile",
     "TrainConfig",
     "TransformerConfig",
     "UNetConfig",
@@ -104,5 +106,6 @@ __all__ = [
     "override",
     "parse",
     "parse_assignment",
+    "picture_topics",
     "plain",
 ]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from dp_ros.actions import OPEN_TO_CLOSED, Range
 from dp_ros.schema.base import CameraName, Config
-from dp_ros.schema.gripper import GripperState
 from dp_ros.schema.pictures import MAX_SIDE_PX, PictureSizes, Size
+from dp_ros.schema.topics import TopicMap
 
-Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 Outcome = Literal["success", "failure", "discarded", "unknown"]
 
 
@@ -22,7 +20,9 @@ class RecorderConfig(Config):
     prefix: str = Field(
         "episode", pattern=r"^[A-Za-z0-9_-]+$", description="bags are called PREFIX_00000, PREFIX_00001, ..."
     )
-    cameras: tuple[CameraName, ...] = Field(("gripperPOV",), description="record camera/<name>/image_raw")
+    cameras: tuple[CameraName, ...] = Field(
+        (), description="record camera/<name>/image_raw; empty: the cameras of topics_file, else gripperPOV"
+    )
     image_transport: Literal["raw", "compressed"] = Field(
         "raw", description="record camera/<name>/image_raw or camera/<name>/image_raw/compressed"
     )
@@ -48,46 +48,6 @@ class RecorderConfig(Config):
         "realtime", description="in lockstep, no frame may hold a sample of an earlier tick"
     )
     collect: str = Field("", description="settings of a scripted collection, JSON")
-
-
-class TopicMap(GripperState):
-    """Topics of a bag by their meaning. Names without a leading slash are below `namespace`."""
-
-    namespace: str = Field("", description="e.g. /arm")
-    cameras: dict[CameraName, Topic] = Field(
-        default_factory=dict,
-        description="camera -> topic; empty: every camera/<name>/image_raw and .../compressed in the bag",
-    )
-    ee_pose: Topic = Field("ee_pose", description="measured pose, geometry_msgs/PoseStamped")
-    gripper: Topic = Field("gripper/state", description="measured gripper, sensor_msgs/JointState")
-    command_pose: Topic = Field("command/ee_pose", description="commanded pose, geometry_msgs/PoseStamped")
-    command_gripper: Topic = Field(
-        "command/gripper", description="gripper command, sensor_msgs/JointState or std_msgs/Float64"
-    )
-    command_gripper_joint: str = Field(
-        "", description="joint of the gripper's commands, of the expert's too; empty: as for gripper_joint"
-    )
-    command_gripper_field: Literal["effort", "position"] = Field(
-        "effort", description="field of the gripper's commands"
-    )
-    command_gripper_range: Range = Field(
-        OPEN_TO_CLOSED, description="commanded values that mean open and closed"
-    )
-    expert_pose: Topic = Field(
-        "expert/ee_pose",
-        description="the label where noise was injected; without it, the command is the label",
-    )
-    expert_gripper: Topic = Field("expert/gripper", description="the same for the gripper")
-
-    @model_validator(mode="after")
-    def _cameras_differ(self) -> TopicMap:
-        if len(set(self.cameras.values())) != len(self.cameras):
-            raise ValueError(f"cameras {self.cameras} names one topic twice")
-        return self
-
-    def absolute(self, topic: str) -> str:
-        """The topic's full name, as it stands in a bag."""
-        return topic if topic.startswith("/") else f"/{self.namespace.strip('/')}/{topic}".replace("//", "/")
 
 
 class AuditConfig(Config):

@@ -13,10 +13,11 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dp_ros.errors import USAGE, UserError
+from dp_ros.errors import USAGE, UserError, shown
 
 Vector3 = tuple[float, float, float]
 CameraName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+_LETTERS = 300  # of a value
 _SHOWN = 6  # errors; the others are counted
 
 
@@ -96,8 +97,16 @@ def _described(model: type[BaseModel], error: Mapping[str, Any]) -> tuple[str, s
     if error["type"] == "extra_forbidden":
         return key, f"unknown key '{key}'; {_nearest(model, location)}"
     value = error.get("input")
-    shown = "" if isinstance(value, dict | BaseModel) else f" (got {value!r})"
-    return key, f"{error['msg'].removeprefix('Value error, ')}{shown}"
+    got = "" if isinstance(value, dict | BaseModel) else f" (got {_repr(value)})"
+    return key, f"{error['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _repr(value: Any) -> str:
+    """The value as a part of a line."""
+    try:
+        return shown(repr(value), _LETTERS)
+    except ValueError:  # a number of thousands of digits, which Python does not write
+        return "a number of thousands of digits"
 
 
 def _nearest(model: type[BaseModel], location: list[str]) -> str:

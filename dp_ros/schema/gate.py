@@ -15,7 +15,6 @@ REPLACED = "max_step_m"  # a limit per tick, of older parameter files
 _LARGER_IS_LOOSER = (
     "max_speed_m_s",
     "max_acceleration_m_s2",
-    "max_jerk_m_s3",
     "max_turn_rad",
     "max_gripper_rate_per_s",
     "max_obs_age_s",
@@ -26,6 +25,7 @@ _LARGER_IS_LOOSER = (
     "max_frozen_s",
     "max_wall_s",
     "max_outside_m",
+    "max_ood_score",
 )
 _SMALLER_IS_LOOSER = ("ramp_s", "recover_s")
 
@@ -83,12 +83,12 @@ class GateConfig(CommandLimits):
         2.0, ge=0, description="hold when the plan leads out of the workspace for longer; 0: never [s]"
     )
     max_acceleration_m_s2: float = Field(
-        0.0, ge=0, description="fastest change of its velocity, also of a stop; 0: any [m/s^2]"
+        0.0, ge=0, description="fastest change of its velocity, also of a stop, at least 0.01; 0: any [m/s^2]"
     )
     max_jerk_m_s3: float = Field(
         0.0,
         ge=0,
-        description="fastest change of its acceleration; 0: any; needs max_acceleration_m_s2 [m/s^3]",
+        description="fastest change of its acceleration, at least 0.1; 0: any; needs max_acceleration_m_s2 [m/s^3]",
     )
     slowing: Literal["path", "axes"] = Field(
         "path",
@@ -123,13 +123,19 @@ class GateConfig(CommandLimits):
         0.1,
         ge=0,
         description="longest distance from the measured position to the commands of the last 0.25 s; beyond it the arm "
-        "is stuck or does not obey, and nothing is commanded; 0: any [m]",
+        "is stuck or does not obey: the command goes back to it, or nothing is commanded; 0: any [m]",
     )
     max_frozen_s: float = Field(
         0.5,
         ge=0,
         description="hold when the pictures of a camera, or the poses, are the same for longer while the command "
         "moves; 0: never [s]",
+    )
+    max_ood_score: float = Field(
+        0.0,
+        ge=0,
+        description="hold while the pictures of two plans in a row are unlike those of the training by a higher score, "
+        "of which 1 is that of the most unusual pictures of the demonstrations; 0: never",
     )
     recover_s: float = Field(
         0.0, ge=0, description="time without any cause to hold after which motion begins again [s]"
@@ -139,6 +145,9 @@ class GateConfig(CommandLimits):
     def _limits_fit_each_other(self) -> GateConfig:
         if not self.gripper_low < self.gripper_high:
             raise ValueError(f"gripper_low {self.gripper_low} is not below gripper_high {self.gripper_high}")
+        for name, least in (("max_acceleration_m_s2", 0.01), ("max_jerk_m_s3", 0.1)):
+            if 0.0 < getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name):g} is below {least:g}; 0: no limit")
         if self.max_jerk_m_s3 and not self.max_acceleration_m_s2:
             raise ValueError(
                 f"max_jerk_m_s3 {self.max_jerk_m_s3:g} needs max_acceleration_m_s2, which is 0 (any)"
@@ -155,7 +164,9 @@ class GateConfig(CommandLimits):
             loose.append("workspace_high_m")
         loose += ["gripper_low"] if new.gripper_low < self.gripper_low else []
         loose += ["gripper_high"] if new.gripper_high > self.gripper_high else []
-        return loose + (["slowing"] if new.slowing != self.slowing else [])
+        # With less jerk, an arm that accelerates goes on accelerating for longer.
+        changed = ("slowing", "max_jerk_m_s3")
+        return loose + [name for name in changed if getattr(new, name) != getattr(self, name)]
 
 
 def _size(config: GateConfig, name: str) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from pydantic import Field, model_validator
 
+from dp_ros.documents import parse_yaml, read_text
 from dp_ros.errors import USAGE, UserError
 from dp_ros.schema.base import Config, ConfigError, parse
 
@@ -90,11 +90,11 @@ def plain(sentence: str) -> str:
 def load_sentences(path: Path) -> Sentences:
     """The file of sentences at `path`; ConfigError where it cannot be used."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(read_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from None
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path}: expected tasks with their sentences")
     return parse(Sentences, {"tasks": data}, where=str(path))

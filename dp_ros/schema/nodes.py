@@ -8,8 +8,12 @@ from pydantic import Field
 
 from dp_ros.schema.bags import RecorderConfig
 from dp_ros.schema.base import Config
+from dp_ros.schema.gripper import GripperCommands
 from dp_ros.schema.serving import BridgeConfig, RuntimeConfig
+from dp_ros.schema.stand_in import StandInConfig
 from dp_ros.schema.teleop import KeyboardConfig, TeleopConfig
+from dp_ros.schema.topics import TopicsFile
+from dp_ros.schema.watch import WatchConfig
 from dp_ros.schema.watchdog import WatchdogConfig
 
 
@@ -18,6 +22,10 @@ class LifecycleConfig(Config):
 
     autostart: bool = Field(
         False, description="configure and activate without a lifecycle manager; a failure ends the process"
+    )
+    autoconfigure: bool = Field(
+        False,
+        description="configure without a lifecycle manager, and wait inactive: for a node that is started again",
     )
 
 
@@ -34,10 +42,12 @@ class ServedConfig(Config):
 
 
 NODES: dict[str, tuple[type[Config], ...]] = {
-    "policy_node": (ServedConfig, RuntimeConfig, LifecycleConfig),
+    "policy_node": (ServedConfig, RuntimeConfig, GripperCommands, TopicsFile, LifecycleConfig),
     "metaworld_bridge": (BridgeConfig, LifecycleConfig),
-    "recorder_node": (RecorderConfig, LifecycleConfig),
-    "teleop_node": (TeleopConfig, LifecycleConfig),
+    "recorder_node": (RecorderConfig, TopicsFile, LifecycleConfig),
+    "teleop_node": (TeleopConfig, GripperCommands, TopicsFile, LifecycleConfig),
     "teleop_keyboard": (KeyboardConfig,),
-    "policy_watchdog": (WatchdogConfig,),
+    "stand_in": (StandInConfig,),
+    "policy_watchdog": (WatchdogConfig, TopicsFile),
+    "watch_node": (WatchConfig,),
 }

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dp_ros.documents import parse_yaml, read_text
 from dp_ros.schema.base import ConfigError, leaves
 
 PARAMETERS = "ros__parameters"
@@ -17,11 +16,11 @@ PARAMETERS = "ros__parameters"
 def read_params_file(path: str | Path) -> Any:
     """Content of the YAML file. ConfigError where it cannot be read."""
     try:
-        return yaml.safe_load(Path(path).read_text())
+        return parse_yaml(read_text(path))
     except OSError as error:
         raise ConfigError(f"params_file {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"params_file {path}: is not YAML ({' '.join(str(error).split())})") from None
+    except ValueError as error:
+        raise ConfigError(f"params_file {path}: is not YAML ({error})") from None
 
 
 def node_parameters(path: str | Path, node: str) -> dict[str, Any]:
@@ -42,6 +41,12 @@ def node_parameters(path: str | Path, node: str) -> dict[str, Any]:
         if matches(name, node) and isinstance(parameters, Mapping):
             found |= dict(leaves(parameters))
     return found
+
+
+def limits_of(path: str | Path) -> dict[str, Any]:
+    """ "gate.max_speed_m_s" -> value, of all limits of the policy node. ConfigError as `node_parameters`."""
+    given = node_parameters(path, "/policy_node")
+    return {name: value for name, value in given.items() if name.startswith("gate.")}
 
 
 def node_names(content: Any) -> Iterable[str]:

@@ -26,6 +26,7 @@ Network = Literal["unet", "transformer"]  # each has a section of its name in Po
 SamplerName = Literal["ddpm", "ddim", "dpm_solver"]  # each has a row in `dp_ros.policy.sampler.SAMPLERS`
 Prediction = Literal["epsilon", "sample"]  # see `dp_ros.policy.sampler.SamplerStep`
 Spacing = Literal["leading", "trailing", "linspace"]  # see `dp_ros.policy.noise_levels.visited_iterations`
+MAX_CHANNELS = 16_384
 MIN_SIDE_PX = 32  # of the encoder's pictures and crops
 FULL_SAMPLERS: frozenset[SamplerName] = frozenset({"ddpm"})  # they visit every trained iteration
 
@@ -195,6 +196,8 @@ class UNetConfig(Config):
                 raise ValueError(
                     f"channels {list(self.channels)}: {c} is not a multiple of groups {self.groups}"
                 )
+            if c > MAX_CHANNELS:
+                raise ValueError(f"channels {list(self.channels)}: {c} exceeds {MAX_CHANNELS}")
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {self.kernel_size} must be odd, so that the length is kept")
         return self

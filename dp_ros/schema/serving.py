@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dp_ros.schema.base import CameraName, Config
 from dp_ros.schema.gate import GateConfig
@@ -17,6 +17,11 @@ class RuntimeConfig(GripperState):
 
     mode: Literal["lockstep", "realtime"] = Field(
         "realtime", description="lockstep: one command per observation, with its stamp; realtime: own clock"
+    )
+    shadow: bool = Field(
+        False,
+        description="realtime: plan and judge, and publish the commands on policy/shadow/ee_pose and "
+        "policy/shadow/gripper in place of the robot's topics; each plan begins where the arm is measured",
     )
     engine: str = Field(
         "auto",
@@ -98,11 +103,34 @@ class RuntimeConfig(GripperState):
         description="least standard deviation of a colour in a picture (of 255); below it the camera is covered "
         "and the frame lost; 0: never",
     )
+    spread_samples: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="further samples of each plan, drawn as its spread in policy/markers and policy/image while "
+        "somebody looks; each costs as much as a plan, and the next plan waits for at most one; 0: none",
+    )
+    ood_warning: float = Field(
+        1.0,
+        ge=0,
+        description="warn while the pictures of two plans in a row are unlike those of the training by a higher score: "
+        "see gate.max_ood_score, which holds; 0: never",
+    )
     gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _shadow_in_realtime(self) -> RuntimeConfig:
+        if self.shadow and self.mode == "lockstep":
+            raise ValueError(
+                "shadow goes with mode realtime: in lockstep the simulated arm waits for commands"
+            )
+        return self
 
     @property
     def transition(self) -> str:
         """`continuity`, with `auto` replaced by what it means in this mode."""
+        if self.shadow:  # the arm has not followed the chunk before
+            return "switch"
         if self.continuity != "auto":
             return self.continuity
         return "ensemble" if self.mode == "realtime" else "switch"

@@ -9,6 +9,7 @@ from typing import Any, Generic
 
 import yaml
 
+from dp_ros.documents import parse_yaml, parse_yaml_lines, read_text
 from dp_ros.schema.base import ConfigError, Model, leaves, parse, set_dotted
 
 
@@ -75,12 +76,11 @@ class Layers:
         """The values of a YAML file. ConfigError where it cannot be read."""
         path = Path(path)
         try:
-            text = path.read_text()
-            data, root = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+            data, root = parse_yaml_lines(read_text(path))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+        except ValueError as error:
+            raise ConfigError(f"{path}: is not YAML ({error})") from None
         if data is None:
             return
         if not isinstance(data, dict):
@@ -135,8 +135,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise ConfigError(f"'{text}' is not KEY=VALUE, e.g. batch_size=32")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+        return key.strip(), parse_yaml(value)
+    except ValueError:
         raise ConfigError(f"'{text}': the value is not YAML") from None
 
 

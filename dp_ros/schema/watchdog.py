@@ -45,6 +45,13 @@ class WatchdogConfig(Config):
         description="hold: nothing more is commanded once the arm is measured farther from the commands of the last "
         "0.25 s; 0: any [m]",
     )
+    max_turn_rad: float = Field(
+        0.5,
+        gt=0,
+        le=3.2,
+        description="hold: nothing more is commanded once the tool is measured farther from the commanded orientation "
+        "[rad]",
+    )
     max_pose_age_s: float = Field(
         0.5,
         ge=0,

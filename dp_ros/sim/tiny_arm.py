@@ -19,13 +19,12 @@ from dp_ros.sim.mujoco_arm import MujocoArm, site_orientation
 
 TILT_DEG = {"tiny-push": 0.0, "tiny-push-tilt30": 30.0, "tiny-push-tilt180": 180.0}  # of the tool, about x
 GOAL_Y_M = 0.76
-_SUBSTEPS = 10
-_OPEN_M = 0.02  # travel of each finger
+OPEN_M = 0.02  # travel of each finger
 _HAND = ("hand_x", "hand_y", "hand_z")
 _FINGERS = ("right_finger", "left_finger")
 _BLOCK = ("block_x", "block_y")
 _LOW_M, _HIGH_M = np.array([-0.2, 0.45, 0.03]), np.array([0.2, 0.9, 0.25])
-_HAND_M, _HAND_SPREAD_M = (
+HAND_M, _HAND_SPREAD_M = (
     np.array([0.0, 0.52, 0.07]),
     np.array([0.12, 0.02, 0.01]),
 )  # drawn from mean +- spread
@@ -36,7 +35,7 @@ _ALIGNED_M = 0.01  # ... once it is that near
 # The cameras of the hand are named as Metaworld names its own, so that the defaults of commands fit both.
 _SCENE = """
 <mujoco model="tiny_push">
-  <option timestep="0.005" gravity="0 0 0" integrator="implicitfast"/>
+  <option gravity="0 0 0" integrator="implicitfast"/>
   <visual><headlight ambient="0.5 0.5 0.5" diffuse="0.5 0.5 0.5" specular="0 0 0"/></visual>
   <default>
     <geom contype="0" conaffinity="0"/>
@@ -98,13 +97,15 @@ class TinyArm(MujocoArm):
     robot_name: ClassVar[str] = "tiny_arm"
     root_body: ClassVar[str] = "hand"
     tool_body: ClassVar[str] = "hand"
+    substeps: ClassVar[int] = 10  # of the physics in a tick
 
     def __init__(self, spec: ArmSpec) -> None:
         """`spec.task` is one of `TILT_DEG`. TaskError names an unknown camera."""
         scene = _SCENE.format(goal_y=GOAL_Y_M, tool=_tool_quat(math.radians(TILT_DEG[spec.task])))
         model = mujoco.MjModel.from_xml_string(scene)
+        model.opt.timestep = 1.0 / (self.rate_hz * self.substeps)
         super().__init__(spec, model, mujoco.MjData(model))
-        self._target_m: Array = _HAND_M.copy()
+        self._target_m: Array = HAND_M.copy()
         address = {model.joint(i).name: int(model.jnt_qposadr[i]) for i in range(model.njnt)}
         self._hand, self._fingers, self._block = (
             [address[name] for name in names] for names in (_HAND, _FINGERS, _BLOCK)
@@ -112,28 +113,32 @@ class TinyArm(MujocoArm):
 
     def reset(self, seed: int) -> Observation:
         self.begin_episode()
-        rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
-        self._target_m = rng.uniform(_HAND_M - _HAND_SPREAD_M, _HAND_M + _HAND_SPREAD_M)
-        self.data.qpos[self._block] = rng.uniform(_BLOCK_M - _BLOCK_SPREAD_M, _BLOCK_M + _BLOCK_SPREAD_M)
+        self._target_m, self.data.qpos[self._block] = self.start(seed)
         self.data.qpos[self._hand] = self._target_m
-        self.data.qpos[self._fingers] = _OPEN_M
-        self.data.ctrl[:] = [*self._target_m, _OPEN_M, _OPEN_M]
+        self.data.qpos[self._fingers] = OPEN_M
+        self.data.ctrl[:] = [*self._target_m, OPEN_M, OPEN_M]
         mujoco.mj_forward(self.model, self.data)
         return self.observe()
+
+    def start(self, seed: int) -> tuple[Array, Array]:
+        """Where the hand (3,) and the block (2,) of an episode begin."""
+        rng = np.random.default_rng(seed)
+        hand_m = rng.uniform(HAND_M - _HAND_SPREAD_M, HAND_M + _HAND_SPREAD_M)
+        return hand_m, rng.uniform(_BLOCK_M - _BLOCK_SPREAD_M, _BLOCK_M + _BLOCK_SPREAD_M)
 
     def advance(self, command: Array) -> None:
         action = self.to_command(self.to_native(command))
         self._target_m = POSITION.of(action)
-        opening_m = _OPEN_M * (1.0 - gripper_of(action)) / 2.0
+        opening_m = OPEN_M * (1.0 - gripper_of(action)) / 2.0
         self.data.ctrl[:] = [*self._target_m, opening_m, opening_m]
-        mujoco.mj_step(self.model, self.data, _SUBSTEPS)
+        mujoco.mj_step(self.model, self.data, self.substeps)
         self.steps += 1
         self.success = self.success or self._is_over_line()
 
     def measure(self) -> tuple[Array, float]:
         """Pose of the tool's frame, z out of the hand, and the mean opening of the fingers."""
-        opening = float(np.mean(self.data.qpos[self._fingers])) / _OPEN_M
+        opening = float(np.mean(self.data.qpos[self._fingers])) / OPEN_M
         pose = make_pose(self.data.qpos[self._hand], site_orientation(self.data, "tool"))
         return pose, min(max(opening, 0.0), 1.0)
 
@@ -144,6 +149,10 @@ class TinyArm(MujocoArm):
 
     def expert_command(self) -> Array:
         """Close the gripper, go straight to a point in front of the block, push the block over the line, and stay."""
+        return self.to_command(self.to_native(self.expert_target(self.max_step_m)))
+
+    def expert_target(self, reach_m: float) -> Array:
+        """The expert's command (4,) within `reach_m` of the present target along each axis, and within its bounds."""
         block_x, block_y = self.data.qpos[self._block]
         goal_m = np.array([block_x, block_y - _AHEAD_M, _LOW_M[2]])
         if self._is_over_line():
@@ -151,8 +160,8 @@ class TinyArm(MujocoArm):
         elif self._target_m[1] > goal_m[1] - _ALIGNED_M and abs(block_x - self._target_m[0]) < _ALIGNED_M:
             goal_m[1] = GOAL_Y_M
         move_m = goal_m - self._target_m
-        move_m *= min(1.0, self.max_step_m / max(float(np.abs(move_m).max()), 1e-9))
-        return self.to_command(self.to_native(join(self._target_m + move_m, 1.0)))
+        move_m *= min(1.0, reach_m / max(float(np.abs(move_m).max()), 1e-9))
+        return join(np.clip(self._target_m + move_m, _LOW_M, _HIGH_M), 1.0)
 
     @property
     def target_m(self) -> Array:

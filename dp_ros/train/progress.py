@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dp_ros.documents import parse_json
+
 _POINTS = 100  # of each curve in a checkpoint
 
 
@@ -59,7 +61,7 @@ class TrainingHistory:
 
     def __init__(self, text: str = "{}") -> None:
         """`text`: result of `dumps`."""
-        kept = json.loads(text)
+        kept = parse_json(text)
         self.seconds: float = kept.get("seconds", 0.0)
         self.loss: list[tuple[int, float]] = kept.get("loss", [])  # (step, mean since the point before)
         self.validation: list[tuple[int, float]] = kept.get("validation", [])

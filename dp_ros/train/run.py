@@ -130,9 +130,9 @@ def make_trainer(
 
 
 def _init_facts(init: str | Path) -> dict[str, Any]:
-    """The checkpoint whose weights a training begins with: name, weights, and the data that it and its own saw."""
+    """The checkpoint whose weights a training begins with: name, weights, training, and the data it and its own saw."""
     training = read_config(init).get("training", {})
-    earlier = {key: training[key] for key in ("init", "teacher") if key in training}
+    earlier = {key: training[key] for key in ("command", "step", "init", "teacher") if key in training}
     return {
         "name": name_of(init),
         "weights_sha256": weights_sha256(init),

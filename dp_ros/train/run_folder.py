@@ -94,7 +94,7 @@ class RunFolder:
                 tensors[f"adam/{name}/{key}"] = value
         tensors |= {f"ema/{name}": parameter for name, parameter in optimizer.ema.named_parameters()}
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with self._writing("the state", optimizer.step), replacing(self.path / STATE) as staging:
+        with self.writing("the state", optimizer.step), replacing(self.path / STATE) as staging:
             save_file(whole, staging, metadata=metadata)
 
     def write_checkpoint(
@@ -105,7 +105,7 @@ class RunFolder:
         training: Mapping[str, Any],
         instructions: Instructions | None = None,
     ) -> None:
-        with self._writing(f"{name}/", training["step"]):
+        with self.writing(f"{name}/", training["step"]):
             save_checkpoint(
                 policy, self.path / name, scene=scene, training=training, instructions=instructions
             )
@@ -120,11 +120,11 @@ class RunFolder:
     @contextmanager
     def log(self, step: int) -> Iterator[Log]:
         """A function that logs a scalar to TensorBoard. Scalars logged after `step` by a killed run are hidden."""
-        with self._writing("the log", step):
+        with self.writing("the log", step):
             writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
         def log(name: str, value: float, step: int) -> None:
-            with self._writing("the log", step):  # reports an earlier error of the writer's thread, too
+            with self.writing("the log", step):  # reports an earlier error of the writer's thread, too
                 writer.add_scalar(name, value, step)
 
         try:
@@ -134,7 +134,8 @@ class RunFolder:
                 writer.close()
 
     @contextmanager
-    def _writing(self, what: str, step: int) -> Iterator[None]:
+    def writing(self, what: str, step: int) -> Iterator[None]:
+        """Turn an error of writing `what` of that step into a TrainingError."""
         try:
             yield
         except (OSError, SafetensorError) as error:

@@ -19,12 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from dp_ros.data.windows import Windows
+from dp_ros.policy.checkpoint_folder import is_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import PolicyConfig, TrainConfig
 from dp_ros.train.batches import Batches, Prefetch, TensorBatch
 from dp_ros.train.device import find_device, name_hardware, set_up
 from dp_ros.train.distributed import Ranks
+from dp_ros.train.ood import add_to_run
 from dp_ros.train.optimizer import Optimizer
 from dp_ros.train.progress import Progress, ProgressMeter, TrainingHistory
 from dp_ros.train.run_folder import BEST, CHECKPOINT, Log, RunFolder, restore
@@ -173,6 +175,8 @@ class Trainer:
                 if not self.optimizer.updating:  # else a second Ctrl-C came in the middle of an update
                     self.save()
                 raise
+        if self.ranks.first and isinstance(self.ema, DiffusionPolicy):
+            self._describe_pictures()
         self.ranks.wait()  # until the first process has written
         return self.run_dir / CHECKPOINT
 
@@ -213,6 +217,13 @@ class Trainer:
         }
         self.folder.write_state(self.optimizer, metadata)
         self._write_checkpoint(CHECKPOINT)
+
+    def _describe_pictures(self) -> None:
+        """Add statistics of the training pictures to the checkpoints that have none yet. One episode is too few."""
+        folders = [path for name in (CHECKPOINT, BEST) if is_checkpoint(path := self.run_dir / name)]
+        if len(self.windows.episode_ends) > 1:
+            with self.folder.writing("the statistics", self.step):
+                add_to_run(folders, self.windows, self.device)
 
     def _write_checkpoint(self, name: str, more: Mapping[str, Any] | None = None) -> None:
         """The EMA as the checkpoint `name`."""

@@ -5,7 +5,7 @@ Nothing of a held-out episode enters training, not even the statistics of the no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,6 @@ class Validator:
     ) -> None:
         self._config, self._windows = config, windows
         self._instructions = instructions
-        self._sentence = [instructions.rows(task)[0] for task in windows.tasks] if instructions else []
         spread = np.linspace(0, len(rows) - 1, min(config.validation_windows, len(rows)))
         self.rows = rows[np.unique(spread.round().astype(np.int64))]
 
@@ -113,10 +112,8 @@ class Validator:
         losses, errors, nerrors, weights = [], [], [], []
         loss_noise, plan_noise = (torch.Generator().manual_seed(seed) for seed in (1, 2))
         for rows in self._chunks():
-            pixels, *numbers = self._windows.centred(rows)
-            images = [torch.from_numpy(each).to(device).movedim(-1, -3).float() / 255.0 for each in pixels]
-            state, actions = (torch.from_numpy(each).to(device) for each in numbers)
-            more = self._told(rows, device)
+            images, state, actions = _tensors(self._windows, rows, device)
+            more = told(self._instructions, self._windows, rows, device)
             loss = policy.loss(images, state, actions, loss_noise, self._config.noise_samples, **more)
             losses.append(loss.item())
             plan = policy.plan(images, state, plan_noise, **more)
@@ -134,14 +131,43 @@ class Validator:
             score=float(np.abs(np.concatenate(nerrors)[:, executed]).mean()),
         )
 
-    def _told(self, rows: NDArray[np.int64], device: torch.device) -> dict[str, Any]:
-        """The first known sentence of each window's task, for policies that are told what to do."""
-        if self._instructions is None:
-            return {}
-        embeddings = self._instructions.embeddings[[self._sentence[t] for t in self._windows.task[rows]]]
-        return {"instruction": torch.from_numpy(embeddings).to(device)}
-
     def _chunks(self) -> Iterator[NDArray[np.int64]]:
         size = self._config.batch_size
         for first in range(0, len(self.rows), size):
             yield self.rows[first : first + size]
+
+
+@torch.no_grad()
+def plans(
+    policy: DiffusionPolicy,
+    windows: Windows,
+    rows: NDArray[np.int64],
+    noise: torch.Generator,
+    device: torch.device,
+    more: Mapping[str, Any],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The plans of some windows and what was demonstrated, both (B, T_p, D), encoded. `more`: of `told`."""
+    images, state, actions = _tensors(windows, rows, device)
+    plan = policy.plan(images, state, noise, **more)
+    return tuple(each.cpu().numpy().astype(np.float64) for each in (plan, actions))  # type: ignore[return-value]
+
+
+def told(
+    instructions: Instructions | None, windows: Windows, rows: NDArray[np.int64], device: torch.device
+) -> dict[str, Any]:
+    """The first known sentence of each window's task, for policies that are told what to do; else nothing."""
+    if instructions is None:
+        return {}
+    sentence = {t: instructions.rows(windows.tasks[t])[0] for t in np.unique(windows.task[rows])}
+    embeddings = instructions.embeddings[[sentence[t] for t in windows.task[rows]]]
+    return {"instruction": torch.from_numpy(embeddings).to(device)}
+
+
+def _tensors(
+    windows: Windows, rows: NDArray[np.int64], device: torch.device
+) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Pictures in [0, 1], cropped at the centre, state and actions of some windows."""
+    pixels, *numbers = windows.centred(rows)
+    images = [torch.from_numpy(each).to(device).movedim(-1, -3).float() / 255.0 for each in pixels]
+    state, actions = (torch.from_numpy(each).to(device) for each in numbers)
+    return images, state, actions

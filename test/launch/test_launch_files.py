@@ -289,6 +289,43 @@ def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch
     assert {"/arm/command/ee_pose", "/arm/command/gripper", "/arm/expert/ee_pose", "/arm/tf"} <= set(topics)
 
 
+def test_a_topics_file_names_the_topics_and_cameras_of_every_launch_file(
+    checkpoint, write_params, run_launch, tmp_path, monkeypatch, capfd
+):
+    """Of the recorder, of `ros2 bag record`, which a program stands in for, and of a policy in the shadow."""
+    topics = tmp_path / "topics.yaml"
+    topics.write_text("cameras: {gripperPOV: /color/image_raw}\nee_pose: /tool\ncommand_pose: /target\n")
+    index = tmp_path / "prefix/share/ament_index/resource_index/packages"
+    index.mkdir(parents=True)
+    (index / "ros2bag").write_text("")
+    ros2 = tmp_path / "bin/ros2"
+    ros2.parent.mkdir()
+    ros2.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    ros2.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ros2.parent}{os.pathsep}{os.environ['PATH']}")
+    prefixes = f"{tmp_path / 'prefix'}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
+    monkeypatch.setenv("AMENT_PREFIX_PATH", prefixes)
+    run_launch("record.launch.py", backend="rosbag2", folder=tmp_path / "bags", topics_file=topics)
+    asked = (tmp_path / "asked").read_text().split()
+    recorded = asked[asked.index("--topics") + 1 :]
+    assert recorded[:3] == ["/color/image_raw", "/tool", "/gripper/state"]
+    assert {"/target", "/color/camera_info"} <= set(recorded)
+    assert not {"/ee_pose", "/command/ee_pose"} & set(recorded)
+    capfd.readouterr()
+    both = {"camera_remaps": "gripperPOV:=/a", "topics_file": topics}
+    launched = run_launch("policy.launch.py", checkpoint=checkpoint, **both)
+    assert "topics_file maps camera 'gripperPOV', too: give one of them" in "".join(capfd.readouterr())
+    assert launched.exit_codes == {}
+    # The node refuses what it does not know, and so would a parameter that the launch file gave in vain.
+    params = write_params({"/**/policy_node": {"gripper_joint": "thumb"}})
+    topics.write_text("gripper_joint: finger\n")
+    given = {"topics_file": topics, "shadow": "true", "params_file": params}
+    launched = run_launch("policy.launch.py", checkpoint=checkpoint, **given)
+    said = "".join(capfd.readouterr())
+    assert "gripper_joint: policy_node says 'thumb', and topics_file 'finger': give one of them" in said
+    assert launched.exit_codes == {"policy_node": 1}
+
+
 @pytest.mark.parametrize(
     ("file", "arguments", "sim_time", "remaps"),
     [
@@ -334,6 +371,31 @@ for word in "$@"; do case "$word" in /*launch_params*) cat "$word" >> {tmp_path}
     assert f"use_sim_time: {sim_time}" in (tmp_path / "parameters").read_text()
 
 
+def test_the_page_is_served_beside_the_robot_and_ends_with_it(write_params, run_launch, tmp_path, capfd):
+    params = write_params({"/**/recorder_node": {"prefix": "take"}})
+    launched = run_launch(
+        "record.launch.py",
+        results_wanted=1,
+        result_topic="record/status",
+        params_file=params,
+        folder=tmp_path / "bags",
+        page="true",
+        namespace="arm",
+    )
+    assert launched.exit_codes == {"recorder_node": 0, "watch_node": 0}
+    assert launched.code == 0
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_foxglove_says_what_is_missing(file, checkpoint, run_launch, capfd, monkeypatch):
+    monkeypatch.setattr("dp_ros.ros.processes.launching.has_foxglove", lambda: False)
+    given = {"checkpoint": checkpoint} if file in SERVES else {}
+    launched = run_launch(file, foxglove="true", **given)
+    assert "foxglove:=true: foxglove-sdk is not installed: pip install" in "".join(capfd.readouterr())
+    assert launched.exit_codes == {}
+    assert launched.code == 1
+
+
 def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, capfd):
     """ROS itself ignores parameters that a node does not declare: the gate would stay wide open."""
     params = write_params({"/**/policy_node": {"gate": {"max_sped_m_s": 0.1}}})
@@ -342,6 +404,16 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
     assert "unknown parameter 'gate.max_sped_m_s'; did you mean 'gate.max_speed_m_s'?" in said
     assert "Traceback" not in said
     assert launched.exit_codes == {"policy_node": 1}
+    assert launched.code == 1
+
+
+def test_a_watchdog_with_wrong_parameters_ends_the_launch(checkpoint, write_params, run_launch, capfd):
+    params = write_params({"/**/policy_watchdog": {"timeout_s": 0.001}})
+    given = {"watchdog": "true", "watchdog_params_file": params}
+    launched = run_launch("policy.launch.py", checkpoint=checkpoint, **given)
+    said = "".join(capfd.readouterr())
+    assert "timeout_s" in said, said
+    assert launched.exit_codes["policy_watchdog"] == 1
     assert launched.code == 1
 
 
@@ -373,6 +445,10 @@ def test_a_misspelt_limit_ends_the_launch(checkpoint, write_params, run_launch, 
         ("policy.launch.py", {"params_file": "/nowhere.yaml"}, "params_file /nowhere.yaml: cannot be read"),
         ("policy.launch.py", {"camera_remaps": "foo"}, "camera_remaps: 'foo' is not CAMERA:=TOPIC"),
         ("policy.launch.py", {"camera_remaps": "wrist:=/a"}, "has no camera 'wrist', but gripperPOV"),
+        ("policy.launch.py", {"topics_file": "/nowhere.yaml"}, "/nowhere.yaml: cannot be read"),
+        ("record.launch.py", {"topics_file": "/nowhere.yaml"}, "/nowhere.yaml: cannot be read"),
+        ("teleop.launch.py", {"topics_file": "/nowhere.yaml"}, "topics_file: goes with robot:=true"),
+        ("policy.launch.py", {"shadow": "yes"}, "Valid options are: ['true', 'false']"),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_starts_nothing(file, arguments, why, checkpoint, run_launch, capfd):

@@ -13,12 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import yaml
 
 import dp_ros
+from dp_ros.cli.security_policy import enclaves
 from dp_ros.ros.processes.environment import TRANSPORT_CHOICES, node_environment
 from dp_ros.ros.processes.shared_memory import clear_shared_memory
 
@@ -244,11 +246,38 @@ class Client:
             self.spin_once()
         return result
 
-    def listen(self, kind, topic: str, depth: int = 1000, best_effort: bool = False) -> list:
-        """Subscribe; the list fills while the client spins."""
+    def forbidden(self, name: str, cameras: Sequence[str] = ()) -> list[str]:
+        """What the node `name` publishes, hears or offers, and the policy of `dp_ros security` does not allow it."""
+        (enclave,) = (each for each in enclaves(cameras, {}) if each.name == name)
+        seen = {
+            "publish": self.node.get_publisher_names_and_types_by_node(name, "/"),
+            "subscribe": self.node.get_subscriber_names_and_types_by_node(name, "/"),
+            "reply": self.node.get_service_names_and_types_by_node(name, "/"),
+            "request": self.node.get_client_names_and_types_by_node(name, "/"),
+        }
+        assert seen["publish"]
+        full = {
+            role: {
+                each.replace("~", f"/{name}", 1) if each[0] in "~/" else f"/{each}"
+                for each in getattr(enclave, role)
+            }
+            for role in seen
+        }
+        return [
+            f"{role} {topic}"
+            for role, found in seen.items()
+            for topic, _ in found
+            if not any(fnmatch(topic, pattern) for pattern in full[role])
+        ]
+
+    def listen(
+        self, kind, topic: str, depth: int = 1000, best_effort: bool = False, latched: bool = False
+    ) -> list:
+        """Subscribe; the list fills while the client spins. `latched`: with the last message from before, too."""
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-        profile = QoSProfile(depth=depth, durability=DurabilityPolicy.VOLATILE)
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        profile = QoSProfile(depth=depth, durability=durability)
         profile.reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
         received: list = []
         self.node.create_subscription(kind, topic, received.append, profile)

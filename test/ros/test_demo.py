@@ -22,11 +22,12 @@ def test_demo_writes_report_video_and_page(
     monkeypatch.setenv("ROS_DOMAIN_ID", str(ros_domain))
     outputs = {"--json": "demo.json", "--video": "demo.mp4", "--report": "page"}
     options = [word for option, name in outputs.items() for word in (option, str(tmp_path / name))]
-    code = main(["demo", "--checkpoint", str(push_checkpoint), "--episodes", "1", *options])
+    code = main(["demo", "--checkpoint", str(push_checkpoint), "--episodes", "1", "--watch", *options])
     report, shown = json.loads((tmp_path / "demo.json").read_text()), capsys.readouterr()
     (episode,) = report["per_episode"]
     assert code == (0 if episode["success"] else errors.FAILED)  # weights that were never trained
     assert ("none of the 1 episodes succeeded" in shown.err) is not episode["success"]
+    assert shown.out.startswith(("page: http://127.0.0.1:", "foxglove: ws://127.0.0.1:"))
     page = tmp_path / "page" / "index.html"
     assert f"page: {page}" in shown.out
     text = page.read_text()

@@ -16,7 +16,7 @@ from dp_ros.ros.messages.conversions import pose_to_position, pose_to_vector
 from dp_ros.ros.messages.frames import FrameTree
 from dp_ros.ros.nodes.camera_views import CameraViews
 from dp_ros.ros.nodes.robot_sensors import RobotSensors
-from dp_ros.schema import BridgeConfig, EncoderConfig
+from dp_ros.schema import BridgeConfig
 from dp_ros.schema.pictures import Target
 from dp_ros.sim.arm import ArmSpec, make_arm
 
@@ -123,12 +123,11 @@ def test_a_viewer_finds_a_camera_by_its_pose_or_through_tf_and_needs_its_lens(pu
         heard[topic] = callback
 
     newest, camera = published.newest, CAMERAS[1]
-    size = {"width_px": 96, "height_px": 96, "crop_width_px": 84, "crop_height_px": 84}
-    views = CameraViews(EncoderConfig.model_validate({"cameras": CAMERAS, **size}), subscription)
+    views = CameraViews(CAMERAS, subscription)
     tool_m = pose_to_position(newest["ee_pose"])[None]
 
     def projected(base: str = "base_link", later_ns: int = 0) -> Any:
-        return views.project(camera, 1_000_000_000 + later_ns, base, tool_m)
+        return views.project(camera, 1_000_000_000 + later_ns, base, tool_m, Target(96, 96))
 
     assert heard == {}
     views.listen()

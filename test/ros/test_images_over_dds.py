@@ -6,6 +6,7 @@ And the environment that such processes start in.
 import hashlib
 import itertools
 import json
+import os
 import sys
 import threading
 import time
@@ -159,9 +160,31 @@ def test_nodes_start_on_this_machine_alone_with_our_transports():
     assert environment["ROS_DOMAIN_ID"] == "7"
     assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert environment["RMW_IMPLEMENTATION"] == "rmw_cyclonedds_cpp"
-    assert environment["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(share_file("config/fastdds.xml"))
     assert environment["FASTDDS_DEFAULT_PROFILES_FILE"] == str(share_file("config/fastdds.xml"))
     assert "ROS_DOMAIN_ID" not in node_environment(base=base)
+
+
+@pytest.mark.parametrize(
+    ("libraries", "names"),
+    [
+        ((), {"FASTRTPS", "FASTDDS"}),
+        (("libfastrtps.so.2.14", "libfastcdr.so.2"), {"FASTRTPS", "FASTDDS"}),
+        (("libfastdds.so.3.2", "libfastcdr.so.2"), {"FASTDDS"}),
+    ],
+    ids=["unknown", "version 2", "version 3"],
+)
+def test_fast_dds_3_is_not_given_the_variable_that_it_warns_of(libraries, names, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    sourced, workspace = tmp_path / "ros" / "lib", tmp_path / "workspace" / "lib"
+    sourced.mkdir(parents=True)
+    workspace.mkdir(parents=True)
+    for name in libraries:
+        (sourced / name).touch()
+    base = {"AMENT_PREFIX_PATH": f"{workspace.parent}{os.pathsep}{sourced.parent}"}
+    environment = node_environment(base=base)
+    assert {name for name in environment if name.endswith("_PROFILES_FILE")} == {
+        f"{name}_DEFAULT_PROFILES_FILE" for name in names
+    }
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.rollout import evaluate_in_process
+from dp_ros.evaluation.told import Change
+from dp_ros.evaluation.video_frames import with_policy_view
 from dp_ros.policy import instructions
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.checkpoint_config import instructions_of
@@ -87,7 +89,7 @@ def robot(start_node, client, told):
 
 
 def test_the_sentence_may_change_while_the_arm_moves(robot, client):
-    status = client.listen(String, "policy/status")
+    status = client.listen(String, "policy/status", latched=True)
     sentences = client.node.create_publisher(String, "policy/instruction", LATCHED)
 
     def wait_for(text: str, since: int = 0) -> int:
@@ -223,3 +225,28 @@ def test_episodes_over_topics_are_told_the_same_as_in_process(told, ros_domain):
     )
     assert [result.instruction for result in here.results] == ["lean and push it"] * 2
     assert here.results == there.results
+
+
+def test_a_film_shows_what_the_policy_is_told_in_the_middle_of_an_episode(told, ros_domain):
+    films = []
+    report = evaluate(
+        told,
+        TASKS[1],
+        [3],
+        max_steps=8,
+        runtime=RuntimeConfig(mode="lockstep", threads=1, engine="torch"),
+        on_episode=lambda result: None,
+        on_video=lambda result, pictures: films.append(pictures),
+        domain_id=ros_domain,
+        instruction="push it",
+        then=Change("lean and push it", 3),
+    )
+    assert [result.instruction for result in report.results] == ["push it; then lean and push it"]
+    (film,) = films
+    blank = np.zeros_like(film[0][:, : film[0].shape[0]])
+    captions = [with_policy_view(blank, [], sentence)[-40:] for sentence in ("push it", "lean and push it")]
+    shown = [
+        [np.array_equal(picture[-40:, : blank.shape[1]], caption) for caption in captions] for picture in film
+    ]
+    assert shown[0] == [True, False]
+    assert shown[-1] == [False, True]

@@ -263,6 +263,24 @@ def test_wrong_ros_arguments_end_the_process_with_one_line(start_node) -> None:
     assert "/no/such.yaml" in node.log.splitlines()[-1]
 
 
+def test_a_node_never_starts_without_the_security_that_was_asked_for(
+    start_node, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a keystore of broken files: where the middleware has no SROS 2, and where it has."""
+    enclave = tmp_path / "enclaves"
+    enclave.mkdir()
+    for name in ("identity_ca.cert", "cert", "key", "permissions_ca.cert"):
+        (enclave / f"{name}.pem").write_text("broken")
+    for name in ("governance.p7s", "permissions.p7s"):
+        (enclave / name).write_text("broken")
+    for name, value in (("ENABLE", "true"), ("STRATEGY", "Enforce"), ("KEYSTORE", str(tmp_path))):
+        monkeypatch.setenv(f"ROS_SECURITY_{name}", value)
+    node = start_node("dp_ros.ros.nodes.recorder_node", {})
+    assert node.wait() == 1
+    assert "Traceback" not in node.log
+    assert "security" in node.log.splitlines()[-1].lower()
+
+
 def test_a_managed_node_can_be_configured_again_after_a_failure(start_node, client, tmp_path) -> None:
     """The recorder, whose folder cannot be made at first: it says so, lives, and records once it can."""
     in_the_way = tmp_path / "bags"

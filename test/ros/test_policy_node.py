@@ -26,6 +26,9 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from dp_ros.files import write_text
+from dp_ros.policy.checkpoint import add_ood_stats
+from dp_ros.policy.checkpoint_config import policy_config
+from dp_ros.policy.ood import fit_ood_stats
 from dp_ros.poses import angle_rad
 from dp_ros.ros.messages.conversions import gripper_state, ns_to_stamp, position_to_pose, stamp_to_ns
 from dp_ros.ros.messages.images import rgb_to_image
@@ -413,13 +416,13 @@ def test_pose_without_orientation_or_in_another_frame_is_refused(robot, node, ch
     assert {msg.header.frame_id for msg in robot.commands} == {"arm_base"}
 
 
-def test_tool_turned_by_hand_stops_the_arm_and_is_not_pulled_back(robot):
+def test_nothing_is_published_while_the_tool_is_turned(robot):
     robot.wait_until_moving()
     robot.orientation = (0.0, 0.0, 0.0, 1.0)
     robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_turned"] * HOLD_TICKS, "it holds")
-    turn = robot.commands[-1].pose.orientation
-    assert (turn.x, turn.y, turn.z, turn.w) == robot.orientation
+    commands = len(robot.commands)
     assert robot.status("hold_turned: the tool is 3.14 rad from its orientation").level == WARN
+    assert len(robot.commands) == commands
     robot.healthy()
     robot.wait_until_moving()
 
@@ -444,9 +447,20 @@ def test_diagnostics_come_once_a_second(robot):
     np.testing.assert_allclose(np.diff(stamps_s), 1.0, atol=0.5)  # the machine may be busy
     status = robot.diagnostics[-1].status[0]
     values = {pair.key: pair.value for pair in status.values}
+    before = {pair.key: pair.value for pair in robot.diagnostics[0].status[0].values}
     assert (status.name, status.hardware_id) == ("/policy_node", "dp_ros")
     assert values["mode"] == "realtime"
     assert float(values["plan_ms_p50"]) > 0
+    assert (values["engine"], values["policy_seed"]) == ("torch f32", "0")
+    assert len(values["checkpoint_sha256"]) == 64
+    assert int(values["schema_version"]) >= 2
+    for stream in (*(f"camera {camera}" for camera in CAMERAS), "ee_pose", "gripper"):
+        assert 0.0 < float(values[f"{stream} rate_hz"]) < 2 * ROBOT_RATE_HZ
+        assert 0.0 <= float(values[f"{stream} age_ms_p50"]) <= float(values[f"{stream} age_ms_p99"])
+        assert values[f"{stream} refused"] == before[f"{stream} refused"], "other tests send wrong messages"
+    lost, _, ticks = values["ticks_without_frame"].partition(" of ")
+    assert int(lost) < int(ticks)
+    assert values["ood_score"].startswith("none: the checkpoint has no statistics")
 
 
 def test_only_the_thread_that_sends_commands_has_a_real_time_priority(robot, node):
@@ -497,6 +511,11 @@ def test_parameters_are_described_bounded_and_read_only(node, shared_client):
         assert "read-only" in reason
 
 
+def test_its_security_policy_allows_all_that_it_does_and_no_more_commands(robot):
+    assert robot.client.forbidden("policy_node", CAMERAS) == []
+    assert "subscribe /camera/left/image_raw" in robot.client.forbidden("policy_node")
+
+
 def test_limits_are_tightened_while_it_moves_and_loosened_while_it_is_inactive(robot):
     client = robot.client
     robot.wait_until_moving()
@@ -538,6 +557,88 @@ def test_an_emergency_stop_lasts_until_it_is_released_and_the_node_activated_aga
         client.node.destroy_subscription(listener)
 
 
+def test_an_emergency_stop_of_one_publisher_is_not_released_by_another(robot):
+    client, publishers = robot.client, []
+    robot.wait_until_moving()
+    try:
+        for _ in range(2):
+            publishers.append(client.node.create_publisher(Bool, "emergency_stop", LATCHED))
+        first, second = publishers
+        robot.wait_for(
+            lambda: min(p.get_subscription_count() for p in publishers) >= 2, "the node hears both"
+        )
+        first.publish(Bool(data=True))
+        robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stopped"] * HOLD_TICKS, "it stops")
+        assert client.change("policy_node", "deactivate", robot.publish)
+        second.publish(Bool(data=False))
+        said = "another publisher still says true): release it first"
+        robot.wait_for(
+            lambda: (
+                not client.change("policy_node", "activate", robot.publish) and said in client.watched[0].log
+            ),
+            "it stays stopped",
+        )
+        first.publish(Bool(data=False))
+        robot.activate()
+        robot.wait_until_moving()
+    finally:
+        for publisher in publishers:
+            client.node.destroy_publisher(publisher)
+
+
+def test_beside_others_a_publisher_that_is_not_latched_releases_nothing(robot):
+    client, publishers = robot.client, []
+    try:
+        publishers += [client.node.create_publisher(Bool, "emergency_stop", depth) for depth in (LATCHED, 10)]
+        robot.wait_for(
+            lambda: min(p.get_subscription_count() for p in publishers) >= 1, "the node hears both"
+        )
+        publishers[0].publish(Bool(data=True))
+        robot.wait_for(lambda: robot.said()[-1:] == ["hold_stopped"], "it stops")
+        assert client.change("policy_node", "deactivate", robot.publish)
+        publishers[1].publish(Bool(data=False))
+        said = "make it latched, or end it): release it first"
+        robot.wait_for(
+            lambda: (
+                not client.change("policy_node", "activate", robot.publish) and said in client.watched[0].log
+            ),
+            "it stays stopped",
+        )
+        client.node.destroy_publisher(publishers.pop())
+        publishers[0].publish(Bool(data=False))
+        robot.activate()
+    finally:
+        for publisher in publishers:
+            client.node.destroy_publisher(publisher)
+
+
+def test_a_stop_takes_as_long_as_the_limit_of_acceleration_needs_and_ends_at_rest(robot):
+    """Here 3 s; the workspace would be too small at a higher speed."""
+    client, speed_m_s, braking_m_s2 = robot.client, 0.1, 0.03
+    assert set_parameters(client, **{"gate.max_speed_m_s": speed_m_s}) == [""]
+
+    def velocities_m_s() -> np.ndarray:
+        return np.diff([array[:3] for array in robot.arrays()], axis=0) * RATE_HZ
+
+    def is_fast() -> bool:
+        recent = velocities_m_s()[-3:]
+        return len(recent) == 3 and (np.linalg.norm(recent, axis=1) > 0.9 * speed_m_s).all()
+
+    robot.clear()
+    robot.wait_for(is_fast, "a fast arm")
+    assert set_parameters(client, **{"gate.max_acceleration_m_s2": braking_m_s2}) == [""]
+    count = len(robot.commands)
+    assert client.change("policy_node", "deactivate", robot.publish)
+    robot.wait_for(robot.is_told_to_hold, "the last command")
+    velocities = velocities_m_s()[count:]
+    assert len(velocities) > 2.5 * RATE_HZ
+    assert np.linalg.norm(np.diff(velocities, axis=0), axis=1).max() <= braking_m_s2 / RATE_HZ * (1 + 1e-6)
+    assert np.linalg.norm(velocities[-1]) <= braking_m_s2 / RATE_HZ * (1 + 1e-6)
+    restored = {"gate.max_acceleration_m_s2": 0.0, "gate.max_speed_m_s": MAX_SPEED_M_S}
+    assert set_parameters(client, **restored) == ["", ""]
+    robot.activate()
+
+
 def test_the_service_stops_it_until_it_is_activated_again(robot):
     robot.wait_until_moving()
     answer = robot.client.call(Trigger, "policy/stop", Trigger.Request())
@@ -564,6 +665,27 @@ def test_beside_another_publisher_of_commands_it_says_so_and_commands_nothing(ro
 
 
 # ---- what must stop the arm ----------------------------------------------------------------------------
+
+
+def test_a_watchdog_that_holds_is_believed_also_where_it_commands_nothing(robot):
+    node = robot.client.node
+    guard = node.create_publisher(String, "watchdog/status", LATCHED)
+    try:
+        guard.publish(String(data="watching: the policy is active"))
+        robot.wait_until_moving()
+        guard.publish(String(data="holding: the policy is dead or hangs"))
+        robot.wait_for(lambda: robot.said()[-1] == "hold_other_commander", "it hears the watchdog")
+        assert "watchdog/release" in robot.status("hold_other_commander: ").message
+        robot.clear()
+        robot.wait_for(lambda: len(robot.verdicts) > 10, "ticks")
+        assert robot.commands == []
+        guard.publish(String(data="watching: handed back to the policy"))
+        robot.wait_until_moving()
+        guard.publish(String(data="holding: the policy is dead or hangs"))
+        robot.wait_for(lambda: robot.said()[-1] == "hold_other_commander", "it hears the watchdog again")
+    finally:
+        node.destroy_publisher(guard)
+    robot.wait_until_moving()  # the watchdog ended
 
 
 def silence(*sources):
@@ -661,9 +783,13 @@ def test_without_all_input_it_is_not_activated_and_says_what_is_missing(robot, n
     robot.silent = {"right", "gripper"}  # before its subscriptions are made: they must never have heard these
     assert client.change("policy_node", "configure", robot.publish)
     robot.clear()
-    assert not client.change("policy_node", "activate", robot.publish)
     expected = "not ready: camera right: nothing received; gripper: nothing received"
-    robot.wait_for(lambda: expected in node.log, "the reason")
+
+    def is_refused() -> bool:  # the first time, perhaps before the other streams are heard
+        assert not client.change("policy_node", "activate", robot.publish)
+        return expected in node.log
+
+    robot.wait_for(is_refused, "the reason")
     assert client.state("policy_node") == "inactive"
     assert robot.commands == []
     robot.healthy()
@@ -783,27 +909,38 @@ def test_damaged_first_pictures_are_lost_frames(start_node, client, checkpoint, 
     robot.wait_until_moving()
 
 
-def test_wall_clock_set_back_holds_at_once_and_goes_on_by_the_new_time(
+def test_a_wall_clock_that_is_set_changes_no_interval_and_stops_nothing(
     start_node, client, checkpoint, tmp_path, shifted_node
 ):
-    """As after the first contact with a time server: 20 s without commands, verdicts and diagnostics would follow."""
+    """As by a time server: the sensors' stamps step with it. A step of a part of a tick makes no command faster."""
     back_s = tmp_path / "back_s"
     back_s.write_text("0")
     program = [shifted_node("policy_node", "PolicyNode"), str(back_s)]
-    node = start_node("dp_ros.ros.nodes.policy_node", parameters(checkpoint), program=program)
+    values = parameters(checkpoint, command_rate_hz=8 * RATE_HZ)
+    node = start_node("dp_ros.ros.nodes.policy_node", values, program=program)
     client.watched.append(node)
     robot = Robot(client)
-    robot.wait_until_moving()
-    count, began_s = len(robot.verdicts), time.monotonic()
-    write_text(back_s, "20")  # in one rename: the node reads it meanwhile
-    robot.stamp_of = dict.fromkeys(robot.stamp_of, lambda now_ns: now_ns - 20 * S)
-    robot.wait_for(lambda: "hold_stale" in robot.said(count), "it holds")
-    robot.wait_until_moving()
-    assert time.monotonic() - began_s < 10.0
-    assert "hold_stale: the newest observation is from before time went back" in node.log
-    robot.diagnostics.clear()
-    robot.wait_for(lambda: robot.diagnostics, "diagnostics")
-    assert abs(time.time_ns() - 20 * S - stamp_to_ns(robot.commands[-1].header.stamp)) < 10 * S
+    robot.wait_for(lambda: robot.said() and not robot.said()[-1].startswith("hold"), "the arm moves", 60.0)
+    robot.clear()
+    for seconds in (20.0, 20.02, -3600.0, 0.0):
+        write_text(back_s, f"{seconds}")  # in one rename: the node reads it meanwhile
+        robot.stamp_of = dict.fromkeys(
+            robot.stamp_of, lambda now_ns, seconds=seconds: now_ns - round(seconds * S)
+        )
+        count = len(robot.verdicts)
+        robot.wait_until_moving()
+        robot.wait_for(lambda count=count: len(robot.verdicts) > count + 10, "ticks")
+
+        def is_stamped(seconds=seconds) -> bool:
+            stamp_ns = stamp_to_ns(robot.commands[-1].header.stamp)
+            return abs(time.time_ns() - round(seconds * S) - stamp_ns) < 10 * S
+
+        robot.wait_for(is_stamped, "stamps of the new time")
+    steps_m = np.linalg.norm(np.diff([array[:3] for array in robot.arrays()], axis=0), axis=1)
+    assert steps_m.max() <= MAX_SPEED_M_S / RATE_HZ + 1e-9  # a late command may use the time of one tick
+    assert "the clock was set by -20.0" in node.log
+    assert "the clock was set by -0.02" in node.log
+    assert "time went back" not in node.log
 
 
 def map_publish(robots) -> None:
@@ -900,6 +1037,30 @@ def test_a_policy_that_answers_nan_holds_and_drawing_it_does_no_harm(start_node,
     robot.wait_for(lambda: drawn[1], "markers")
     for array in drawn[1]:
         assert not {"plan", "executed"} & {marker.ns for marker in array.markers}
+
+
+def test_pictures_unlike_the_training_are_warned_of_and_hold_the_arm_where_the_gate_asks(
+    start_node, client, make_checkpoint
+):
+    folder = make_checkpoint("described", encoder={"cameras": CAMERAS}, rate_hz=RATE_HZ)
+    coordinates = 2 * policy_config(folder).encoder.keypoints
+    alike = [1e-3 * np.random.default_rng(i).normal(size=(50, coordinates)) for i in range(4)]
+    add_ood_stats(folder, fit_ood_stats(alike[:2], alike[2:]))  # no picture is like these
+    node = start_node("dp_ros.ros.nodes.policy_node", parameters(folder))
+    client.watched.append(node)
+    robot = Robot(client)
+    robot.wait_until_moving()
+    robot.wait_for(lambda: any("unlike" in msg.status[0].message for msg in robot.diagnostics), "a warning")
+    status = robot.diagnostics[-1].status[0]
+    assert status.level == WARN
+    assert "; the pictures of camera" in status.message  # after the verdict, which did not change
+    assert float({pair.key: pair.value for pair in status.values}["ood_score"]) > 1.0
+    assert node.log.count("are unlike those of the training") == 1  # of its beginning, not of each tick
+    assert "hold_ood" not in robot.said()
+    assert set_parameters(client, **{"gate.max_ood_score": 1.0}) == [""]  # tighter, while the arm moves
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_ood"] * HOLD_TICKS, "it holds")
+    robot.wait_for(robot.is_told_to_hold, "it stands still")
+    assert "gate.max_ood_score 1" in robot.status("hold_ood").message
 
 
 def test_an_arm_measured_outside_the_workspace_gets_no_command(shared_robot, node):
@@ -1061,3 +1222,17 @@ def test_jumps_of_simulated_time_never_make_old_observations_new(start_node, cli
             verdict, command = tick(sensing=False)
             assert verdict == "hold_stale"
             np.testing.assert_array_equal(command, moving)
+    before, speed_m_s = HOME_M, 0.0
+    while speed_m_s < 0.5 * MAX_SPEED_M_S:
+        verdict, command = tick(sensing=True)
+        speed_m_s = np.linalg.norm(command[:3] - before) * RATE_HZ if verdict[:4] != "hold" else 0.0
+        before = command[:3]
+    braking_m_s2 = speed_m_s * RATE_HZ / 4
+    assert set_parameters(client, **{"gate.max_acceleration_m_s2": braking_m_s2}) == [""]
+    robot.clear()
+    assert client.change("policy_node", "deactivate", lambda: pass_time(sensing=True))
+    client.wait_for(robot.is_paired, "all of it")
+    way_m = np.diff([before, *(array[:3] for array in robot.arrays())], axis=0)
+    assert len(way_m) >= 4  # each at its simulated time; the last one is at rest
+    assert np.linalg.norm(np.diff(way_m, axis=0), axis=1).max() * RATE_HZ**2 <= braking_m_s2 * (1 + 1e-6)
+    assert np.linalg.norm(way_m[-1]) * RATE_HZ**2 <= braking_m_s2 * (1 + 1e-6)

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -45,14 +46,14 @@ class Watched:
         self.twists = client.listen(TwistStamped, "command/twist")
         self.status: list[str] = []
         node.create_subscription(String, "watchdog/status", lambda msg: self.status.append(msg.data), LATCHED)
-        self.measured_m = HELD_M
+        self.measured_m, self.orientation = HELD_M, DOWN
         self.silent = self.quiet = self.is_lost = False
         self.is_active = True
 
     def live(self) -> None:
         now_ns = time.time_ns()
         if not self.is_lost:
-            self._measured.publish(position_to_pose(self.measured_m, DOWN, now_ns, "base"))
+            self._measured.publish(position_to_pose(self.measured_m, self.orientation, now_ns, "base"))
         if self.silent:
             return
         self._heart.publish(Bool(data=self.is_active))
@@ -113,6 +114,7 @@ def test_it_repeats_the_last_command_until_it_is_released(watched, start_watchdo
         assert msg.pose.orientation.y == 1.0
         assert msg.header.frame_id == "base"
     assert {msg.effort[0] for msg in repeated(watched.grippers)} == {0.5}
+    assert watched.client.forbidden("policy_watchdog") == []  # also while it commands
     assert watched.release() == (
         False,
         "the policy has no heartbeat: start and activate it first, or end the watchdog",
@@ -164,15 +166,36 @@ def test_a_policy_that_was_silent_or_ended_is_not_spoken_for(watched, start_watc
     assert watched.is_alone()
 
 
-def test_a_robot_that_is_measured_elsewhere_hears_nothing_more(watched, start_watchdog):
+@pytest.mark.parametrize("is_policy", [True, False])
+def test_a_policy_that_died_before_is_no_other_commander(watched, start_watchdog, client, is_policy):
+    """The middleware knows a killed process for 20 s: the next policy's death must not wait for that."""
+    other = Node("another", context=client.context)
+    other.create_publisher(PoseStamped, "command/ee_pose", 10)
+    if is_policy:
+        other.create_publisher(Bool, "policy/heartbeat", 10)
+    start_watchdog()
+    watched.wait_for_status("watching")
+    watched.silent = True
+    status = watched.wait_for_status("holding: the policy is dead")
+    assert ("its last command is repeated" in status) is is_policy
+    assert ("another node publishes command/ee_pose, too" in status) is not is_policy
+    other.destroy_node()
+
+
+@pytest.mark.parametrize("fault", ["elsewhere", "turned"])
+def test_a_robot_that_is_measured_elsewhere_or_turned_hears_nothing_more(watched, start_watchdog, fault):
     start_watchdog(max_distance_m=0.1)
     watched.wait_for_status("watching")
     watched.silent = True
     watched.wait_for_status("holding: the policy is dead")
     watched.wait_for(lambda: not watched.is_alone(), "its publisher")
-    watched.measured_m = HELD_M + np.array((0.0, 0.0, 0.3))  # restarted at home
+    if fault == "elsewhere":
+        watched.measured_m = HELD_M + np.array((0.0, 0.0, 0.3))  # restarted at home
+    else:
+        watched.orientation = (1.0, 0.0, 0.0, 0.0)
     status = watched.wait_for_status("holding: nothing is commanded any more")
-    assert "measured 0.300 m from the last command" in status
+    said = {"elsewhere": "0.300 m from the last command", "turned": "3.14 rad from the commanded orientation"}
+    assert f"measured {said[fault]}" in status
     watched.wait_for(watched.is_alone, "its publisher is gone")
 
 

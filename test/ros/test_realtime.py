@@ -70,7 +70,7 @@ def test_the_end_of_a_recorded_episode_resets_the_scene(start_node, client):
     robot = tiny_robot(32, max_steps=100_000, keep_steps=100_000, follow_recorder=True, expert=True)
     client.watched = [start_node("dp_ros.ros.nodes.metaworld_bridge", robot)]
     words = client.node.create_publisher(String, "record/command", qos.RELIABLE)
-    seeds = client.listen(Int64, "episode/seed")
+    seeds = client.listen(Int64, "episode/seed", latched=True)
     results = client.listen(String, "episode/result")
     poses = client.listen(PoseStamped, "ee_pose", best_effort=True)
     client.wait_for(words.get_subscription_count, "the bridge listens")
@@ -198,8 +198,8 @@ def test_spectator_that_dies_costs_a_warning_and_not_the_clock(start_node, clien
     poses = client.listen(PoseStamped, "ee_pose", best_effort=True)
     assert client.call(Trigger, "episode/reset", Trigger.Request()).success
     (painter,) = psutil.Process(bridge.process.pid).children()
-    client.wait_for(lambda: heard and "realtime_factor" in heard[-1][2], "a measured factor")
-    assert heard[-1][2].keys() >= {"realtime_factor", "physics [ms]", "the picture of gripperPOV [ms]"}
+    measured = {"realtime_factor", "physics [ms]", "the picture of gripperPOV [ms]"}
+    client.wait_for(lambda: heard and heard[-1][2].keys() >= measured, "a measured factor, and its costs")
     pictures = []
     client.node.create_subscription(
         Image, "camera/spectator/image_raw", pictures.append, qos_profile_sensor_data

@@ -157,6 +157,8 @@ def test_episodes_are_begun_and_ended_by_topic_and_numbered_on(recorder, client,
 def test_nothing_is_recorded_without_a_robot_and_never_two_at_once(recorder, client) -> None:
     from std_srvs.srv import Trigger
 
+    from dp_ros.ros.node.qos import LATCHED
+
     recorder()
     answer = client.call(Trigger, "record/start", Trigger.Request())
     assert not answer.success
@@ -164,7 +166,14 @@ def test_nothing_is_recorded_without_a_robot_and_never_two_at_once(recorder, cli
     assert client.call(Trigger, "record/success", Trigger.Request()).message == "no episode is being recorded"
     robot = Robot(client)
     bag = robot.start()
+    assert client.forbidden("recorder_node") == []
     assert robot.ask("start").message == f"{bag} is still being recorded: end it first"
+    assert robot.ask("success").success
+    assert robot.ended(bag)["problem"].startswith("nothing arrived on /camera/left/image_raw, /ee_pose, ")
+    session = client.node.create_publisher(robot.String, "policy/session", LATCHED)
+    client.wait_for(lambda: "/policy/session has not arrived yet" in robot.ask("start").message, "refused")
+    session.publish(robot.String(data="{}"))
+    client.wait_for(lambda: robot.ask("start").success, "begun with the session")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

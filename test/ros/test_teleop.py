@@ -25,7 +25,7 @@ from std_srvs.srv import Trigger
 from dp_ros.files import write_text
 from dp_ros.poses import angle_rad
 from dp_ros.ros.messages.conversions import gripper_state, ns_to_stamp, position_to_pose, stamp_to_ns
-from dp_ros.schema import JoyLayout
+from dp_ros.schema import JoyLayout, TeleopConfig
 
 LAYOUT = JoyLayout()
 HOME_M = (0.0, 0.6, 0.2)
@@ -193,6 +193,7 @@ def test_buttons_of_the_episode_are_heard_once_each(robot):
         robot.click(button)
     assert [m.data for m in robot.events] == ["start", "success", "start", "discard", "start", "failure"]
     assert robot.commands == []
+    assert robot.client.forbidden("teleop_node") == []
 
 
 def test_nobody_drives_while_somebody_else_may_command_the_arm(robot, client):
@@ -296,7 +297,8 @@ def test_deactivated_it_holds_once_and_then_says_nothing(robot, client):
     robot.drive(0.0, 0.3, 0.0)
 
 
-def test_wall_clock_set_back_holds_and_goes_on_by_the_new_time(start_node, client, tmp_path, shifted_node):
+def test_a_wall_clock_that_is_set_stops_nothing(start_node, client, tmp_path, shifted_node):
+    """The stamps of the joystick and of the robot step with it."""
     back_s = tmp_path / "back_s"
     back_s.write_text("0")
     values = {**SLOW, "autostart": True}
@@ -305,11 +307,16 @@ def test_wall_clock_set_back_holds_and_goes_on_by_the_new_time(start_node, clien
     client.watched.append(node)
     robot = Robot(client)
     robot.drive(0.0, 0.1, 0.0)
-    write_text(back_s, "20")  # in one rename: the node reads it meanwhile
-    robot.now_ns = lambda: time.time_ns() - 20 * 10**9
-    robot.hear("hold_press_again")
-    assert robot.status("hold_press_again: time went back by 20 s").level == WARN
-    robot.drive(0.0, 0.1, 0.0)
+    for seconds in (20.0, -20.0):
+        write_text(back_s, f"{seconds}")  # in one rename: the node reads it meanwhile
+        robot.now_ns = lambda seconds=seconds: time.time_ns() - round(seconds * 10**9)
+        client.wait_for(lambda: "the clock was set" in node.log, "it notices", meanwhile=robot.publish)
+        robot.drive(0.0, 0.1, 0.0)
+        stamp_ns = stamp_to_ns(robot.commands[-1].header.stamp)
+        assert abs(robot.now_ns() - stamp_ns) < 10 * 10**9
+    steps_m = np.linalg.norm(np.diff(positions(robot.commands), axis=0), axis=1)
+    assert steps_m.max() <= TeleopConfig().max_speed_m_s / SLOW["rate_hz"] + 1e-9
+    assert "time went back" not in node.log
 
 
 def test_a_wrong_speed_or_layout_ends_it_with_one_line(start_node):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import struct
+from http.client import HTTPConnection
 from typing import Any
 from xml.etree import ElementTree
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 from geometry_msgs.msg import PoseStamped
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
@@ -29,7 +36,7 @@ DISPLAYS = {
     "rviz_default_plugins/RobotModel": "std_msgs/msg/String",
 }
 WITHOUT_TOPIC = {"rviz_default_plugins/Grid", "rviz_default_plugins/TF"}
-NAMESPACES = {"plan", "executed", "command", "verdict", "workspace", "commanded", "measured"}
+NAMESPACES = {"plan", "executed", "command", "verdict", "workspace", "commanded", "measured", "spread"}
 
 
 def rviz_displays() -> list[dict[str, Any]]:
@@ -112,8 +119,13 @@ def client(shared_client, start_shared_node, push_checkpoint) -> Any:  # type: i
                 "mode": "realtime",
                 "autostart": True,
                 "use_sim_time": True,
+                "spread_samples": 2,
             },
-            "gate": {"workspace_low_m": [-0.5, 0.3, 0.0], "workspace_high_m": [0.5, 1.0, 0.6]},
+            "gate": {
+                "workspace_low_m": [-0.5, 0.3, 0.0],
+                "workspace_high_m": [0.5, 1.0, 0.6],
+                "max_distance_m": 0.0,  # on a busy machine the arm is far behind
+            },
         },
     )
     shared_client.watched = [bridge, policy]
@@ -162,8 +174,106 @@ def test_the_model_is_latched_and_the_plan_is_in_markers_and_pictures(client) ->
     client.wait_for(lambda: views and has_colours(views[-1]), "a picture with the command and the plan")
 
 
-def has_colours(view: Image) -> bool:
-    import numpy as np
+@pytest.fixture(scope="module")
+def watch(client, start_shared_node) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    """Addresses of the live page and of the server for Foxglove, on free ports."""
+    pytest.importorskip("foxglove", reason="foxglove-sdk is not installed: pip install 'dp_ros[watch]'")
+    node = start_shared_node(
+        "dp_ros.ros.nodes.watch_node", {"page_port": 0, "foxglove_port": 0, "foxglove": True}
+    )
+    client.watched.append(node)
+    client.wait_for(lambda: node.log.count("://") == 2, "addresses")
+    return dict(line.split(": ", 1) for line in node.log.splitlines() if "://" in line)
 
+
+def test_the_page_has_all_that_it_shows_and_no_other_site_may_read_it(client, watch) -> None:  # type: ignore[no-untyped-def]
+    client.wait_until_active("policy_node")
+    host, port = watch["page"].removeprefix("http://").split(":")
+    assert host == "127.0.0.1"
+
+    def ask(path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
+        connection = HTTPConnection("127.0.0.1", int(port), timeout=20)
+        connection.request("GET", path, headers={"Host": host})
+        answer = connection.getresponse()
+        status, body = answer.status, answer.read()
+        connection.close()
+        return status, body
+
+    def state() -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(ask("/state")[1])
+        return told
+
+    def missing() -> set[str]:
+        told = state()
+        numbers = ("held_share", "ticks_per_s", "plan_ms", "verdict", "status", "seed", "task")
+        paths = ("measured_m", "commanded_m", "chunk_m")
+        return {
+            *({*CAMERAS, "spectator"} - {camera["name"] for camera in told["cameras"]}),
+            *(name for name in numbers if told.get(name) is None),
+            *(name for name in paths if not told[name]),
+        }
+
+    client.wait_for(lambda: not missing(), "a whole state", timeout_s=60)
+    assert 0 <= state()["held_share"] <= 1
+    assert state()["plan_ms"]["p50"] > 0
+    assert len(state()["chunk_m"]) == 8
+    assert has_scripts_of_its_own_only(ask("/")[1].decode())
+
+    def shows_the_plan() -> bool:
+        pixels = cv2.imdecode(np.frombuffer(ask(f"/camera/{CAMERAS[0]}")[1], np.uint8), cv2.IMREAD_COLOR)
+        assert pixels.shape[0] >= 240
+        distance = np.abs(pixels[..., ::-1].astype(int) - COMMAND).sum(2)
+        return bool((distance < 60).any())
+
+    client.wait_for(shows_the_plan, "the command in a camera's picture")
+    assert ask("/camera/none")[0] == 404
+    assert ask("/state", host="example.org")[0] == 403
+
+
+def has_scripts_of_its_own_only(page: str) -> bool:
+    return "<script>" in page and not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)|@import|url\(""", page)
+
+
+def test_foxglove_gets_the_messages_of_every_topic_of_the_layout(client, watch) -> None:  # type: ignore[no-untyped-def]
+    """By the WebSocket protocol: the server's topics, and one message of each, with the bytes that ROS has."""
+    websocket = pytest.importorskip("tornado.websocket")
+    from tornado.httpclient import HTTPRequest
+
+    wanted = {topic for topic in foxglove_topics() if topic != "/policy/status"} | {"/robot_description"}
+
+    async def listen() -> dict[str, bytes]:
+        request = HTTPRequest(watch["foxglove"], headers={"Sec-WebSocket-Protocol": "foxglove.sdk.v1"})
+        connection = await websocket.websocket_connect(request)
+        channels: dict[int, dict[str, Any]] = {}
+        received: dict[str, bytes] = {}
+        while set(received) != wanted:
+            message = await connection.read_message()
+            assert message is not None
+            if isinstance(message, bytes):
+                if message[0] == 1:  # a message: subscription, time, payload
+                    received[channels[struct.unpack_from("<I", message, 1)[0]]["topic"]] = message[13:]
+                continue
+            told = json.loads(message)
+            if told["op"] != "advertise":
+                continue
+            new = [channel for channel in told["channels"] if channel["topic"] in wanted]
+            channels |= {channel["id"]: channel for channel in new}
+            subscriptions = [{"id": channel["id"], "channelId": channel["id"]} for channel in new]
+            await connection.write_message(json.dumps({"op": "subscribe", "subscriptions": subscriptions}))
+        for channel in channels.values():
+            assert (channel["encoding"], channel["schemaEncoding"]) == ("cdr", "ros2msg")
+            kind = message_class(channel["schemaName"])
+            message = deserialize_message(received[channel["topic"]], kind)
+            assert isinstance(message, kind)
+        connection.close()
+        return received
+
+    received = asyncio.run(asyncio.wait_for(listen(), 60))
+    assert b"<robot" in received["/robot_description"]  # latched: sent before the client came
+    again = asyncio.run(asyncio.wait_for(listen(), 60))
+    assert b"<robot" in again["/robot_description"]
+
+
+def has_colours(view: Image) -> bool:
     pixels = np.frombuffer(view.data, np.uint8).reshape(view.height, view.width, 3)[: view.height - 42]
     return all((pixels == colour).all(2).any() for colour in (COMMAND, EXECUTED))

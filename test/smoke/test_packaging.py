@@ -19,7 +19,9 @@ SCRIPTS = {
     "recorder_node",
     "teleop_node",
     "teleop_keyboard",
+    "stand_in",
     "policy_watchdog",
+    "watch_node",
 }
 
 
@@ -94,8 +96,8 @@ def test_pip_and_ros_agree_on_version_and_license(prefix: Path) -> None:
     assert installed.metadata[license_key] == manifest.findtext("license")
 
 
-def test_the_reports_template_is_installed(prefix: Path) -> None:
+def test_pages_and_their_templates_are_installed(prefix: Path) -> None:
     """A file that is not Python is left out unless setup.py names it."""
-    templates = visible_files(ROOT / "dp_ros/evaluation/report/templates")
-    assert templates
-    assert visible_files(prefix / "dp_ros/evaluation/report/templates") == templates
+    files = {file for file in visible_files(ROOT / "dp_ros") if not file.endswith((".py", ".pyc"))}
+    assert {"evaluation/report/templates/report.html.j2", "ros/watch/page.html"} <= files
+    assert files <= visible_files(prefix / "dp_ros")

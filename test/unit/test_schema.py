@@ -444,9 +444,14 @@ def test_limits_know_what_loosens_them(new: dict[str, Any], loose: list[str]) ->
 
 
 def test_every_limit_has_a_direction() -> None:
-    """A limit without one could be loosened on a moving arm."""
+    """A limit without one could be loosened on a moving arm. One that has none is never changed on it."""
+    accelerating = GateConfig(max_acceleration_m_s2=1.0, max_jerk_m_s3=50.0)
+    for jerk in (0.0, 20.0, 100.0):  # with less, an arm that accelerates goes on accelerating for longer
+        assert accelerating.loosened(accelerating.model_copy(update={"max_jerk_m_s3": jerk})) == [
+            "max_jerk_m_s3"
+        ]
     for name, field in GateConfig.model_fields.items():
-        if name == "slowing":
+        if name in ("slowing", "max_jerk_m_s3"):
             continue
         value = field.get_default()
         step = 0.01

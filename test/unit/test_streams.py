@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dp_ros.poses import make_pose
-from dp_ros.streams import Frame, FrameAssembler, Stream, to_frame
+from dp_ros.streams import Frame, FrameAssembler, Sample, Stream, to_frame
 
 MS = 1_000_000
 
@@ -36,7 +36,7 @@ def test_sample_is_the_newest_kept_one_that_is_not_from_the_future(
     for stamp in arrivals:
         kept = sorted({*kept, stamp})[-capacity:]
     past = [stamp for stamp in kept if stamp <= asked]
-    assert stream.at(asked) == ((past[-1], f"at {past[-1]}") if past else None)
+    assert stream.at(asked) == (Sample(past[-1], f"at {past[-1]}") if past else None)
     assert stream.newest_ns == kept[-1]
 
 
@@ -44,7 +44,7 @@ def test_late_sample_is_sorted_in_also_when_the_stream_is_full() -> None:
     """The stream of a camera is full most of the time, so that late samples must work there."""
     stream = filled([10, 20, 30, 50], capacity=4)
     stream.put(40, "late")
-    assert stream.at(45) == (40, "late")
+    assert stream.at(45) == Sample(40, "late")
     assert stream.newest_ns == 50
     assert stream.at(15) is None  # the oldest made room
     stream.put(5, "too late")
@@ -54,8 +54,8 @@ def test_late_sample_is_sorted_in_also_when_the_stream_is_full() -> None:
 def test_sample_with_a_stamp_already_there_replaces_it() -> None:
     stream = filled([10, 20, 30])
     stream.put(20, "again")
-    assert stream.at(25) == (20, "again")
-    assert stream.at(15) == (10, "at 10")
+    assert stream.at(25) == Sample(20, "again")
+    assert stream.at(15) == Sample(10, "at 10")
 
 
 def test_empty_stream_has_nothing() -> None:

@@ -33,7 +33,10 @@ def render(
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to measure.")] = 20.0,
     json_path: JsonFile = None,
 ) -> None:
-    """Compare the renderer of dp_ros with Metaworld's, interleaved: milliseconds per frame."""
+    """Compare the renderer of dp_ros with Metaworld's, interleaved: milliseconds per frame.
+
+    Example: dp_ros bench render --json runs/render.json
+    """
     from dp_ros.cli.bench.render import compare_renderers
     from dp_ros.sim.arm import check_task
 
@@ -52,7 +55,10 @@ def transport(
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to measure each size.")] = 5.0,
     json_path: JsonFile = None,
 ) -> None:
-    """Measure the round trip of a picture and its command over DDS, without a policy: milliseconds."""
+    """Measure the round trip of a picture and its command over DDS, without a policy: milliseconds.
+
+    Example: dp_ros bench transport
+    """
     from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
@@ -108,7 +114,10 @@ def inference(
     json_path: JsonFile = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the results.")] = None,
 ) -> None:
-    """Compare plans of the engines with LeRobot's of the same weights, interleaved; or time those of a checkpoint."""
+    """Compare plans of the engines with LeRobot's of the same weights, interleaved; or time those of a checkpoint.
+
+    Example: dp_ros bench inference drawer-open-v3-unet
+    """
     from dp_ros.cli.bench import inference as bench
     from dp_ros.cli.bench import inference_report as report
     from dp_ros.cli.console import check_outputs
@@ -155,7 +164,10 @@ def realtime(
     json_path: JsonFile = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the results.")] = None,
 ) -> None:
-    """Measure what the policy node adds to a plan in real time, from picture to command over DDS: milliseconds."""
+    """Measure what the policy node adds to a plan in real time, from picture to command over DDS: milliseconds.
+
+    Example: dp_ros bench realtime
+    """
     from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
@@ -191,7 +203,10 @@ def record(
     kills: Annotated[int, typer.Option(min=0, help="Number of times the recorder is killed.")] = 50,
     json_path: JsonFile = None,
 ) -> None:
-    """Count what the recorder loses: of the simulated robot in real time, of two VGA cameras, and when it is killed."""
+    """Count what the recorder loses: of the simulated robot in real time, of two VGA cameras, and when it is killed.
+
+    Example: dp_ros bench record
+    """
     from dp_ros.ros.processes.environment import require_ros
 
     require_ros()
@@ -223,7 +238,10 @@ def convert(
     jobs: Jobs = -1,
     json_path: JsonFile = None,
 ) -> None:
-    """Measure the conversion of bags with one camera at 80 Hz: speed against real time, and peak memory."""
+    """Measure the conversion of bags with one camera at 80 Hz: speed against real time, and peak memory.
+
+    Example: dp_ros bench convert
+    """
     from dp_ros.cli.bench.convert import measure_conversion
 
     data = measure_conversion(seconds, size, bags, jobs)
@@ -245,7 +263,10 @@ def evaluation(
     max_steps: Annotated[int, typer.Option(min=1, help="Time limit of an episode in ticks.")] = 40,
     json_path: JsonFile = None,
 ) -> None:
-    """Compare episodes on several processes with one process, interleaved: ticks per second."""
+    """Compare episodes on several processes with one process, interleaved: ticks per second.
+
+    Example: dp_ros bench eval drawer-open-v3-unet --json runs/bench.json
+    """
     from dp_ros.cli.bench.eval import compare_jobs
     from dp_ros.policy.checkpoint_folder import find_checkpoint
 
@@ -270,7 +291,10 @@ def gate(
     jobs: Jobs = 1,
     json_path: JsonFile = None,
 ) -> None:
-    """Attack the safety gate with broken frames, clocks and plans; it fails where a command exceeds a limit."""
+    """Attack the safety gate with broken frames, clocks and plans; it fails where a command exceeds a limit.
+
+    Example: dp_ros bench gate
+    """
     from dp_ros.cli.bench.gate import attack_gate
     from dp_ros.cli.errors import CliError
 
@@ -283,4 +307,31 @@ def gate(
     if not data["is_safe"]:
         raise CliError(
             f"a command exceeded a limit ({data['broken']} commands are broken): see the shares above"
+        )
+
+
+@app.command()
+def pictures(
+    messages: Annotated[int, typer.Option(min=1, help="Number of image messages.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the messages.")] = 0,
+    json_path: JsonFile = None,
+) -> None:
+    """Attack the way from image messages to frames; it fails where one does more harm than a lost frame.
+
+    Example: dp_ros bench pictures --messages 1000000
+    """
+    from dp_ros.cli.errors import CliError
+    from dp_ros.ros.processes.environment import require_ros
+
+    require_ros()
+    from dp_ros.ros.bench.pictures import attack_pictures
+
+    data = attack_pictures(messages, seed)
+    write(json_path, data)
+    outcomes = ", ".join(f"{name} {count}" for name, count in data["outcomes"].items())
+    print(f"{data['messages']} messages in {data['took_s']:.0f} s: {outcomes}")
+    print(f"peak memory grew by {data['grown_mb']:.0f} MB; the slowest took {data['slowest_ms']:.1f} ms")
+    if not data["is_safe"]:
+        raise CliError(
+            "a message raised, made a wrong picture, or cost the next frame: see the numbers above"
         )

@@ -113,6 +113,8 @@ def attack(inputs: int, seed: tuple[int, ...]) -> Worst:
             controller.commander.limit(tighter)
         if rng.random() < 0.9:
             controller.observe(_frame(rng, now_ns, controller.commander.last))
+        if rng.random() < 0.2:  # a pose without a frame: a camera is late
+            controller.commander.measure(now_ns, _frame(rng, now_ns, controller.commander.last).ee_pose)
         worst.inputs += 1
         start = controller.commander.last
         decision = controller.tick(now_ns)
@@ -202,7 +204,8 @@ def _frame(rng: np.random.Generator, now_ns: int, last: Command | None) -> Frame
     kind = rng.random()
     stamp_ns = now_ns if kind < 0.985 else now_ns + round(rng.choice([-1, 1]) * 10 ** rng.uniform(0, 11))
     position = rng.uniform(_LOW_M, _HIGH_M) if last is None else last.position_m + rng.normal(0, 0.01, 3)
-    quat = rng.normal(0.0, 0.06, 4) + np.array([0.0, 1.0, 0.0, 0.0])
+    turn = 0.06 if rng.random() < 0.98 else 0.4
+    quat = rng.normal(0.0, turn, 4) + np.array([0.0, 1.0, 0.0, 0.0])
     quat /= np.linalg.norm(quat)
     pose = _spoil(rng, make_pose(position, quat), rng.choice([0.0, 0.0, 0.0, 0.1]))
     sampled_ns = stamp_ns - round(10 ** rng.uniform(0, 8.5))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.cli.bench.lerobot_model import load_weights, make_lerobot_model
 from dp_ros.control.planner import PlanRequest
+from dp_ros.inference.engine import blank_request
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 
 # Milliseconds of a plan: wall time, and processor time of all threads, which other load disturbs less.
@@ -138,7 +139,8 @@ def _request(config: PolicyConfig, rng: np.random.Generator) -> PlanRequest:
         for _ in range(T_o)
     )
     seed = tuple(int(part) for part in rng.integers(0, 1 << 31, 2))
-    return PlanRequest(images, rng.uniform(-1.0, 1.0, (T_o, STATE_DIM)), np.zeros(POSITION.size), 0, seed)
+    state, told = rng.uniform(-1.0, 1.0, (T_o, STATE_DIM)), blank_request(config).instruction
+    return PlanRequest(images, state, np.zeros(POSITION.size), 0, seed, instruction=told)
 
 
 def _timed(plan: Callable[[], Any]) -> Times:

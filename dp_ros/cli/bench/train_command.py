@@ -36,7 +36,10 @@ def train(
     ] = None,
     json_path: JsonFile = None,
 ) -> None:
-    """Measure a training step on random pictures of the preset's shapes: milliseconds and share of computing."""
+    """Measure a training step on random pictures of the preset's shapes: milliseconds and share of computing.
+
+    Example: dp_ros bench train --config cpu
+    """
     from dp_ros.cli.train import training_settings
     from dp_ros.schema import Layers, Settings, TrainConfig
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 class TeleopDecision:
     """Result of one tick."""
 
-    command: Command | None  # None before the first press
+    command: Command | None  # None before a press
     verdict: Verdict | TeleopHold
     detail: str  # the reason, for people; empty when all is well; constant while the cause is
 
@@ -41,10 +41,11 @@ class Teleoperation:
 
     While the deadman button is held, the command moves from the last command (at the first press: from the measured
     position) within the limits of speed and acceleration. In the tick after the button is released, or after Joy or
-    the pose became too old, the command stands still. A late tick is not made up for. A gap between poses, and time
-    that goes back, forget the last command.
+    the pose became too old, the command stands still. A late tick is not made up for. A gap between poses, time that
+    goes back, and a tool that is measured further than `max_turn_rad` from the commanded orientation forget the last
+    command: there is none until the next press.
 
-    The tool keeps the orientation measured at the first press. The first gripper command repeats the last one on
+    The tool keeps the orientation measured at that press. The first gripper command repeats the last one on
     `command/gripper`, else the measured opening. Where neither is known, the gripper is not commanded until the person
     moves it.
     """
@@ -65,7 +66,7 @@ class Teleoperation:
         self._poses: Stream[Array] = Stream()
         self._observed_ns: int | None = None
         self._ticked_ns: int | None = None
-        self._clock_problem = ""
+        self._problem = ""  # why the last command was forgotten, until the next press
         self.forget()
 
     def forget(self) -> None:
@@ -101,15 +102,17 @@ class Teleoperation:
         if self._ticked_ns is not None and now_ns < self._ticked_ns:
             back_s = (self._ticked_ns - now_ns) / 1e9
             self.reset()  # old messages must not count as new
-            self._clock_problem = (
-                f"time went back by {back_s:.3g} s: release the deadman button and press it again"
-            )
+            self._problem = f"time went back by {back_s:.3g} s: release the deadman button and press it again"
         # A tick after a gap must not be a leap.
         dt_s = 0.0 if self._ticked_ns is None else min((now_ns - self._ticked_ns) / 1e9, self.config.dt_s)
         self._ticked_ns = now_ns
         pose = self._poses.at(now_ns)
         if pose is not None:
             self._check_gap(pose.stamp_ns)
+        if self._is_turned:
+            self._problem = self._turned()
+            self.forget()
+            return TeleopDecision(None, Verdict.HOLD_TURNED, self._problem)
         asked = self._joystick.command(now_ns)
         if isinstance(asked, TeleopHold):
             return self._hold(asked, self._joystick.why(asked), now_ns)
@@ -123,15 +126,14 @@ class Teleoperation:
         return self._move(asked, dt_s, obs_age_s, now_ns)
 
     def hold(self, now_ns: int) -> Command | None:
-        """The command that stops the arm at its last command; None before the first press."""
-        if self._last is None:
+        """The command that stops the arm at its last command; None before a press, and where the tool is turned."""
+        if self._last is None or self._is_turned:
             return None
-        command, _ = self._gate.check(None, self._orientation, self._last, self._measured(), 0.0, now_ns, 0.0)
-        return command
+        return replace(self._last, stamp_ns=now_ns)
 
     def _begin(self, pose: Sample[Array], now_ns: int) -> None:
         """Start from the measured pose."""
-        self._clock_problem = ""
+        self._problem = ""
         gripper = self._gripper
         if gripper is None and self._opening is not None:
             gripper = opening_to_command(self._opening)
@@ -153,7 +155,7 @@ class Teleoperation:
     def _hold(self, verdict: Verdict | TeleopHold, detail: str, now_ns: int) -> TeleopDecision:
         self._velocity_m_s = np.zeros(3)
         self._last = self.hold(now_ns)
-        return TeleopDecision(self._last, verdict, self._clock_problem or detail)
+        return TeleopDecision(self._last, verdict, "; ".join(filter(None, (self._problem, detail))))
 
     def _move(self, asked: TeleopCommand, dt_s: float, obs_age_s: float, now_ns: int) -> TeleopDecision:
         last = self._last
@@ -168,7 +170,7 @@ class Teleoperation:
             action, self._orientation, last, self._measured(), obs_age_s, now_ns, dt_s
         )
         if verdict.holds:
-            return self._hold(verdict, self._why(verdict), now_ns)
+            return self._hold(verdict, self._no_pose(), now_ns)
         if gripper is None:
             command = Command(now_ns, command.position_m, None, command.orientation)
         # Motion into the wall of the workspace leaves no speed that the way back would have to brake.
@@ -185,14 +187,17 @@ class Teleoperation:
         size, allowed = float(np.linalg.norm(change)), self.config.max_acceleration_m_s2 * dt_s
         return wanted_m_s if size <= allowed else self._velocity_m_s + change * (allowed / size)
 
-    def _why(self, verdict: Verdict) -> str:
-        if verdict is Verdict.HOLD_TURNED:
-            turn_rad = angle_rad(self._orientation, self._measured())
-            return (
-                f"the tool is {turn_rad:.1f} rad from its orientation at the first press, more than gate.max_turn_rad "
-                f"{self.config.gate.max_turn_rad:g}: turn it back, or deactivate and activate"
-            )
-        return self._no_pose()
+    @property
+    def _is_turned(self) -> bool:
+        """Whether the tool is measured too far from the orientation of the commands, so that none may be given."""
+        return self._last is not None and self._gate.is_turned(self._orientation, self._measured())
+
+    def _turned(self) -> str:
+        return (
+            f"the tool is {angle_rad(self._orientation, self._measured()):.2f} rad from its orientation at the press, "
+            f"more than gate.max_turn_rad {self.config.gate.max_turn_rad:g}: release the deadman button and press it "
+            "again to begin with the tool as it is"
+        )
 
     def _no_pose(self) -> str:
         return f"ee_pose: nothing valid within {self.config.gate.max_obs_age_s:g} s, by its stamp"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mcap.reader import make_reader
 from mcap.records import Channel
 
 from dp_ros.data.bags.reader import METADATA_RECORD, BagError
+from dp_ros.documents import parse_yaml
 
 
 def information_of(file: Path) -> dict[str, Any]:
@@ -87,8 +87,8 @@ def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def qos_of(channel: Channel) -> list[dict[str, Any]]:
     """QoS profiles of a channel's publishers; empty where they cannot be read."""
     try:
-        profiles = yaml.safe_load(channel.metadata.get("offered_qos_profiles", "") or "[]")
-    except yaml.YAMLError:
+        profiles = parse_yaml(channel.metadata.get("offered_qos_profiles", "") or "[]")
+    except ValueError:
         return []
     return profiles if isinstance(profiles, list) else []
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, get_args
 
-import yaml
 import zstandard
 from mcap.reader import make_reader
 from rosbags.rosbag2 import ReaderError
 
 from dp_ros.data.bags.storage import StorageReader
-from dp_ros.errors import UserError
+from dp_ros.documents import parse_yaml, read_text
+from dp_ros.errors import UserError, shown
+from dp_ros.files import unreadable
 from dp_ros.schema.bags import Outcome
 
 METADATA_RECORD = "dp_ros"  # the MCAP metadata that keeps `custom` when metadata.yaml is lost or made again
@@ -61,18 +63,14 @@ class BagReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._reader = _open(self.path)
-        self.info = BagInfo(
-            self.path,
-            self._reader.start_time if self._reader.message_count else 0,
-            self._reader.duration / 1e9,
-            self._reader.message_count,
-            {
-                name: (" and ".join(sorted(self._reader.types(name))), topic.msgcount)
-                for name, topic in self._reader.topics.items()
-            },
-            self._custom(),
-            {name: self._reader.publishers(name) for name in self._reader.topics},
-        )
+        try:
+            self.info = self._read_info()
+        except BagError:
+            raise
+        except Exception as error:  # damaged files raise many kinds
+            with suppress(Exception):  # what the damaged parts made of it
+                self.close()
+            raise BagError(f"{self.path}: is damaged ({_reason(error)}); {repair_hint(self.path)}") from None
 
     def __enter__(self) -> BagReader:
         return self
@@ -85,6 +83,21 @@ class BagReader:
     def close(self) -> None:
         if self._reader.is_open:
             self._reader.close()
+
+    def _read_info(self) -> BagInfo:
+        reader = self._reader
+        return BagInfo(
+            self.path,
+            int(reader.start_time) if reader.message_count else 0,
+            reader.duration / 1e9,
+            int(reader.message_count),
+            {
+                str(name): (" and ".join(sorted(reader.types(name))), int(topic.msgcount))
+                for name, topic in reader.topics.items()
+            },
+            self._custom(),
+            {str(name): reader.publishers(name) for name in reader.topics},
+        )
 
     def messages(self, topics: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
         """(topic, receive time [ns], serialized message) of the topics, in the order of their receive times.
@@ -175,11 +188,24 @@ def compressed_files(bag: Path) -> list[Path]:
 def read_metadata(bag: Path) -> dict[str, Any]:
     """metadata.yaml's `rosbag2_bagfile_information`; BagError where it cannot be read."""
     try:
-        return dict(yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        return dict(parse_yaml(read_text(bag / "metadata.yaml"))["rosbag2_bagfile_information"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise BagError(
             f"{bag}: metadata.yaml cannot be read ({_reason(error)}); {repair_hint(bag)}"
         ) from None
+
+
+def check_inside(bag: Path) -> None:
+    """BagError where metadata.yaml cannot be read, or names a file outside of the bag's folder."""
+    names = read_metadata(bag).get("relative_file_paths")
+    if not isinstance(names, list):
+        raise BagError(f"{bag}: metadata.yaml lists no files; {repair_hint(bag)}")
+    for name in names:
+        path = PurePosixPath(str(name))
+        if path.is_absolute() or ".." in path.parts:
+            raise BagError(
+                f"{bag}: metadata.yaml names the file '{shown(name)}' outside of the bag: remove it there"
+            )
 
 
 def _open(path: Path) -> StorageReader:
@@ -189,6 +215,10 @@ def _open(path: Path) -> StorageReader:
         raise BagError(f"{path}: is no bag (a folder with metadata.yaml, or a .mcap or .db3 file)")
     if path.is_dir() and not (path / "metadata.yaml").is_file():
         raise BagError(f"{path}: was not closed (it has no metadata.yaml); {repair_hint(path)}")
+    if path.is_dir():
+        if odd := unreadable(path):
+            raise BagError(f"{odd}: is no file; copy the bag again")
+        check_inside(path)
     try:
         reader = StorageReader(path)
         reader.open()

@@ -47,7 +47,7 @@ class Recording:
         self.path = Path(path)
         self.config = config
         self.dropped: Counter[str] = Counter()
-        self.written = 0
+        self.written: Counter[str] = Counter()  # messages of each topic
         self.problem = ""
         self._queue: deque[_Message | _Topic] = deque()
         self._queued_bytes = 0
@@ -141,7 +141,7 @@ class Recording:
             self._count_dropped(item)
         else:
             self._writer.write(item.topic, item.data, item.received_ns, item.sent_ns)
-            self.written += 1
+            self.written[item.topic] += 1
 
     def _count_dropped(self, item: _Message | _Topic) -> None:
         if isinstance(item, _Message):

@@ -19,7 +19,11 @@ from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.arrow import pa, pq, read_table
 from dp_ros.data.lerobot.index import check_videos, whole_episodes
+from dp_ros.data.lerobot.info import fault_of_info, stored_path
 from dp_ros.data.video import read_pictures
+from dp_ros.encoded import decode_picture
+from dp_ros.errors import shown
+from dp_ros.files import unreadable
 
 _CONVERT = "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=NAME --root=FOLDER --push-to-hub=false"
 _PLACE = ("chunk_index", "file_index")
@@ -37,6 +41,8 @@ class LeRobotFolder:
             raise LeRobotError(
                 f"{self.path}: {missing}: give the folder of a LeRobotDataset {lerobot.VERSION}"
             )
+        if odd := unreadable(self.path):
+            raise LeRobotError(f"{odd}: is no file: copy the dataset again")
         self._info = lerobot.read_json(self.path / lerobot.INFO)
         version = str(self._info.get("codebase_version"))
         if version.startswith(("v1", "v2")):
@@ -46,6 +52,10 @@ class LeRobotFolder:
             )
         if not version.startswith("v3."):
             raise LeRobotError(f"{self.path}: is of format {version}, this dp_ros reads {lerobot.VERSION}")
+        if fault := fault_of_info(self._info):
+            raise LeRobotError(
+                f"{self.path}: {lerobot.INFO} cannot be read ({fault}): copy the dataset again"
+            )
         with self._damage_in_one_line(lerobot.INFO):
             self.fps = float(self._info["fps"])
             self.features: dict[str, dict[str, Any]] = dict(self._info["features"])
@@ -92,7 +102,7 @@ class LeRobotFolder:
         with self._damage_in_one_line("meta/episodes"):
             place = {name: facts[f"videos/{feature}/{name}"] for name in _PLACE}
             start_s = float(facts[f"videos/{feature}/from_timestamp"])
-            name = str(self._info["video_path"]).format(video_key=feature, **place)
+            name = stored_path(str(self._info["video_path"]), video_key=feature, **place)
         times_s = start_s + np.arange(self.lengths[episode]) / self.fps
         with self._damage_in_one_line(f"episode {episode} in {name}"):
             yield from read_pictures(self.path / name, times_s, tolerance_s=0.5 / self.fps)
@@ -101,9 +111,7 @@ class LeRobotFolder:
         """Pictures stored in the table, PNG or JPEG."""
         for stored in self._rows(episode, (feature,))[feature]:
             encoded = stored["bytes"].as_py()
-            pixels = (
-                cv2.imdecode(np.frombuffer(encoded or b"", np.uint8), cv2.IMREAD_COLOR) if encoded else None
-            )
+            pixels = decode_picture(encoded, cv2.IMREAD_COLOR) if isinstance(encoded, bytes) else None
             if pixels is None:
                 raise LeRobotError(
                     f"{self.path}: a picture of '{feature}' in episode {episode} cannot be decoded: copy the dataset "
@@ -116,7 +124,7 @@ class LeRobotFolder:
         facts, length = self.episodes[episode], self.lengths[episode]
         with self._damage_in_one_line("meta/episodes"):
             place = {name: facts[f"data/{name}"] for name in _PLACE}
-            name = str(self._info["data_path"]).format(**place)
+            name = stored_path(str(self._info["data_path"]), **place)
         if name != self._data_file:
             self._data_file, self._tables = name, {}
         with self._damage_in_one_line(f"episode {episode} in {name}"):
@@ -154,8 +162,12 @@ class LeRobotFolder:
         """Turn errors while reading `part` into a LeRobotError that names it."""
         try:
             yield
-        except (KeyError, OSError, TypeError, ValueError) as error:  # pyarrow's own are of these kinds
-            reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
+        except LeRobotError:
+            raise
+        except Exception as error:  # damaged files raise many kinds
+            is_missing = isinstance(error, KeyError) and error.args
+            text = f"'{error.args[0]}' is missing" if is_missing else " ".join(str(error).split())
+            reason = shown(text or type(error).__name__, 300)
             raise LeRobotError(
                 f"{self.path}: {part} cannot be read ({reason}): copy the dataset again"
             ) from None

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.actions import GRIPPER
+from dp_ros.data.attributes import fault_of
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import FIT, fits
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.exporter import OURS_VERSION
 from dp_ros.data.lerobot.folder import LeRobotFolder
+from dp_ros.data.lerobot.info import fault_of_ours
 from dp_ros.data.lerobot.mapping import find_cameras, find_columns, to_our_range
 from dp_ros.data.reader import StoredEpisode
 from dp_ros.pictures import fit_image
@@ -154,6 +156,8 @@ def _exported_facts(folder: LeRobotFolder) -> dict[str, Any]:
         raise LeRobotError(
             f"{path}: is of version {facts.get('version')}, this dp_ros reads {OURS_VERSION}: export again"
         )
+    if fault := fault_of_ours(facts) or fault_of(facts.get("attributes", {})):
+        raise LeRobotError(f"{path}: cannot be read ({fault}): copy the dataset again")
     per_episode = [len(facts.get(name, ())) for name in ("seed", "noise", "tried")]
     if facts.get("length") != folder.lengths or set(per_episode) != {len(folder.lengths)}:
         raise LeRobotError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dp_ros.data.lerobot import LeRobotError
+from dp_ros.data.lerobot.info import stored_path
 from dp_ros.data.video import duration_s
 
 _COUNTS = ("dataset_from_index", "dataset_to_index")
@@ -53,7 +54,9 @@ def check_videos(root: Path, path: str, fps: float, episodes: Sequence[Facts], f
     for facts in episodes:
         where, prefix = f"episode {facts['episode_index']}", f"videos/{feature}"
         try:
-            name = path.format(video_key=feature, **{place: facts[f"{prefix}/{place}"] for place in _PLACE})
+            name = stored_path(
+                path, video_key=feature, **{place: facts[f"{prefix}/{place}"] for place in _PLACE}
+            )
         except KeyError as error:
             raise _fault(root, where, f"has no {error.args[0]}") from None
         begin_s = _seconds(root, facts, f"{prefix}/from_timestamp", where)

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dp_ros import documents
 from dp_ros.actions import GRIPPER, PARTS, POSITION
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot.arrow import pa, pq, read_table
@@ -93,7 +94,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; LeRobotError where the file holds anything else."""
     try:
-        content = json.loads(path.read_text())
+        content = documents.read_json(path)
     except ValueError:
         content = None
     if not isinstance(content, dict):

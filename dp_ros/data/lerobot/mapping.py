@@ -13,6 +13,7 @@ from dp_ros.actions import Range, to_range
 from dp_ros.data.lerobot import LeRobotError
 from dp_ros.data.lerobot import layout as lerobot
 from dp_ros.data.lerobot.folder import LeRobotFolder
+from dp_ros.errors import shown
 from dp_ros.schema import ImportConfig
 
 Array = NDArray[np.float64]
@@ -46,16 +47,16 @@ def _find(folder: LeRobotFolder, option: str, given: str) -> Columns:
     feature, _, parts = given.partition(":")
     found = folder.features.get(feature)
     if found is None or len(found["shape"]) != 1:
-        vectors = [key for key, other in folder.features.items() if len(other["shape"]) == 1]
+        vectors = ", ".join(key for key, other in folder.features.items() if len(other["shape"]) == 1)
         raise LeRobotError(
-            f"{folder.path}: has no numbers '{feature}': name others with {option}, out of {', '.join(vectors)}"
+            f"{folder.path}: has no numbers '{feature}': name others with {option}, out of {shown(vectors, 500)}"
         )
     size, names = int(found["shape"][0]), _names(found)
     at = []
     for part in parts.split(","):
         index = int(part) if part.isdecimal() else names.index(part) if part in names else size
         if index >= size:
-            known = ", ".join(names) or f"{size} numbers without names"
+            known = shown(", ".join(names), 500) or f"{size} numbers without names"
             example = ",".join(map(str, range(parts.count(",") + 1)))
             raise LeRobotError(
                 f"{folder.path}: '{feature}' has no '{part}', it has {known}: name one of them, "
@@ -78,7 +79,11 @@ def find_cameras(folder: LeRobotFolder, wanted: tuple[str, ...]) -> dict[str, st
     cameras = {camera: known[camera] for camera in wanted or known if camera in known}
     missing = next((camera for camera in wanted if camera not in known), None)
     if missing or not cameras:
-        fault = f"no camera '{missing}'; it has {', '.join(known)}" if known else "no pictures to learn from"
+        fault = (
+            f"no camera '{missing}'; it has {shown(', '.join(known), 500)}"
+            if known
+            else "no pictures to learn from"
+        )
         raise LeRobotError(f"{folder.path}: has {fault}")
     for camera, feature in cameras.items():
         channels = _channels(folder.features[feature])

@@ -22,6 +22,7 @@ from dp_ros.ros.bags.messages import decode, json_object
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.gripper_reader import GripperCommandReader, GripperReader
 from dp_ros.schema import PictureSizes, Size, TopicMap
+from dp_ros.schema.topics import COMPRESSED
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _POSE, _JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
@@ -45,20 +46,26 @@ def read_episode(
         for camera in cameras:
             if camera not in found:
                 known = f"it has {', '.join(found)}" if found else "it has none"
-                raise BagError(f"{path}: has no camera '{camera}'; {known} (map topics with --map)")
+                raise BagError(f"{path}: has no camera '{camera}'; {known} (map topics with --topics-file)")
         chosen = {name: found[name] for name in cameras or sorted(found)}
         if not chosen:
             raise BagError(
                 f"{path}: has no camera/<name>/image_raw topic; it has {', '.join(sorted(bag.info.topics))}: "
-                "map them with --map"
+                "map them with --topics-file"
             )
         return _EpisodeReader(bag, topics, chosen, sizes or PictureSizes()).read()
 
 
 def camera_topics(info: BagInfo, topics: TopicMap) -> dict[str, str]:
-    """camera -> topic; raw pictures where a camera has both."""
+    """camera -> topic; raw pictures where a camera has both, compressed ones where it has no others."""
     if topics.cameras:
-        return {name: topics.absolute(topic) for name, topic in topics.cameras.items()}
+        absolute = {name: topics.absolute(topic) for name, topic in topics.cameras.items()}
+        return {
+            name: topic + COMPRESSED
+            if topic not in info.topics and topic + COMPRESSED in info.topics
+            else topic
+            for name, topic in absolute.items()
+        }
     pattern = re.compile(
         re.escape(topics.absolute("camera")) + r"/([A-Za-z][A-Za-z0-9_]*)/image_raw(/compressed)?"
     )
@@ -134,7 +141,7 @@ class _EpisodeReader:
             if name not in found and name not in EXPERT:
                 has = ", ".join(sorted(self._with_messages))
                 raise BagError(
-                    f"{self._path}: has no messages on {topic} ({name}); it has {has}: map it with --map"
+                    f"{self._path}: has no messages on {topic} ({name}); it has {has}: map it with --topics-file"
                 )
         if len([name for name in EXPERT if name in found]) == 1:
             raise BagError(f"{self._path}: has only one of {' and '.join(wanted[name] for name in EXPERT)}")
@@ -145,7 +152,7 @@ class _EpisodeReader:
             if topic not in self._with_messages:
                 pictures = self._topics_of(_IMAGES) or "none with pictures"
                 raise BagError(
-                    f"{self._path}: {topic} has no messages; it has {pictures}: map another topic with --map"
+                    f"{self._path}: {topic} has no messages; it has {pictures}: map another topic with --topics-file"
                 )
             self._check_type(topic, *_IMAGES)
         for name, topic in self._topics.items():
@@ -209,7 +216,8 @@ class _EpisodeReader:
             others = self._topics_of(expected)
             raise BagError(
                 f"{self._path}: {topic} is of type {found}, not {' or '.join(expected)}; "
-                f"{f'it has {others} of that type' if others else 'no other topic is'}: map another topic with --map"
+                f"{f'it has {others} of that type' if others else 'no other topic is'}: "
+                "map another topic with --topics-file"
             )
 
     def _topics_of(self, kinds: Sequence[str]) -> str:

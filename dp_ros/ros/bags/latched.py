@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Int64, String
@@ -36,6 +36,6 @@ class LatchedMessages:
         while len(kept) > _KEPT:
             kept.pop(next(iter(kept)))
 
-    def of(self, topic: str) -> Iterable[tuple[bytes, int]]:
+    def of(self, topic: str) -> Collection[tuple[bytes, int]]:
         """(message, time it was sent [ns]) of a topic, oldest first."""
         return self._messages.get(topic, {}).items()

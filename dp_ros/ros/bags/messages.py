@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from dp_ros.data.bags.reader import BagError
+from dp_ros.documents import parse_json
 
 
 def decode(data: bytes, type_name: str, topic: str, path: Path) -> Any:
@@ -26,7 +26,7 @@ def decode(data: bytes, type_name: str, topic: str, path: Path) -> Any:
 def json_object(text: str) -> dict[str, Any]:
     """The JSON object in `text`; empty for other text, because others may use our names for something else."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

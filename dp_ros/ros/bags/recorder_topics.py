@@ -14,29 +14,47 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 from dp_ros.data.bags.reader import BagError
 from dp_ros.data.bags.writer import message_definition
-from dp_ros.schema import RecorderConfig
+from dp_ros.schema import RecorderConfig, TopicMap
+from dp_ros.schema.topics import COMPRESSED
 
 # Deep enough that a busy second loses nothing; pictures are large.
 _DEPTH, _PICTURE_DEPTH = 2000, 200
+_PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _OTHERS = (
-    "joint_states", "command/ee_pose", "command/gripper", "expert/ee_pose", "expert/gripper", "policy/verdict",
-    "policy/ages", "episode/task", "episode/seed", "episode/success", "episode/result",
+    "joint_states", "command/ee_pose", "command/gripper", "expert/ee_pose", "expert/gripper",
+    "policy/shadow/ee_pose", "policy/shadow/gripper", "policy/verdict",
+    "policy/ages", "policy/session", "policy/ticks", "policy/status", "episode/task", "episode/seed",
+    "episode/success", "episode/result",
 )  # fmt: skip
 
 # (topic, message, received [ns], sent [ns])
 OnMessage = Callable[[str, bytes, int, int], None]
 
 
-def required_topics(config: RecorderConfig) -> list[str]:
-    """Topics without which no episode can be recorded: pictures and measured state."""
-    suffix = "/compressed" if config.image_transport == "compressed" else ""
-    return [*(f"camera/{camera}/image_raw{suffix}" for camera in config.cameras), "ee_pose", "gripper/state"]
+_CAMERA = "gripperPOV"  # recorded where nobody names a camera
 
 
-def wanted_topics(config: RecorderConfig) -> list[str]:
-    """All topics to record, where they are published."""
-    infos = [f"camera/{camera}/camera_info" for camera in config.cameras]
-    return list(dict.fromkeys([*required_topics(config), *infos, *_OTHERS, *config.topics]))
+def required_topics(config: RecorderConfig, topics: TopicMap) -> list[str]:
+    """Topics without which no episode can be recorded, as the robot calls them: pictures and measured state."""
+    names = topics.names()
+    pictures = [
+        f"camera/{camera}/image_raw"
+        + (COMPRESSED if topics.is_compressed(camera, config.image_transport) else "")
+        for camera in recorded_cameras(config, topics)
+    ]
+    return [names.get(topic, topic) for topic in (*pictures, "ee_pose", "gripper/state")]
+
+
+def wanted_topics(config: RecorderConfig, topics: TopicMap) -> list[str]:
+    """All topics to record, where they are published, as the robot calls them."""
+    names = topics.names()
+    ours = [*(f"camera/{camera}/camera_info" for camera in recorded_cameras(config, topics)), *_OTHERS]
+    others = [names.get(topic, topic) for topic in ours]
+    return list(dict.fromkeys([*required_topics(config, topics), *others, *config.topics]))
+
+
+def recorded_cameras(config: RecorderConfig, topics: TopicMap) -> tuple[str, ...]:
+    return config.cameras or tuple(topics.cameras) or (_CAMERA,)
 
 
 @dataclass
@@ -71,7 +89,8 @@ class Sources:
             infos = self._node.get_publishers_info_by_topic(topic)
             if not infos or topic in self.refused:
                 continue
-            profile = _profile([info.qos_profile for info in infos], "image_raw" in topic)
+            is_picture = infos[0].topic_type in _PICTURES
+            profile = _profile([info.qos_profile for info in infos], is_picture)
             known = self.found.get(topic)
             if known and known.type_name != infos[0].topic_type:
                 self._refuse(

@@ -29,7 +29,12 @@ from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.scheduling import set_priority
-from dp_ros.ros.processes.environment import SESSION_VARIABLE, is_orphan, node_environment
+from dp_ros.ros.processes.environment import (
+    SESSION_VARIABLE,
+    is_orphan,
+    node_environment,
+    take_standard_output,
+)
 from dp_ros.ros.processes.node_process import NodeGroup, SessionError, parameters_yaml
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 
@@ -196,6 +201,7 @@ class _Robot(Node):
 
 def robot() -> None:
     """Main function of the robot's process. Prints a line when it begins to measure, and then what it noted."""
+    answers = take_standard_output()
     policy, seconds = json.loads(sys.stdin.readline())
     # A real robot has a computer of its own. Where that is not allowed, its delays count as transport.
     set_priority(RuntimeConfig().realtime_priority, inherited=True)
@@ -212,10 +218,10 @@ def robot() -> None:
         if not node.received_ns:
             return
         spin_until(time.monotonic() + min(_WARM_UP_S, seconds))
-        print("measuring", flush=True)
+        print("measuring", file=answers)
         node.forget()
         spin_until(time.monotonic() + seconds)
-        print(json.dumps(node.noted()), flush=True)
+        print(json.dumps(node.noted()), file=answers)
 
 
 def moving_box(size: tuple[int, int], count: int, rng: np.random.Generator) -> list[NDArray[np.uint8]]:

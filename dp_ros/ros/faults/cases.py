@@ -10,7 +10,7 @@ from dp_ros.evaluation.faults import Bounds, Expected, Fault, Recovery
 from dp_ros.resources import share_file
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, WatchdogConfig, parse
 from dp_ros.schema.base import set_dotted
-from dp_ros.schema.params_file import node_parameters
+from dp_ros.schema.params_file import limits_of
 
 POLICY: dict[str, Any] = {
     "task": "tiny-push",
@@ -27,6 +27,7 @@ SERVED: dict[str, Any] = {"mode": "realtime", "engine": "torch", "threads": 1}
 _BOX: dict[str, Any] = {"workspace_low_m": (-0.2, 0.4, 0.05), "workspace_high_m": (0.2, 0.8, 0.45)}
 CLOCK_S = {"clock-jumps-forward": 10.0, "clock-jumps-back": -10.0}
 STORM = "participant-storm"
+DISK_FULL = "disk-full"  # with a recorder beside the policy
 WATCHED = ("policy-sigstop", "policy-sigkill")  # with the watchdog beside the policy
 
 
@@ -46,9 +47,8 @@ class Setting:
         """
         path = params_file or share_file("config/robot.yaml")
         values: dict[str, Any] = dict(SERVED)
-        for name, value in node_parameters(path, "/policy_node").items():
-            if name.startswith("gate."):
-                set_dotted(values, name, value)
+        for name, value in limits_of(path).items():
+            set_dotted(values, name, value)
         values["gate"] = {**values.get("gate", {}), **_BOX}
         return cls(parse(RuntimeConfig, values, where=str(path)))
 
@@ -65,6 +65,7 @@ def faults(setting: Setting) -> list[Fault]:
     gate = runtime.gate
     age = gate.max_obs_age_s, f"max_obs_age_s {gate.max_obs_age_s:g}"
     frozen = gate.max_frozen_s, f"max_frozen_s {gate.max_frozen_s:g}"
+    turn = 0.0, f"max_turn_rad {gate.max_turn_rad:g}"
     distance = 0.0, f"max_distance_m {gate.max_distance_m:g}"
     chunk_s = (policy.horizons.T_p - policy.horizons.T_o + 1) / policy.rate_hz
     used_up = chunk_s, f"end of the chunk, {chunk_s:g} s"
@@ -88,13 +89,14 @@ def faults(setting: Setting) -> list[Fault]:
         fault("pose-stops", "no more poses", age, "automatic"),
         fault("pose-freezes", "the same pose with new stamps, while commanded to move", frozen, "automatic"),
         fault("pose-jumps", "poses that are a metre off", distance, "automatic"),
+        fault("pose-turns", "the tool is measured half a turn off", turn, "automatic"),
         fault("pose-changes-frame", "poses in another frame", wrong, "automatic"),
         fault("slow-inference", "a plan that does not arrive", used_up, "automatic"),
         fault("nan-output", "plans of NaN", used_up, "automatic"),
         fault("engine-crash", "an exception in the engine", used_up, "automatic"),
         fault("out-of-memory", "MemoryError in the engine", used_up, "automatic"),
-        fault("clock-jumps-forward", "the policy's clock is set forward by 10 s", at_once, "automatic"),
-        fault("clock-jumps-back", "the policy's clock is set back by 10 s", at_once, "automatic"),
+        fault("clock-jumps-forward", "the policy's clock, not the sensors', is set forward by 10 s", age, "automatic"),
+        fault("clock-jumps-back", "the policy's clock, not the sensors', is set back by 10 s", age, "automatic"),
         fault("messages-late", "all sensors are 0.4 s late", age, "automatic"),
         fault("messages-out-of-order", "each second message comes after the next", at_once, "none", "goes on"),
         fault("messages-duplicated", "each message comes three times", at_once, "none", "goes on"),
@@ -103,6 +105,7 @@ def faults(setting: Setting) -> list[Fault]:
         fault("emergency-stop", "true on emergency_stop", at_once, "explicit"),
         fault("checkpoint-replaced", "other weights are written over those in use", at_once, "none", "goes on"),
         fault(STORM, "other nodes join and leave the graph all the time", at_once, "none", "goes on"),
+        fault(DISK_FULL, "the disk is full while a recorder writes", at_once, "none", "goes on"),
         fault("robot-restarts", "the robot is killed, and starts 0.2 m away", age, "automatic"),
         fault("policy-sigstop", "the policy hangs", beat, "explicit", "is held"),
         fault("policy-sigkill", "the policy is killed", beat, "explicit", "is held"),

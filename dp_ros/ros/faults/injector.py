@@ -96,6 +96,13 @@ def _jump(injector: Injector, message: Any, now_ns: int) -> list[Out]:
     return [Out(now_ns, message)]
 
 
+def _turn(injector: Injector, message: Any, now_ns: int) -> list[Out]:
+    """Half a turn about the tool's own x axis."""
+    q = message.pose.orientation
+    q.x, q.y, q.z, q.w = q.w, q.z, -q.y, -q.x
+    return [Out(now_ns, message)]
+
+
 def _other_frame(injector: Injector, message: Any, now_ns: int) -> list[Out]:
     message.header.frame_id = "another_base"
     return [Out(now_ns, message)]
@@ -131,6 +138,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Injector, Any, int], list[Out
     "pose-stops": ((POSE,), _lost),
     "pose-freezes": ((POSE,), _frozen),
     "pose-jumps": ((POSE,), _jump),
+    "pose-turns": ((POSE,), _turn),
     "pose-changes-frame": ((POSE,), _other_frame),
     "messages-late": (_ALL, _late),
     "messages-out-of-order": (_ALL, _swapped),

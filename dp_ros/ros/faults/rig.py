@@ -21,8 +21,10 @@ from std_srvs.srv import Trigger
 from dp_ros.evaluation.faults import Heard
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.ros.faults import recording
 from dp_ros.ros.faults.cases import Setting
 from dp_ros.ros.faults.policy import CENTRE_M, DONE, ORDERS
+from dp_ros.ros.faults.recording import Recorder
 from dp_ros.ros.faults.robot import RIVAL_FRAME
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.node import qos
@@ -61,6 +63,7 @@ class Rig(NodeGroup):
         self._robot: subprocess.Popen[str] | None = None
         self._storm: subprocess.Popen[str] | None = None
         self._nodes: dict[str, NodeProcess] = {}
+        self.recorder: Recorder | None = None
         self.verdict = ""  # what the policy said last
         self.guard = ""  # what the watchdog said last
         self.overheard: list[Heard] = []  # commands, also those that a dead robot cannot hear
@@ -237,6 +240,31 @@ class Rig(NodeGroup):
             self.processes.remove(process)
             process.stop()
             self.guard = ""
+
+    def record(self, is_recorded: bool) -> None:
+        """Record the arm, with a recorder of its own, or end it."""
+        if is_recorded and self.recorder is None:
+            folder = Path(self._folder.name) / "bags"
+            config = recording.config_of(folder, self._policy.encoder.cameras)
+            parameters = parameters_yaml(f"/**/{recording.NAME}", config, autostart=True)
+            self._start(recording.MODULE, recording.NAME, parameters)
+            self.recorder = Recorder(self._nodes[recording.NAME], folder, self.node, self.spin_until)
+        if is_recorded and self.recorder is not None:
+            self.recorder.start()
+        elif self.recorder is not None:
+            self.processes.remove(process := self._nodes.pop(recording.NAME))
+            process.stop()
+            self.recorder.close()
+            self.recorder = None
+
+    def fill_disk(self) -> None:
+        """The recorder's disk is full from now on."""
+        assert self.recorder is not None
+        self.recorder.fill_disk()
+
+    def free_disk(self) -> None:
+        assert self.recorder is not None
+        self.recorder.free_disk()
 
     def storm(self, is_ready: bool) -> None:
         """Start a process that can disturb the graph, see `let_loose`, or end it."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import rclpy
@@ -28,7 +28,7 @@ from dp_ros.ros.faults.injector import CAMERA, GRIPPER, POSE, Injector
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.scheduling import set_priority
-from dp_ros.ros.processes.environment import is_orphan
+from dp_ros.ros.processes.environment import is_orphan, take_standard_output
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 
 RIVAL_FRAME = "another_commander"  # of commands that the robot does not follow, and notes not
@@ -42,7 +42,7 @@ _DOWN = (0.0, 1.0, 0.0, 0.0)
 class Robot(Node):
     """`command/ee_pose` in; cameras, `ee_pose` and `gripper/state` out."""
 
-    def __init__(self, config: PolicyConfig, home_m: list[float]) -> None:
+    def __init__(self, config: PolicyConfig, home_m: list[float], answers: TextIO) -> None:
         super().__init__("dp_ros_faults_robot")
         rng, profile = np.random.default_rng(0), qos.observations("realtime")
         self._cameras = [
@@ -59,6 +59,7 @@ class Robot(Node):
         self.create_subscription(PoseStamped, "command/ee_pose", self._on_command, qos.RELIABLE_DEEP)
         self._arm_m = np.array(home_m)
         self._target_m = self._arm_m
+        self._answers = answers
         self._ticks = 0
         self._last_s = time.monotonic()
         self._heard: list[list[Any]] = []
@@ -105,15 +106,17 @@ class Robot(Node):
                     for injector in (self._poses, self._openings, *(each[2] for each in self._cameras)):
                         injector.begin(order["fault"])
                 heard, self._heard = self._heard, []
-                print(json.dumps({"now_ns": time.time_ns(), "heard": heard}), flush=True)
+                print(json.dumps({"now_ns": time.time_ns(), "heard": heard}), file=self._answers)
 
 
 def main() -> None:
     """Main function of the process. The first line of its input is the policy's config and where the arm begins."""
+    answers = take_standard_output()
     config, home_m = json.loads(sys.stdin.readline())
     set_priority(RuntimeConfig().realtime_priority, inherited=True)  # a robot has a computer of its own
     rclpy.init()
-    node, executor = Robot(PolicyConfig.model_validate(config), home_m), SingleThreadedExecutor()
+    node = Robot(PolicyConfig.model_validate(config), home_m, answers)
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
 
     def read() -> None:
@@ -122,7 +125,7 @@ def main() -> None:
         node.is_done = True
 
     threading.Thread(target=read, daemon=True).start()
-    print(json.dumps({"ready": True}), flush=True)
+    print(json.dumps({"ready": True}), file=answers)
     with suppress(KeyboardInterrupt, ExternalShutdownException):
         while not node.is_done and not is_orphan():
             executor.spin_once(timeout_sec=0.1)

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 
 from dp_ros.ros.node import qos
-from dp_ros.ros.processes.environment import is_orphan
+from dp_ros.ros.processes.environment import is_orphan, take_standard_output
 
 _AT_ONCE = 6
 _TOPICS = 4  # of each
@@ -31,7 +31,7 @@ def join(stack: ExitStack, name: str) -> None:
 
 def main() -> None:
     """Main function: begins at the first line of its input, and ends with it, so that each participant leaves."""
-    print("ready", flush=True)
+    print("ready", file=take_standard_output())
     sys.stdin.readline()
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()

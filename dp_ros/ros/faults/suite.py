@@ -28,8 +28,10 @@ from dp_ros.ros.faults.rig import Rig
 from dp_ros.ros.processes.node_process import SessionError
 
 _MOVING_S = 0.2  # the arm counts as moving where a command of this time moved it
+_GOES_ON_MOVES = 3  # commands in that time that move it: a late one moves it there, and the next one back
 _BEFORE_S = (0.8, 1.5)  # the fault begins this long after the arm moves, drawn; it has its full speed by then
 _STORM_S = 2.0
+_NOTICES_S = 1.0  # after that, a recorder has said that its disk is full
 _SETTLED_S = 0.3  # after the limit: an arm that stopped must stay so
 _BY_ITSELF_S = 1.0  # an arm that must be told to go on is watched for so long
 _RECOVERS_S = 10.0
@@ -53,6 +55,7 @@ class Suite:
         rig = self._rig
         rig.watch(fault.name in cases.WATCHED)
         rig.storm(fault.name == cases.STORM)
+        rig.record(fault.name == cases.DISK_FULL)
         rig.overheard.clear()
         self._begin()
         rig.wait(float(self._rng.uniform(*_BEFORE_S)))
@@ -67,12 +70,18 @@ class Suite:
         verdict = rig.verdict.partition(":")[0]
         if fault.name in cases.WATCHED:
             verdict = f"watchdog: {rig.guard.partition(':')[0]}"
-        reaction = reaction_s(fault.expected, heard, fault_ns, until_ns)
         problem, recovery = "", cast("Recovery", "none")
+        if (recorder := rig.recorder) is not None:
+            rig.spin_until(lambda: recorder.says == "problem", _NOTICES_S, "")
+            verdict = f"recorder: {recorder.says}"
+            problem = "" if recorder.says == "problem" else f"the recorder did not notice in {_NOTICES_S:g} s"
+        reaction = reaction_s(fault.expected, heard, fault_ns, until_ns)
         try:
             recovery = self._recover(fault)
         except SessionError as error:
             problem = str(error)
+        if recorder is not None:
+            problem = problem or recorder.loss()
         return Trial(reaction, *largest(self._commands, fault_ns, self._bounds), recovery, verdict, problem)
 
     def _begin(self) -> None:
@@ -97,8 +106,11 @@ class Suite:
     def _moves(self) -> bool:
         return is_moving(self._commands, self._hear() - round(_MOVING_S * 1e9))
 
+    def _goes_on(self) -> bool:
+        return is_moving(self._commands, self._hear() - round(_MOVING_S * 1e9), _GOES_ON_MOVES)
+
     def _wait_until_moving(self, timeout_s: float, otherwise: str) -> None:
-        self._rig.spin_until(self._moves, timeout_s, otherwise)
+        self._rig.spin_until(self._goes_on, timeout_s, otherwise)
 
     # ---- faults ----------------------------------------------------------------------------------------
 
@@ -115,6 +127,7 @@ class Suite:
             "checkpoint-replaced": rig.replace_checkpoint,
             "robot-restarts": rig.kill_robot,
             cases.STORM: rig.let_loose,
+            cases.DISK_FULL: rig.fill_disk,
             "policy-sigstop": lambda: rig.signal_policy(signal.SIGSTOP),
             "policy-sigkill": rig.kill_policy,
         }
@@ -139,6 +152,8 @@ class Suite:
             rig.emergency_stop(False)
         elif name == cases.STORM:
             rig.storm(False)
+        elif name == cases.DISK_FULL:
+            rig.free_disk()
         elif name == "policy-sigstop":
             rig.signal_policy(signal.SIGCONT)
         elif name == "policy-sigkill":

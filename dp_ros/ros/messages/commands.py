@@ -10,7 +10,7 @@ from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import JointState
 
-from dp_ros.actions import join
+from dp_ros.actions import OPEN_TO_CLOSED, join, to_range
 from dp_ros.control.safety import Command
 from dp_ros.ros.messages.conversions import (
     effort_to_joint_state,
@@ -19,18 +19,38 @@ from dp_ros.ros.messages.conversions import (
     position_to_pose,
     stamp_to_ns,
 )
+from dp_ros.schema.gripper import GripperCommands
 
+OUR_GRIPPER = GripperCommands()
 _WAITING = 32
 
 
-def command_to_messages(command: Command, frame_id: str) -> tuple[PoseStamped, JointState]:
-    """The two messages of `command`, with one stamp. Where no gripper is commanded, the second has no effort.
+def command_to_messages(
+    command: Command, frame_id: str, gripper: GripperCommands = OUR_GRIPPER
+) -> tuple[PoseStamped, JointState]:
+    """The two messages of `command`, with one stamp. Where no gripper is commanded, the second has no value.
 
-    Publish a message without effort only in lockstep, where the simulated robot waits for both: a real gripper's driver
-    may read the first effort without looking.
+    gripper: joint, field and range of the second message.
+
+    Publish a message without a value only in lockstep, where the simulated robot waits for both: a real gripper's
+    driver may read the first effort without looking.
     """
     pose = position_to_pose(command.position_m, command.orientation, command.stamp_ns, frame_id)
-    return pose, effort_to_joint_state(command.gripper, command.stamp_ns)
+    return pose, gripper_to_joint_state(command.gripper, command.stamp_ns, gripper)
+
+
+def gripper_to_joint_state(value: float | None, stamp_ns: int, gripper: GripperCommands) -> JointState:
+    """Gripper command in [-1 open, 1 closed] -> JointState of the robot; without a value for None.
+
+    ConversionError outside of the range.
+    """
+    joint = gripper.command_gripper_joint or "gripper"
+    message = effort_to_joint_state(value, stamp_ns, joint)
+    if value is not None and gripper != OUR_GRIPPER:
+        message.effort = []
+        in_range = float(to_range(value, OPEN_TO_CLOSED, gripper.command_gripper_range))
+        setattr(message, gripper.command_gripper_field, [in_range])
+    return message
 
 
 class CommandPairing:

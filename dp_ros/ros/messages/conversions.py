@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dp_ros.errors import UserError
+from dp_ros.errors import UserError, shown
 from dp_ros.poses import is_unit, make_pose, orientation_of, position_of
 from dp_ros.streams import Selection
 
@@ -90,8 +90,8 @@ def pose_to_vector(msg: Any) -> NDArray[np.float64]:
     quat = np.array([q.x, q.y, q.z, q.w], np.float64)
     if not is_unit(quat):
         raise ConversionError(
-            f"quaternion {quat.tolist()} in '{msg.header.frame_id}' is not x, y, z, w of length 1: the publisher must "
-            "send the measured orientation"
+            f"quaternion {quat.tolist()} in '{shown(msg.header.frame_id)}' is not x, y, z, w of length 1: the "
+            "publisher must send the measured orientation"
         )
     return make_pose(pose_to_position(msg), quat)
 
@@ -170,7 +170,7 @@ def joint_index(msg: Any, name: str, field: str) -> int:
     wanted = name or "gripper"
     if wanted in names and names.index(wanted) < count:
         return names.index(wanted)
-    found = f"{count} {field} values for joints {names}"
+    found = f"{count} {field} values for joints {shown(names, 200)}"
     raise ConversionError(
         f"joint state: {found}, none for '{wanted}'; publish one, or name the gripper's joint (gripper_joint)"
     )

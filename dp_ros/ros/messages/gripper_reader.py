@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dp_ros.actions import OPEN_TO_CLOSED, OPENING, Range, to_range
+from dp_ros.errors import shown
 from dp_ros.ros.messages.conversions import ConversionError, joint_index
 
 _FIELDS = ("effort", "position", "velocity")
@@ -50,7 +51,7 @@ class GripperReader:
         self._found = joint if self._found is None else self._found
         if joint != self._found:
             raise ConversionError(
-                f"holds joint '{joint}', before it was '{self._found}': name the gripper's with gripper_joint"
+                f"holds joint '{shown(joint)}', before it was '{self._found}': name the gripper's with gripper_joint"
             )
 
 

@@ -6,7 +6,6 @@ Reading uses only a message's fields. It takes messages of rclpy, rosbags and ro
 from __future__ import annotations
 
 import array
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.encoded import decode_picture
+from dp_ros.errors import shown
 from dp_ros.pictures import fit_image
 from dp_ros.ros.messages.conversions import ConversionError, make_header
 from dp_ros.schema import Target
@@ -67,9 +68,6 @@ _LAYOUTS["yuv422_yuy2"] = _LAYOUTS["yuyv"] = _Layout(2, cv2.COLOR_YUV2RGB_YUY2)
 # Newer names cv_bridge may not know, and types that name no colours: there OpenCV's habit holds, blue first.
 _SAME_AS = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2", "8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
 _SAME_AS |= {"16UC1": "mono16", "16UC3": "bgr16", "16UC4": "bgra16"}
-_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xfe])", re.DOTALL)
-_AFTER_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)  # not a stuffed byte, not a restart marker
-_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
 _PLAIN = {"rgb8", "rgba8", "bgr8", "bgra8", "mono8"}  # the rest goes through cv_bridge where it is installed
 
 
@@ -119,15 +117,10 @@ def compressed_to_rgb(msg: Any) -> NDArray[np.uint8]:
     """
     if "compressedDepth" in msg.format:
         raise _unusable(msg, "this is depth, not colour; subscribe to the camera's compressed colour topic")
-    data = np.frombuffer(bytes(msg.data), np.uint8)
-    # Some OpenCV versions decode a truncated JPEG and leave the rest grey.
-    is_cut = data[:2].tobytes() == b"\xff\xd8" and not _jpeg_has_its_end(data.tobytes())
-    try:
-        pixels = None if is_cut else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # no data, or a header that promises more pixels than OpenCV accepts
-        pixels = None
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise _damaged(msg, f"{data.size} bytes, not one whole JPEG or PNG; check publisher and link")
+    data = bytes(msg.data)
+    pixels = decode_picture(data)
+    if pixels is None:
+        raise _damaged(msg, f"{len(data)} bytes, not one whole JPEG or PNG; check publisher and link")
     declared, _, stored = msg.format.partition(";")
     bits = 8 * pixels.itemsize
     if pixels.ndim == 3:
@@ -207,24 +200,6 @@ def _packed(pixels: NDArray[Any], name: str) -> Image:
     return msg
 
 
-def _jpeg_has_its_end(data: bytes) -> bool:
-    """Whether the end-of-image marker follows the segments and scans of a JPEG (ITU-T T.81, annex B).
-
-    A search for its two bytes would also find the end of an embedded thumbnail.
-    """
-    at = 2
-    while marker := _JPEG_MARKER.match(data, at):
-        code = marker[1]
-        if code == _END_OF_IMAGE:
-            return True
-        at = marker.end()
-        at += int.from_bytes(data[at : at + 2], "big")  # the segment's length counts its own two bytes
-        if code == _START_OF_SCAN:
-            following = _AFTER_SCAN.search(data, at)
-            at = following.start() if following else len(data)
-    return False
-
-
 def _unusable(msg: Any, why: str) -> ConversionError:
     return ConversionError(_described(msg, why))
 
@@ -235,4 +210,4 @@ def _damaged(msg: Any, why: str) -> DamagedImageError:
 
 def _described(msg: Any, why: str) -> str:
     kind = msg.encoding if hasattr(msg, "encoding") else msg.format
-    return f"image '{kind}' of frame '{msg.header.frame_id}': {why}"
+    return f"image '{shown(kind)}' of frame '{shown(msg.header.frame_id)}': {why}"

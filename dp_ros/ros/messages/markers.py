@@ -1,7 +1,7 @@
 """Messages that RViz draws of a plan: the path of the chunk, and markers of all that belongs to it.
 
 Each kind of marker has a namespace of its own, which RViz can switch off: plan, executed, command, verdict, workspace,
-commanded, measured.
+commanded, measured, spread.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _EXECUTED = ColorRGBA(r=0.1, g=0.7, b=0.2, a=1.0)
 _HELD = ColorRGBA(r=0.9, g=0.2, b=0.1, a=1.0)
 _BOX = ColorRGBA(r=0.9, g=0.7, b=0.1, a=0.5)
 _COMMANDED = ColorRGBA(r=0.2, g=0.4, b=1.0, a=0.9)
+_SPREAD = ColorRGBA(r=0.6, g=0.6, b=0.6, a=0.35)
 _MEASURED = ColorRGBA(r=0.9, g=0.5, b=0.9, a=0.9)
 _TEXT_ABOVE = np.array([0.0, 0.0, 0.08])  # of the command [m]
 
@@ -42,6 +43,7 @@ class Scene:
     workspace_m: tuple[ArrayLike, ArrayLike]  # lowest and highest corner of the gate's box
     commanded_m: Array  # (n, 3), the last commands
     measured_m: Array  # (n, 3)
+    spread_m: Array | None = None  # (n, T_p, 3), further samples of the chunk
 
 
 def chunk_to_path(chunk: Chunk, orientation: Array, frame_id: str) -> Path:
@@ -56,8 +58,8 @@ def chunk_to_path(chunk: Chunk, orientation: Array, frame_id: str) -> Path:
 
 
 def plan_markers(chunk: Chunk | None, command: Command, scene: Scene, frame_id: str) -> MarkerArray:
-    """Grey: the whole chunk; green: its executed part; yellow: the workspace; blue: the commands; violet: the measured
-    path; a ball at the command and the verdict above it, red while the arm holds.
+    """Grey: the whole chunk, and faint its further samples; green: its executed part; yellow: the workspace; blue: the
+    commands; violet: the measured path; a ball at the command and the verdict above it, red while the arm holds.
 
     Without a chunk, that of the message before disappears after a second.
     """
@@ -84,6 +86,10 @@ def plan_markers(chunk: Chunk | None, command: Command, scene: Scene, frame_id: 
             marker("plan", Marker.LINE_STRIP, 0.003, _PLANNED, positions),
             marker("executed", Marker.SPHERE_LIST, 0.008, _EXECUTED, positions[chunk.executed]),
         ]
+    if chunk is not None and scene.spread_m is not None:
+        # Both ends of each piece of each sample.
+        pieces = np.stack([scene.spread_m[:, :-1], scene.spread_m[:, 1:]], axis=2).reshape(-1, 3)
+        markers.append(marker("spread", Marker.LINE_LIST, 0.0015, _SPREAD, pieces))
     text = marker("verdict", Marker.TEXT_VIEW_FACING, 0.025, colour, at_m + _TEXT_ABOVE)
     text.text = scene.text
     markers += [

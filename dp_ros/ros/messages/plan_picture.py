@@ -17,6 +17,7 @@ Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 EXECUTED, REMAINING, HELD = (40, 220, 70), (235, 235, 235), (255, 70, 50)
+SPREAD = (150, 150, 150)
 COMMAND, MEASURED = (70, 130, 255), (240, 130, 240)
 _LOWEST_PX = 240  # smaller pictures are enlarged, by a whole number
 _LINE_PX, _LETTER_PX, _TEXT_SCALE = 18, 8, 0.45
@@ -35,7 +36,7 @@ class View:
 
 def draw_views(views: Sequence[View], text: Sequence[tuple[str, Colour]]) -> Picture:
     """The views side by side, and below them the text in its colours; a line that is too long is cut."""
-    row = side_by_side([_drawn(view) for view in views])
+    row = side_by_side([draw_view(view) for view in views])
     band = np.zeros((_LINE_PX * len(text) + 6, row.shape[1], 3), np.uint8)
     for number, (words, colour) in enumerate(text, 1):
         longest = row.shape[1] // _LETTER_PX
@@ -49,7 +50,8 @@ def enlargement(height_px: int) -> int:
     return -(-_LOWEST_PX // height_px)
 
 
-def _drawn(view: View) -> Picture:
+def draw_view(view: View, named: bool = True) -> Picture:
+    """The picture, enlarged, with the points and the name of the camera in it; without the name if not `named`."""
     by = enlargement(view.picture.shape[0])
     drawn = np.ascontiguousarray(view.picture.repeat(by, 0).repeat(by, 1))
     for colour, pixels in view.dots.items():
@@ -60,8 +62,9 @@ def _drawn(view: View) -> Picture:
         points = _places(pixels, by)
         for one, other in pairwise(points):
             if one is not None and other is not None:
-                cv2.line(drawn, one, other, colour, 2, cv2.LINE_AA, _SHIFT)
-    _write(drawn, view.name, (4, 14), (255, 255, 255))
+                cv2.line(drawn, one, other, colour, 1 if colour == SPREAD else 2, cv2.LINE_AA, _SHIFT)
+    if named:
+        _write(drawn, view.name, (4, 14), (255, 255, 255))
     return drawn
 
 

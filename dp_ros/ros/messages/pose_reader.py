@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from dp_ros.errors import shown
 from dp_ros.ros.messages.conversions import ConversionError, pose_to_vector
 
 
@@ -33,8 +34,9 @@ class PoseReader:
         if self._frame_id is None:
             self._frame_id = msg.header.frame_id
         if msg.header.frame_id != self._frame_id:
+            frames = f"'{shown(msg.header.frame_id)}', but the first pose was in '{shown(self._frame_id)}'"
             raise ConversionError(
-                f"ee_pose: is in frame '{msg.header.frame_id}', but the first pose was in '{self._frame_id}': publish "
-                "all poses in one frame, or deactivate and activate to change it"
+                f"ee_pose: is in frame {frames}: publish all poses in one frame, or "
+                "deactivate and activate to change it"
             )
         return pose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +18,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from dp_ros.control.control_clock import ControlClock
 from dp_ros.errors import message_of
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN, Status, to_diagnostics
 from dp_ros.ros.node.parameters import read_config
@@ -83,19 +84,28 @@ class ManagedNode(LifecycleNode):
         self.fatal: str | None = None  # reason why the process must end; see `run_node`
         self.problem = ""  # why the last transition failed
         self.single: tuple[str, ...] = ()  # resolved topics of one sensor each
-        self.autostart = read_config(self, LifecycleConfig).autostart
+        self.names: Mapping[
+            str, str
+        ] = {}  # our topic -> the robot's, where it has another name (topics_file)
+        self.starts = read_config(self, LifecycleConfig)
         self.is_starting = False  # `run_node` configures and activates it, and reports what fails
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._configured, self._activated = ExitStack(), ExitStack()  # each destroys what was made meanwhile
 
     # ---- making ----------------------------------------------------------------------------------------
 
+    def resolved(self, topic: str) -> str:
+        """The full name of one of our topics, as the graph has it."""
+        return str(self.resolve_topic_name(self.names.get(topic, topic)))
+
     def add_publisher(self, kind: type, topic: str, profile: Any) -> Any:
-        made = self.create_publisher(kind, topic, profile, event_callbacks=_NO_EVENTS[0])
+        name = self.names.get(topic, topic)
+        made = self.create_publisher(kind, name, profile, event_callbacks=_NO_EVENTS[0])
         return self.add(made, self.destroy_publisher)
 
     def add_subscription(self, kind: type, topic: str, callback: Callable[..., None], profile: Any) -> Any:
-        made = self.create_subscription(kind, topic, callback, profile, event_callbacks=_NO_EVENTS[1])
+        name = self.names.get(topic, topic)
+        made = self.create_subscription(kind, name, callback, profile, event_callbacks=_NO_EVENTS[1])
         return self.add(made, self.destroy_subscription)
 
     def add_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
@@ -133,6 +143,19 @@ class ManagedNode(LifecycleNode):
             self.get_logger().info(f"realtime_priority {priority} is not in effect: {why}")
         elif priority:
             self.add(0, set_priority)
+
+    def hear(self, *topics: str) -> None:
+        """Call the callbacks for the messages of these topics that wait, within another callback.
+
+        For a callback that takes long, and needs messages meanwhile. Topics are named as in `add_subscription`.
+        """
+        names = {self.resolved(topic) for topic in topics}
+        for subscription in self.subscriptions:
+            if subscription.topic_name not in names:
+                continue
+            with subscription.handle:
+                while taken := subscription.handle.take_message(subscription.msg_type, subscription.raw):
+                    subscription.callback(taken[0])
 
     def without_time(self) -> str:
         """Why no time passes for this node; empty where it does. Its control timer then never fires."""
@@ -193,6 +216,14 @@ class ManagedNode(LifecycleNode):
     def control_clock(self) -> Clock:
         """The clock of timers that command a robot: steady, or the ROS clock in simulated time (`use_sim_time`)."""
         return self.get_clock() if self.get_parameter("use_sim_time").value else self.steady_clock
+
+    def control_time(self, is_lockstep: bool = False) -> ControlClock:
+        """Time of a control loop: steady, or the ROS clock's in simulated time and in lockstep."""
+        return ControlClock(
+            lambda: int(self.get_clock().now().nanoseconds),
+            is_steady=not (is_lockstep or self.get_parameter("use_sim_time").value),
+            on_set=lambda seconds: self.get_logger().warning(f"the clock was set by {seconds:+.3f} s"),
+        )
 
     def wait_until_acked(self, *publishers: Any) -> None:
         """Wait for messages in flight: a message whose publisher is destroyed may never arrive."""

@@ -54,11 +54,11 @@ def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) ->
     node, code = None, 1
     try:
         _init(args)
-        node = make_node()
+        node = _made(make_node)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         refuse_undeclared(node, node.control_rate_hz if isinstance(node, ManagedNode) else lambda: None)
-        if isinstance(node, ManagedNode) and node.autostart:
+        if isinstance(node, ManagedNode) and (node.starts.autostart or node.starts.autoconfigure):
             _start(node, lambda: stop)
         while not stop and node.fatal is None and not is_orphan():
             executor.spin_once(timeout_sec=0.1)
@@ -87,10 +87,25 @@ def _init(args: Sequence[str] | None) -> None:
         raise FatalError(f"wrong ROS arguments: {error}") from None
 
 
+def _made(make_node: Callable[[], Any]) -> Any:
+    """The node; FatalError where security is asked for (SROS 2) and this middleware has none."""
+    try:
+        return make_node()
+    except RuntimeError as error:  # rclpy's
+        if "security" not in str(error):
+            raise
+        said = " ".join(str(error).split()).removeprefix("error creating node: ").partition(", at /")[0]
+        raise FatalError(
+            f"ROS_SECURITY_ENABLE is set, and the middleware cannot do it ({said}): install a ROS from packages, or "
+            "unset it"
+        ) from None
+
+
 def _start(node: ManagedNode, is_stopped: Callable[[], bool]) -> None:
-    """Configure and activate; FatalError where either fails."""
+    """Configure and, with `autostart`, activate; FatalError where either fails."""
     node.is_starting = True
-    for trigger in (node.trigger_configure, node.trigger_activate):
+    triggers = (node.trigger_configure, node.trigger_activate)
+    for trigger in triggers if node.starts.autostart else triggers[:1]:
         if not is_stopped() and trigger() != TransitionCallbackReturn.SUCCESS:
             raise FatalError(node.fatal or node.problem)
     node.is_starting = False

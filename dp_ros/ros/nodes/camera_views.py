@@ -1,4 +1,4 @@
-"""Cameras of a policy as a viewer needs them: lens and pose, where somebody publishes them.
+"""Cameras as a viewer needs them: lens and pose, where somebody publishes them.
 
 The lens is that of `camera/<name>/camera_info`. The pose is that of `camera/<name>/pose`, which the simulated robot
 publishes, or comes from /tf, where tf2_msgs is installed.
@@ -6,7 +6,7 @@ publishes, or comes from /tf, where tf2_msgs is installed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from dp_ros.ros.messages.camera_view import project
 from dp_ros.ros.messages.conversions import ConversionError, pose_to_vector, stamp_to_ns
 from dp_ros.ros.messages.frames import FrameTree, transforms_message
 from dp_ros.ros.node import qos
-from dp_ros.schema import EncoderConfig
+from dp_ros.schema import Target
 from dp_ros.streams import Stream
 
 Array = NDArray[np.float64]
@@ -27,11 +27,11 @@ _MAX_AGE_NS = 500_000_000  # of a published pose; an older one is not that of th
 
 
 class CameraViews:
-    """Lenses and poses of the cameras of a policy; nothing is subscribed to before `listen`."""
+    """Lenses and poses of cameras; nothing is subscribed to before `listen`."""
 
-    def __init__(self, encoder: EncoderConfig, subscription: Callable[..., Any]) -> None:
+    def __init__(self, cameras: Sequence[str], subscription: Callable[..., Any]) -> None:
         """`subscription(kind, topic, callback, qos)` makes a subscription."""
-        self._encoder, self._subscription = encoder, subscription
+        self._cameras, self._subscription = cameras, subscription
         self._listens = False
         self.forget()
 
@@ -39,7 +39,7 @@ class CameraViews:
         """Forget all messages and that there are subscriptions, which end with the node's activity."""
         self._listens = False
         self._infos: dict[str, CameraInfo] = {}
-        self._poses: dict[str, Stream[tuple[str, Array]]] = {c: Stream() for c in self._encoder.cameras}
+        self._poses: dict[str, Stream[tuple[str, Array]]] = {c: Stream() for c in self._cameras}
         self._tree = FrameTree()
 
     def listen(self) -> None:
@@ -47,7 +47,7 @@ class CameraViews:
         if self._listens:
             return
         self._listens = True
-        for camera in self._encoder.cameras:
+        for camera in self._cameras:
             keep_info, keep_pose = self._info_callback(camera), self._pose_callback(camera)
             self._subscription(CameraInfo, f"camera/{camera}/camera_info", keep_info, qos_profile_sensor_data)
             self._subscription(PoseStamped, f"camera/{camera}/pose", keep_pose, qos_profile_sensor_data)
@@ -55,8 +55,10 @@ class CameraViews:
             for topic, profile in (("/tf", qos.TRANSFORMS), ("/tf_static", qos.STATIC_TRANSFORMS)):
                 self._subscription(message, topic, lambda msg: self._tree.add(msg.transforms), profile)
 
-    def project(self, camera: str, stamp_ns: int, base_frame: str, points_m: Array) -> Array | None:
-        """Points (n, 3) in `base_frame` -> pixels (n, 2) of the policy's picture stamped `stamp_ns`.
+    def project(
+        self, camera: str, stamp_ns: int, base_frame: str, points_m: Array, target: Target
+    ) -> Array | None:
+        """Points (n, 3) in `base_frame` -> pixels (n, 2) of the picture stamped `stamp_ns`, as it fits `target`.
 
         None where lens or pose are not known.
         """
@@ -64,7 +66,7 @@ class CameraViews:
         pose = self._pose(camera, stamp_ns, base_frame)
         if info is None or pose is None:
             return None
-        return project(points_m, pose, info, self._encoder.target(camera))
+        return project(points_m, pose, info, target)
 
     def _pose(self, camera: str, stamp_ns: int, base_frame: str) -> Array | None:
         sample = self._poses[camera].at(stamp_ns)

@@ -90,10 +90,8 @@ class MetaworldBridge(ManagedNode):
             self.add_subscription(String, "record/command", self._on_record, qos.RELIABLE)
         self.add_service(Trigger, "episode/reset", self._on_reset)
         self.add_diagnostics(self._status)
-        self._next_seed = config.first_seed
-        self._running = False
-        self._problem = ""
-        self._time_ns = 0
+        self._next_seed, self._time_ns = config.first_seed, 0
+        self._running, self._problem = False, ""
         self._waiting_ns: int | None = None  # lockstep: stamp of the awaited command
         self._asked_s = self._published_s = 0.0
         self._newest: tuple[int, Array] | None = None  # realtime: stamp and command, in effect

@@ -8,12 +8,14 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from dp_ros.control.health import InputHealth
 from dp_ros.pictures import ImageSizeError
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.messages.gripper_reader import GripperReader
 from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
-from dp_ros.schema import EncoderConfig, RuntimeConfig
+from dp_ros.schema import EncoderConfig, GateConfig, RuntimeConfig, TopicMap
+from dp_ros.schema.topics import COMPRESSED
 from dp_ros.streams import FrameAssembler
 
 OnSample = Callable[[int, str], None]  # stamp; source: a camera, "ee_pose" or "gripper/state"
@@ -30,29 +32,43 @@ class PolicyInputs:
         subscription: Callable[..., Any],
         on_sample: OnSample,
         on_refused: OnRefused,
+        topics: TopicMap,
+        from_stamp: Callable[[int], int] = lambda stamp_ns: stamp_ns,
     ) -> None:
-        """`subscription(kind, topic, callback, qos)` makes a subscription."""
+        """`subscription(kind, topic, callback, qos)` makes a subscription; `topics` says which are compressed.
+
+        from_stamp: stamp [ns] -> control time.
+        """
+        self._from_stamp = from_stamp
         self._encoder, self._on_sample, self._on_refused = encoder, on_sample, on_refused
-        max_age_ns = 0 if runtime.mode == "lockstep" else round(runtime.gate.max_obs_age_s * 1e9)
-        self.streams = FrameAssembler(encoder.cameras, max_age_ns)
+        self._is_lockstep = runtime.mode == "lockstep"
+        self.streams = FrameAssembler(encoder.cameras, 0)
+        self.limit(runtime.gate)
+        self.health = InputHealth(tuple(self.streams.streams()))
         self.poses = PoseReader()
         self._openings = GripperReader(runtime.gripper_joint, runtime.gripper_range)
         self.bad: dict[str, str] = {}  # source -> why its newest message was refused
-        profile, is_raw = qos.observations(runtime.mode), runtime.image_transport == "raw"
-        kind, suffix = (Image, "") if is_raw else (CompressedImage, "/compressed")
-        topics = {camera: f"camera/{camera}/image_raw{suffix}" for camera in encoder.cameras}
-        for camera, topic in topics.items():
-            subscription(kind, topic, self._image_callback(camera), profile)
+        profile, pictures = qos.observations(runtime.mode), []
+        for camera in encoder.cameras:
+            is_compressed = topics.is_compressed(camera, runtime.image_transport)
+            kind, suffix = (CompressedImage, COMPRESSED) if is_compressed else (Image, "")
+            pictures.append(f"camera/{camera}/image_raw{suffix}")
+            subscription(kind, pictures[-1], self._image_callback(camera), profile)
         subscription(PoseStamped, "ee_pose", self._on_pose, profile)
         subscription(JointState, "gripper/state", self._on_gripper, profile)
-        self.single = (*topics.values(), "ee_pose")  # topics of one sensor each
+        self.single = (*pictures, "ee_pose")  # topics of one sensor each
         self.is_heard = True
 
     def clear(self) -> None:
         self.streams.clear()
+        self.health.clear()
         self.poses.clear()
         self._openings.clear()
         self.bad.clear()
+
+    def limit(self, gate: GateConfig) -> None:
+        """Take the oldest age of a sample from new limits; in lockstep all samples of a frame have one time."""
+        self.streams.max_age_ns = 0 if self._is_lockstep else round(gate.max_obs_age_s * 1e9)
 
     def missing(self, now_ns: int) -> list[str]:
         """One line for each source that keeps the node from observing now."""
@@ -67,41 +83,53 @@ class PolicyInputs:
             try:
                 pixels = images.to_picture(msg, camera, target)
             except (conversions.ConversionError, ImageSizeError) as error:
+                self.health.refuse(f"camera {camera}")
                 self._refuse(camera, str(error), isinstance(error, images.DamagedImageError))
                 return
             self.bad.pop(camera, None)
-            stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-            self.streams.images[camera].put(stamp_ns, pixels)
-            self._on_sample(stamp_ns, camera)
+            time_ns, ahead_ns = self._time_of(msg)
+            self.streams.images[camera].put(time_ns, pixels, ahead_ns)
+            self.health.arrive(f"camera {camera}")
+            self._on_sample(time_ns, camera)
 
         return store
+
+    def _time_of(self, msg: Any) -> tuple[int, int]:
+        """Control time of a message's stamp, and by how much the stamp is ahead of it."""
+        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        time_ns = self._from_stamp(stamp_ns)
+        return time_ns, stamp_ns - time_ns
 
     def _on_pose(self, msg: PoseStamped) -> None:
         if not self.is_heard:
             return
-        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        time_ns, ahead_ns = self._time_of(msg)
         try:
-            self.streams.ee_pose.put(stamp_ns, self.poses.read(msg))
+            self.streams.ee_pose.put(time_ns, self.poses.read(msg), ahead_ns)
         except conversions.ConversionError as error:
+            self.health.refuse("ee_pose")
             self._refuse("ee_pose", str(error), True)
             return
+        self.health.arrive("ee_pose")
         self.bad.pop("ee_pose", None)
-        self._on_sample(stamp_ns, "ee_pose")
+        self._on_sample(time_ns, "ee_pose")
 
     def _on_gripper(self, msg: JointState) -> None:
         if not self.is_heard:
             return
-        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
+        time_ns, ahead_ns = self._time_of(msg)
         try:
             opening = self._openings.read(msg)
             if opening is None:  # of other joints
                 return
-            self.streams.gripper.put(stamp_ns, opening)
+            self.streams.gripper.put(time_ns, opening, ahead_ns)
         except conversions.ConversionError as error:
+            self.health.refuse("gripper")
             self._refuse("gripper/state", f"gripper/state: {error}", True)
             return
+        self.health.arrive("gripper")
         self.bad.pop("gripper/state", None)
-        self._on_sample(stamp_ns, "gripper/state")
+        self._on_sample(time_ns, "gripper/state")
 
     def _refuse(self, source: str, why: str, is_damaged: bool) -> None:
         """Note a message that cannot be used; told once, until the source sends a good one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,15 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, String
 
 from dp_ros.control.controller import PolicyDecision
+from dp_ros.control.ood import OodWatch
 from dp_ros.control.safety import Verdict
 from dp_ros.control.timing import CommandTimes
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.node import qos
+from dp_ros.ros.node.repeated import Repeated
 from dp_ros.streams import FrameAssembler
+
+NO_STATS = "none: the checkpoint has no statistics of its training pictures: `dp_ros ood-stats` makes them"
 
 
 class PolicyReport:
@@ -24,9 +29,19 @@ class PolicyReport:
     `policy/verdict` has a message for each tick, `policy/status` one for each change, with the cause, and is latched.
     """
 
-    def __init__(self, publisher: Callable[..., Any], streams: FrameAssembler, logger: Any) -> None:
-        """`publisher(kind, topic, qos)` makes a publisher."""
-        self._streams, self._logger = streams, logger
+    def __init__(
+        self,
+        publisher: Callable[..., Any],
+        streams: FrameAssembler,
+        logger: Any,
+        ood: OodWatch,
+        has_scores: bool,
+    ) -> None:
+        """`publisher(kind, topic, qos)` makes a publisher. has_scores: the checkpoint has statistics for `ood`."""
+        self._streams, self._logger, self._ood = streams, logger, ood
+        self._no_score = "none" if has_scores else NO_STATS
+        if not has_scores:
+            logger.info(f"ood_score: {NO_STATS}")
         self._each = publisher(String, "policy/verdict", qos.RELIABLE)
         self._changes = publisher(String, "policy/status", qos.LATCHED)
         self._durations = publisher(Float64, "policy/plan_duration", qos.RELIABLE_DEEP)
@@ -36,10 +51,15 @@ class PolicyReport:
         self._overheads_s: deque[float] = deque(maxlen=500)
         self.verdict: Verdict | None = None  # of the newest tick since activation
         self.text = ""  # the same with its cause
+        self.warning = ""  # about pictures unlike those of the training; empty while there is none
+        self._repeated = Repeated()
+        self._is_logged = True  # whether a hold since the last motion is in the log
+        self._is_unlike_logged = True
 
     def begin(self) -> None:
         """Before the first tick after an activation."""
-        self.verdict = None
+        self.verdict, self.warning = None, ""
+        self._repeated.clear()
 
     def end(self) -> None:
         self._changes.publish(String(data="inactive"))
@@ -58,28 +78,51 @@ class PolicyReport:
         if verdict is not self.verdict:
             self._report(decision)
         self.verdict = verdict
+        self._warn()
         if decision.plan_s is not None:
             self._plans_s.append(decision.plan_s)
             self._durations.publish(Float64(data=decision.plan_s))
+
+    @property
+    def plan_p99_s(self) -> float:
+        """Of the last 500 plans; 0 before the first."""
+        return float(np.percentile(self._plans_s, 99)) if self._plans_s else 0.0
 
     def values(self) -> dict[str, str]:
         """For the diagnostics."""
         values = {
             "verdict": self.verdict.value if self.verdict else "none",
             "verdicts": ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items())),
+            "ood_score": self._no_score if self._ood.score is None else f"{self._ood.score:.2f}",
         }
         for name, seconds in (("plan", self._plans_s), ("overhead", self._overheads_s)):
             p50, p99 = np.percentile(seconds or [0.0], (50, 99)) * 1e3
             values |= {f"{name}_ms_p50": f"{p50:.1f}", f"{name}_ms_p99": f"{p99:.1f}"}
         return values
 
+    def _warn(self) -> None:
+        """Log the beginning and the end of pictures unlike those of the training."""
+        before, self.warning = self.warning, self._ood.warning
+        if self.warning and not before:
+            told = self._repeated("unlike", self.warning, time.monotonic())
+            self._is_unlike_logged = bool(told)
+            if told:
+                self._logger.warning(told)
+        elif before and not self.warning and self._is_unlike_logged:
+            self._logger.info("the pictures are like those of the training again")
+
     def _report(self, decision: PolicyDecision) -> None:
-        """Log and publish a verdict that is not that of the tick before, with its cause."""
+        """Publish a verdict that is not that of the tick before, with its cause, and log it: holds that repeat are
+        logged less often.
+        """
         text = self.text
         if decision.verdict is Verdict.HOLD_STALE:
             text = "; ".join([text, *self._streams.missing(decision.command.stamp_ns)])
         self._changes.publish(String(data=text))
         if decision.verdict.holds:
-            self._logger.warning(text)
-        elif self.verdict is not None and self.verdict.holds:
+            if told := self._repeated(decision.verdict.value, text, time.monotonic()):
+                self._logger.warning(told)
+            went_on = self.verdict is not None and self.verdict.holds and self._is_logged
+            self._is_logged = bool(told) or went_on
+        elif self.verdict is not None and self.verdict.holds and self._is_logged:
             self._logger.info(f"moving again: {text}")

@@ -22,12 +22,13 @@ from std_srvs.srv import Trigger
 
 from dp_ros.control.heartbeat import Guard, Heartbeat
 from dp_ros.control.watch import LAG_S
-from dp_ros.ros.messages.conversions import ConversionError, pose_to_position
+from dp_ros.poses import angle_rad, orientation_of
+from dp_ros.ros.messages.conversions import ConversionError, pose_to_position, pose_to_vector
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.ros.node.scheduling import set_priority
-from dp_ros.schema import ConfigError, WatchdogConfig
+from dp_ros.schema import ConfigError, TopicsFile, WatchdogConfig
 
 _PRIORITY = 1  # of real-time scheduling; every busy process of normal priority gives way
 
@@ -35,18 +36,19 @@ _PRIORITY = 1  # of real-time scheduling; every busy process of normal priority 
 class PolicyWatchdog(Node):
     """`policy/heartbeat` and the commands in. After the heartbeat of an active policy has ended: commands out.
 
-    Its publisher of commands exists only while it commands. A policy that goes on therefore sees another node that
-    commands the arm, and is silent until the watchdog has handed back.
+    A policy that goes on hears in `watchdog/status` that the watchdog holds, and is silent until it has handed back.
+    The publisher of commands exists only while the watchdog commands, so that whoever drives sees another commander.
     """
 
     def __init__(self) -> None:
         super().__init__("policy_watchdog")
         self.fatal: str | None = None
         self._config = read_config(self, WatchdogConfig)
+        self._names = read_config(self, TopicsFile).read().names()
         self._heartbeat = Heartbeat(self._config)
         self._pose: PoseStamped | None = None  # last command heard
         self._gripper: JointState | None = None
-        self._pose_s = 0.0
+        self._pose_s = self._gripper_s = 0.0
         self._recent: deque[tuple[float, PoseStamped]] = deque()  # commands of the last LAG_S, when heard
         self._measured_s = 0.0  # time of the newest measured pose, or of the takeover
         self._repeated: list[tuple[Publisher, Any]] = []  # with the message that each repeats
@@ -54,9 +56,9 @@ class PolicyWatchdog(Node):
         self._measured: Any = None  # subscription of the measured pose
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._status = self.create_publisher(String, "watchdog/status", qos.LATCHED)
-        self.create_subscription(Bool, "policy/heartbeat", self._on_beat, qos.RELIABLE)
-        self.create_subscription(PoseStamped, "command/ee_pose", self._on_pose, qos.RELIABLE)
-        self.create_subscription(JointState, "command/gripper", self._on_gripper, qos.RELIABLE)
+        self._beats = self.create_subscription(Bool, "policy/heartbeat", self._on_beat, qos.RELIABLE)
+        self.create_subscription(PoseStamped, self._name("command/ee_pose"), self._on_pose, qos.RELIABLE)
+        self.create_subscription(JointState, self._name("command/gripper"), self._on_gripper, qos.RELIABLE)
         self.create_service(Trigger, "watchdog/release", self._on_release)
         self._expiry: Timer | None = None
         self._twist: Publisher | None = None
@@ -90,8 +92,8 @@ class PolicyWatchdog(Node):
                 self._recent.popleft()
 
     def _on_gripper(self, msg: JointState) -> None:
-        if self._heartbeat.guard is not Guard.HOLDING and msg.effort:
-            self._gripper = msg
+        if self._heartbeat.guard is not Guard.HOLDING and (msg.effort or msg.position):
+            self._gripper, self._gripper_s = msg, time.monotonic()
 
     def _on_release(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.message = self._heartbeat.release(time.monotonic())
@@ -131,9 +133,26 @@ class PolicyWatchdog(Node):
             return f"{self._twist.topic_name} of 0 is published"
         if self._repeated:
             return "its last command is repeated"
+        if self._others:
+            return (
+                f"nothing is commanded, because another node publishes {self._name('command/ee_pose')}, too"
+            )
         if self._pose is None:
             return "nothing is commanded, because no command was heard"
         return f"nothing is commanded, because its last command came {self._command_age_s:.2f} s before that"
+
+    @property
+    def _others(self) -> bool:
+        """Whether a node besides the policy may command the arm.
+
+        The middleware knows dead policies for some 20 s, so there may be several: they all have a heartbeat.
+        """
+        commanders = self._nodes_with(self.resolve_topic_name(self._name("command/ee_pose")))
+        return bool(commanders - self._nodes_with(self._beats.topic_name))
+
+    def _nodes_with(self, topic: str) -> set[tuple[str, str]]:
+        """Namespaces and names of the nodes that publish a topic."""
+        return {(info.node_namespace, info.node_name) for info in self.get_publishers_info_by_topic(topic)}
 
     @property
     def _command_age_s(self) -> float:
@@ -145,21 +164,26 @@ class PolicyWatchdog(Node):
             twist = TwistStamped()
             twist.header.frame_id = self._pose.header.frame_id if self._pose is not None else ""
             self._repeated = [(self._twist, twist)]
+        elif self._others:
+            return
         elif self._pose is not None and self._command_age_s <= self._config.max_command_age_s:
             self._repeated = [(self._commander(PoseStamped, "command/ee_pose"), self._pose)]
-            if self._gripper is not None:
+            if self._gripper is not None and self._pose_s - self._gripper_s <= self._config.max_command_age_s:
                 self._repeated.append((self._commander(JointState, "command/gripper"), self._gripper))
             self._measured_s = time.monotonic()
-            if self._config.max_distance_m or self._config.max_pose_age_s:
-                self._measured = self.create_subscription(
-                    PoseStamped, "ee_pose", self._on_measured, qos_profile_sensor_data
-                )
+            self._measured = self.create_subscription(
+                PoseStamped, self._name("ee_pose"), self._on_measured, qos_profile_sensor_data
+            )
         if self._repeated:
             self._send()
             self._sending = self.create_timer(1.0 / self._config.rate_hz, self._send, clock=self._steady)
 
     def _commander(self, kind: type, topic: str) -> Publisher:
-        return self.create_publisher(kind, topic, qos.RELIABLE)
+        return self.create_publisher(kind, self._name(topic), qos.RELIABLE)
+
+    def _name(self, topic: str) -> str:
+        """The robot's name of one of our topics (topics_file)."""
+        return self._names.get(topic, topic)
 
     def _send(self) -> None:
         most, unknown_s = self._config.max_pose_age_s, time.monotonic() - self._measured_s
@@ -171,7 +195,7 @@ class PolicyWatchdog(Node):
             publisher.publish(message)
 
     def _on_measured(self, msg: PoseStamped) -> None:
-        """A robot that was moved, or restarted elsewhere, must not leap to the last command."""
+        """A robot that was moved, turned, or restarted elsewhere, must not leap to the last command."""
         if self._pose is None or not self._repeated:
             return
         with suppress(ConversionError):
@@ -182,6 +206,14 @@ class PolicyWatchdog(Node):
             if most and not distance_m <= most:
                 self._give_up(
                     f"the arm is measured {distance_m:.3f} m from the last command, more than max_distance_m {most:g}"
+                )
+                return
+            commanded, measured = (orientation_of(pose_to_vector(each)) for each in (self._pose, msg))
+            turn_rad, most_rad = angle_rad(commanded, measured), self._config.max_turn_rad
+            if not turn_rad <= most_rad:
+                self._give_up(
+                    f"the tool is measured {turn_rad:.2f} rad from the commanded orientation, more than max_turn_rad "
+                    f"{most_rad:g}"
                 )
 
     def _give_up(self, why: str) -> None:

@@ -30,9 +30,10 @@ from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
 from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
-from dp_ros.schema import RecorderConfig
+from dp_ros.schema import RecorderConfig, TopicsFile
 
 _ENDS = {"success": "success", "failure": "failure", "discard": "discarded"}
+_SESSION = "policy/session"
 _DISCOVER_S = 0.25
 _SETTLED_S = 0.02  # period of the check for the end of an episode
 _SAME_CLOCK_NS = 1_000_000_000  # a larger difference means another machine's clock
@@ -56,6 +57,9 @@ class RecorderNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("recorder_node")
         self._config = read_config(self, RecorderConfig)
+        self._topics = read_config(self, TopicsFile).read()
+        self.names = self._topics.names()
+        self._required = required_topics(self._config, self._topics)
         self._recording: Recording | None = None
         self._active = False
         self._sources: Sources | None = None
@@ -66,7 +70,7 @@ class RecorderNode(ManagedNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._folder = Path(self._config.folder).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._sources = Sources(self, wanted_topics(self._config), self._on_message)
+        self._sources = Sources(self, wanted_topics(self._config, self._topics), self._on_message)
         self._latched = LatchedMessages(self.resolve_topic_name)
         self._received_s: dict[str, float] = {}  # topic -> steady time of its last message
         self._problem = ""
@@ -77,7 +81,7 @@ class RecorderNode(ManagedNode):
         self.add_subscription(String, "record/command", self._on_word, qos.RELIABLE)
         self.add_subscription(String, "record/note", self._on_note, qos.RELIABLE)
         self._status_publisher = self.add_publisher(String, "record/status", qos.LATCHED)
-        *sensors, _ = map(self.resolve_topic_name, required_topics(self._config))
+        *sensors, _ = map(self.resolve_topic_name, self._required)
         self.single = tuple(sensors)  # without the gripper's, which may be the joint states of several nodes
         self.add_diagnostics(self._status)
         return TransitionCallbackReturn.SUCCESS
@@ -145,11 +149,16 @@ class RecorderNode(ManagedNode):
             return False, f"{self._recording.path} is still being recorded: end it first"
         self._discover()
         assert self._sources is not None
-        missing = self._sources.missing(required_topics(self._config))
+        missing = self._sources.missing(self._required)
         if missing:
             return False, f"nobody publishes {', '.join(missing)}: start the robot and its cameras first"
         if silent := self._silent():
             return False, f"nothing arrives on {', '.join(silent)}: its publisher sends nothing yet"
+        session = self.resolve_topic_name(
+            _SESSION
+        )  # latched by each policy's node as soon as it publishes it
+        if self.count_publishers(session) and not self._latched.of(session):
+            return False, f"{session} has not arrived yet, which a replay needs: try again"
         path = self._folder / f"{self._config.prefix}_{_next_index(self._folder, self._config.prefix):05}"
         try:
             self._recording = Recording(path, self._config, self._facts())
@@ -171,7 +180,7 @@ class RecorderNode(ManagedNode):
         """Required topics without recent messages, of a robot in real time: connecting takes a moment."""
         if self._config.mode == "lockstep":  # such a robot sends nothing before an episode begins
             return []
-        names = map(self.resolve_topic_name, required_topics(self._config))
+        names = map(self.resolve_topic_name, self._required)
         now_s = time.monotonic()
         return [name for name in names if now_s - self._received_s.get(name, -1e9) > _SILENT_S]
 
@@ -182,6 +191,8 @@ class RecorderNode(ManagedNode):
 
     def _end_when_settled(self) -> None:
         if self._ending is not None and time.monotonic() >= self._ending.until_s:
+            if self._sources is not None:
+                self._sources.drain()  # a busy machine has not come to all that arrived
             self._finish("unknown")
 
     def _finish(self, outcome: str) -> None:
@@ -197,8 +208,10 @@ class RecorderNode(ManagedNode):
             self._problem = recording.problem
         except BagError as error:
             self._problem = str(error)
-        dropped = sum(recording.dropped.values()) + sum(lost.values())
-        text = f"{recording.path}: {outcome}, {recording.written} messages"
+        if outcome != "discarded" and not self._problem and (missing := self._missing_in(recording)):
+            self._problem = f"nothing arrived on {', '.join(missing)}: discard it"
+        dropped, written = sum(recording.dropped.values()) + sum(lost.values()), recording.written.total()
+        text = f"{recording.path}: {outcome}, {written} messages"
         if dropped or self._problem:
             self.get_logger().error(
                 f"{text}, {dropped} lost; {self._problem or 'this machine or its disk is too slow'}"
@@ -210,11 +223,16 @@ class RecorderNode(ManagedNode):
             "idle",
             bag=str(recording.path),
             outcome=outcome,
-            messages=recording.written,
+            messages=written,
             dropped=dict(recording.dropped),
             lost=lost,
             problem=self._problem,
         )
+
+    def _missing_in(self, recording: Recording) -> list[str]:
+        """Required topics of which the bag holds no message: a starved process may have received none."""
+        arrived = recording.written.keys() | recording.dropped.keys()
+        return [name for name in map(self.resolve_topic_name, self._required) if name not in arrived]
 
     def _facts(self) -> dict[str, str]:
         """Metadata of the bag."""
@@ -268,7 +286,7 @@ class RecorderNode(ManagedNode):
         recording, sources = self._recording, self._sources
         values = {
             "bag": str(recording.path) if recording else "",
-            "messages": str(recording.written if recording else 0),
+            "messages": str(recording.written.total() if recording else 0),
             "dropped": str(sum(recording.dropped.values()) if recording else 0),
             "lost": str(sum(sources.lost.values()) if sources else 0),
             "backlog_s": f"{recording.backlog_s if recording else 0.0:.2f}",
@@ -281,7 +299,7 @@ class RecorderNode(ManagedNode):
             return ERROR, f"messages are lost: {dict(recording.dropped)} dropped", values
         if recording and recording.backlog_s > _SLOW_DISK_S:
             return WARN, f"the disk is too slow: messages wait {recording.backlog_s:.1f} s for it", values
-        missing = sources.missing(required_topics(self._config)) if sources and self._active else []
+        missing = sources.missing(self._required) if sources and self._active else []
         if missing:
             return WARN, f"nobody publishes {', '.join(missing)}", values
         return OK, "recording" if recording else "idle", values

@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from dp_ros.evaluation.episode import DRAW_EVERY, SPECTATOR_PX
 from dp_ros.ros.messages import conversions, images
+from dp_ros.ros.messages.camera_info import pinhole
 from dp_ros.ros.node import qos
 from dp_ros.ros.nodes.robot_frames import BASE_FRAME, SPECTATOR_FRAME, RobotFrames, optical_frame
 from dp_ros.schema import BridgeConfig
@@ -131,16 +132,6 @@ class RobotSensors:
             self._background.offer(stamp_ns, now_s)
 
     def _camera_info(self, camera: str) -> CameraInfo:
-        """An ideal pinhole with the optical axis in the picture's centre; the stamp changes with each tick.
-
-        As OpenCV counts, (0, 0) is the middle of the first pixel.
-        """
-        spec = self._arm.spec
-        f, cx, cy = self._arm.focal_length_px(camera), (spec.width_px - 1) / 2, (spec.height_px - 1) / 2
-        info = CameraInfo(width=spec.width_px, height=spec.height_px, distortion_model="plumb_bob")
-        info.header.frame_id = optical_frame(camera)
-        info.d = [0.0] * 5
-        info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]
-        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-        info.p = [f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
-        return info
+        """The lens; the stamp changes with each tick."""
+        spec, focal_px = self._arm.spec, self._arm.focal_length_px(camera)
+        return pinhole(spec.width_px, spec.height_px, focal_px, optical_frame(camera))

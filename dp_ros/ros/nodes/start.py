@@ -10,6 +10,7 @@ import signal
 def _start(module: str) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):  # before the node runs there is nothing to clean up
         signal.signal(signum, lambda *_: os._exit(0))
+    importlib.import_module("dp_ros.ros.processes.environment").use_our_transports()
     importlib.import_module(module).main()
 
 
@@ -33,5 +34,13 @@ def teleop_keyboard() -> None:
     _start("dp_ros.ros.nodes.teleop_keyboard")
 
 
+def stand_in() -> None:
+    _start("dp_ros.ros.nodes.stand_in")
+
+
 def policy_watchdog() -> None:
     _start("dp_ros.ros.nodes.policy_watchdog")
+
+
+def watch_node() -> None:
+    _start("dp_ros.ros.nodes.watch_node")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
+
 from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState, Joy
@@ -11,7 +14,7 @@ from dp_ros.control.safety import Command
 from dp_ros.control.teleop.teleoperation import TeleopDecision, Teleoperation
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.messages.commands import command_to_messages
-from dp_ros.ros.messages.gripper_reader import GripperReader
+from dp_ros.ros.messages.gripper_reader import GripperCommandReader, GripperReader
 from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
@@ -19,7 +22,8 @@ from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
 from dp_ros.ros.node.rivals import other_publishers
-from dp_ros.schema import TeleopConfig
+from dp_ros.schema import TeleopConfig, TopicsFile
+from dp_ros.schema.gripper import GripperCommands
 
 OTHER_COMMANDER = "hold_other_commander"  # the verdict while another node may command the arm
 
@@ -29,7 +33,10 @@ class TeleopNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("teleop_node")
-        self._teleop = Teleoperation(read_config(self, TeleopConfig))
+        topics = read_config(self, TopicsFile).read()
+        self.names = topics.names()
+        self._teleop = Teleoperation(topics.gripper_of(read_config(self, TeleopConfig), self.get_name()))
+        self._gripper_commands = topics.gripper_of(read_config(self, GripperCommands), self.get_name())
         self._active = False
 
     # ---- lifecycle -------------------------------------------------------------------------------------
@@ -45,10 +52,12 @@ class TeleopNode(ManagedNode):
         self.add_subscription(PoseStamped, "ee_pose", self._on_pose, qos.observations("realtime"))
         self.add_subscription(JointState, "gripper/state", self._on_gripper, qos.observations("realtime"))
         self.add_subscription(JointState, "command/gripper", self._on_gripper_command, qos.RELIABLE)
-        self.single = (self.resolve_topic_name("ee_pose"),)
+        self.single = (self.resolved("ee_pose"),)
         self.add_diagnostics(self._status)
+        self._steady_time = self.control_time()
         self._poses = PoseReader()
         self._openings = GripperReader(self._teleop.config.gripper_joint, self._teleop.config.gripper_range)
+        self._heard = _reader(self._gripper_commands)
         self._bad_pose = self._bad_gripper = self._rival = self._said = ""
         self._decision: TeleopDecision | None = None
         return TransitionCallbackReturn.SUCCESS
@@ -67,21 +76,18 @@ class TeleopNode(ManagedNode):
         if not self._active:
             return
         self._active = False
-        hold = self._teleop.hold(self._now_ns())
+        hold = self._teleop.hold(self._steady_time.now_ns())
         if hold is not None and not self._find_rival():
             self._publish_command(hold)
             self.wait_until_acked(self._pose_publisher, self._gripper_publisher)
 
     # ---- what arrives ----------------------------------------------------------------------------------
 
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
-
     def _on_joy(self, msg: Joy) -> None:
         if not self._active:
             return
-        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-        for event in self._teleop.joy(stamp_ns, msg.axes, msg.buttons, self._now_ns()):
+        stamp_ns = self._steady_time.from_stamp(conversions.stamp_to_ns(msg.header.stamp))
+        for event in self._teleop.joy(stamp_ns, msg.axes, msg.buttons, self._steady_time.now_ns()):
             self.get_logger().info(f"episode: {event.value}")
             self._event_publisher.publish(String(data=event.value))
 
@@ -96,7 +102,8 @@ class TeleopNode(ManagedNode):
             self._bad_pose = str(error)
             return
         self._bad_pose = ""
-        self._teleop.observe(conversions.stamp_to_ns(msg.header.stamp), pose, self._now_ns())
+        stamp_ns = self._steady_time.from_stamp(conversions.stamp_to_ns(msg.header.stamp))
+        self._teleop.observe(stamp_ns, pose, self._steady_time.now_ns())
 
     def _on_gripper(self, msg: JointState) -> None:
         try:
@@ -112,8 +119,9 @@ class TeleopNode(ManagedNode):
 
     def _on_gripper_command(self, msg: JointState) -> None:
         """Of any publisher, also while inactive: the first press repeats it."""
-        if msg.effort:
-            self._teleop.hear_gripper(msg.effort[0])
+        with suppress(conversions.ConversionError):  # it says nothing about the gripper
+            if self._heard.is_of_gripper(msg) and (value := self._heard.read(msg)) is not None:
+                self._teleop.hear_gripper(value)
 
     # ---- what is decided -------------------------------------------------------------------------------
 
@@ -123,7 +131,7 @@ class TeleopNode(ManagedNode):
         self._rival = self._find_rival()
         if self._rival:
             self._teleop.forget()  # the arm follows the other node
-        self._decision = self._teleop.tick(self._now_ns())
+        self._decision = self._teleop.tick(self._steady_time.now_ns())
         if self._decision.command is not None:
             self._publish_command(self._decision.command)
         self._log(self._decision)
@@ -138,7 +146,8 @@ class TeleopNode(ManagedNode):
         return self._teleop.config.rate_hz
 
     def _publish_command(self, command: Command) -> None:
-        pose, gripper = command_to_messages(command, self._poses.frame_id)
+        stamped = replace(command, stamp_ns=self._steady_time.to_stamp(command.stamp_ns))
+        pose, gripper = command_to_messages(stamped, self._poses.frame_id, self._gripper_commands)
         self._pose_publisher.publish(pose)
         if command.gripper is not None:
             self._gripper_publisher.publish(gripper)
@@ -172,6 +181,11 @@ class TeleopNode(ManagedNode):
         if self._bad_gripper:  # the arm can be driven without it
             return WARN, self._bad_gripper, values
         return OK, decision.verdict.value, values
+
+
+def _reader(gripper: GripperCommands) -> GripperCommandReader:
+    joint, field = gripper.command_gripper_joint, gripper.command_gripper_field
+    return GripperCommandReader(joint, field, gripper.command_gripper_range)
 
 
 def main() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from dp_ros.errors import UserError
 from dp_ros.resources import share_file
 from dp_ros.schema import ConfigError
 
-# Fast DDS 2 (Humble to Jazzy) reads only the first, Fast DDS 3 (Kilted and newer) only the second.
+# Fast DDS 2 (Humble to Jazzy) reads only the first. Fast DDS 3 (Kilted and newer) reads the second, and warns of the
+# first in the log of every node.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 # A user who has set one of these has chosen the transports.
 TRANSPORT_CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
@@ -41,6 +43,28 @@ def is_orphan() -> bool:
     return session is not None and os.getppid() != int(session)
 
 
+def enclave_path(namespace: str, name: str) -> str:
+    """Path in an SROS 2 keystore of the keys of a node in a ROS namespace."""
+    return "/".join(part for part in ("/dp_ros", namespace.strip("/"), name) if part)
+
+
+def take_standard_output() -> TextIO:
+    """This process's standard output, for its answers alone: what libraries print goes to standard error from now on.
+
+    The middleware prints its warnings, also in the middle of a line.
+    """
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return answers
+
+
+def use_our_transports() -> None:
+    """Give this process the defaults of `node_environment`, before it joins the graph, where nobody chose others."""
+    environment = node_environment()
+    chosen = (*PROFILE_VARIABLES, "AMENT_PREFIX_PATH", "OMP_WAIT_POLICY")
+    os.environ.update({name: environment[name] for name in chosen if name in environment})
+
+
 def node_environment(domain_id: int | None = None, base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a node that is started as a child process: `base` with defaults for what is not set.
 
@@ -56,11 +80,21 @@ def node_environment(domain_id: int | None = None, base: Mapping[str, str] = os.
         if not 0 <= domain_id <= 232:
             raise ConfigError(f"ROS_DOMAIN_ID {domain_id} does not exist: choose one from 0 to 232")
         environment["ROS_DOMAIN_ID"] = str(domain_id)
-    if not any(environment.get(name) for name in TRANSPORT_CHOICES):
-        profile = str(share_file("config/fastdds.xml"))
-        environment.update(dict.fromkeys(PROFILE_VARIABLES, profile))
     prefixes = [prefix for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     # ROS from wheels has its index in the venv and sets no variable. Last, so that a sourced workspace comes first.
     if sys.prefix not in prefixes and (Path(sys.prefix) / "share" / "ament_index").is_dir():
-        environment["AMENT_PREFIX_PATH"] = os.pathsep.join([*prefixes, sys.prefix])
+        prefixes.append(sys.prefix)
+        environment["AMENT_PREFIX_PATH"] = os.pathsep.join(prefixes)
+    if not any(environment.get(name) for name in TRANSPORT_CHOICES):
+        names = PROFILE_VARIABLES[1:] if _has_fast_dds_3(prefixes) else PROFILE_VARIABLES
+        environment.update(dict.fromkeys(names, str(share_file("config/fastdds.xml"))))
     return environment
+
+
+def _has_fast_dds_3(prefixes: Sequence[str]) -> bool:
+    """Whether the first prefix with Fast DDS has version 3, whose library has another name than that of version 2."""
+    for prefix in prefixes:
+        names = [path.name for path in Path(prefix).glob("lib/libfast*.so*")]
+        if any(name.startswith(("libfastdds.", "libfastrtps.")) for name in names):
+            return any(name.startswith("libfastdds.") for name in names)
+    return False

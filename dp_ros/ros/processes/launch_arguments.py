@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from launch import LaunchContext
@@ -11,9 +12,11 @@ from launch.substitutions import LaunchConfiguration
 
 from dp_ros.errors import UserError
 from dp_ros.resources import share_file
+from dp_ros.schema import TopicMap, TopicsFile, picture_topics
 from dp_ros.schema.nodes import ServedConfig
 
 _SWITCH = ["true", "false"]
+CAMERAS = ("gripperPOV", "behindGripper")  # of Metaworld's hand
 CHECKPOINT = str(ServedConfig.model_fields["checkpoint"].description)
 
 
@@ -68,15 +71,32 @@ def simulation_arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
-def rviz_argument() -> DeclareLaunchArgument:
-    return switch("rviz", False, "open RViz with config/rviz/dp_ros.rviz")
+def viewer_arguments() -> list[DeclareLaunchArgument]:
+    """The arguments of every launch file for people who look at the robot."""
+    return [
+        switch("rviz", False, "open RViz with config/rviz/dp_ros.rviz"),
+        switch("foxglove", False, "serve the topics to Foxglove at ws://127.0.0.1:8765 (needs foxglove-sdk)"),
+        switch("page", False, "serve a live page for a browser at http://127.0.0.1:8766"),
+    ]
 
 
-def cameras_argument(verb: str) -> DeclareLaunchArgument:
+def cameras_argument() -> DeclareLaunchArgument:
     said = (
-        f"comma-separated cameras to {verb}; leave it out for the default: ros2 launch takes no empty value"
+        "comma-separated cameras to simulate; leave it out for the default: ros2 launch takes no empty value"
     )
-    return argument("cameras", "gripperPOV,behindGripper", said)
+    return argument("cameras", ",".join(CAMERAS), said)
+
+
+def topics_argument() -> DeclareLaunchArgument:
+    return argument("topics_file", "", str(TopicsFile.model_fields["topics_file"].description))
+
+
+def topics_parameter(given: dict[str, Any]) -> tuple[TopicMap, dict[str, Any]]:
+    """The map of the argument `topics_file`, and the parameter that gives it to a node. ConfigError."""
+    if not given["topics_file"]:
+        return TopicMap(), {}
+    path = str(Path(given["topics_file"]).expanduser().absolute())
+    return TopicsFile(topics_file=path).read(), {"topics_file": path}
 
 
 def values(context: LaunchContext, declared: Iterable[DeclareLaunchArgument]) -> dict[str, Any]:
@@ -116,8 +136,10 @@ def simulation_parameters(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def camera_remappings(text: str, cameras: Sequence[str]) -> list[tuple[str, str]]:
-    """ "left:=/a,right:=/b" -> remappings of the image topics of `cameras`."""
+def camera_remappings(
+    text: str, cameras: Sequence[str], mapped: Container[str] = ()
+) -> list[tuple[str, str]]:
+    """ "left:=/a,right:=/b" -> remappings of the image topics of `cameras`, of which `mapped` have names already."""
     remaps = []
     for pair in names(text):
         camera, separator, topic = (part.strip() for part in pair.partition(":="))
@@ -127,8 +149,7 @@ def camera_remappings(text: str, cameras: Sequence[str]) -> list[tuple[str, str]
             raise LaunchError(
                 f"camera_remaps: the checkpoint has no camera '{camera}', but {', '.join(cameras)}"
             )
-        remaps += [(f"camera/{camera}/image_raw{kind}", f"{topic}{kind}") for kind in ("", "/compressed")]
-        # As image_transport has it, the calibration lies beside the picture.
-        beside, slash, _ = topic.rpartition("/")
-        remaps.append((f"camera/{camera}/camera_info", f"{beside}{slash}camera_info"))
+        if camera in mapped:
+            raise LaunchError(f"camera_remaps: topics_file maps camera '{camera}', too: give one of them")
+        remaps += picture_topics(camera, topic).items()
     return remaps

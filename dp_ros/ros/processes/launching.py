@@ -5,24 +5,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext
 from launch.action import Action
-from launch.actions import ExecuteProcess, OpaqueFunction, Shutdown, TimerAction
+from launch.actions import ExecuteProcess, LogInfo, OpaqueFunction, Shutdown, TimerAction
 from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from dp_ros.resources import share_file
-from dp_ros.ros.processes.environment import PROFILE_VARIABLES, node_environment
+from dp_ros.ros.processes.environment import PROFILE_VARIABLES, enclave_path, node_environment
 from dp_ros.ros.processes.launch_arguments import LaunchError
+from dp_ros.ros.watch.foxglove_server import MISSING, has_foxglove
 from dp_ros.schema import ConfigError, RecorderConfig
 from dp_ros.schema.params_file import node_parameters
+
+_RESPAWN_DELAY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Reaction of a launch to a node that ends with an error. Default: the launch ends.
+
+    respawns: so many times the node is started again with the same parameters, configured and inactive, so that it
+    never moves by itself. is_watched: a watchdog commands the arm then, so the launch goes on without the node.
+    """
+
+    respawns: int = 0
+    is_watched: bool = False
 
 
 def our_node(
@@ -32,10 +50,20 @@ def our_node(
     params_file: str,
     parameters: Mapping[str, Any],
     remappings: Iterable[tuple[str, str]] = (),
+    survival: Survival | None = None,
 ) -> Node:
-    """The node `name`; `parameters` replace those of `params_file`. When the node ends, the launch ends."""
+    """The node `name`; `parameters` replace those of `params_file`. When the node ends, the launch ends.
+
+    `survival` changes that.
+    """
     _check_params_file(params_file, f"{_absolute(context, namespace)}/{name}")
     environment = node_environment()
+
+    def again() -> Node:
+        inactive = {**parameters, "autostart": False, "autoconfigure": True}
+        fewer = replace(survival, respawns=survival.respawns - 1) if survival else None
+        return our_node(context, name, namespace, params_file, inactive, remappings, fewer)
+
     return Node(
         package="dp_ros",
         executable=name,
@@ -45,7 +73,33 @@ def our_node(
         parameters=[params_file, dict(parameters)],
         remappings=list(remappings),
         additional_env={k: environment[k] for k in PROFILE_VARIABLES if k in environment},
-        on_exit=_end,
+        ros_arguments=_enclave(context, namespace, name),
+        on_exit=partial(_survive, again, survival or Survival()),
+    )
+
+
+def watchdog(context: LaunchContext, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> Node:
+    """The watchdog beside a policy. Killed, it is started again: it commands nothing before it has heard a policy. When
+    it ends by itself, for example because its parameters are wrong, the launch ends.
+
+    given: the values `namespace`, `watchdog_params_file` and `use_sim_time`.
+    """
+    name, params_file, environment = "policy_watchdog", given["watchdog_params_file"], node_environment()
+    if params_file:
+        _check_params_file(params_file, f"{_absolute(context, given['namespace'])}/{name}")
+    return Node(
+        package="dp_ros",
+        executable=name,
+        name=name,
+        namespace=given["namespace"],
+        output="screen",
+        parameters=[
+            *([params_file] if params_file else []),
+            {"use_sim_time": given["use_sim_time"], **parameters},
+        ],
+        additional_env={k: environment[k] for k in PROFILE_VARIABLES if k in environment},
+        ros_arguments=_enclave(context, given["namespace"], name),
+        on_exit=partial(_start_if_killed, partial(watchdog, context, given, parameters)),
     )
 
 
@@ -71,10 +125,44 @@ def rviz(
     )
 
 
-def simulated_rviz(context: LaunchContext, namespace: str, given: bool) -> list[Action]:
-    """RViz beside the simulated robot, where it is asked for. The frames of that robot are in its namespace."""
-    frames = [("/tf", "tf"), ("/tf_static", "tf_static")]
-    return [rviz(context, namespace, True, frames)] if given else []
+def viewers(
+    context: LaunchContext,
+    given: Mapping[str, Any],
+    use_sim_time: bool,
+    remappings: Iterable[tuple[str, str]] = (),
+    cameras: Iterable[str] = (),
+) -> list[Action]:
+    """Viewers that the `viewer_arguments` ask for; LaunchError where one is not installed. The launch outlives them.
+
+    cameras: those whose topics are remapped, so that the page cannot find them by their names.
+    """
+    started: list[Action] = []
+    if given["rviz"]:
+        started.append(rviz(context, given["namespace"], use_sim_time, remappings))
+    if given["foxglove"] or given["page"]:
+        if given["foxglove"] and not has_foxglove():
+            raise LaunchError(f"foxglove:=true: {MISSING}")
+        named = {"cameras": list(cameras)} if cameras else {}
+        environment = node_environment()
+        started.append(
+            Node(
+                package="dp_ros",
+                executable="watch_node",
+                name="watch_node",
+                namespace=given["namespace"],
+                output="screen",
+                parameters=[{"foxglove": given["foxglove"], "page": given["page"], **named}],
+                remappings=list(remappings),
+                additional_env={k: environment[k] for k in PROFILE_VARIABLES if k in environment},
+                ros_arguments=_enclave(context, given["namespace"], "watch_node"),
+            )
+        )
+    return started
+
+
+def simulated_viewers(context: LaunchContext, given: Mapping[str, Any]) -> list[Action]:
+    """The viewers beside the simulated robot. The frames of that robot are in its namespace."""
+    return viewers(context, given, True, [("/tf", "tf"), ("/tf_static", "tf_static")])
 
 
 def rosbag2_record(
@@ -109,6 +197,36 @@ def _absolute(context: LaunchContext, namespace: str) -> str:
     """The namespace within that of a launch file that includes ours, without a slash at the end."""
     outer = context.launch_configurations.get("ros_namespace")
     return str(make_namespace_absolute(prefix_namespace(outer, namespace)) or "/").rstrip("/")
+
+
+def _enclave(context: LaunchContext, namespace: str, name: str) -> list[str]:
+    """Arguments that give a node its keys, where SROS 2 is on: those of the policy of `dp_ros security`."""
+    if os.environ.get("ROS_SECURITY_ENABLE", "").lower() != "true":
+        return []
+    return ["--enclave", enclave_path(_absolute(context, namespace), name)]
+
+
+def _survive(
+    again: Callable[[], Node], survival: Survival, event: ProcessExited, context: LaunchContext
+) -> Action | list[Action] | None:
+    if context.is_shutdown or event.returncode == 0 or survival == Survival():
+        return _end(event, context)
+    ended = f"{event.process_name} ended with code {event.returncode}"
+    if survival.respawns:
+        more = f"{survival.respawns - 1} more times at most"
+        said = f"{ended}: it is started again, inactive; activate it when all is well ({more})"
+        return [LogInfo(msg=said), TimerAction(period=_RESPAWN_DELAY_S, actions=[again()])]
+    if survival.is_watched:
+        return LogInfo(msg=f"{ended}: the watchdog stays; end this launch when the arm may be on its own")
+    return _end(event, context)
+
+
+def _start_if_killed(
+    again: Callable[[], Node], event: ProcessExited, context: LaunchContext
+) -> Action | None:
+    if context.is_shutdown or event.returncode >= 0:
+        return _end(event, context)
+    return TimerAction(period=_RESPAWN_DELAY_S, actions=[again()])
 
 
 def _end(event: ProcessExited, context: LaunchContext) -> Action | None:

@@ -80,9 +80,14 @@ class NodeProcess:
             raise SessionError(f"{self.name} ended with code {code}: {self.last_line}")
 
     @property
+    def log(self) -> str:
+        """All that it has printed."""
+        return self._log_path.read_text(errors="replace")
+
+    @property
     def last_line(self) -> str:
         """The end of its log."""
-        lines = self._log_path.read_text(errors="replace").strip().splitlines()
+        lines = self.log.strip().splitlines()
         return lines[-1] if lines else "its log is empty"
 
     def kill(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import Image
@@ -16,13 +17,14 @@ from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.episode import video_fps
 from dp_ros.evaluation.results import EpisodeResult, Report, held_ticks
-from dp_ros.evaluation.told import InstructionKind, instruction_for
+from dp_ros.evaluation.told import Change, InstructionKind, instruction_for
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, instructions_of, serving_beside
+from dp_ros.policy.instructions import Instructions
 from dp_ros.ros.messages import conversions, images
 from dp_ros.ros.node import qos
 from dp_ros.ros.processes.node_process import START_TIMEOUT_S, NodeGroup, SessionError, parameters_yaml
-from dp_ros.schema import BridgeConfig, RuntimeConfig
+from dp_ros.schema import BridgeConfig, RuntimeConfig, plain
 
 SPECTATOR = "spectator"
 _LAST_PLAN_S = 0.3  # wait for the duration of the last plan, which may arrive after the result of the episode
@@ -40,6 +42,8 @@ class Session(NodeGroup):
         self._results: list[EpisodeResult] = []
         self._realtime = bridge.mode == "realtime"
         self._verdicts: list[str] = []  # of the episode that runs
+        self._told = ""  # the sentence that the policy follows, by its diagnostics
+        self._sentences: list[tuple[int, str]] = []  # of the episode that runs, each with its first stamp
         self._cameras = (SPECTATOR, *bridge.cameras) if bridge.spectator else ()
         nodes = {
             "metaworld_bridge": parameters_yaml("/**/metaworld_bridge", bridge, autostart=True),
@@ -69,20 +73,32 @@ class Session(NodeGroup):
                 Image, f"camera/{camera}/image_raw", self._picture_callback(camera), pictures_qos
             )
         self._reset = node.create_client(Trigger, "episode/reset")
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.RELIABLE_DEEP)
         self._parameters = AsyncParameterClient(node, "policy_node")
+        self._say = node.create_publisher(String, "policy/instruction", qos.LATCHED)
 
     def wait_until_active(self) -> None:
         super().wait_until_active()
         self.spin_until(self._reset.service_is_ready, START_TIMEOUT_S, "episode/reset is not offered")
 
-    def instruct(self, sentence: str) -> None:
-        """Tell the policy what to do. SessionError where it refuses."""
+    def instruct(self, sentence: str, known: Instructions) -> None:
+        """Tell the policy what to do, and wait until it follows a sentence that it must encode. SessionError where it
+        refuses."""
         self.spin_until(self._parameters.services_are_ready, START_TIMEOUT_S, "policy_node has no parameters")
         answer = self._parameters.set_parameters([Parameter("instruction", value=sentence)])
         self.spin_until(answer.done, START_TIMEOUT_S, "policy_node did not take the instruction")
         (result,) = answer.result().results
         if not result.successful:
             raise SessionError(f"policy_node refused the instruction: {result.reason}")
+        text = plain(sentence)
+        if not known.task_of(text):
+            self.spin_until(
+                lambda: self._told == text, START_TIMEOUT_S, f"policy_node did not encode '{text}'"
+            )
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            self._told = next((pair.value for pair in status.values if pair.key == "instruction"), self._told)
 
     def _picture_callback(self, camera: str) -> Callable[[Image], None]:
         def store(msg: Image) -> None:
@@ -96,12 +112,15 @@ class Session(NodeGroup):
         if self._realtime:
             return self._film_by_time()
         return [
-            with_policy_view(
-                seen[SPECTATOR], [picture for camera, picture in sorted(seen.items()) if camera != SPECTATOR]
-            )
-            for _, seen in sorted(self._pictures.items())
+            self._view(stamp_ns, seen)
+            for stamp_ns, seen in sorted(self._pictures.items())
             if len(seen) == len(self._cameras)
         ]
+
+    def _view(self, stamp_ns: int, seen: Mapping[str, Picture]) -> Picture:
+        arm = [picture for camera, picture in sorted(seen.items()) if camera != SPECTATOR]
+        told = [sentence for since_ns, sentence in self._sentences if since_ns <= stamp_ns]
+        return with_policy_view(seen[SPECTATOR], arm, told[-1] if told else "")
 
     def _film_by_time(self) -> list[Picture]:
         """The same where each camera has a rate of its own: the newest pictures at every time."""
@@ -112,8 +131,7 @@ class Session(NodeGroup):
         for stamp_ns in stamps:
             newest |= self._pictures[stamp_ns]
             if len(newest) == len(self._cameras) and stamp_ns >= due_ns:
-                arm = [picture for camera, picture in sorted(newest.items()) if camera != SPECTATOR]
-                pictures.append(with_policy_view(newest[SPECTATOR], arm))
+                pictures.append(self._view(stamp_ns, newest))
                 due_ns = max(due_ns, stamp_ns - period_ns) + period_ns
         return pictures
 
@@ -123,19 +141,28 @@ class Session(NodeGroup):
             result = replace(result, **held_ticks(self._verdicts))
         self._results.append(result)
 
-    def run_episode(self, seed: int, timeout_s: float) -> EpisodeResult:
-        """Begin the bridge's next episode, which must be that of `seed`, and wait for its result. SessionError."""
+    def run_episode(
+        self, seed: int, timeout_s: float, told: str = "", then: Change | None = None
+    ) -> EpisodeResult:
+        """Begin the bridge's next episode, which must be that of `seed`, and wait for its result. SessionError.
+
+        told: the sentence that the policy follows, for the film. then: what it is told in the middle of a film.
+        """
         self.refuse_others(("command/ee_pose", "ee_pose"))
         self._pictures.clear()
         self._verdicts.clear()
+        self._sentences = [(0, told)]
         count = len(self._results)
         answer = self._reset.call_async(Trigger.Request())
-        # The response may be lost on a busy machine. The result is enough.
-        self.spin_until(
-            lambda: len(self._results) > count or (answer.done() and not answer.result().success),
-            timeout_s,
-            f"episode {seed} gave no result",
-        )
+
+        def has_ended() -> bool:
+            if then is not None and len(self._sentences) == 1 and len(self._pictures) > then.after_ticks:
+                self._say.publish(String(data=then.sentence))
+                self._sentences.append((max(self._pictures), then.sentence))
+            # The response may be lost on a busy machine. The result is enough.
+            return len(self._results) > count or (answer.done() and not answer.result().success)
+
+        self.spin_until(has_ended, timeout_s, f"episode {seed} gave no result")
         if len(self._results) == count:
             raise SessionError(f"episode/reset was refused: {answer.result().message}")
         result = self._results[-1]
@@ -161,13 +188,15 @@ def evaluate(
     mode: Literal["lockstep", "realtime"] = "lockstep",
     instruction: str = "",
     instructions: InstructionKind = "known",
+    then: Change | None = None,
 ) -> Report:
     """Episodes over DDS, one per seed (consecutive numbers). In lockstep, the same outcomes as in-process; in real
     time, the simulated clock waits for nobody.
 
     `on_video` gets each episode's pictures, `video_fps` of them a second: uint8 (480, 720, 3), the camera `spectator`
     (auto: the simulator's own) beside what the policy sees. Raises SessionError, and CheckpointError where the node
-    has loaded other weights than `weights_sha256`. instruction, instructions: `instruction_for`.
+    has loaded other weights than `weights_sha256`. instruction, instructions: `instruction_for`. then: what each
+    episode is told in its middle, which needs `on_video`.
     """
     bridge = bridge_for(
         checkpoint,
@@ -188,10 +217,11 @@ def evaluate(
         known = instructions_of(checkpoint)
         for seed in seeds:
             sentence = instruction_for(known, bridge.task, seed, instruction, instructions)
-            if sentence:
-                session.instruct(sentence)
-            result = session.run_episode(seed, timeout_s=max_steps * bridge.command_timeout_s)
-            result = replace(result, instruction=sentence or None)
+            if known and sentence:
+                session.instruct(sentence, known)
+            result = session.run_episode(seed, max_steps * bridge.command_timeout_s, sentence, then)
+            said = f"{sentence}; then {then.sentence}" if then else sentence
+            result = replace(result, instruction=said or None)
             report.results.append(result)
             on_episode(result)
             if on_video:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from dp_ros.cli import main
+from dp_ros.cli.interfaces import interfaces
+from dp_ros.schema.nodes import NODES
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,10 +25,40 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
     return {name.strip("`"): rest for name, *rest in cells}
 
 
-def test_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reference"]) == 0
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [("settings", "reference.md"), ("commands", "commands.md"), ("interfaces", "interfaces.md")],
+)
+def test_page_is_what_the_command_prints(page: str, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reference", page]) == 0
     printed = capsys.readouterr().out
-    assert (ROOT / "docs/reference.md").read_text() == printed, "docs/reference.md: run `make reference`"
+    assert (ROOT / "docs" / file).read_text() == printed, f"docs/{file}: run `make reference`"
+
+
+def test_the_contracts_name_every_topic_and_service_of_the_nodes() -> None:
+    """In the page that people write, each interface has a row with its type, or stands in one of a group."""
+    written = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", (ROOT / "docs/topics.md").read_text(), re.MULTILINE)
+    rows = [(set(re.findall(r"`([^`]+)`", names)), kinds) for names, kinds in written]
+    missing = []
+    for interface in interfaces(tuple(NODES)):
+        names = {interface.name, f"/{interface.name}"}
+        if interface.name == "record/<word>":
+            names = {f"record/{word}" for word in ("start", "success", "failure", "discard")}
+        package, kind = interface.kind.split("/")
+        said = [kinds for known, kinds in rows if known & names]
+        if not any((package in kinds and kind in kinds) or "as " in kinds for kinds in said):
+            missing.append(f"{interface.name} ({interface.kind})")
+    assert missing == []
+
+
+def test_roles_are_read_from_the_source() -> None:
+    found = {interface.name: interface for interface in interfaces(tuple(NODES))}
+    command = found["command/ee_pose"]
+    assert {"policy_node", "teleop_node"} <= command.publishes
+    assert {"metaworld_bridge", "policy_watchdog"} <= command.subscribes
+    assert found["record/<word>"].offers == {"recorder_node"}
+    assert not any("watch_node" in each.publishes for each in found.values())
+    assert "teleop_keyboard" not in found["/diagnostics"].publishes
 
 
 def test_every_row_says_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:

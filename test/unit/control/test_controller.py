@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dp_ros.control.controller import Controller, PolicyDecision
+from dp_ros.control.episode import Inherited
 from dp_ros.control.planner import (
     InferenceFn,
     InlinePlanner,
@@ -763,7 +764,10 @@ def test_each_episode_keeps_the_orientation_of_the_frame_that_began_it(make_fram
     assert max(turns) == 0.0
 
 
-def test_tool_that_leaves_its_orientation_stops_the_arm_and_is_not_pulled_back(make_frame: Callable) -> None:
+def test_while_the_tool_is_measured_far_from_its_orientation_nothing_is_published(
+    make_frame: Callable,
+) -> None:
+    """Neither is a tool that was turned by hand pulled back, nor does a wrist follow a wrong measurement."""
     c = controller(InlinePlanner(Steady()), "realtime")
     for tick in range(3):
         c.observe(make_frame(at(tick)))
@@ -773,16 +777,28 @@ def test_tool_that_leaves_its_orientation_stops_the_arm_and_is_not_pulled_back(m
     held = c.tick(at(3))
     assert moving is not None
     assert held is not None
-    assert held.verdict is Verdict.HOLD_TURNED
+    assert (held.verdict, held.is_silent) == (Verdict.HOLD_TURNED, True)
     assert "gate.max_turn_rad 0.5" in held.detail
-    np.testing.assert_array_equal(held.command.position_m, moving.command.position_m)
-    last = c.hold(at(4))
-    assert last is not None
-    assert angle_rad(held.command.orientation, turned) == angle_rad(last.orientation, turned) == 0.0
+    c.observe(make_frame(at(4), orientation=turned))
+    assert c.hold(at(4)) is None
     c.observe(make_frame(at(5)))  # turned back by hand
     again = c.tick(at(5))
     assert again is not None
     assert not again.verdict.holds
+    assert not again.is_silent
+    step_m = float(np.linalg.norm(again.command.position_m - moving.command.position_m))
+    assert step_m <= 1.001 * c.commander.config.max_speed_m_s * DT / 1e9
+
+
+def test_in_lockstep_a_turned_tool_is_held_in_the_orientation_of_the_episode(make_frame: Callable) -> None:
+    c = controller(InlinePlanner(Steady()), "lockstep")
+    c.observe(make_frame(at(0)))
+    c.tick(at(0))
+    c.observe(make_frame(at(1), orientation=tilted(90)))
+    held = c.tick(at(1))
+    assert held is not None
+    assert (held.verdict, held.is_silent) == (Verdict.HOLD_TURNED, False)
+    assert angle_rad(held.command.orientation, make_frame(at(0)).ee_orientation) == 0.0
 
 
 def test_gripper_is_not_commanded_until_a_plan_commands_it(make_frame: Callable) -> None:
@@ -1089,3 +1105,14 @@ def test_a_plan_is_due_earlier_by_its_wait_for_an_engine_that_was_encoding_a_fra
             assert planner.finished is not None
             planner.finished = replace(planner.finished, waited_s=1.5 * DT / 1e9)
     assert requested == [0, 3, 5, 7]  # two ticks before each chunk of T_a = 4 is used up
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_replayed_episode_keeps_the_gripper_unless_the_command_before_it_was_void(
+    make_frame: Callable, is_lost: bool
+) -> None:
+    c = controller(InlinePlanner(Steady()), "realtime")
+    c.inherit(Inherited(0.5, None, 1.0, None, None, is_lost))
+    assert c.observe(make_frame(at(0)))
+    assert c.commander.last is not None
+    assert c.commander.last.gripper == (None if is_lost else 0.5)

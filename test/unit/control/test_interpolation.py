@@ -115,6 +115,16 @@ def test_curve_passes_through_the_actions_at_their_times(
     assert {command.gripper for command in run.commands[first * per_tick :]} == {0.5}
 
 
+def test_an_emergency_stop_does_not_wait_for_the_next_tick(make_frame: Callable[..., Frame]) -> None:
+    run = Run(follow(wander), make_frame, 10).run(20)
+    before, last = run.commands[-2:]
+    assert not np.array_equal(before.position_m, last.position_m)
+    run.controller.commander.stopped = "emergency stop"
+    stopped = run.controller.between(run.now_ns - 1)
+    assert stopped is not None
+    np.testing.assert_array_equal(stopped.position_m, last.position_m)
+
+
 @pytest.mark.parametrize("plan", [follow(wander), random_plans(0.002)], ids=["agreeing", "random"])
 @pytest.mark.parametrize("delay", [0, 2])
 def test_velocity_is_continuous_across_ticks_chunks_and_the_start(

@@ -140,3 +140,18 @@ def test_a_stop_in_progress_keeps_limits_that_are_tightened() -> None:
         arm.brake(H)
         speeds.append(arm.speed_m_s)
     assert min(np.diff(speeds)) == pytest.approx(-1.0 * H, rel=1e-4)
+
+
+def test_a_tighter_speed_during_a_stop_does_not_release_the_brake() -> None:
+    """The stop in progress goes on: another one, planned in the middle of braking, first gave up the deceleration."""
+    stops: list[list[Point]] = []
+    for tightens in (False, True):
+        arm = limiter(4.0, 400.0)
+        arm.begin((-0.2, 0.0, 0.05))
+        for _ in range(20):
+            arm.go((0.3, 0.0, 0.05), H)
+        path = [arm.brake(H) for _ in range(4)]
+        if tightens:
+            arm.limits = Limits(LOW_M, HIGH_M, 0.9 * SPEED, 4.0, 400.0)
+        stops.append([*path, *(arm.brake(H) for _ in range(40))])
+    assert stops[0] == stops[1]

@@ -29,8 +29,7 @@ class Run:
         self.motion.begin(path[0])
         self.positions = [path[0]]
         self.limits: list[Verdict | None] = []
-        horizons = Horizons(T_o=2, T_p=len(path), T_a=len(path) - 1)
-        self.chunk = Chunk.after(DT, DT, np.append(path, np.zeros((len(path), 1)), axis=1), horizons)
+        self.chunk = Chunk.after(DT, DT, np.append(path, np.zeros((len(path), 1)), axis=1), HORIZONS)
 
     def run(self, ticks: int) -> Run:
         for _ in range(ticks):
@@ -142,6 +141,36 @@ def test_motion_begins_slowly_and_again_after_a_stop() -> None:
     run.run(3)
     again = np.linalg.norm(np.diff(run.positions[count - 1 :], axis=0), axis=1) / DT_S
     assert again[0] <= 0.16 * DT_S / 0.5 * (1 + 1e-9)
+
+
+def test_motion_begins_slowly_again_after_a_hold_along_the_path() -> None:
+    run = Run(arc(), ramp_s=0.5, **SMOOTH).run(60)
+    while run.motion.is_moving:
+        run.motion.hold(DT_S)
+    count = len(run.positions)
+    run.positions += [run.positions[-1]] * 5  # time passes
+    run.run(3)
+    again = np.linalg.norm(np.diff(run.positions[count + 5 :], axis=0), axis=1) / DT_S
+    assert again.max() <= 0.4 * 4 * DT_S / 0.5
+
+
+@pytest.mark.parametrize(
+    ("acceleration", "jerk"), [(0.0, 0.0), (4.0, 0.0), (4.0, 100.0), (0.1, 0.0), (0.1, 0.2)]
+)
+@pytest.mark.parametrize("path", [corner(0.002, 40), arc()], ids=["corner", "arc"])
+def test_a_stop_takes_a_few_times_the_shortest_at_most(path: Array, acceleration: float, jerk: float) -> None:
+    limits = {"max_speed_m_s": 0.4, "max_acceleration_m_s2": acceleration, "max_jerk_m_s3": jerk}
+    for ticks in (5, 20, 40, 80):
+        run = Run(path, **limits).run(ticks)
+        needed = 0
+        while run.motion.is_moving:
+            run.positions.append(run.motion.hold(DT_S))
+            needed += 1
+            assert needed < 2000
+        speed = np.linalg.norm(np.subtract(run.positions[ticks], run.positions[ticks - 1])) / DT_S
+        shortest_s = speed / acceleration if acceleration else 0.0
+        shortest_s += 2 * acceleration / jerk if jerk else 0.0
+        assert needed * DT_S <= 2.5 * shortest_s + 0.1
 
 
 def test_speed_that_is_lowered_under_way_is_reached_within_the_limits() -> None:

@@ -249,3 +249,77 @@ def test_a_plan_knows_how_long_it_waited_for_a_frame_that_was_being_encoded(
     took = take(worker, finished)
     assert 0.0 < took.waited_s <= took.finished_s - began_s - took.duration_s
     assert requested_s <= took.finished_s <= time.perf_counter()
+
+
+class Noted(Gated):
+    """An engine that keeps the requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[PlanRequest] = []
+
+    def __call__(self, asked: PlanRequest) -> np.ndarray:
+        self.asked.append(asked)
+        return super().__call__(asked)
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not done():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+
+
+def test_samples_of_a_plan_have_noise_of_their_own(start: Callable[..., tuple]) -> None:
+    plan = Noted()
+    worker, finished = start(plan)
+    plan.may.release(4)
+    worker.request(request(1))
+    made = take(worker, finished)
+    assert worker.spread() is None
+    worker.sample(made.request, 3)
+    wait_until(lambda: (spread := worker.spread()) is not None and len(spread.chunks) == 3)
+    spread = worker.spread()
+    assert spread is not None
+    assert spread.request is made.request
+    assert spread.chunks.shape == (3, 8, 4)
+    assert len({asked.seed for asked in plan.asked}) == 4
+    assert {asked.stamp_ns for asked in plan.asked} == {1}
+    assert worker.poll() is None
+
+
+def test_a_request_waits_for_one_sample_at_most(start: Callable[..., tuple]) -> None:
+    plan = Noted()
+    worker, finished = start(plan)
+    plan.may.release()
+    worker.request(request(1))
+    made = take(worker, finished)
+    worker.sample(made.request, 30)
+    for _ in range(2):  # the plan, and the first sample
+        assert plan.began.acquire(timeout=DEADLINE_S)
+    assert not worker.busy
+    worker.request(request(2))
+    plan.may.release(2)
+    newer = take(worker, finished)
+    assert newer.request.stamp_ns == 2
+    assert newer.waited_s > 0
+    assert [asked.stamp_ns for asked in plan.asked] == [1, 1, 2]
+    worker.request(request(3))
+    plan.may.release()
+    assert take(worker, finished).request.stamp_ns == 3
+    assert len(plan.asked) == 4  # the other 29 samples were given up
+
+
+def test_a_sample_that_fails_is_left_out(start: Callable[..., tuple]) -> None:
+    def plan(asked: PlanRequest) -> np.ndarray:
+        if asked.seed[-1] == 1:
+            raise ValueError("no")
+        return engine(asked)
+
+    worker, finished = start(plan)
+    worker.request(request(5))
+    made = take(worker, finished)
+    worker.sample(made.request, 3)
+    wait_until(lambda: (spread := worker.spread()) is not None and len(spread.chunks) == 2)
+    worker.request(request(6))
+    assert take(worker, finished).chunk is not None

@@ -629,7 +629,7 @@ def test_tilted_tool_keeps_its_orientation_from_the_first_press_to_the_end(tilt_
     assert max(angle_rad(command.orientation, person.orientation) for command in [*commands, last]) == 0.0
 
 
-def test_tool_that_was_turned_by_hand_is_left_there_and_the_arm_holds() -> None:
+def test_while_the_tool_is_measured_turned_there_is_no_command_until_a_press_begins_with_it() -> None:
     person = Person()
     person.orientation = tilted(0.0)
     person.press(0.0, 1.0, 0.0)
@@ -637,20 +637,25 @@ def test_tool_that_was_turned_by_hand_is_left_there_and_the_arm_holds() -> None:
     person.orientation = tilted(0.3)
     person.down = set()
     person.tick(5)
-    place = position(person.decisions[-1])
-    person.orientation = tilted(math.pi)  # half of a turn
-    released = person.tick()
-    assert (released.verdict, released.command is not None) == (TeleopHold.RELEASED, True)
     person.press(0.0, 1.0, 0.0)
+    assert person.tick().command is not None
+    person.orientation = tilted(math.pi)  # half of a turn
+    person.teleop.observe(
+        person.now_ns + 1, make_pose(person.position_m, person.orientation), person.now_ns + 1
+    )
+    assert person.teleop.hold(person.now_ns + 1) is None
     held = person.tick()
-    assert held.verdict is Verdict.HOLD_TURNED
+    assert (held.verdict, held.command) == (Verdict.HOLD_TURNED, None)
     assert held.is_trouble
     assert "max_turn_rad" in held.detail
-    hold = person.teleop.hold(person.now_ns)
-    for command in (released.command, held.command, hold):
-        assert command is not None
-        assert angle_rad(command.orientation, person.orientation) == 0.0
-        np.testing.assert_array_equal(command.position_m, place)
+    waiting = person.tick()
+    assert waiting.command is None
+    assert waiting.detail.startswith(held.detail)
+    person.press(0.0, 1.0, 0.0)
+    command = person.tick().command
+    assert command is not None
+    assert angle_rad(command.orientation, person.orientation) == 0.0
+    assert np.linalg.norm(command.position_m - np.array(person.position_m)) < 0.001
 
 
 def test_pose_without_a_valid_orientation_is_no_pose() -> None:

@@ -36,7 +36,7 @@ def test_all_that_is_put_is_in_the_bag_in_order(tmp_path: Path) -> None:
     for i in range(500):
         assert recording.put("/words", MESSAGE, 1000 + i, 900 + i)
     recording.close({"outcome": "success"})
-    assert (recording.written, recording.dropped, recording.problem) == (500, {}, "")
+    assert (recording.written.total(), recording.dropped, recording.problem) == (500, {}, "")
     with BagReader(tmp_path / "bags/one") as bag:
         assert [at for _, at, _ in bag.messages(["/words"])] == list(range(1000, 1500))
         assert bag.info.custom == {"task": "pour", "outcome": "success", "dropped": "{}"}

@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 
 pytest.importorskip("mujoco")
 
-from dp_ros.control.planner import PlanRequest
+from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.control.safety import Verdict
 from dp_ros.evaluation.disturbances import KINDS, NONE, ONSET, Disturbance, check_possible, possible, sweep
 from dp_ros.evaluation.episode import replay, run_episode
+from dp_ros.evaluation.results import EpisodeResult
+from dp_ros.evaluation.robustness import Curve, Point
+from dp_ros.evaluation.rollout import Episode
+from dp_ros.evaluation.trace import Trace
 from dp_ros.poses import make_pose
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig, override
 from dp_ros.sim.arm import ArmSpec, Observation, SimulatedArm, TaskError, make_arm, rest_command, simulator_of
@@ -178,6 +182,56 @@ def test_late_plans_hold_the_arm_for_the_first_one_and_then_not(
     apart = np.diff(begins)
     assert apart[0] == 4  # the first plan finds the arm where it saw it
     assert set(apart[1:]) == {max(ticks, 4 - ticks)}
+
+
+class Scored:
+    """An engine that finds dark pictures unlike those of its training."""
+
+    def __call__(self, request: PlanRequest) -> NDArray[np.float64]:
+        return plan(request)
+
+    def ood_scores(self, pictures: Pictures) -> NDArray[np.float64]:
+        return np.array([2.0 if picture.mean() < 40 else 0.5 for picture in pictures])
+
+
+@pytest.mark.sim
+def test_ticks_of_pictures_unlike_the_training_are_told_and_held_by_the_gate_that_asks_for_it(
+    arm: SimulatedArm, policy: PolicyConfig
+) -> None:
+    """The same code as the node's: the trace has its scores, and a replay keeps them."""
+    dark = KINDS["brightness"](-6)
+    runtime = RuntimeConfig(min_contrast=0.0)
+    _, bare = run_episode(arm, plan, policy, runtime, 5, TICKS, None, dark)
+    assert (bare.ood_score, bare.warned) == (None, None)
+    _, calm = run_episode(arm, Scored(), policy, runtime, 5, TICKS)
+    assert calm.warned is not None
+    assert not calm.warned.any()
+    _, told = run_episode(arm, Scored(), policy, runtime, 5, TICKS, None, dark)
+    assert told.warned is not None
+    assert told.warned.tolist() == [False] * 4 + [True] * (TICKS - 4)  # from the second plan on
+    np.testing.assert_array_equal(told.command, bare.command)
+    np.testing.assert_array_equal(replay(arm, 5, told, dark).warned, told.warned)
+    gated = override(runtime, {"gate.max_ood_score": 1.0})
+    _, held = run_episode(arm, Scored(), policy, gated, 5, TICKS, None, dark)
+    assert set(held.verdict[4:]) == {Verdict.HOLD_OOD}
+
+
+def test_share_of_ticks_that_warn_is_in_the_points_of_a_curve() -> None:
+    def episode(warned: list[bool], has_scores: bool = True) -> Episode:
+        n = len(warned)
+        verdicts, plans = (Verdict.PASS,) * n, np.zeros(n, dtype=np.int64)
+        trace = Trace(np.zeros((n, 4)), np.zeros((n + 1, 3)), verdicts, np.zeros(1), plans)
+        if has_scores:
+            trace = replace(trace, warned=np.array(warned), ood_score=np.where(warned, 2.0, 0.5))
+        return Episode(EpisodeResult(1, True, n), trace, [])
+
+    point = Point(NONE, 20.0, [episode([False, False, True, True]), episode([False, False, False, True])])
+    values = point.as_dict()
+    assert (values["warned_share"], values["ood_score_p50"]) == (3 / 8, 0.5)
+    assert "38% of ticks warned" in Curve([point]).line()
+    bare = Point(NONE, 20.0, [episode([False] * 4, has_scores=False)])
+    assert bare.as_dict()["warned_share"] is None
+    assert "warned" not in Curve([bare]).line()
 
 
 @pytest.mark.sim

@@ -31,6 +31,7 @@ from dp_ros.sim.rendering import RenderingError, choose_backend
 
 RUNTIME = RuntimeConfig(mode="lockstep", threads=1, engine="torch")
 TASK = "tiny-push"
+QUICK = ("--engine", "torch")  # the choice of an engine takes seconds for each new checkpoint
 
 
 @pytest.fixture
@@ -140,8 +141,9 @@ def test_every_checkpoint_and_output_is_checked_before_the_first_episode(
         (["eval", good, "--json", tmp_path], "is a folder: give the name of a file"),
         (["robustness", good, "--report", file / "under"], str(file)),
         (["compare", good, good, "--keep", file], str(file)),
+        (["eval", good, "--params", file], f"params_file {file}: has no parameters for /policy_node"),
     ):
-        assert main([*map(str, args), "--episodes", "2"]) in (errors.USAGE, errors.FAILED)
+        assert main([*map(str, args), "--episodes", "2", *QUICK]) in (errors.USAGE, errors.FAILED)
         printed = capsys.readouterr()
         assert said in printed.err
         assert "seed 0" not in printed.out
@@ -166,11 +168,25 @@ def test_what_was_measured_is_kept_where_the_next_evaluation_fails(
 ) -> None:
     good, bad = save(tmp_path / "good"), save(tmp_path / "bad")
     (bad / "policy.safetensors").write_bytes(b"")
-    short = ("--episodes", "1", "--max-steps", "2")
+    short = ("--episodes", "1", "--max-steps", "2", *QUICK)
     for command, place in (("eval", "--report"), ("compare", "--keep")):
         folder = tmp_path / command
         assert main([command, str(good), str(bad), *short, place, str(folder)]) == errors.FAILED
         assert json.loads((folder / "good.json").read_text())["episodes"] == 1
+
+
+@pytest.mark.sim
+def test_limits_of_a_parameter_file_hold_in_the_episodes(
+    save: Callable[..., Path], tmp_path: Path, can_render: None
+) -> None:
+    box = {"workspace_low_m": [5.0, 5.0, 5.0], "workspace_high_m": [6.0, 6.0, 6.0]}
+    content = {"/**/policy_node": {"ros__parameters": {"min_contrast": 9.0, "gate": box}}}
+    (params := tmp_path / "params.yaml").write_text(json.dumps(content))
+    outputs = ("--params", params, "--json", tmp_path / "report.json")
+    assert main(["eval", *map(str, (save(tmp_path / "good"), *outputs)), "--episodes", "1", *QUICK]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["settings"]["gate"] == box
+    assert "outside the workspace" in report["per_episode"][0]["reason"]
 
 
 def test_processes_are_counted_for_the_episodes_of_every_strength(
@@ -186,7 +202,17 @@ def test_processes_are_counted_for_the_episodes_of_every_strength(
 def test_model_called_robustness_does_not_overwrite_the_curves(
     save: Callable[..., Path], tmp_path: Path, can_render: None
 ) -> None:
-    asked = ("--episodes", 1, "--max-steps", 2, "--disturb", "action-delay=1", "--report", tmp_path / "out")
+    asked = (
+        "--episodes",
+        1,
+        "--max-steps",
+        2,
+        "--disturb",
+        "action-delay=1",
+        "--report",
+        tmp_path / "out",
+        *QUICK,
+    )
     assert main(["robustness", str(save(tmp_path / "robustness")), *map(str, asked)]) == 0
     curves, own, page = (
         json.loads((tmp_path / "out" / f"{name}.json").read_text())

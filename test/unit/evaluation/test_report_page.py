@@ -91,6 +91,7 @@ def curve() -> dict[str, Any]:
                 "wilson_high": high,
                 "disturbed": 9 if strength else 0,
                 "held_share": strength / 10,
+                "warned_share": strength / 5 if successes else None,
                 "jerk_m_s3": {"boundary": None, "inside": 12.5, "difference": None}
                 if strength == 4
                 else {"boundary": 42.0, "inside": 12.5, "difference": 29.5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,26 @@ def test_traces_are_read_back_to_the_bit(lengths: list[tuple[int, int]], tmp_pat
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["traces.npz"]
 
 
+def test_scores_are_read_back_where_the_policy_has_them(tmp_path: Path) -> None:
+    """Of some episodes only, as where the evaluation of several models is kept in one file."""
+    scored = replace(
+        trace(4, 2), ood_score=np.array([np.nan, 0.5, 1.5, 1.2]), warned=np.array([False, False, False, True])
+    )
+    save_traces(tmp_path / "traces.npz", [trace(5, 2), scored])
+    bare, again = load_traces(tmp_path / "traces.npz")
+    assert (bare.ood_score, bare.warned) == (None, None)
+    np.testing.assert_array_equal(again.ood_score, scored.ood_score)
+    np.testing.assert_array_equal(again.warned, scored.warned)
+
+
 def test_traces_of_older_files_have_no_plans(tmp_path: Path) -> None:
     save_traces(tmp_path / "new.npz", [trace(5, 2), trace(3, 1)])
     with np.load(tmp_path / "new.npz") as file:
-        np.savez(tmp_path / "old.npz", **{name: file[name] for name in file if name != "plan"})
-    assert [each.plan.tolist() for each in load_traces(tmp_path / "old.npz")] == [[-1] * 5, [-1] * 3]
+        later = ("plan", "ood_score", "warned")
+        np.savez(tmp_path / "old.npz", **{name: file[name] for name in file if name not in later})
+    old = load_traces(tmp_path / "old.npz")
+    assert [each.plan.tolist() for each in old] == [[-1] * 5, [-1] * 3]
+    assert [each.ood_score for each in old] == [None, None]
 
 
 def test_changes_are_where_the_verdict_becomes_another() -> None:

@@ -8,18 +8,22 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from dp_ros.actions import join
 from dp_ros.control.controller import Controller
 from dp_ros.control.planner import PlanRequest, PlanWorker
 from dp_ros.control.safety import Verdict
-from dp_ros.inference.engine import ENGINES, Engine, load_engine
+from dp_ros.inference.engine import BF16_ENGINES, ENGINES, Engine, crop, load_engine
+from dp_ros.policy.checkpoint import load_checkpoint, save_checkpoint
 from dp_ros.policy.checkpoint_config import policy_config
-from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+from dp_ros.policy.ood import fit_ood_stats
+from dp_ros.schema import ConfigError, GateConfig, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -84,6 +88,68 @@ def test_a_warm_plan_begins_at_its_guess_and_one_without_a_guess_at_noise(
     np.testing.assert_array_equal(warm(request), chunk)
     np.testing.assert_array_equal(cold(guessed), chunk)
     assert np.abs(warm(guessed) - warm(opposite)).max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def described(checkpoint: Path, make_request: Callable[..., PlanRequest], tmp_path_factory: Any) -> Path:
+    """The checkpoint with statistics of pictures like the newest frame of the request."""
+    policy = load_checkpoint(checkpoint)
+    folder = tmp_path_factory.mktemp("described") / "tiny"
+    rng = np.random.default_rng(1)
+    usual = []
+    for view, picture in enumerate(make_request().images[-1]):
+        cropped = crop(picture, policy.config.encoder.crop(policy.config.encoder.cameras[view]))
+        images = torch.from_numpy(cropped.copy()).permute(2, 0, 1)[None].float() / 255.0
+        with torch.inference_mode():
+            keypoints = policy.encoder.describe_camera(view, images)[1].numpy()
+        usual.append(keypoints + rng.normal(0, 1e-3, (200, keypoints.shape[1])))
+    stats = fit_ood_stats([each[:150] for each in usual], [each[150:] for each in usual])
+    return save_checkpoint(policy, folder, ood=stats)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [*((name, "f32") for name in ENGINES), *((name, "bf16") for name in BF16_ENGINES)]
+)
+def test_score_is_of_the_newest_frame_and_the_same_for_every_engine(
+    name: str, precision: str, described: Path, make_request: Callable[..., PlanRequest]
+) -> None:
+    precision = precision if name in BF16_ENGINES else "auto"
+    engine = load_engine(described, RuntimeConfig(engine=name, precision=precision, device="cpu"))
+    request = make_request()
+    engine(request)
+    usual = engine.ood_scores(request.images[-1])
+    assert usual is not None
+    assert usual.shape == (2,)
+    assert (usual < 1.0).all() if precision != "bf16" else np.isfinite(usual).all()
+    other = replace(request, images=request.images[::-1])
+    engine(other)
+    strange = engine.ood_scores(other.images[-1])
+    assert strange is not None
+    assert (strange > 2.0).all()
+    reference = load_engine(described, RuntimeConfig(engine="torch", device="cpu"))
+    reference(other)
+    wanted = reference.ood_scores(other.images[-1])
+    np.testing.assert_allclose(strange, wanted, rtol=0.2 if precision == "bf16" else 1e-3)
+
+
+def test_statistics_do_not_change_the_chunk_and_a_checkpoint_without_them_has_no_score(
+    engine: Engine, described: Path, make_request: Callable[..., PlanRequest]
+) -> None:
+    request, name = make_request(), "torch" if "Torch" in type(engine).__name__ else "openvino"
+    chunk = engine(request)
+    assert engine.ood_scores(request.images[-1]) is None
+    other = load_engine(described, RuntimeConfig(engine=name, device="cpu"))
+    np.testing.assert_array_equal(other(request), chunk)
+
+
+def test_limit_of_the_score_needs_statistics(checkpoint: Path, described: Path) -> None:
+    """Refused when the policy is loaded, not at the first command."""
+    runtime = RuntimeConfig(engine="torch", device="cpu", gate=GateConfig(max_ood_score=1.0))
+    with pytest.raises(ConfigError, match=r"gate.max_ood_score 1: .* has no statistics") as caught:
+        load_engine(checkpoint, runtime)
+    assert "dp_ros ood-stats" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    load_engine(described, runtime)
 
 
 def test_engines_are_chosen_by_default() -> None:

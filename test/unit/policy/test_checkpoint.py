@@ -26,7 +26,7 @@ from dp_ros.policy.checkpoint import (
     read_config,
     save_checkpoint,
 )
-from dp_ros.policy.checkpoint_config import bridge_for, meaning_sha256, serving_beside
+from dp_ros.policy.checkpoint_config import bridge_for, meaning_sha256, sealed, serving_beside
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 
@@ -81,6 +81,7 @@ def rehash(folder: Path) -> None:
         folder / "config.json",
         lambda config: config["sha256"].update({"config.json": meaning_sha256(config)}),
     )
+    edit_json(folder / "config.json", lambda config: config.update(sealed(config)))
 
 
 def refusal(folder: Path) -> str:
@@ -305,7 +306,11 @@ def test_changed_meaning_of_the_weights_is_refused(folder: Path, part: str, chan
 def test_checkpoint_of_version_1_still_loads(folder: Path, saved: Path) -> None:
     def older(config: dict[str, Any]) -> None:
         config["schema_version"] = 1
-        del config["sha256"]["config.json"], config["policy"]["action"]["orientation"]
+        del (
+            config["sha256"]["config.json"],
+            config["config_sha256"],
+            config["policy"]["action"]["orientation"],
+        )
 
     edit_json(folder / "config.json", older)
     assert load_checkpoint(folder).config == load_checkpoint(saved).config

@@ -291,11 +291,11 @@ def test_bags_that_do_not_fit_together_are_refused(tmp_path: Path, bag_maker) ->
         (
             {"topics__ee_pose": "gripper/state"},
             "/gripper/state is of type sensor_msgs/msg/JointState, not geometry_msgs/msg/PoseStamped; "
-            "it has /command/ee_pose, /ee_pose of that type: map another topic with --map",
+            "it has /command/ee_pose, /ee_pose of that type: map another topic with --topics-file",
         ),
         (
             {"topics__cameras": {"left": "/cam"}},
-            "/cam has no messages; it has /camera/left/image_raw: map another topic with --map",
+            "/cam has no messages; it has /camera/left/image_raw: map another topic with --topics-file",
         ),
         ({"topics__namespace": "arm"}, "no camera in common"),
     ],

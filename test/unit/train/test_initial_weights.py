@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.evaluation.card import card_text
 from dp_ros.policy.checkpoint import load_checkpoint, read_config, save_checkpoint
-from dp_ros.policy.checkpoint_config import instructions_of
+from dp_ros.policy.checkpoint_config import instructions_of, weights_sha256
 from dp_ros.schema import ConfigError, InstructionError, TrainConfig, override
 from dp_ros.train.initial_weights import continued_from
 from dp_ros.train.run import make_trainer
@@ -107,7 +108,14 @@ def test_training_begins_with_the_weights_and_statistics_of_a_checkpoint(
             assert torch.equal(weight, before.state_dict()[name]), name
     tuned.run()
     assert not torch.equal(next(tuned.policy.parameters()), next(before.parameters()))
-    assert instructions_of(tmp_path / "tuned" / "checkpoint").tasks == ("open",)  # type: ignore[union-attr]
+    folder = tmp_path / "tuned" / "checkpoint"
+    assert instructions_of(folder).tasks == ("open",)  # type: ignore[union-attr]
+    begun = read_config(folder)["training"]["init"]
+    assert (begun["name"], begun["weights_sha256"]) == ("first", weights_sha256(checkpoint))
+    first = (
+        f"Begun with the weights of first (sha256 {begun['weights_sha256']}) after {begun['step']} steps of:"
+    )
+    assert first in card_text(folder, "tuned")
     with pytest.raises(TrainingError, match="or from another teacher or --init"):
         make_trainer(config, tmp_path / "b", tmp_path / "tuned", resume=True)
 
