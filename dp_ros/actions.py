@@ -131,6 +131,21 @@ def encode_positions(
     return previous_m[..., now : now + 1, :] + path_m
 
 
+def hold(
+    actions: NDArray[np.float32], state: NDArray[np.float32], horizons: Horizons, kind: PositionKind
+) -> NDArray[np.float32]:
+    """Chunks (B, T_p, D), as the network predicts them, in which the arm stays where it is and its gripper as it is.
+
+    actions (B, T_p, D): labels of the same windows, encoded; state (B, T_o, STATE_DIM): of their frames.
+    """
+    now = horizons.T_o - 1
+    still = np.zeros_like(actions)
+    if kind == "absolute":
+        still[..., POSITION.slice] = state[:, -1:, POSITION.slice]
+    still[..., GRIPPER.slice] = actions[:, max(now - 1, 0), GRIPPER.slice][:, None]
+    return still
+
+
 def decode_positions(chunk: Array, reference_m: Array, horizons: Horizons, kind: PositionKind) -> Array:
     """The kind the network predicts to absolute commands: the inverse of `encode_positions`.
 

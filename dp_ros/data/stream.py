@@ -5,7 +5,9 @@ A chunk is read and decompressed without zarr, whose overhead is ten times the w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from dp_ros.data.episodes import damage_in_one_line
 Pixels = NDArray[np.uint8]
 _ENTRY = np.dtype("<u8")  # a shard ends with (offset, bytes) of each of its chunks, and a checksum of these
 _CHECKSUM_BYTES = 4
+_AT_ONCE = 64  # chunks
 
 
 class StoredPictures:
@@ -49,12 +52,17 @@ class StoredPictures:
                 top, left = corners[i]
                 out[i] = chunk[row, top : top + height, left : left + width]
 
-    def read_into(self, out: Pixels) -> None:
-        """Copy all pictures to `out` (N, H, W, 3)."""
+    @property
+    def block(self) -> int:
+        """Number of pictures that `read` gives."""
+        return _AT_ONCE * self._per_chunk
+
+    def read(self, first: int) -> Pixels:
+        """The `block` pictures from index `first`, a multiple of `block`, on; fewer at the end."""
+        size, last = self._per_chunk, min(self.shape[0], first + self.block)
         with damage_in_one_line(self.dataset):
-            for first in range(0, self.shape[0], 64 * self._per_file):
-                last = min(self.shape[0], first + 64 * self._per_file)
-                out[first:last] = self._array[first:last]
+            chunks = [self._read(number) for number in range(first // size, -(-last // size))]
+        return np.concatenate(chunks)[: last - first]
 
     def _read(self, number: int) -> Pixels:
         """The pictures of a chunk; rows after the last picture are of any content."""
@@ -113,11 +121,28 @@ class StreamedPictures:
             out[chosen] = some
         return out
 
+    def copy(self, to: Callable[[int, Pixels], None]) -> None:
+        """Give all pictures to `to(index of the first, (n, H, W, 3))`, a part at a time; several threads call it."""
+
+        def copy_block(start: int, part: StoredPictures, first: int) -> None:
+            to(start + first, part.read(first))
+
+        blocks = [
+            (int(start), part, first)
+            for start, part in zip(self._starts[:-1], self.parts, strict=True)
+            for first in range(0, part.shape[0], part.block)
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda block: copy_block(*block), blocks))
+
     def load(self) -> Pixels:
         """All pictures in memory."""
         out = np.empty(self.shape, dtype=np.uint8)
-        for start, part in zip(self._starts[:-1], self.parts, strict=True):
-            part.read_into(out[start : start + part.shape[0]])
+
+        def put(first: int, block: Pixels) -> None:
+            out[first : first + len(block)] = block
+
+        self.copy(put)
         return out
 
 

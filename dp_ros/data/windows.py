@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,16 @@ from dp_ros.data.stream import StreamedPictures
 from dp_ros.schema import ActionConfig, EncoderConfig, Horizons
 
 Images = tuple[NDArray[np.uint8], ...]  # one array for each camera, in the order of the config
+
+
+class PictureStore(Protocol):
+    """Pictures of one camera that are not one array in memory: on disk, or on a GPU."""
+
+    shape: tuple[int, ...]  # (N, H, W, 3)
+
+    def crops(self, ticks: NDArray[np.int64], corners: NDArray[np.int64], size: tuple[int, int]) -> Any:
+        """ticks (n,), corners (n, 2): top and left of each crop; size (height, width) -> uint8 (n, height, width, 3),
+        an array, or a tensor where the pictures are on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Windows:
                 raise DatasetError(
                     f"the dataset has no camera '{camera}'; it has {', '.join(dataset.images)}"
                 )
-        self._pixels = [dataset.images[camera] for camera in encoder.cameras]
+        self._pixels: Sequence[Any] = [dataset.images[camera] for camera in encoder.cameras]
         self._position_kind = action.position
         self._crops = [encoder.crop(camera) for camera in encoder.cameras]
         for camera, pixels in zip(encoder.cameras, self._pixels, strict=True):
@@ -98,6 +111,17 @@ class Windows:
     def streamed(self) -> bool:
         """Whether pictures are read from disk for each batch."""
         return any(isinstance(pixels, StreamedPictures) for pixels in self._pixels)
+
+    @property
+    def stores(self) -> Sequence[NDArray[np.uint8] | PictureStore]:
+        """Pictures of each camera, uncropped: (N, H, W, 3)."""
+        return self._pixels
+
+    def with_stores(self, stores: Sequence[PictureStore]) -> Windows:
+        """The same windows of pictures that are kept elsewhere."""
+        moved = copy.copy(self)
+        moved._pixels = stores
+        return moved
 
     def stats(self, rows: NDArray[np.int64] | None = None) -> dict[str, dict[str, list[float]]]:
         """Per-dimension limits of actions and state, for the normaliser; over the windows `rows`, or over all.
@@ -182,7 +206,7 @@ class Windows:
         """V of (N, H, W, 3). Each pixel is copied once, from the dataset into the batch."""
         pictures = []
         for view, (pixels, (height, width)) in enumerate(zip(self._pixels, self._crops, strict=True)):
-            if isinstance(pixels, StreamedPictures):
+            if not isinstance(pixels, np.ndarray):
                 pictures.append(pixels.crops(ticks, corners[:, view], (height, width)))
                 continue
             cropped = np.empty((len(ticks), height, width, 3), dtype=np.uint8)

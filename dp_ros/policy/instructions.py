@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Instructions:
 
     sentences: tuple[Sentence, ...]
     embeddings: Embeddings
+    scenes: Mapping[str, str] = field(default_factory=dict)  # of tasks; only a training needs them
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -60,6 +61,13 @@ class Instructions:
                 "as the instruction"
             )
         return found
+
+    def rows_elsewhere(self, task: str) -> list[int]:
+        """Rows of the known sentences of tasks that another scene is needed for than for `task`; empty where its scene
+        is not known."""
+        scene, scenes = self.scenes.get(task), self.scenes
+        others = {other for other in self.tasks if scene and scenes.get(other) not in (None, scene)}
+        return [i for i, each in enumerate(self.sentences) if each.task in others and not each.held_out]
 
     def sentence(self, task: str, index: int = 0, *, held_out: bool = False) -> str:
         """One of the task's sentences; `index` counts round."""
@@ -123,14 +131,17 @@ def make_instructions(config: InstructionConfig, tasks: Iterable[str], path: str
     """
     file = Path(path) if path else share_file(SENTENCES)
     known = load_sentences(file)
-    sentences = _sentences({task: known.of(task, str(file)) for task in tasks})
+    of_tasks = {task: known.of(task, str(file)) for task in tasks}
+    sentences = _sentences(of_tasks)
     embeddings = embed([each.text for each in sentences])
     if embeddings.shape[1] != config.embedding_dim:
         raise InstructionError(
             f"policy.instruction.embedding_dim is {config.embedding_dim}, the sentence encoder gives "
             f"{embeddings.shape[1]}: leave it out"
         )
-    return Instructions(sentences, embeddings)
+    return Instructions(
+        sentences, embeddings, {task: each.scene for task, each in of_tasks.items() if each.scene}
+    )
 
 
 def _sentences(of_tasks: Mapping[str, TaskSentences]) -> tuple[Sentence, ...]:

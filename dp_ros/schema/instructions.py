@@ -32,6 +32,10 @@ class TaskSentences(Config):
 
     known: tuple[str, ...] = Field(min_length=1, description="drawn in training")
     held_out: tuple[str, ...] = Field((), description="never seen in training; to measure with")
+    scene: str = Field(
+        "",
+        description="what the task is done with; tasks with the same things have the same name here. Empty: unknown",
+    )
 
 
 class Sentences(Config):

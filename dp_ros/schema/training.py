@@ -42,6 +42,8 @@ class CollectConfig(Config):
         return self
 
 
+_UNUSED = {"instructions": "", "mismatched": 0.0, "mixed_sentences": 0.0, "compile": False}
+
 Strength = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -102,6 +104,15 @@ class TrainConfig(OptimizerConfig):
     instructions: str = Field(
         "", description="YAML file of each task's sentences, for policy.instruction; empty: the shipped one"
     )
+    mismatched: Share = Field(
+        0.0,
+        description="share of the windows that are told to do what another scene is needed for, and learn to hold",
+    )
+    mixed_sentences: Share = Field(
+        0.0,
+        description="share of the windows that are told a random mean of their task's known sentences, for sentences "
+        "between them",
+    )
     validation: Share = Field(
         0.0, description="share of the episodes held out for validation (at least one); 0: none"
     )
@@ -112,6 +123,10 @@ class TrainConfig(OptimizerConfig):
     encoder_weight_decay: float | None = Field(None, ge=0, description="of the encoder; null: weight_decay")
     precision: Literal["f32", "tf32", "bf16"] = Field(
         "f32", description="tf32: f32 with products of shorter mantissas on a GPU; on a CPU it is f32"
+    )
+    compile: bool = Field(
+        False,
+        description="let torch.compile fuse the layers: a minute at the start, then shorter steps on a GPU",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if any")
     memory_gb: float = Field(
@@ -137,8 +152,10 @@ class TrainConfig(OptimizerConfig):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs that were begun before `instructions` existed are resumed with the same settings."""
-        return {key: value for key, value in dump(self).items() if (key, value) != ("instructions", "")}
+        """Runs that were begun before these settings existed are resumed with the same settings."""
+        return {
+            key: value for key, value in dump(self).items() if key not in _UNUSED or value != _UNUSED[key]
+        }
 
     @property
     def runs_per_batch(self) -> int:

@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dp_ros.actions import hold
 from dp_ros.data.windows import Batch, Windows
 from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import TrainConfig
 from dp_ros.train.augmentation import cover, draw_colours, draw_covers, recolour
+from dp_ros.train.gpu_pictures import move_pictures
+from dp_ros.train.sentences import SentenceDraws
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,7 @@ class Batches:
     ) -> None:
         """`rows`: the windows to train on. `part` (i, n): the i-th of n equal parts of each batch, for n processes.
         instructions: each window gets one of its task's known sentences, drawn at random."""
-        self._instructions = instructions
-        self._sentences = [instructions.rows(task) for task in windows.tasks] if instructions else []
+        self._sentences = SentenceDraws(instructions, windows.tasks) if instructions else None
         self._config, self._windows, self._rows = config, windows, rows
         self._tasks = np.unique(windows.task[rows])
         self.per_epoch = (len(rows) // config.run_length) // config.runs_per_batch
@@ -77,8 +79,9 @@ class Batches:
         size = self._config.runs_per_batch
         return self._epoch[1][batch * size : (batch + 1) * size]
 
-    def prepare(self) -> None:
-        """Work that is to be done once before the first step: none here."""
+    def prepare(self, device: torch.device) -> None:
+        """Work that is to be done once before the first step: pictures that fit are copied to a GPU."""
+        self._windows = move_pictures(self._windows, self._config, device) or self._windows
 
     def _balanced(self, task: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """task (R,) of each run -> indices (R,) of runs, in random order, the same number of each task up to one.
@@ -105,33 +108,42 @@ class Batches:
             batch = Batch(images, None, np.arange(len(state)), state, actions)
         return batch, augment(config, batch, len(runs), (step,), self._part)
 
-    def instruction(self, step: int) -> NDArray[np.float32] | None:
-        """Embedding of a sentence for each window of this process's part (B, D).
-
-        Windows of a run and a task share it. None where the policy is not told what to do.
+    def instruction(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+        """Embedding of a sentence for each window of this process's part (B, D), and whether the sentence asks for what
+        another scene is needed for (B,). Windows of a run and a task share both. None without instructions.
         """
-        if self._instructions is None:
+        if self._sentences is None:
             return None
-        runs = self.runs(step)
-        drawn = np.random.default_rng([self._config.seed, 6, step]).random(len(runs))
-        task = self._windows.task[runs[self._part]]
-        rows = [
-            self._sentences[t][int(d * len(self._sentences[t]))]
-            for of_run, d in zip(task, drawn[self._part], strict=True)
-            for t in of_run
-        ]
-        return self._instructions.embeddings[rows]
+        config, runs = self._config, self.runs(step)
+        rng = np.random.default_rng([config.seed, 6, step])
+        which = rng.random(len(runs))
+        kind, shares = rng.random((len(runs), 2)), rng.random((len(runs), self._sentences.most))
+        length = config.run_length
+        which, kind, shares = (np.repeat(draw[self._part], length, axis=0) for draw in (which, kind, shares))
+        task = self._windows.task[runs[self._part]].ravel()
+        is_wrong = (kind[:, 0] < config.mismatched) & self._sentences.has_elsewhere(task)
+        embeddings = np.where(
+            is_wrong[:, None], self._sentences.elsewhere(task, which), self._sentences.own(task, which)
+        )
+        is_mixed = (kind[:, 1] < config.mixed_sentences) & ~is_wrong
+        embeddings[is_mixed] = self._sentences.mixed(task[is_mixed], shares[is_mixed])
+        return embeddings, is_wrong
 
     def tensors(self, step: int, device: torch.device) -> TensorBatch:
         """The batch on `device`, recoloured there."""
         batch, colours = self.arrays(step)
+        told, actions = self.instruction(step), batch.actions
+        if told is not None and told[1].any():
+            policy = self._config.policy
+            still = hold(actions, batch.state, policy.horizons, policy.action.position)
+            actions = np.where(told[1][:, None, None], still, actions)
         return TensorBatch(
             image_tensors(batch, colours, device),
             put(batch.state, device),
-            put(batch.actions, device),
+            put(actions, device),
             None if batch.frames is None else put(batch.frames, device),
             self._executed(step, device),
-            instruction=None if (told := self.instruction(step)) is None else put(told, device),
+            instruction=None if told is None else put(told[0], device),
         )
 
     def _executed(self, step: int, device: torch.device) -> Tensor | None:
@@ -170,8 +182,10 @@ def image_tensors(
     return tuple(of_view.movedim(-1, -3) for of_view in images)  # a view: NHWC in memory is channels-last
 
 
-def put(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """The array as a tensor on `device`."""
+def put(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
+    """The array, or a tensor that may be there already, as a tensor on `device`."""
+    if isinstance(array, Tensor):
+        return array.to(device)
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor.to(device)

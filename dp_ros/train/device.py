@@ -6,6 +6,7 @@ import ctypes
 
 import torch
 
+from dp_ros.inference.engine import has_bf16
 from dp_ros.schema import TrainConfig
 from dp_ros.train.stopping import TrainingError
 
@@ -30,6 +31,11 @@ def set_up(device: torch.device, config: TrainConfig) -> None:
     torch.backends.cudnn.benchmark = (
         config.run_length == 1
     )  # batches of runs differ in their number of frames
+
+
+def computes_bf16(device: torch.device, precision: str) -> bool:
+    """Whether a training of that `precision` multiplies in bf16: not on a processor that takes many times as long."""
+    return precision == "bf16" and (device.type != "cpu" or has_bf16())
 
 
 def name_hardware(device: torch.device, processes: int) -> str:

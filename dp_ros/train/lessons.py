@@ -16,6 +16,7 @@ from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.sampler import SamplerStep
 from dp_ros.schema import DistillConfig
 from dp_ros.train.batches import Batches, TensorBatch, augment, image_tensors, put
+from dp_ros.train.device import computes_bf16
 
 _AT_ONCE = 128  # pictures encoded, chunks sampled
 
@@ -26,7 +27,7 @@ class Teacher:
     def __init__(self, policy: DiffusionPolicy, steps: Sequence[SamplerStep], precision: str) -> None:
         """`steps`: of its sampler, without added noise. `precision`: that of a TrainConfig."""
         self.policy, self._steps = policy.eval().requires_grad_(False), steps
-        self._half = precision == "bf16"
+        self._is_bf16 = computes_bf16(self.device, precision)
 
     @property
     def device(self) -> torch.device:
@@ -35,7 +36,7 @@ class Teacher:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """No gradients, in the precision of the training."""
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_bf16):
             yield
 
     def features(self, images: Sequence[Tensor]) -> list[Tensor]:
@@ -115,7 +116,7 @@ class KeptLessons(Batches):
             Tensor
         ] = []  # of each camera (views, ticks, feature_dim); noise and chunks of all windows
 
-    def prepare(self) -> None:
+    def prepare(self, device: torch.device) -> None:
         """Encode the episodes and let the teacher plan for each window."""
         if self._kept:
             return

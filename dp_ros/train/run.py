@@ -23,6 +23,7 @@ from dp_ros.policy.instructions import make_instructions
 from dp_ros.resources import share_dir
 from dp_ros.schema import Settings, Source, TrainConfig
 from dp_ros.train.batches import Batches
+from dp_ros.train.device import computes_bf16
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.fit import fit
 from dp_ros.train.initial_weights import continued_from
@@ -113,7 +114,7 @@ def make_trainer(
             on_warning(line)
     windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
     collected = dataset.attributes.get("collect", {})
-    return Trainer(
+    trainer = Trainer(
         config,
         windows,
         out,
@@ -127,6 +128,10 @@ def make_trainer(
         ranks=ranks,
         instructions=instructions,
     )
+    is_slow = config.precision == "bf16" and not computes_bf16(trainer.device, "bf16")
+    if on_warning and trainer.ranks.first and is_slow:
+        on_warning("precision bf16: this processor multiplies no bf16, so the training computes in f32")
+    return trainer
 
 
 def _init_facts(init: str | Path) -> dict[str, Any]:

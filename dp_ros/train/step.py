@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dp_ros.schema import TrainConfig
 from dp_ros.train.batches import TensorBatch
+from dp_ros.train.device import computes_bf16
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.optimizer import Optimizer
 from dp_ros.train.stopping import TrainingError
@@ -44,6 +45,7 @@ class TrainingStep:
         """`run_dir` is named in errors."""
         self._config, self._optimizer, self._run_dir = config, optimizer, run_dir
         self._device, self._ranks = device, ranks
+        self._is_bf16 = computes_bf16(device, config.precision)
 
     def __call__(self, batch: TensorBatch, stop: Sequence[bool]) -> StepResult:
         """Update the policy on `batch`. `stop`: this process's answer for each reason to stop.
@@ -75,7 +77,7 @@ class TrainingStep:
             more["instruction"] = batch.instruction
         if ranks.count > 1:
             more["part"] = ranks.part
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bf16):
             loss: Tensor = self._optimizer.policy.loss(
                 batch.images, batch.state, batch.actions, generator, config.noise_samples, **more
             )

@@ -99,6 +99,9 @@ class Trainer:
             self._resume()
         else:
             self.folder.check_unused()
+        if config.compile:  # the EMA, which is a copy, is only validated
+            self.policy.encoder.compile()
+            self.policy.network.compile()
         self.ranks.check_agreed(f"{self.step} {self._fingerprint()}", self.policy.parameters())
 
     @property
@@ -149,7 +152,7 @@ class Trainer:
             self._prepare_folder()
         if self.step < self.steps:
             began = time.perf_counter()
-            self.batches.prepare()
+            self.batches.prepare(self.device)
             self.history.seconds += time.perf_counter() - began
         with self._log() as log, self._batch_source() as batch_of, StopSignals() as signals:
             try:

@@ -125,7 +125,7 @@ def test_labels_are_the_plans_of_the_teacher_for_the_pictures_and_the_noise(
     steps = sampler_steps(policy.config.diffusion)
     rows = np.arange(3, len(windows))
     lessons = KeptLessons(config(policy=whole), windows, rows, teacher=Teacher(policy, steps, "f32"))
-    lessons.prepare()
+    lessons.prepare(CPU)
     batch = lessons.tensors(1, CPU)
     chosen = lessons.runs(1).ravel()
     pixels, state, _ = windows.centred(chosen)

@@ -79,7 +79,7 @@ def test_windows_draw_known_sentences_of_their_own_task(
     assert known is not None
     drawn: dict[int, set[str]] = {0: set(), 1: set()}
     for step in range(40):
-        vectors, rows = trainer.batches.instruction(step), trainer.batches.runs(step)[:, 0]
+        vectors, rows = trainer.batches.instruction(step)[0], trainer.batches.runs(step)[:, 0]
         assert vectors is not None
         for vector, task in zip(vectors, trainer.windows.task[rows], strict=True):
             (row,) = np.flatnonzero((known.embeddings == vector).all(1))
