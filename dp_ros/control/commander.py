@@ -264,7 +264,7 @@ class Commander:
         due_m = self.gate.inside(POSITION.of(action))
         after = chunk
         if self._curve is None:
-            step, after = self._motion.follow_chunk(chunk, now_ns, dt_s)
+            step, after = self._motion.follow_chunk(chunk, now_ns, dt_s, self._retreats.current is not None)
         else:
             if self._curve.is_at_rest:  # after a hold, the commands may still be slowing down
                 step = Step(self._motion.hold(dt_s), 1.0, None)

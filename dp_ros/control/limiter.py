@@ -152,11 +152,11 @@ class Limiter:
             * dt_s
         )
 
-    def go(self, to: Point, dt_s: float, cap_m_s: float = math.inf) -> Point:
-        """Take the allowed position nearest to `to` on the line from the stop's next command; what was taken."""
+    def nearest(self, to: Point, dt_s: float, cap_m_s: float = math.inf) -> Point | None:
+        """The allowed position nearest to `to` on the line from the stop's next command; None where only the stop is
+        allowed."""
         if self.allows(to, dt_s, cap_m_s):
-            self.move(to, dt_s)
-            return self.position
+            return to
         base = self.brake_to(dt_s)
         if (
             self.limits.acceleration_m_s2 == math.inf and dt_s > 0.0
@@ -164,8 +164,7 @@ class Limiter:
             way_m = math.dist(base, to)
             share = min(self.limits.speed_m_s, cap_m_s) * dt_s / way_m if 0.0 < way_m < math.inf else 0.0
             if self.allows(near := between(base, to, min(share, 1.0)), dt_s, cap_m_s):
-                self.move(near, dt_s)
-                return self.position
+                return near
         low, high = 0.0, min(1.0, self.reach_m(dt_s) / max(math.dist(base, to), 1e-300))
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
@@ -173,9 +172,14 @@ class Limiter:
                 low = middle
             else:
                 high = middle
-        if not low:
+        return between(base, to, low) if low else None
+
+    def go(self, to: Point, dt_s: float, cap_m_s: float = math.inf) -> Point:
+        """Take the position that `nearest` gives, else the next command of the stop; what was taken."""
+        near = self.nearest(to, dt_s, cap_m_s)
+        if near is None:
             return self.brake(dt_s)
-        self.move(between(base, to, low), dt_s)
+        self.move(near, dt_s)
         return self.position
 
     # ---- the stop --------------------------------------------------------------------------------------

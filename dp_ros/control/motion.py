@@ -9,20 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from dp_ros.actions import POSITION
 from dp_ros.control.chunk import Chunk
+from dp_ros.control.chunk_path import ChunkPath
 from dp_ros.control.interpolation import Interpolator
-from dp_ros.control.limiter import Limiter, Limits, Point, between, point
+from dp_ros.control.limiter import Limiter, Limits, Point, between, point, slowed_m_s
 from dp_ros.control.safety import Array, Verdict
 from dp_ros.control.tracking import Tracker
 from dp_ros.schema import GateConfig
 
 Path = Callable[[float], Point]  # share of the way that is due, 0 to 1 -> position
-_TINY = 1e-9
 _SOFTER = (
     0.0,
     0.05,
@@ -34,7 +33,7 @@ _SOFTER = (
     1.0,
 )  # parts of the way from the hardest braking to the softest
 _ALONG = 1.5  # times the shortest stop, in a straight line, that a stop along the chunk may take
-_BISECTIONS, _COARSE_BISECTIONS = 44, 12
+_BISECTIONS, _COARSE_BISECTIONS, _NEAR_BISECTIONS = 44, 12, 6
 
 
 @dataclass(frozen=True)
@@ -44,69 +43,6 @@ class Step:
     position_m: Array  # (3,)
     share: float  # of the way that was due; below 1 the chunk falls behind the clock
     limit: Verdict | None  # the limit that bit
-
-
-class ChunkPath:
-    """Way of a chunk from where the arm is told to be, through its actions; beyond the last one it rests."""
-
-    def __init__(self, chunk: Chunk, begin: float, due: float, start: Point, limits: Limits) -> None:
-        """begin: index of the last executed action, with the part of the next; due: that at this time, or later."""
-        self._begin, self._due, self._start, self.dt_s = begin, max(due, begin), start, chunk.dt_ns / 1e9
-        self._first = math.floor(begin + _TINY) + 1  # index of the next action
-        positions = np.clip(POSITION.of(chunk.actions[max(self._first, 0) :]), limits.low_m, limits.high_m)
-        finite = np.isfinite(POSITION.of(chunk.actions[max(self._first, 0) :])).all(axis=1)
-        if not finite.all():
-            positions = positions[: int(np.argmin(finite))]
-        self._points = [point(each) for each in positions]
-
-    def __call__(self, share: float) -> Point:
-        at = self._begin + share * (self._due - self._begin)
-        i = math.ceil(at - _TINY) - self._first
-        if i < 0 or not self._points:
-            return self._start
-        if i >= len(self._points):
-            return self._points[-1]
-        last = self._points[i - 1] if i else self._start
-        from_at = self._first + i - 1 if i else self._begin
-        part = (at - from_at) / (self._first + i - from_at)
-        return self._points[i] if part >= 1.0 - _TINY else between(last, self._points[i], part)
-
-    def share_at(self, way_m: float) -> float:
-        """Share of the way that is due at that length of it; 1 beyond it."""
-        at = self._begin
-        for i, (p, q) in enumerate(pairwise([self._start, *self._points])):
-            end = min(self._first + i, self._due)
-            span = self._first + i - at  # of the whole piece, in actions
-            length_m = math.dist(p, q) * (end - at) / span
-            if way_m <= length_m and length_m > 0.0:
-                at += way_m / length_m * (end - at)
-                return (at - self._begin) / (self._due - self._begin)
-            way_m, at = way_m - length_m, end
-            if at >= self._due:
-                break
-        return 1.0
-
-    def speed_ahead_m_s(self, limits: Limits, period_s: float) -> float:
-        """Highest speed from which the arm can slow down for each corner and rest of the path ahead."""
-        points = [self._start, *self._points]
-        spans_s = [max(self._first - self._begin, _TINY) * self.dt_s] + [self.dt_s] * (len(points) - 2)
-        velocities = [
-            [(b - a) / span_s for a, b in zip(p, q, strict=True)]
-            for (p, q), span_s in zip(pairwise(points), spans_s, strict=False)
-        ]
-        # Possible in one period.
-        change_m_s = min(limits.acceleration_m_s2, limits.jerk_m_s3 * period_s) * period_s
-        delay_m_s = limits.acceleration_m_s2**2 / limits.jerk_m_s3  # until the brake is released and applied
-        top = math.inf
-        for i in reversed(range(len(velocities))):
-            way_m = math.hypot(*velocities[i]) * spans_s[i]
-            top = math.sqrt(delay_m_s**2 + top * top + 2.0 * limits.acceleration_m_s2 * way_m) - delay_m_s
-            top = max(top, change_m_s)
-            if i:
-                before, after = velocities[i - 1], velocities[i]
-                pace = min(1.0, change_m_s / max(math.dist(before, after), _TINY))
-                top = min(top, max(pace * math.hypot(*before), pace * math.hypot(*after), change_m_s))
-        return top
 
 
 class Motion:
@@ -133,6 +69,7 @@ class Motion:
         self._limiter.begin(position_m)
         self._ramped_s = 0.0
         self._last: tuple[Chunk, float] | None = None  # chunk in use, and the index reached in it
+        self._on: Point | None = None  # the point of its path there
         self._stop_left: float | None = None  # holds that may go along the chunk; None before the first
 
     @property
@@ -143,24 +80,34 @@ class Motion:
     def place(self, position_m: Array) -> None:
         """At another finite position (3,), with the same velocity."""
         self._limiter.place(position_m)
+        self._on = None
 
     @property
     def is_moving(self) -> bool:
         return self._limiter.is_moving
 
-    def chunk_path(self, chunk: Chunk, now_ns: int) -> ChunkPath:
+    def chunk_path(self, chunk: Chunk, now_ns: int, tolerance_m: float = 0.0) -> ChunkPath:
         """The way that is due now: from the last executed part of the chunk, or of a new one from its first action."""
-        due = chunk.progress(now_ns)
+        due, start = chunk.progress(now_ns), self._limiter.position
         begin = due - 1.0
         if self._last is not None and self._last[0].is_same(chunk):
             begin = min(self._last[1], due)
-        return ChunkPath(chunk, begin, due, self._limiter.position, self._limiter.limits)
+            start = self._on if self._on and tolerance_m else start
+        return ChunkPath(chunk, begin, due, start, self._limiter.limits, tolerance_m)
 
-    def follow_chunk(self, chunk: Chunk, now_ns: int, dt_s: float) -> tuple[Step, Chunk]:
-        """The next command along a chunk, and the chunk, later by what it fell behind the clock."""
+    def follow_chunk(
+        self, chunk: Chunk, now_ns: int, dt_s: float, is_exact: bool = False
+    ) -> tuple[Step, Chunk]:
+        """The next command along a chunk, and the chunk, later by what it fell behind the clock.
+
+        is_exact: on the path wherever the limits allow it, whatever `path_tolerance_m` is.
+        """
         self._stop_left = None
-        path = self.chunk_path(chunk, now_ns)
+        gate = self._gate
+        tolerance_m = 0.0 if is_exact or gate.slowing == "axes" else gate.path_tolerance_m
+        path = self.chunk_path(chunk, now_ns, tolerance_m)
         step = self.follow(path, dt_s)
+        self._on = path(step.share)
         behind = (1.0 - step.share) * (path._due - path._begin)
         if behind:
             chunk = chunk.behind(behind)
@@ -194,11 +141,12 @@ class Motion:
         limiter, limits = self._limiter, self._limiter.limits
         self._ramped_s += dt_s
         cap = top = limits.speed_m_s * self._ramp()
-        due = path(1.0)
+        due, tolerance_m = path(1.0), 0.0
         if limits.acceleration_m_s2 < math.inf and isinstance(path, ChunkPath):
+            tolerance_m = path.tolerance_m
             # By so much the speed still rises until the acceleration is zero.
             rises_m_s = max(0.0, -self._braking_m_s2()) ** 2 / (2.0 * limits.jerk_m_s3)
-            cap = min(cap, max(path.speed_ahead_m_s(limits, self._period_s) - rises_m_s, 0.0))
+            cap = min(cap, max(path.speed_ahead_m_s(limits, self._period_s, tolerance_m) - rises_m_s, 0.0))
         if self._gate.slowing == "axes":
             return self._clipped(due, dt_s, cap)
         if limiter.allows(due, dt_s, cap):
@@ -206,6 +154,10 @@ class Motion:
             return Step(np.array(due), 1.0, None)
         too_fast = math.dist(due, limiter.position) > top * dt_s
         limit = Verdict.LIMITED_SPEED if too_fast else Verdict.LIMITED_ACCELERATION
+        near = self._near(path, dt_s, cap, top) if tolerance_m else None
+        if near is not None:
+            limiter.move(near[1], dt_s)
+            return Step(np.array(limiter.position), near[0], limit)
         share = self._largest_share(path, due, dt_s, cap)
         if share is not None:
             limiter.move(path(share), dt_s)
@@ -213,6 +165,36 @@ class Motion:
             share = self._share_of(self._going_on_m(dt_s), path, due)
             limiter.go(path(share), dt_s, cap)
         return Step(np.array(limiter.position), share, limit)
+
+    def _near(
+        self, path: Path | ChunkPath, dt_s: float, cap_m_s: float, top_m_s: float
+    ) -> tuple[float, Point] | None:
+        """The largest share of the path, no faster than `cap_m_s` along it, that an allowed command is within the
+        tolerance of, and that command; None where there is none.
+
+        The command moves as the point of the path does, and towards it no faster than it can stop there.
+        """
+        limiter, start = self._limiter, path(0.0)
+        away_m = math.dist(limiter.position, start)
+        catch_up_m_s = min(away_m / dt_s, slowed_m_s(0.0, away_m, limiter.limits)) if away_m else 0.0
+        base = between(limiter.position, start, catch_up_m_s * dt_s / away_m) if away_m else start
+
+        def near(share: float) -> Point | None:
+            on = path(share)
+            wanted = point([x + to - from_ for x, to, from_ in zip(base, on, start, strict=True)])
+            command = limiter.nearest(wanted, dt_s, top_m_s)
+            return command if command and math.dist(command, on) <= self._gate.path_tolerance_m else None
+
+        low, high = 0.0, self._share_of(cap_m_s * dt_s, path, path(1.0))
+        if found := near(high):
+            return high, found
+        for _ in range(_NEAR_BISECTIONS):
+            middle = 0.5 * (low + high)
+            if command := near(middle):
+                low, found = middle, command
+            else:
+                high = middle
+        return (low, found) if found else None
 
     def hold(self, dt_s: float) -> Array:
         """The position of a command that stops: (3,)."""
@@ -238,6 +220,7 @@ class Motion:
             share = self._share_of(way_m, path, due)
             if limiter.allows(path(share), dt_s):
                 limiter.move(path(share), dt_s)
+                self._on = None
                 self._last = (chunk, begin + share * dt_s / (chunk.dt_ns / 1e9))
                 return True
         return False

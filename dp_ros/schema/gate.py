@@ -95,6 +95,12 @@ class GateConfig(CommandLimits):
         description="where a limit bites. path: the chunk is slowed along its own path; axes: each axis is clipped and "
         "the chunk goes on by the clock, for comparison only",
     )
+    path_tolerance_m: float = Field(
+        0.03,
+        ge=0,
+        description="with max_acceleration_m_s2: how far a command may be from the point of the chunk's path that is "
+        "due, before the chunk is slowed; 0: exactly there [m]",
+    )
     ramp_s: float = Field(
         0.0, ge=0, description="time in which max_speed_m_s rises from 0 when motion begins [s]"
     )
@@ -165,7 +171,7 @@ class GateConfig(CommandLimits):
         loose += ["gripper_low"] if new.gripper_low < self.gripper_low else []
         loose += ["gripper_high"] if new.gripper_high > self.gripper_high else []
         # With less jerk, an arm that accelerates goes on accelerating for longer.
-        changed = ("slowing", "max_jerk_m_s3")
+        changed = ("slowing", "max_jerk_m_s3", "path_tolerance_m")
         return loose + [name for name in changed if getattr(new, name) != getattr(self, name)]
 
 

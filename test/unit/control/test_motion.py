@@ -105,13 +105,40 @@ def test_acceleration_and_jerk_are_kept_and_the_goal_is_reached(path: Array, slo
 
 
 def test_with_limits_of_acceleration_the_arm_stays_near_its_path() -> None:
-    assert Run(arc(), **SMOOTH).run(300).off_path_m() < 1e-3
-    assert Run(corner(), **SMOOTH).run(300).off_path_m() < 3e-3
+    exact = SMOOTH | {"path_tolerance_m": 0.0}
+    assert Run(arc(), **exact).run(300).off_path_m() < 1e-3
+    assert Run(corner(), **exact).run(300).off_path_m() < 3e-3
+
+
+@pytest.mark.parametrize("tolerance_m", [0.005, 0.02])
+@pytest.mark.parametrize("path", [corner(), arc()], ids=["corner", "arc"])
+def test_commands_leave_the_path_by_no_more_than_the_tolerance(path: Array, tolerance_m: float) -> None:
+    run = Run(path, **SMOOTH, path_tolerance_m=tolerance_m).run(300)
+    assert 0.002 < run.off_path_m() <= tolerance_m
+    np.testing.assert_allclose(run.positions[-1], path[-1], atol=1e-4)
+
+
+def test_within_the_tolerance_a_path_that_trembles_is_as_fast_as_a_smooth_one() -> None:
+    """Exactly on it, the arm would have to slow down for each of its bends."""
+    side = 0.003 * (-1.0) ** np.arange(60)
+    side[[0, -20, -1]] = 0.0
+    path = HOME_M + np.stack(
+        [0.005 * np.minimum(np.arange(60), 40), np.where(np.arange(60) < 40, side, 0), 0 * side], 1
+    )
+    smooth = path * [1, 0, 1] + HOME_M * [0, 1, 0]
+
+    def ticks(path: Array, tolerance_m: float) -> int:
+        run = Run(path, **(SMOOTH | {"max_speed_m_s": 1.0}), path_tolerance_m=tolerance_m).run(400)
+        np.testing.assert_allclose(run.positions[-1], path[-1], atol=1e-4)
+        return int(np.argmax(np.linalg.norm(np.array(run.positions) - path[-1], axis=1) < 1e-3))
+
+    assert ticks(path, 0.02) < 1.3 * ticks(smooth, 0.0)
+    assert ticks(path, 0.0) > 2.0 * ticks(path, 0.02)
 
 
 @pytest.mark.parametrize("ticks", [9, 17, 30])
 def test_hold_slows_down_along_the_path(ticks: int) -> None:
-    run = Run(arc(), **SMOOTH).run(ticks)
+    run = Run(arc(), **SMOOTH, path_tolerance_m=0.0).run(ticks)
     assert run.motion.is_moving
     while run.motion.is_moving:
         run.positions.append(run.motion.hold(DT_S))

@@ -114,7 +114,7 @@ def test_a_bend_is_followed_in_about_the_time_that_it_takes_without_commands_bet
     make_frame: Callable[..., Frame], limits: dict[str, float], off_m: float, fine_hz: float
 ) -> None:
     """The curve through the actions is 2 mm off the circle by itself."""
-    coarse = Run(make_frame, circle, 20.0, 0.0, **limits).run(1.5)
+    coarse = Run(make_frame, circle, 20.0, 0.0, **limits, path_tolerance_m=0.0).run(1.5)
     fine = Run(make_frame, circle, 20.0, fine_hz, **limits).run(1.5)
     assert fine.way_m > 0.8 * coarse.way_m
     assert fine.off_path_m < off_m
