@@ -40,14 +40,18 @@ Step = tuple[float, float]
 
 
 def precisions_of(settings: Settings[TrainConfig]) -> tuple[Precision, ...]:
-    """The precisions to compare in: the one that was set, otherwise both. CliError for one that LeRobot lacks here."""
-    if not settings.is_given("precision"):
-        return PRECISIONS
-    given = settings.config.precision
-    if given == "tf32":
-        choices = " or ".join(PRECISIONS)
-        raise CliError(f"precision {given} ({settings.source('precision')}): choose {choices}", USAGE)
-    return (given,)
+    """The precisions to compare in: the one that was set, otherwise both; f32 where the processor multiplies no bf16.
+    CliError for one that LeRobot lacks here."""
+    from dp_ros.train.device import computes_bf16, find_device
+
+    wanted, given = PRECISIONS, settings.config.precision
+    if settings.is_given("precision"):
+        if given == "tf32":
+            choices = " or ".join(PRECISIONS)
+            raise CliError(f"precision {given} ({settings.source('precision')}): choose {choices}", USAGE)
+        wanted = (given,)
+    device = find_device(settings.config.device)
+    return tuple(dict.fromkeys("bf16" if computes_bf16(device, each) else "f32" for each in wanted))
 
 
 def compare_training(config: TrainConfig, precision: Precision, rounds: int) -> dict[str, Any]:

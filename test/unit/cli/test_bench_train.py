@@ -8,6 +8,12 @@ from dp_ros.cli.bench.lerobot import LIKE_FOR_LIKE, precisions_of
 from dp_ros.cli.errors import CliError
 from dp_ros.cli.train import training_settings
 from dp_ros.schema import Layers, Settings, TrainConfig
+from dp_ros.train import device as devices
+
+
+@pytest.fixture(autouse=True)
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda: True)
 
 
 def settings(assignments: list[str] | None) -> Settings[TrainConfig]:
@@ -38,3 +44,11 @@ def test_precision_of_a_preset_is_not_one_that_was_set() -> None:
 def test_precision_that_is_not_compared_is_refused() -> None:
     with pytest.raises(CliError, match=r"precision tf32 \(--set precision=tf32\): choose f32 or bf16"):
         precisions_of(settings(["precision=tf32"]))
+
+
+def test_bf16_is_not_compared_where_the_processor_does_not_multiply_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda: False)
+    for assignments in (None, ["precision=bf16"]):
+        assert precisions_of(settings([*(assignments or []), "device=cpu"])) == ("f32",)
