@@ -17,18 +17,8 @@ _TINY = 1e-9
 class ChunkPath:
     """Way of a chunk from where the arm is told to be, through its actions; beyond the last one it rests."""
 
-    def __init__(
-        self,
-        chunk: Chunk,
-        begin: float,
-        due: float,
-        start: Point,
-        limits: Limits,
-        tolerance_m: float = 0.0,
-    ) -> None:
-        """begin: index of the last executed action, with the part of the next; due: that at this time, or later.
-        tolerance_m: how far from the path a command may be."""
-        self.tolerance_m = tolerance_m
+    def __init__(self, chunk: Chunk, begin: float, due: float, start: Point, limits: Limits) -> None:
+        """begin: index of the last executed action, with the part of the next; due: that at this time, or later."""
         self._begin, self._due, self._start, self.dt_s = begin, max(due, begin), start, chunk.dt_ns / 1e9
         self._first = math.floor(begin + _TINY) + 1  # index of the next action
         positions = np.clip(POSITION.of(chunk.actions[max(self._first, 0) :]), limits.low_m, limits.high_m)
@@ -48,6 +38,11 @@ class ChunkPath:
         from_at = self._first + i - 1 if i else self._begin
         part = (at - from_at) / (self._first + i - from_at)
         return self._points[i] if part >= 1.0 - _TINY else between(last, self._points[i], part)
+
+    @property
+    def rests(self) -> bool:
+        """Whether the path stays where its next action is."""
+        return all(each == self._points[0] for each in self._points)
 
     def share_at(self, way_m: float) -> float:
         """Share of the way that is due at that length of it; 1 beyond it."""

@@ -86,14 +86,17 @@ class Motion:
     def is_moving(self) -> bool:
         return self._limiter.is_moving
 
-    def chunk_path(self, chunk: Chunk, now_ns: int, tolerance_m: float = 0.0) -> ChunkPath:
-        """The way that is due now: from the last executed part of the chunk, or of a new one from its first action."""
+    def chunk_path(self, chunk: Chunk, now_ns: int, is_exact: bool = True) -> ChunkPath:
+        """The way that is due now: from the last executed part of the chunk, or of a new one from its first action.
+
+        is_exact: from the last command, which may be away from the chunk's own path.
+        """
         due, start = chunk.progress(now_ns), self._limiter.position
         begin = due - 1.0
         if self._last is not None and self._last[0].is_same(chunk):
             begin = min(self._last[1], due)
-            start = self._on if self._on and tolerance_m else start
-        return ChunkPath(chunk, begin, due, start, self._limiter.limits, tolerance_m)
+            start = start if is_exact or self._on is None else self._on
+        return ChunkPath(chunk, begin, due, start, self._limiter.limits)
 
     def follow_chunk(
         self, chunk: Chunk, now_ns: int, dt_s: float, is_exact: bool = False
@@ -105,8 +108,11 @@ class Motion:
         self._stop_left = None
         gate = self._gate
         tolerance_m = 0.0 if is_exact or gate.slowing == "axes" else gate.path_tolerance_m
-        path = self.chunk_path(chunk, now_ns, tolerance_m)
-        step = self.follow(path, dt_s)
+        path = self.chunk_path(chunk, now_ns, is_exact=not tolerance_m)
+        step = self._follow_near(path, dt_s, tolerance_m) if tolerance_m and not path.rests else None
+        if step is None:
+            path = self.chunk_path(chunk, now_ns)
+            step = self.follow(path, dt_s)
         self._on = path(step.share)
         behind = (1.0 - step.share) * (path._due - path._begin)
         if behind:
@@ -141,12 +147,11 @@ class Motion:
         limiter, limits = self._limiter, self._limiter.limits
         self._ramped_s += dt_s
         cap = top = limits.speed_m_s * self._ramp()
-        due, tolerance_m = path(1.0), 0.0
+        due = path(1.0)
         if limits.acceleration_m_s2 < math.inf and isinstance(path, ChunkPath):
-            tolerance_m = path.tolerance_m
             # By so much the speed still rises until the acceleration is zero.
             rises_m_s = max(0.0, -self._braking_m_s2()) ** 2 / (2.0 * limits.jerk_m_s3)
-            cap = min(cap, max(path.speed_ahead_m_s(limits, self._period_s, tolerance_m) - rises_m_s, 0.0))
+            cap = min(cap, max(path.speed_ahead_m_s(limits, self._period_s) - rises_m_s, 0.0))
         if self._gate.slowing == "axes":
             return self._clipped(due, dt_s, cap)
         if limiter.allows(due, dt_s, cap):
@@ -154,10 +159,6 @@ class Motion:
             return Step(np.array(due), 1.0, None)
         too_fast = math.dist(due, limiter.position) > top * dt_s
         limit = Verdict.LIMITED_SPEED if too_fast else Verdict.LIMITED_ACCELERATION
-        near = self._near(path, dt_s, cap, top) if tolerance_m else None
-        if near is not None:
-            limiter.move(near[1], dt_s)
-            return Step(np.array(limiter.position), near[0], limit)
         share = self._largest_share(path, due, dt_s, cap)
         if share is not None:
             limiter.move(path(share), dt_s)
@@ -166,35 +167,43 @@ class Motion:
             limiter.go(path(share), dt_s, cap)
         return Step(np.array(limiter.position), share, limit)
 
-    def _near(
-        self, path: Path | ChunkPath, dt_s: float, cap_m_s: float, top_m_s: float
-    ) -> tuple[float, Point] | None:
-        """The largest share of the path, no faster than `cap_m_s` along it, that an allowed command is within the
-        tolerance of, and that command; None where there is none.
+    def _follow_near(self, path: ChunkPath, dt_s: float, tolerance_m: float) -> Step | None:
+        """The next command within the tolerance of a point of the path, with the largest share of the way that has one;
+        None where there is none.
 
         The command moves as the point of the path does, and towards it no faster than it can stop there.
         """
-        limiter, start = self._limiter, path(0.0)
+        limiter, limits, start, due = self._limiter, self._limiter.limits, path(0.0), path(1.0)
+        if limits.acceleration_m_s2 == math.inf or not dt_s > 0.0:
+            return None
+        top = limits.speed_m_s * self._ramp(dt_s)
         away_m = math.dist(limiter.position, start)
-        catch_up_m_s = min(away_m / dt_s, slowed_m_s(0.0, away_m, limiter.limits)) if away_m else 0.0
+        catch_up_m_s = min(away_m / dt_s, slowed_m_s(0.0, away_m, limits)) if away_m else 0.0
         base = between(limiter.position, start, catch_up_m_s * dt_s / away_m) if away_m else start
 
         def near(share: float) -> Point | None:
             on = path(share)
             wanted = point([x + to - from_ for x, to, from_ in zip(base, on, start, strict=True)])
-            command = limiter.nearest(wanted, dt_s, top_m_s)
-            return command if command and math.dist(command, on) <= self._gate.path_tolerance_m else None
+            command = limiter.nearest(wanted, dt_s, top)
+            return command if command and math.dist(command, on) <= tolerance_m else None
 
-        low, high = 0.0, self._share_of(cap_m_s * dt_s, path, path(1.0))
+        low = 0.0
+        high = path.share_at(min(top, path.speed_ahead_m_s(limits, self._period_s, tolerance_m)) * dt_s)
         if found := near(high):
-            return high, found
-        for _ in range(_NEAR_BISECTIONS):
+            low = high
+        for _ in range(0 if found else _NEAR_BISECTIONS):
             middle = 0.5 * (low + high)
             if command := near(middle):
                 low, found = middle, command
             else:
                 high = middle
-        return (low, found) if found else None
+        if not found:
+            return None
+        self._ramped_s += dt_s
+        too_fast = math.dist(due, limiter.position) > top * dt_s
+        limiter.move(found, dt_s)
+        limit = Verdict.LIMITED_SPEED if too_fast else Verdict.LIMITED_ACCELERATION
+        return Step(np.array(found), low, None if found == due else limit)
 
     def hold(self, dt_s: float) -> Array:
         """The position of a command that stops: (3,)."""
@@ -239,8 +248,8 @@ class Motion:
             command = min(max(command, gate.gripper_low), gate.gripper_high)  # the range comes first
         return command, command != wanted
 
-    def _ramp(self) -> float:
-        return min(1.0, self._ramped_s / self._gate.ramp_s) if self._gate.ramp_s else 1.0
+    def _ramp(self, more_s: float = 0.0) -> float:
+        return min(1.0, (self._ramped_s + more_s) / self._gate.ramp_s) if self._gate.ramp_s else 1.0
 
     def _clipped(self, due: Point, dt_s: float, top_m_s: float) -> Step:
         """The step to `due`, clipped along each axis, then shortened: it leaves the path."""
