@@ -14,6 +14,7 @@ REPLACED = "max_step_m"  # a limit per tick, of older parameter files
 # Limits of which a larger value allows more. 0 switches each of them off, where 0 is a valid value.
 _LARGER_IS_LOOSER = (
     "max_speed_m_s",
+    "path_tolerance_m",
     "max_acceleration_m_s2",
     "max_turn_rad",
     "max_gripper_rate_per_s",
@@ -171,11 +172,11 @@ class GateConfig(CommandLimits):
         loose += ["gripper_low"] if new.gripper_low < self.gripper_low else []
         loose += ["gripper_high"] if new.gripper_high > self.gripper_high else []
         # With less jerk, an arm that accelerates goes on accelerating for longer.
-        changed = ("slowing", "max_jerk_m_s3", "path_tolerance_m")
+        changed = ("slowing", "max_jerk_m_s3")
         return loose + [name for name in changed if getattr(new, name) != getattr(self, name)]
 
 
 def _size(config: GateConfig, name: str) -> float:
-    """The limit, infinite where it is off. `max_outside_m` 0 is a limit."""
+    """The limit, infinite where it is off. 0 is a limit of those that are lengths without an "any"."""
     value = float(getattr(config, name))
-    return value if value or name == "max_outside_m" else float("inf")
+    return value if value or name in ("max_outside_m", "path_tolerance_m") else float("inf")
