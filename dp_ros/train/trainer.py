@@ -100,8 +100,8 @@ class Trainer:
         else:
             self.folder.check_unused()
         if config.compile:  # the EMA, which is a copy, is only validated
-            self.policy.encoder.compile()
-            self.policy.network.compile()
+            for module in self.policy.children():
+                module.compile()
         self.ranks.check_agreed(f"{self.step} {self._fingerprint()}", self.policy.parameters())
 
     @property
