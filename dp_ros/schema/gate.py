@@ -100,7 +100,8 @@ class GateConfig(CommandLimits):
         0.0,
         ge=0,
         description="with max_acceleration_m_s2: about how far a command may be from the point of the chunk's path "
-        "that is due, before the chunk is slowed; several times as far in sharp bends at high speed; 0: exactly there [m]",
+        "that is due, before the chunk is slowed; several times as far in sharp bends at high speed; 0: exactly there "
+        "[m]",
     )
     ramp_s: float = Field(
         0.0, ge=0, description="time in which max_speed_m_s rises from 0 when motion begins [s]"
