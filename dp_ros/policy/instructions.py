@@ -63,8 +63,7 @@ class Instructions:
         return found
 
     def rows_elsewhere(self, task: str) -> list[int]:
-        """Rows of the known sentences of tasks that another scene is needed for than for `task`; empty where its scene
-        is not known."""
+        """Rows of the known sentences of tasks of other scenes than the task's; empty where its scene is not known."""
         scene, scenes = self.scenes.get(task), self.scenes
         others = {other for other in self.tasks if scene and scenes.get(other) not in (None, scene)}
         return [i for i, each in enumerate(self.sentences) if each.task in others and not each.held_out]

@@ -11,7 +11,7 @@ from dp_ros.schema.base import Config, Vector3
 
 REPLACED = "max_step_m"  # a limit per tick, of older parameter files
 
-# Limits of which a larger value allows more. 0 switches each of them off, where 0 is a valid value.
+# Limits of which a larger value allows more. 0 switches each of them off, where 0 is a valid value; but see `_size`.
 _LARGER_IS_LOOSER = (
     "max_speed_m_s",
     "path_tolerance_m",
@@ -178,6 +178,6 @@ class GateConfig(CommandLimits):
 
 
 def _size(config: GateConfig, name: str) -> float:
-    """The limit, infinite where it is off. 0 is a limit of those that are lengths without an "any"."""
+    """The limit, infinite where it is off. 0 is a limit of `max_outside_m` and `path_tolerance_m`."""
     value = float(getattr(config, name))
     return value if value or name in ("max_outside_m", "path_tolerance_m") else float("inf")

@@ -106,7 +106,8 @@ class TrainConfig(OptimizerConfig):
     )
     mismatched: Share = Field(
         0.0,
-        description="share of the windows that are told to do what another scene is needed for, and learn to hold",
+        description="share of the windows that are told to do a task of another scene, and learn to hold; only of "
+        "tasks whose scene is named in the file of sentences",
     )
     mixed_sentences: Share = Field(
         0.0,
@@ -126,7 +127,7 @@ class TrainConfig(OptimizerConfig):
     )
     compile: bool = Field(
         False,
-        description="let torch.compile fuse the layers: a minute at the start, then shorter steps on a GPU",
+        description="let torch.compile fuse the layers: minutes at the start, then shorter steps on a GPU",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if any")
     memory_gb: float = Field(

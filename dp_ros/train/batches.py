@@ -109,8 +109,8 @@ class Batches:
         return batch, augment(config, batch, len(runs), (step,), self._part)
 
     def instruction(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
-        """Embedding of a sentence for each window of this process's part (B, D), and whether the sentence asks for what
-        another scene is needed for (B,). Windows of a run and a task share both. None without instructions.
+        """Embedding of a sentence for each window of this process's part (B, D), and whether the sentence is of another
+        scene (B,). Windows of a run and a task share both. None without instructions.
         """
         if self._sentences is None:
             return None

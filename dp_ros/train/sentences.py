@@ -36,11 +36,11 @@ class SentenceDraws:
         return unit
 
     def has_elsewhere(self, task: Rows) -> NDArray[np.bool_]:
-        """task (B,) -> whether there are sentences that another scene is needed for (B,)."""
+        """task (B,) -> whether there are sentences of other scenes (B,)."""
         return self._other_counts[task] > 0
 
     def elsewhere(self, task: Rows, draw: Draws) -> Embeddings:
-        """As `own`, of tasks that another scene is needed for; any sentence where there is none."""
+        """As `own`, of a task of another scene; any sentence where there is none."""
         return self._table[self._other[task, (draw * self._other_counts[task]).astype(np.int64)]]
 
 

@@ -257,8 +257,9 @@ def test_the_recorder_waits_for_a_robot_and_ends_clean(
     assert (tmp_path / "bags").is_dir()
 
 
-def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch):
-    """A program of that name stands in for ros2 bag, and keeps its arguments."""
+@pytest.fixture
+def asked_of_ros2(tmp_path, monkeypatch):
+    """A program stands in for `ros2 bag`, and keeps its arguments in the file that is returned."""
     index = tmp_path / "prefix/share/ament_index/resource_index/packages"
     index.mkdir(parents=True)
     (index / "ros2bag").write_text("")
@@ -269,6 +270,10 @@ def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch
     monkeypatch.setenv("PATH", f"{ros2.parent}{os.pathsep}{os.environ['PATH']}")
     prefixes = f"{tmp_path / 'prefix'}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
     monkeypatch.setenv("AMENT_PREFIX_PATH", prefixes)
+    return tmp_path / "asked"
+
+
+def test_ros2_bag_is_asked_for_the_same_topics(run_launch, asked_of_ros2, tmp_path):
     run_launch(
         "record.launch.py",
         backend="rosbag2",
@@ -279,7 +284,7 @@ def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch
         compression="zstd",
         namespace="arm",
     )
-    asked = (tmp_path / "asked").read_text().split()
+    asked = asked_of_ros2.read_text().split()
     assert asked[:4] == ["bag", "record", "--storage", "mcap"]
     assert asked[asked.index("--output") + 1].startswith(f"{tmp_path / 'bags'}/episode_")
     assert asked[asked.index("--custom-data") + 1] == "task=pour"
@@ -290,23 +295,13 @@ def test_ros2_bag_is_asked_for_the_same_topics(run_launch, tmp_path, monkeypatch
 
 
 def test_a_topics_file_names_the_topics_and_cameras_of_every_launch_file(
-    checkpoint, write_params, run_launch, tmp_path, monkeypatch, capfd
+    checkpoint, write_params, run_launch, asked_of_ros2, tmp_path, capfd
 ):
     """Of the recorder, of `ros2 bag record`, which a program stands in for, and of a policy in the shadow."""
     topics = tmp_path / "topics.yaml"
     topics.write_text("cameras: {gripperPOV: /color/image_raw}\nee_pose: /tool\ncommand_pose: /target\n")
-    index = tmp_path / "prefix/share/ament_index/resource_index/packages"
-    index.mkdir(parents=True)
-    (index / "ros2bag").write_text("")
-    ros2 = tmp_path / "bin/ros2"
-    ros2.parent.mkdir()
-    ros2.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
-    ros2.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{ros2.parent}{os.pathsep}{os.environ['PATH']}")
-    prefixes = f"{tmp_path / 'prefix'}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
-    monkeypatch.setenv("AMENT_PREFIX_PATH", prefixes)
     run_launch("record.launch.py", backend="rosbag2", folder=tmp_path / "bags", topics_file=topics)
-    asked = (tmp_path / "asked").read_text().split()
+    asked = asked_of_ros2.read_text().split()
     recorded = asked[asked.index("--topics") + 1 :]
     assert recorded[:3] == ["/color/image_raw", "/tool", "/gripper/state"]
     assert {"/target", "/color/camera_info"} <= set(recorded)

@@ -29,6 +29,21 @@ CAMERAS = ("left", "right")
 HEIGHT_PX, WIDTH_PX = 36, 40
 
 
+class Clock:
+    """Time that goes on when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @dataclass(frozen=True)
 class Recorded:
     """An episode as the dataset writer takes it."""

@@ -39,7 +39,7 @@ _BASE = {
 _GATES: tuple[dict[str, float | str], ...] = (
     {"max_speed_m_s": 1.6},
     {"max_speed_m_s": 0.4, "slowing": "axes", "max_gripper_rate_per_s": 4.0, "gripper_high": 0.5},
-    {"max_speed_m_s": 0.4, "max_acceleration_m_s2": 4.0, "ramp_s": 0.2, "path_tolerance_m": 0.0},
+    {"max_speed_m_s": 0.4, "max_acceleration_m_s2": 4.0, "ramp_s": 0.2, "path_tolerance_m": 0.03},
     {"max_speed_m_s": 0.4, "max_acceleration_m_s2": 4.0, "max_jerk_m_s3": 200.0, "max_distance_m": 0.05},
     {"max_speed_m_s": 0.25, "max_acceleration_m_s2": 1.0, "max_jerk_m_s3": 10.0, "slowing": "axes"},
 )

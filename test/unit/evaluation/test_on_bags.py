@@ -59,8 +59,17 @@ def bags(bag_maker: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def dataset(bags: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bags, converted."""
+    folder = tmp_path_factory.mktemp("converted") / "data"
+    settings = ("--size", "32x32", "--fit", "crop", "--rate", "20", "--jobs", "1")
+    assert main(["convert", str(bags), "--out", str(folder), *settings]) == 0
+    return folder
+
+
 def test_the_command_shows_and_writes_the_errors_of_bags_and_of_a_dataset_alike(
-    checkpoint: Path, bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, bags: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "errors.json"
     assert main(["eval", str(checkpoint), "--on-bags", str(bags), "--json", str(out)]) == 0, (
@@ -74,22 +83,6 @@ def test_the_command_shows_and_writes_the_errors_of_bags_and_of_a_dataset_alike(
     assert [row["after_s"] for row in written["steps"]] == pytest.approx(np.arange(-1, 7) / 20)
     assert "standing still" in said
     assert f"executed actions: {1e3 * written['executed']['position_m']:.2f} mm" in said
-    dataset = tmp_path / "data"
-    convert = (
-        "convert",
-        bags,
-        "--out",
-        dataset,
-        "--size",
-        "32x32",
-        "--fit",
-        "crop",
-        "--rate",
-        20,
-        "--jobs",
-        1,
-    )
-    assert main([str(word) for word in convert]) == 0
     assert main(["eval", str(checkpoint), "--on-bags", str(dataset), "--json", str(out)]) == 0
     again = json.loads(out.read_text())
     assert again["steps"] == written["steps"]
@@ -97,24 +90,8 @@ def test_the_command_shows_and_writes_the_errors_of_bags_and_of_a_dataset_alike(
 
 
 def test_standing_still_is_the_way_of_the_demonstration_from_the_last_command(
-    checkpoint: Path, bags: Path, tmp_path: Path
+    checkpoint: Path, dataset: Path
 ) -> None:
-    dataset = tmp_path / "data"
-    convert = (
-        "convert",
-        bags,
-        "--out",
-        dataset,
-        "--size",
-        "32x32",
-        "--fit",
-        "crop",
-        "--rate",
-        20,
-        "--jobs",
-        1,
-    )
-    assert main([str(word) for word in convert]) == 0
     errors = errors_along(checkpoint, dataset)
     config = policy_config(checkpoint)
     windows = Windows(

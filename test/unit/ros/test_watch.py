@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,21 +19,8 @@ from dp_ros.ros.watch.state import Chunk, WatchState
 POSE_NS = 1_000_000_000
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def state(clock: Clock) -> WatchState:
+def state(clock: Any) -> WatchState:
     return WatchState(clock)
 
 
@@ -53,7 +41,7 @@ def test_nothing_heard_is_told_as_nothing(state: WatchState) -> None:
     assert told["cameras"] == told["chunk_m"] == told["measured_m"] == []
 
 
-def test_the_held_share_is_of_the_last_ten_seconds(state: WatchState, clock: Clock) -> None:
+def test_the_held_share_is_of_the_last_ten_seconds(state: WatchState, clock: Any) -> None:
     for _ in range(10):
         state.add_verdict("hold_no_plan")
     assert state.as_dict()["held_share"] == 1

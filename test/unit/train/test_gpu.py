@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -64,11 +65,13 @@ def test_pictures_stay_where_they_are_without_a_gpu(
 def test_compiled_layers_learn_what_the_others_do(
     dataset: Path, tiny_train: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced, and run as it is
+    asked = Mock(side_effect=partial(torch.compile, backend="eager"))  # traced, and run as it is
+    monkeypatch.setattr(torch, "compile", asked)
     plain, compiled = (
         make_trainer(tiny_train(steps=2, compile=each), dataset, tmp_path / str(each))
         for each in (False, True)
     )
+    assert len(asked.mock_calls) == len(list(compiled.policy.children()))
     for trainer in (plain, compiled):
         trainer.run()
     for name, weight in plain.ema.state_dict().items():
