@@ -450,6 +450,8 @@ def test_every_limit_has_a_direction() -> None:
         assert accelerating.loosened(accelerating.model_copy(update={"max_jerk_m_s3": jerk})) == [
             "max_jerk_m_s3"
         ]
+    exact = GateConfig(path_tolerance_m=0.0)  # 0 is the tightest of this one, and no limit of others
+    assert exact.loosened(exact.model_copy(update={"path_tolerance_m": 0.01})) == ["path_tolerance_m"]
     for name, field in GateConfig.model_fields.items():
         if name in ("slowing", "max_jerk_m_s3"):
             continue

@@ -365,8 +365,9 @@ def test_a_robot_that_restarts_elsewhere_begins_there_although_its_pose_comes_fi
 
 
 def pushed_robot(robot: Callable[..., Robot]) -> Robot:
-    """A robot that has just been pushed too far from its commands, with a pose that is sure."""
-    pushed = robot(max_distance_m=0.05).run(60)
+    """A robot that has just been pushed too far from its commands, with a pose that is sure. It may leave the path of a
+    chunk, but not that of its way back."""
+    pushed = robot(max_distance_m=0.05, path_tolerance_m=0.03).run(60)
     pushed.noise_m, pushed.obeys = 1e-5, False
     while pushed.verdicts[-1] is not Verdict.HOLD_FAR:
         pushed.measured_m = pushed.measured_m - [0.0, 0.003, 0.0]
@@ -376,7 +377,7 @@ def pushed_robot(robot: Callable[..., Robot]) -> Robot:
 
 def stuck_robot(robot: Callable[..., Robot], noise_m: float = 1e-5) -> Robot:
     """A robot that has just been found far from its commands."""
-    stuck = robot(max_distance_m=0.05).run(60)
+    stuck = robot(max_distance_m=0.05, path_tolerance_m=0.03).run(60)
     stuck.noise_m, stuck.obeys = noise_m, False
     while stuck.verdicts[-1] is not Verdict.HOLD_FAR:
         stuck.run(1)
