@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from dp_ros import __version__
 from dp_ros.baselines.config import BimodalToyConfig, ComparisonConfig, Method
@@ -19,6 +19,7 @@ from dp_ros.documents import read_json
 from dp_ros.files import write_json
 from dp_ros.schema import ConfigError
 from dp_ros.train.run import git_commit
+from dp_ros.train.workers import workers
 
 RESULTS = "results.json"
 SHARES = ("left", "right", "neither", "minority", "collided", "success")
@@ -44,7 +45,7 @@ def compare_on_toy(
         on_part(done, len(wanted))
     # The slowest methods first, so that no core waits for a long run at the end.
     missing.sort(key=lambda key: key[0] not in ("implicit", "diffusion"))
-    with Parallel(n_jobs=jobs, return_as="generator_unordered") as pool:
+    with workers(jobs, return_as="generator_unordered") as pool:
         for run in pool(delayed(_toy_part)(config.toy, *key) for key in missing):
             write_json(parts[run["method"], run["seed"]], {**run, "settings": settings})
             done += 1

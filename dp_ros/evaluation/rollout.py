@@ -20,6 +20,7 @@ from dp_ros.inference.engine import choose_engine, load_engine
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, instructions_of, weights_sha256
 from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
 from dp_ros.sim.arm import ArmSpec, SimulatedArm, check_task, make_arm, simulator_of, spectator_of
+from dp_ros.train.workers import workers
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def run_episodes(
         return
     threads = worker_threads(setting.runtime, jobs)
     setting = replace(setting, runtime=setting.runtime.model_copy(update={"threads": threads}))
-    with joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as pool:
+    with workers(jobs, batch_size=1) as pool:
         yield from pool(joblib.delayed(_run)(setting, *episode) for episode in episodes)
 
 

@@ -14,20 +14,28 @@ from dp_ros.errors import UserError
 warnings.filterwarnings("ignore", message=r"\d+ tasks (have been|which were)")
 
 
+# A process that ends because it is idle can take a call with it that has just arrived; they end with this one.
+_IDLE_S = 24 * 3600
+
+
 class ClusterError(UserError):
     """A cluster that cannot be used; one line that says what to install or start."""
 
 
 @contextmanager
-def workers(jobs: int = -1, cluster: str = "") -> Iterator[Parallel]:
+def workers(
+    jobs: int = -1, cluster: str = "", *, batch_size: int | str = "auto", return_as: str = "generator"
+) -> Iterator[Parallel]:
     """A pool whose results come in the order of the calls: `for r in pool(delayed(f)(x) for x in xs)`.
 
     `jobs` processes here (-1: one per core), or `cluster`: "dask:tcp://HOST:8786" or "ray:ADDRESS" ("ray:auto",
     "ray:local"). The cluster's workers need dp_ros and the same paths of files. Each needs a single thread, because a
     simulator draws on the thread that made it: `dask worker --nworkers N --nthreads 1 ADDRESS`. ClusterError.
+    batch_size and return_as: joblib's, of processes here.
     """
     if not cluster:
-        with Parallel(n_jobs=jobs, return_as="generator") as pool:
+        idle = parallel_config(backend="loky", idle_worker_timeout=_IDLE_S)
+        with idle, Parallel(n_jobs=jobs, return_as=return_as, batch_size=batch_size) as pool:
             yield pool
         return
     kind, _, address = cluster.partition(":")

@@ -612,6 +612,40 @@ def test_beside_others_a_publisher_that_is_not_latched_releases_nothing(robot):
             client.node.destroy_publisher(publisher)
 
 
+@pytest.mark.parametrize("is_released", [True, False])
+def test_once_a_publisher_that_is_not_latched_has_ended_the_others_are_asked(robot, is_released):
+    """Its own false never releases what another one has stopped, also when no message follows its end."""
+    client, publishers = robot.client, []
+    try:
+        publishers += [client.node.create_publisher(Bool, "emergency_stop", depth) for depth in (LATCHED, 10)]
+        robot.wait_for(
+            lambda: min(p.get_subscription_count() for p in publishers) >= 1, "the node hears both"
+        )
+        publishers[0].publish(Bool(data=True))
+        robot.wait_for(lambda: robot.said()[-1:] == ["hold_stopped"], "it stops")
+        assert client.change("policy_node", "deactivate", robot.publish)
+        begin = len(client.watched[0].log)
+
+        def is_refused(why: str) -> bool:
+            is_active = client.change("policy_node", "activate", robot.publish)
+            return not is_active and why in client.watched[0].log[begin:]
+
+        publishers[0 if is_released else 1].publish(Bool(data=False))
+        robot.wait_for(lambda: is_refused("make it latched, or end it"), "it stays stopped")
+        client.node.destroy_publisher(publishers.pop())
+        if is_released:
+            robot.activate()
+            return
+        robot.wait_for(
+            lambda: is_refused("another publisher still says true"), "it stays stopped for the other"
+        )
+        publishers[0].publish(Bool(data=False))
+        robot.activate()
+    finally:
+        for publisher in publishers:
+            client.node.destroy_publisher(publisher)
+
+
 def test_a_stop_takes_as_long_as_the_limit_of_acceleration_needs_and_ends_at_rest(robot):
     """Here 3 s; the workspace would be too small at a higher speed."""
     client, speed_m_s, braking_m_s2 = robot.client, 0.1, 0.03

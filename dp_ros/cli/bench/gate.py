@@ -22,6 +22,7 @@ from dp_ros.control.safety import Array, Command
 from dp_ros.poses import UNIT_TOLERANCE, angle_rad, make_pose
 from dp_ros.schema import GateConfig, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
+from dp_ros.train.workers import workers
 
 _LOW_M, _HIGH_M = np.array([-0.3, 0.3, 0.0]), np.array([0.3, 0.9, 0.5])
 _ROUNDING = 1.0 + 1e-6
@@ -77,7 +78,7 @@ def attack_gate(inputs: int, seed: int = 0, jobs: int = 1) -> dict[str, Any]:
     """Numbers of an attack with so many inputs, in episodes of 500; `seed` and `inputs` determine them."""
     began_s = time.perf_counter()
     counts = [min(_EPISODE, inputs - start) for start in range(0, inputs, _EPISODE)]
-    with joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=8) as pool:
+    with workers(jobs, batch_size=8) as pool:
         worst = Worst()
         for part in pool(joblib.delayed(attack)(count, (seed, i)) for i, count in enumerate(counts)):
             worst.add(part)

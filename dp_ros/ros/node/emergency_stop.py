@@ -29,7 +29,7 @@ class EmergencyStop:
     DDS hands a message over without its publisher. But a new subscription gets the last message of each latched
     publisher. So after a false, where there are several publishers, they are asked in this way: only if none of them
     says true, the stop is released. Publishers that are not latched cannot be asked: beside others, they release
-    nothing.
+    nothing, and once they have ended, the others are asked.
     """
 
     def __init__(self, node: ManagedNode, on_stop: Callable[[], None]) -> None:
@@ -41,6 +41,7 @@ class EmergencyStop:
         self._heard: list[bool] = []
         self._asked_s, self._complete_s = -_ASKED_S, 0.0
         self._is_false_heard = False  # since the publishers were asked last
+        self._awaits_end = False  # whether publishers that are not latched kept the others from being asked
 
     def listen(self) -> None:
         """Hear the topic until the counterpart of the node's present transition."""
@@ -60,7 +61,7 @@ class EmergencyStop:
     def _on_message(self, msg: Bool) -> None:
         if msg.data:
             self._end_asking()
-            self.is_asked, self.why, self._is_false_heard = True, "", False
+            self.is_asked, self.why, self._is_false_heard, self._awaits_end = True, "", False, False
             self._on_stop()
         elif self.is_asked:
             self._is_false_heard = True
@@ -70,13 +71,15 @@ class EmergencyStop:
         return list(self._node.get_publishers_info_by_topic(self._subscription.topic_name))
 
     def _ask(self) -> None:
-        """Release at once where there is one publisher; else ask all."""
+        """Ask the publishers; release at once on a false where there is none that can be asked."""
+        publishers, is_false_heard = self._publishers(), self._is_false_heard
         self._is_false_heard = False
-        publishers = self._publishers()
-        if len(publishers) <= 1:
-            self.is_asked, self.why = False, ""
-            return
         silent = [p for p in publishers if p.qos_profile.durability != DurabilityPolicy.TRANSIENT_LOCAL]
+        if len(publishers) <= 1 and len(silent) == len(publishers):
+            if is_false_heard:
+                self.is_asked, self.why, self._awaits_end = False, "", False
+            return
+        self._awaits_end = bool(silent)
         if silent:
             names = ", ".join(sorted({p.node_name for p in silent}))
             self.why = f"one of {len(publishers)} publishers released it; {names}: make it latched, or end it"
@@ -93,21 +96,21 @@ class EmergencyStop:
         """Release when all publishers have answered, and none says true."""
         now_s = time.monotonic()
         if self._asking is None:
-            if self._is_false_heard and now_s - self._asked_s >= _ASKED_S:
+            if (self._is_false_heard or self._awaits_end) and now_s - self._asked_s >= _ASKED_S:
                 self._ask()
             return
         count = len(self._publishers())
         if any(self._heard):
             self._end_asking()
             self.why = "another publisher still says true"
-        elif len(self._heard) < count or self._asking.get_publisher_count() < count:
+        elif len(self._heard) < max(count, 1) or self._asking.get_publisher_count() < count:
             self._complete_s = 0.0
             if now_s - self._asked_s > _GIVEN_UP_S:
                 self._end_asking()
                 self.why = "not all of its publishers have said false"
-        elif not self._complete_s:
+        elif not self._complete_s and count > 1:
             self._complete_s = now_s
-        elif now_s - self._complete_s > _ASKED_S:
+        elif count <= 1 or now_s - self._complete_s > _ASKED_S:
             self._end_asking()
             self.is_asked, self.why = False, ""
 
