@@ -61,13 +61,10 @@ class LatePlanner:
     def busy(self) -> bool:
         return self.waiting is not None
 
-    def finish(self, duration_s: float | None = None) -> None:
+    def finish(self, duration_s: float = 0.0) -> None:
         assert self.waiting is not None
-        self.finished, self.waiting = run_plan(self.plan, self.waiting), None
-        if duration_s is not None:
-            self.finished = PlanResult(
-                self.finished.request, self.finished.chunk, self.finished.error, duration_s
-            )
+        self.finished = replace(run_plan(self.plan, self.waiting), duration_s=duration_s)
+        self.waiting = None
 
 
 def controller(
@@ -681,7 +678,7 @@ def test_old_plan_that_arrives_after_the_new_question_is_no_answer_to_it(make_fr
         def request(self, request: PlanRequest) -> None:
             super().request(request)
             if len(self.requests) == 2:
-                self.finished = run_plan(self.plan, self.requests[0])
+                self.finished = replace(run_plan(self.plan, self.requests[0]), duration_s=0.0)
 
         @property
         def busy(self) -> bool:
