@@ -39,11 +39,6 @@ class ChunkPath:
         part = (at - from_at) / (self._first + i - from_at)
         return self._points[i] if part >= 1.0 - _TINY else between(last, self._points[i], part)
 
-    @property
-    def rests(self) -> bool:
-        """Whether the path stays where its next action is."""
-        return all(each == self._points[0] for each in self._points)
-
     def share_at(self, way_m: float) -> float:
         """Share of the way that is due at that length of it; 1 beyond it."""
         at = self._begin
@@ -59,19 +54,15 @@ class ChunkPath:
                 break
         return 1.0
 
-    def speed_ahead_m_s(self, limits: Limits, period_s: float, tolerance_m: float = 0.0) -> float:
-        """Highest speed from which the arm can slow down for each corner and rest of the path ahead, where it may leave
-        the path by `tolerance_m`."""
+    def speed_ahead_m_s(self, limits: Limits, period_s: float) -> float:
+        """Highest speed from which the arm can slow down for each corner and rest of the path ahead."""
         points = [self._start, *self._points]
         spans_s = [max(self._first - self._begin, _TINY) * self.dt_s] + [self.dt_s] * (len(points) - 2)
         velocities = [
             [(b - a) / span_s for a, b in zip(p, q, strict=True)]
             for (p, q), span_s in zip(pairwise(points), spans_s, strict=False)
         ]
-        # Possible in one period.
-        change_m_s = min(limits.acceleration_m_s2, limits.jerk_m_s3 * period_s) * period_s
-        # Of a velocity that is stopped within the tolerance.
-        change_m_s = max(change_m_s, math.sqrt(2.0 * limits.acceleration_m_s2 * tolerance_m))
+        change_m_s = limits.turn_m_s(period_s)
         delay_m_s = limits.acceleration_m_s2**2 / limits.jerk_m_s3  # until the brake is released and applied
         top = math.inf
         for i in reversed(range(len(velocities))):

@@ -261,17 +261,17 @@ class Commander:
     def _move(self, chunk: Chunk, action: Array, now_ns: int, dt_s: float) -> Taken:
         last = self.last
         assert last is not None
-        due_m = self.gate.inside(POSITION.of(action))
-        after = chunk
+        due_m, is_exact = self.gate.inside(POSITION.of(action)), self._retreats.current is not None
         if self._curve is None:
-            step, after = self._motion.follow_chunk(chunk, now_ns, dt_s, self._retreats.current is not None)
+            step, after = self._motion.follow_chunk(chunk, now_ns, dt_s, is_exact)
         else:
             if self._curve.is_at_rest:  # after a hold, the commands may still be slowing down
-                step = Step(self._motion.hold(dt_s), 1.0, None)
+                step, moved = Step(self._motion.hold(dt_s), 1.0, None), None
             else:
                 step, moved = self._motion.follow_curve(self._curve, chunk, now_ns, dt_s)
-                after = moved or chunk
-            self._curve.lead(now_ns, after, step.position_m, due_m, self.config, self._motion.speed_m_s)
+            after = moved or chunk
+            near = after if is_exact else self._motion.near(after, after.progress(now_ns))
+            self._curve.lead(now_ns, near, step.position_m, due_m, self.config, self._motion.speed_m_s)
         gripper = last.gripper
         if gripper is None and self._opening is not None:
             gripper = opening_to_command(self._opening)

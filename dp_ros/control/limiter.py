@@ -36,6 +36,10 @@ class Limits:
             acceleration, jerk = config.max_acceleration_m_s2 or free, config.max_jerk_m_s3 or free
         return cls(config.workspace_low_m, config.workspace_high_m, config.max_speed_m_s, acceleration, jerk)
 
+    def turn_m_s(self, period_s: float) -> float:
+        """Change of velocity that is possible in one period."""
+        return min(self.acceleration_m_s2, self.jerk_m_s3 * period_s) * period_s
+
 
 class Limiter:
     """Position, velocity and acceleration of the commands so far, and the stop from there.

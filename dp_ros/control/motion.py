@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from dp_ros.actions import POSITION
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.chunk_path import ChunkPath
 from dp_ros.control.interpolation import Interpolator
-from dp_ros.control.limiter import Limiter, Limits, Point, between, point, slowed_m_s
+from dp_ros.control.limiter import Limiter, Limits, Point, between, point
 from dp_ros.control.safety import Array, Verdict
+from dp_ros.control.smoothing import smoothed
 from dp_ros.control.tracking import Tracker
 from dp_ros.schema import GateConfig
 
@@ -33,7 +34,7 @@ _SOFTER = (
     1.0,
 )  # parts of the way from the hardest braking to the softest
 _ALONG = 1.5  # times the shortest stop, in a straight line, that a stop along the chunk may take
-_BISECTIONS, _COARSE_BISECTIONS, _NEAR_BISECTIONS = 44, 12, 6
+_BISECTIONS, _COARSE_BISECTIONS = 44, 12
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ class Motion:
     def configure(self, gate: GateConfig) -> None:
         """Take other limits, at once."""
         self._gate, self._limiter.limits = gate, Limits.of(gate)
+        self._near: tuple[Chunk, Chunk] | None = None  # a chunk, and as it is followed
 
     def begin(self, position_m: Array) -> None:
         """At rest at a finite position (3,)."""
         self._limiter.begin(position_m)
         self._ramped_s = 0.0
         self._last: tuple[Chunk, float] | None = None  # chunk in use, and the index reached in it
-        self._on: Point | None = None  # the point of its path there
+        self._near = None
         self._stop_left: float | None = None  # holds that may go along the chunk; None before the first
 
     @property
@@ -80,7 +82,6 @@ class Motion:
     def place(self, position_m: Array) -> None:
         """At another finite position (3,), with the same velocity."""
         self._limiter.place(position_m)
-        self._on = None
 
     @property
     def is_moving(self) -> bool:
@@ -89,31 +90,49 @@ class Motion:
     def chunk_path(self, chunk: Chunk, now_ns: int, is_exact: bool = True) -> ChunkPath:
         """The way that is due now: from the last executed part of the chunk, or of a new one from its first action.
 
-        is_exact: from the last command, which may be away from the chunk's own path.
+        is_exact: through its actions, whatever `path_tolerance_m` is.
         """
-        due, start = chunk.progress(now_ns), self._limiter.position
+        due = chunk.progress(now_ns)
         begin = due - 1.0
         if self._last is not None and self._last[0].is_same(chunk):
             begin = min(self._last[1], due)
-            start = start if is_exact or self._on is None else self._on
-        return ChunkPath(chunk, begin, due, start, self._limiter.limits)
+        chunk = chunk if is_exact else self.near(chunk, begin)
+        return ChunkPath(chunk, begin, due, self._limiter.position, self._limiter.limits)
+
+    def near(self, chunk: Chunk, begin: float) -> Chunk:
+        """The chunk as it is followed: within `path_tolerance_m` of its actions. The arm is at the index `begin`.
+
+        It is decided once for a chunk: a way that changed at each command could not be looked along.
+        """
+        gate, limiter = self._gate, self._limiter
+        if not gate.path_tolerance_m or gate.slowing == "axes":
+            return chunk
+        if self._near is None or not self._near[0].is_same(chunk):
+            at, velocity, limits = limiter.position, limiter.velocity, limiter.limits
+            self._near = chunk, smoothed(chunk, begin, at, velocity, gate.path_tolerance_m, limits)
+        return self._as_followed(chunk)
+
+    def _as_followed(self, chunk: Chunk) -> Chunk:
+        is_near = self._near is not None and self._near[0].is_same(chunk)
+        return replace(chunk, actions=self._near[1].actions) if self._near and is_near else chunk
+
+    def _is_beside(self, chunk: Chunk, now_ns: int) -> bool:
+        """Whether the chunk is followed beside its action for now, because a limit of acceleration bites there."""
+        action, near = chunk.at(now_ns), self._as_followed(chunk).at(now_ns)
+        return action is not None and near is not None and not np.array_equal(action, near, equal_nan=True)
 
     def follow_chunk(
         self, chunk: Chunk, now_ns: int, dt_s: float, is_exact: bool = False
     ) -> tuple[Step, Chunk]:
         """The next command along a chunk, and the chunk, later by what it fell behind the clock.
 
-        is_exact: on the path wherever the limits allow it, whatever `path_tolerance_m` is.
+        is_exact: through its actions, whatever `path_tolerance_m` is.
         """
         self._stop_left = None
-        gate = self._gate
-        tolerance_m = 0.0 if is_exact or gate.slowing == "axes" else gate.path_tolerance_m
-        path = self.chunk_path(chunk, now_ns, is_exact=not tolerance_m)
-        step = self._follow_near(path, dt_s, tolerance_m) if tolerance_m and not path.rests else None
-        if step is None:
-            path = self.chunk_path(chunk, now_ns)
-            step = self.follow(path, dt_s)
-        self._on = path(step.share)
+        path = self.chunk_path(chunk, now_ns, is_exact)
+        step = self.follow(path, dt_s)
+        if step.limit is None and self._is_beside(chunk, now_ns):
+            step = replace(step, limit=Verdict.LIMITED_ACCELERATION)
         behind = (1.0 - step.share) * (path._due - path._begin)
         if behind:
             chunk = chunk.behind(behind)
@@ -126,6 +145,8 @@ class Motion:
         """The next command along the curve between two ticks, and the chunk, later by what that fell behind."""
         self._stop_left = None
         step = self._track(curve, now_ns, dt_s)
+        if step.limit is None and chunk is not None and self._is_beside(chunk, now_ns):
+            step = replace(step, limit=Verdict.LIMITED_ACCELERATION)
         ticks = curve.follow(step.share, now_ns)
         return step, chunk.behind(ticks) if chunk and ticks else chunk
 
@@ -167,44 +188,6 @@ class Motion:
             limiter.go(path(share), dt_s, cap)
         return Step(np.array(limiter.position), share, limit)
 
-    def _follow_near(self, path: ChunkPath, dt_s: float, tolerance_m: float) -> Step | None:
-        """The next command within the tolerance of a point of the path, with the largest share of the way that has one;
-        None where there is none.
-
-        The command moves as the point of the path does, and towards it no faster than it can stop there.
-        """
-        limiter, limits, start, due = self._limiter, self._limiter.limits, path(0.0), path(1.0)
-        if limits.acceleration_m_s2 == math.inf or not dt_s > 0.0:
-            return None
-        top = limits.speed_m_s * self._ramp(dt_s)
-        away_m = math.dist(limiter.position, start)
-        catch_up_m_s = min(away_m / dt_s, slowed_m_s(0.0, away_m, limits)) if away_m else 0.0
-        base = between(limiter.position, start, catch_up_m_s * dt_s / away_m) if away_m else start
-
-        def near(share: float) -> Point | None:
-            on = path(share)
-            wanted = point([x + to - from_ for x, to, from_ in zip(base, on, start, strict=True)])
-            command = limiter.nearest(wanted, dt_s, top)
-            return command if command and math.dist(command, on) <= tolerance_m else None
-
-        low = 0.0
-        high = path.share_at(min(top, path.speed_ahead_m_s(limits, self._period_s, tolerance_m)) * dt_s)
-        if found := near(high):
-            low = high
-        for _ in range(0 if found else _NEAR_BISECTIONS):
-            middle = 0.5 * (low + high)
-            if command := near(middle):
-                low, found = middle, command
-            else:
-                high = middle
-        if not found:
-            return None
-        self._ramped_s += dt_s
-        too_fast = math.dist(due, limiter.position) > top * dt_s
-        limiter.move(found, dt_s)
-        limit = Verdict.LIMITED_SPEED if too_fast else Verdict.LIMITED_ACCELERATION
-        return Step(np.array(found), low, None if found == due else limit)
-
     def hold(self, dt_s: float) -> Array:
         """The position of a command that stops: (3,)."""
         limiter = self._limiter
@@ -223,13 +206,13 @@ class Motion:
         if self._last is None or not limiter.is_moving or not dt_s > 0.0:
             return False
         chunk, begin = self._last
-        path = ChunkPath(chunk, begin, begin + dt_s / (chunk.dt_ns / 1e9), limiter.position, limiter.limits)
+        end, near = begin + dt_s / (chunk.dt_ns / 1e9), self._as_followed(chunk)
+        path = ChunkPath(near, begin, end, limiter.position, limiter.limits)
         due = path(1.0)
         for way_m in self._braking_ways_m(dt_s):
             share = self._share_of(way_m, path, due)
             if limiter.allows(path(share), dt_s):
                 limiter.move(path(share), dt_s)
-                self._on = None
                 self._last = (chunk, begin + share * dt_s / (chunk.dt_ns / 1e9))
                 return True
         return False

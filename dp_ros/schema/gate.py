@@ -97,11 +97,10 @@ class GateConfig(CommandLimits):
         "the chunk goes on by the clock, for comparison only",
     )
     path_tolerance_m: float = Field(
-        0.0,
+        0.01,
         ge=0,
-        description="with max_acceleration_m_s2: about how far a command may be from the point of the chunk's path "
-        "that is due, before the chunk is slowed; several times as far in sharp bends at high speed; 0: exactly there "
-        "[m]",
+        description="with max_acceleration_m_s2: how far the way that is followed may be from the chunk's actions "
+        "where these turn faster than the limits allow; 0: through each of them, however slowly [m]",
     )
     ramp_s: float = Field(
         0.0, ge=0, description="time in which max_speed_m_s rises from 0 when motion begins [s]"

@@ -271,7 +271,12 @@ def test_a_replay_in_real_time_is_the_same_to_the_bit(settings: dict[str, Any], 
 
 def test_a_replay_is_the_same_where_the_clock_was_set_and_the_arm_was_stuck() -> None:
     """The commands go back to the arm; then the node is activated again at once, before the arm has come to rest."""
-    limits = {"gate.max_distance_m": 0.02, "gate.max_acceleration_m_s2": 1.0, "gate.max_frozen_s": 0.0}
+    limits = {
+        "gate.max_distance_m": 0.02,
+        "gate.max_acceleration_m_s2": 1.0,
+        "gate.path_tolerance_m": 0.0,
+        "gate.max_frozen_s": 0.0,
+    }
     robot = Robot("realtime", command_rate_hz=160.0, **limits)
     robot.begin()
     robot.run(30)

@@ -85,6 +85,11 @@ class Run:
         return float(np.linalg.norm(np.diff(self.positions, axis=0), axis=1).sum())
 
     @property
+    def reached_m(self) -> float:
+        """Along x."""
+        return float(self.positions[-1][0] - HOME_M[0])
+
+    @property
     def off_path_m(self) -> float:
         return float(max(np.linalg.norm(self._known - each, axis=1).min() for each in self.positions[::8]))
 
@@ -114,11 +119,29 @@ def test_a_bend_is_followed_in_about_the_time_that_it_takes_without_commands_bet
     make_frame: Callable[..., Frame], limits: dict[str, float], off_m: float, fine_hz: float
 ) -> None:
     """The curve through the actions is 2 mm off the circle by itself."""
-    coarse = Run(make_frame, circle, 20.0, 0.0, **limits, path_tolerance_m=0.0).run(1.5)
-    fine = Run(make_frame, circle, 20.0, fine_hz, **limits).run(1.5)
+    exact = {**limits, "path_tolerance_m": 0.0}
+    coarse = Run(make_frame, circle, 20.0, 0.0, **exact).run(1.5)
+    fine = Run(make_frame, circle, 20.0, fine_hz, **exact).run(1.5)
     assert fine.way_m > 0.8 * coarse.way_m
     assert fine.off_path_m < off_m
     fine.assert_within(GateConfig(**limits))
+
+
+@pytest.mark.parametrize("fine_hz", [0, 80, 400])
+def test_chunks_that_tremble_are_followed_faster_within_the_tolerance(
+    make_frame: Callable[..., Frame], fine_hz: float
+) -> None:
+    def trembling(way_m: Array) -> Array:
+        side_m = 0.004 * np.sin(np.pi * way_m / 0.0125)
+        return line(way_m) + np.outer(side_m, [0.0, 1.0, 0.0])
+
+    limits = {"max_speed_m_s": 0.5, "max_acceleration_m_s2": 2.0, "max_jerk_m_s3": 200.0}
+    exact, near = (
+        Run(make_frame, trembling, 80.0, fine_hz, **limits, path_tolerance_m=m).run(1.0) for m in (0.0, 0.006)
+    )
+    assert near.reached_m > 1.5 * exact.reached_m
+    assert near.off_path_m < 0.01
+    near.assert_within(GateConfig(**limits))
 
 
 def test_commands_at_a_higher_rate_go_as_far(make_frame: Callable[..., Frame]) -> None:
