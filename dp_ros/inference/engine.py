@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.control.planner import Pictures, PlanRequest
-from dp_ros.inference.self_check import EngineCheckError, Verdict, exported_engine
+from dp_ros.inference.self_check import EngineCheckError, Verdict, checked_engine
 from dp_ros.policy.checkpoint_config import WEIGHTS, ood_stats_of, policy_config, read_config, verify_files
 from dp_ros.policy.noise_levels import visited_iterations
 from dp_ros.schema import (
@@ -72,7 +72,7 @@ def _torch(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
     return TorchEngine(checkpoint, runtime)
 
 
-# Exports that `choose_engine` has just verified: the load that follows need not read all files again.
+# Engines that `choose_engine` has just verified: the load that follows need not read all files again.
 _verified: dict[tuple[str, str], Path] = {}
 
 
@@ -82,32 +82,64 @@ def _key(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[str, str]:
 
 
 def _openvino(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
-    exported = _verified.pop(_key(checkpoint, runtime), None)
-    if exported is None:
-        try:
-            exported, _ = _checked_openvino(Path(checkpoint), runtime)
-        except EngineCheckError as error:
-            raise ConfigError(f"engine openvino: {error}; set engine to auto or torch") from None
+    exported = _verify(Path(checkpoint), runtime)
     from dp_ros.inference.openvino_engine import OpenVinoEngine
 
     return OpenVinoEngine(checkpoint, runtime, exported)
 
 
-def _checked_openvino(checkpoint: Path, runtime: RuntimeConfig) -> tuple[Path, Verdict]:
-    """The exported engine with its verdict. EngineCheckError, and CheckpointError for the checkpoint itself."""
-    try:
-        version = metadata.version("openvino")
-    except metadata.PackageNotFoundError:
-        raise EngineCheckError("the package openvino is not installed: pip install openvino") from None
+def _cuda(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
+    _verify(Path(checkpoint), runtime)
+    from dp_ros.inference.cuda_engine import CudaEngine
+
+    return CudaEngine(checkpoint, runtime)
+
+
+def _verify(checkpoint: Path, runtime: RuntimeConfig) -> Path:
+    """The folder of an engine that has passed its check. ConfigError where it has not."""
+    folder = _verified.pop(_key(checkpoint, runtime), None)
+    if folder is None:
+        try:
+            folder, _ = _check(checkpoint, runtime)
+        except EngineCheckError as error:
+            raise ConfigError(_refusal(runtime.engine, str(error))) from None
+    return folder
+
+
+def _refusal(engine: str, why: str) -> str:
+    return f"engine {engine}: {why}; set engine to auto or torch"
+
+
+def _check(checkpoint: Path, runtime: RuntimeConfig) -> tuple[Path, Verdict]:
+    """The folder of an engine with its verdict. EngineCheckError, and CheckpointError for the checkpoint itself."""
+    version = _VERSIONS[runtime.engine]()
     verify_files(checkpoint)
     try:
-        return exported_engine(checkpoint, runtime, version)
+        return checked_engine(checkpoint, runtime, version)
     except OSError as error:
         raise EngineCheckError(f"its cache cannot be used ({error.filename}: {error.strerror})") from None
 
 
-ENGINES: dict[str, Load] = {"torch": _torch, "openvino": _openvino}  # name -> loader, which imports lazily
-BF16_ENGINES = frozenset({"openvino"})
+def _openvino_version() -> str:
+    try:
+        return metadata.version("openvino")
+    except metadata.PackageNotFoundError:
+        raise EngineCheckError("the package openvino is not installed: pip install openvino") from None
+
+
+def _cuda_version() -> str:
+    """Of torch, with the GPU."""
+    if not has_gpu():
+        raise EngineCheckError("torch sees no GPU")
+    import torch
+
+    return f"{torch.__version__} {torch.cuda.get_device_name()}"
+
+
+_VERSIONS = {"openvino": _openvino_version, "cuda": _cuda_version}
+# name -> loader, which imports lazily
+ENGINES: dict[str, Load] = {"torch": _torch, "openvino": _openvino, "cuda": _cuda}
+BF16_ENGINES = frozenset(_VERSIONS)  # those that are checked
 AUTO = "auto"
 _GPU_WORKSPACE_BYTES = 600_000_000  # of the CUDA context, its libraries and the activations
 
@@ -115,9 +147,9 @@ _GPU_WORKSPACE_BYTES = 600_000_000  # of the CUDA context, its libraries and the
 def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[RuntimeConfig, str]:
     """The runtime with engine, precision and threads decided, and the reason in one line.
 
-    engine: on a machine with a GPU that `device` allows and that has the memory, torch on the GPU. Otherwise OpenVINO,
+    engine: on a machine with a GPU that `device` allows and that has the memory, CUDA graphs, otherwise OpenVINO; each
     where it agrees with torch on fixed noise and is faster: see `self_check`. Otherwise torch.
-    precision: bf16 where the engine and the processor have it and it passes the same check, otherwise f32.
+    precision: bf16 where the engine and what it runs on have it and it passes the same check, otherwise f32.
     threads in real time: half of the cores. On two cores beside the simulator, two threads make a plan later than one,
     because the node's callbacks and the cameras wait for a core.
 
@@ -138,33 +170,37 @@ def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[Runti
             )
         return _decided(runtime, runtime.engine, "f32"), "as set"
     reasons = []
+    wants_gpu = runtime.engine == "cuda"
     if runtime.engine == AUTO and (runtime.device == "cuda" or (runtime.device == "auto" and has_gpu())):
         lacking = "" if runtime.device == "cuda" else _gpu_lacks(Path(checkpoint))
-        if not lacking:
-            return _decided(runtime, "torch", "f32"), "device is a GPU"
-        reasons.append(f"the GPU was not taken: {lacking}")
-        runtime = runtime.model_copy(update={"device": "cpu"})
+        if lacking:
+            reasons.append(f"the GPU was not taken: {lacking}")
+            runtime = runtime.model_copy(update={"device": "cpu"})
+        wants_gpu = not lacking
+    if wants_gpu and runtime.device == "cpu":
+        raise ConfigError("engine cuda computes on a GPU, and device is cpu: set device or engine to auto")
     if runtime.engine != AUTO and runtime.precision != "auto":
         return runtime, "as set"
+    engine = "cuda" if wants_gpu else "openvino"
     precisions = [runtime.precision]
     if runtime.precision == "auto":
-        precisions = ["bf16", "f32"] if has_bf16() else ["f32"]
+        precisions = ["bf16", "f32"] if (_gpu_has_bf16() if wants_gpu else has_bf16()) else ["f32"]
     for precision in precisions:
-        candidate = _decided(runtime, "openvino", precision)
+        candidate = _decided(runtime, engine, precision)
         try:
-            exported, verdict = _checked_openvino(Path(checkpoint), candidate)
+            folder, verdict = _check(Path(checkpoint), candidate)
         except EngineCheckError as error:
-            reasons.append(f"openvino {candidate.precision} was not taken: {error}")
+            reasons.append(f"{engine} {candidate.precision} was not taken: {error}")
             continue
         reasons.append(
-            f"a plan takes openvino {verdict.plan_ms:.1f} ms and torch {verdict.reference_ms:.1f} ms, "
+            f"a plan takes {engine} {verdict.plan_ms:.1f} ms and torch {verdict.reference_ms:.1f} ms, "
             f"and their actions differ by {verdict.error:.1g} of half their range"
         )
         if runtime.engine != AUTO or verdict.plan_ms <= verdict.reference_ms:
-            _verified[_key(checkpoint, candidate)] = exported
+            _verified[_key(checkpoint, candidate)] = folder
             return candidate, "; ".join(reasons)
     if runtime.engine != AUTO:
-        raise ConfigError(f"engine openvino: {'; '.join(reasons)}; set engine to auto or torch")
+        raise ConfigError(_refusal(engine, "; ".join(reasons)))
     return _decided(runtime, "torch", "f32"), "; ".join(reasons)
 
 
@@ -213,6 +249,15 @@ def _gpu_lacks(checkpoint: Path) -> str:
     needed = (checkpoint / WEIGHTS).stat().st_size * (2 if half else 1) + _GPU_WORKSPACE_BYTES
     free = free_gpu_bytes()
     return f"{free / 1e6:.0f} MB of its memory are free, {needed / 1e6:.0f} needed" if free < needed else ""
+
+
+def _gpu_has_bf16() -> bool:
+    """Whether the GPU multiplies numbers of bf16: from Ampere on."""
+    if not has_gpu():
+        return False
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def has_bf16() -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from safetensors.numpy import load_file
 
 from dp_ros.control.planner import Pictures, PlanRequest
 from dp_ros.inference import cache
+from dp_ros.inference.encoded import Encoded
 from dp_ros.inference.engine import blank_request, crop, needed_instruction, sampler_settings
 from dp_ros.inference.noise import PlanNoise
 from dp_ros.policy.checkpoint_config import ood_stats_of, policy_config
@@ -32,10 +31,7 @@ class OpenVinoEngine:
         compiled = _compile(exported, runtime)
         views = range(len(self.config.encoder.cameras))
         self._encoders = [compiled[f"encoder_{view}"].outputs for view in views]
-        # Of each camera: the newest pictures, the instruction, their features and keypoints. A weak reference cannot be
-        # mistaken for a new array.
-        kept = 2 * self.config.horizons.T_o
-        self._encoded: list[deque[tuple[Any, bytes, Described]]] = [deque(maxlen=kept) for _ in views]
+        self._encoded: Encoded[Described] = Encoded(len(views), kept=2 * self.config.horizons.T_o)
         self._ood = ood_stats_of(checkpoint)
         self._instruction = compiled.get("instruction")
         # The instruction of the newest request, as bytes, and its features: pictures are prefetched for it.
@@ -105,14 +101,14 @@ class OpenVinoEngine:
         """Features (1, feature_dim) and keypoints (1, 2 * keypoints) of a camera's picture, which is encoded once for
         all windows that contain it and have the same instruction."""
         key, told = self._told or (b"", None)
-        for known, instruction, described in self._encoded[view]:
-            if known() is picture and instruction == key:
-                return described
-        size = self.config.encoder.crop(self.config.encoder.cameras[view])
-        more = {} if told is None else {"told": told}
-        features, keypoints = self._encoders[view](picture=crop(picture, size), **more)
-        self._encoded[view].append((weakref.ref(picture), key, (features, keypoints)))
-        return features, keypoints
+
+        def encode() -> Described:
+            size = self.config.encoder.crop(self.config.encoder.cameras[view])
+            more = {} if told is None else {"told": told}
+            features, keypoints = self._encoders[view](picture=crop(picture, size), **more)
+            return features, keypoints
+
+        return self._encoded.get(view, picture, key, encode)
 
     def _normalised(self, state: NDArray[np.float64]) -> Array32:
         """state (STATE_DIM,) in [-1, 1]."""

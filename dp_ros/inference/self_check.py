@@ -1,8 +1,8 @@
-"""Self-check of an exported engine against the reference, in a child process.
+"""Self-check of a fast engine against the reference, in a child process.
 
 An engine is compiled code of another project. It may crash the process (OpenVINO does on some graphs), or be wrong on
-a processor nobody tried. A child process exports it, plans with it and with the reference on fixed pictures and noise,
-and writes a verdict beside the export. A crash there costs a warning; a node would stop the robot.
+a processor nobody tried. A child process exports it where that is needed, plans with it and with the reference on fixed
+pictures and noise, and writes a verdict into the cache. A crash there costs a warning; a node would stop the robot.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ class Verdict:
     reference_ms: float
 
 
-def exported_engine(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tuple[Path, Verdict]:
-    """The folder of the exported engine and its verdict, from the cache or from a child process that makes them.
+def checked_engine(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tuple[Path, Verdict]:
+    """The folder of the engine `runtime.engine`, with what it exported, if anything, and its verdict.
 
+    Both come from the cache, or from a child process that makes them. version: of the engine and what it runs on.
     EngineCheckError where the child crashes, disagrees with the reference, or cannot write.
     """
-    wanted = cache.identity(checkpoint, "openvino", version)
+    wanted = cache.identity(checkpoint, runtime.engine, version)
     folder = cache.folder_of(wanted)
     problem = cache.problem(folder, wanted)
     if problem is None and (verdict := _read_verdict(folder, runtime)):
@@ -150,21 +151,12 @@ def _run(task: dict[str, Any]) -> Verdict:
     """Export where there is none, compare, write the verdict: the work of the child."""
     checkpoint, folder = Path(task["checkpoint"]), Path(task["folder"])
     runtime = RuntimeConfig.model_validate(task["runtime"])
+    load, device = _LOADERS[runtime.engine]
     is_missing = cache.problem(folder, task["identity"]) is not None
-    if is_missing:
-        cache.reserve(folder, SPACE * (checkpoint / WEIGHTS).stat().st_size)
-    from dp_ros.inference.export import export
-    from dp_ros.inference.openvino_engine import OpenVinoEngine
+    engine = load(checkpoint, runtime, folder, task["identity"] if is_missing else None)
     from dp_ros.inference.torch_engine import TorchEngine
-    from dp_ros.policy.checkpoint import load_checkpoint
 
-    if is_missing:
-        with replacing_folder(folder) as staging:
-            export(load_checkpoint(checkpoint), staging, "openvino")
-            cache.seal(staging, task["identity"])
-        cache.prune(folder)
-    reference = TorchEngine(checkpoint, runtime.model_copy(update={"device": "cpu"}))
-    engine = OpenVinoEngine(checkpoint, runtime, folder)
+    reference = TorchEngine(checkpoint, runtime.model_copy(update={"device": device}))
     error = largest_error(engine, reference, reference.action_half_range)
     if not error <= TOLERANCE[runtime.precision]:
         raise EngineCheckError(
@@ -174,6 +166,38 @@ def _run(task: dict[str, Any]) -> Verdict:
     verdict = Verdict(error, _median_ms(engine, reference.config), _median_ms(reference, reference.config))
     write_json(_verdict_path(folder, runtime), asdict(verdict))
     return verdict
+
+
+def _openvino(
+    checkpoint: Path, runtime: RuntimeConfig, folder: Path, missing: dict[str, Any] | None
+) -> Engine:
+    """Exported first, where `missing` is the identity that the export shall have."""
+    if missing:
+        cache.reserve(folder, SPACE * (checkpoint / WEIGHTS).stat().st_size)
+    from dp_ros.inference.export import export
+    from dp_ros.inference.openvino_engine import OpenVinoEngine
+    from dp_ros.policy.checkpoint import load_checkpoint
+
+    if missing:
+        with replacing_folder(folder) as staging:
+            export(load_checkpoint(checkpoint), staging, "openvino")
+            cache.seal(staging, missing)
+        cache.prune(folder)
+    return OpenVinoEngine(checkpoint, runtime, folder)
+
+
+def _cuda(checkpoint: Path, runtime: RuntimeConfig, folder: Path, missing: dict[str, Any] | None) -> Engine:
+    """Nothing is exported: graphs live in the memory of a GPU. The folder keeps the verdict."""
+    from dp_ros.inference.cuda_engine import CudaEngine
+
+    if missing:
+        with replacing_folder(folder) as staging:
+            cache.seal(staging, missing)
+        cache.prune(folder)
+    return CudaEngine(checkpoint, runtime)
+
+
+_LOADERS = {"openvino": (_openvino, "cpu"), "cuda": (_cuda, "cuda")}  # and where the reference computes
 
 
 def _median_ms(engine: Engine, config: PolicyConfig) -> float:

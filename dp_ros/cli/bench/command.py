@@ -88,7 +88,11 @@ def inference(
         ),
     ] = None,
     engines: Annotated[
-        list[str] | None, typer.Option("--engine", help="Engine to measure; repeat for more. Default: all.")
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            help="Engine to measure; repeat for more. Default: all of a CPU. With cuda, LeRobot has the GPU, too.",
+        ),
     ] = None,
     channels: Annotated[
         list[str] | None,

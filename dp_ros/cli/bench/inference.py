@@ -29,6 +29,7 @@ from dp_ros.schema import PolicyConfig, RuntimeConfig, parse
 LEROBOT = "lerobot f32"
 LEROBOT_BF16 = "lerobot bf16"  # under torch's autocast, which is not its default
 MACHINE = "machine"
+GPU_ENGINE = "cuda"  # where it is among the engines, torch and LeRobot compute on the GPU, too
 ITERATIONS = 10  # of DDIM
 BLOCK = 5  # measured plans of a turn
 TOLERANCE = 1e-3  # of f32: more than rounding, less than any weight in the wrong place
@@ -92,7 +93,7 @@ def compare_inference(sizes: Sequence[Size], engines: Sequence[str], count: int)
     """The result of each size, one after the other, with `count` plans of each row."""
     overlay = find_overlay()
     configs = [policy_of(size) for size in sizes]
-    precisions = ["f32", "bf16"] if has_bf16() else ["f32"]
+    precisions = ["f32", "bf16"] if GPU_ENGINE in engines or has_bf16() else ["f32"]
     for size, config in zip(sizes, configs, strict=True):
         with tempfile.TemporaryDirectory(prefix="dp_ros-bench-") as folder:
             yield _compare(size, config, engines, precisions, count, overlay, Path(folder))
@@ -124,6 +125,7 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "ratio_bf16": least("bf16", LEROBOT),
         "ratio_bf16_autocast": least("bf16", LEROBOT_BF16),
         "processor": cpu(),
+        "device": results[0]["device"],
         "sizes": list(results),
     }
 
@@ -141,11 +143,11 @@ def measure_checkpoint(checkpoint: Path, engines: Sequence[str], count: int) -> 
 
 
 def check_engines(names: Sequence[str] | None) -> list[str]:
-    """The engines to measure, all by default. CliError for an unknown one."""
+    """The engines to measure, by default all of a CPU. CliError for an unknown one."""
     for name in names or ():
         if name not in ENGINES:
             raise CliError(f"engine '{name}' is unknown: choose from {', '.join(ENGINES)}", USAGE)
-    return list(names or ENGINES)
+    return list(names or (name for name in ENGINES if name != GPU_ENGINE))
 
 
 def _compare(
@@ -158,12 +160,13 @@ def _compare(
     folder: Path,
 ) -> dict[str, Any]:
     weights, work, parameters = _prepare(config, folder / "checkpoint")
+    device = "cuda" if GPU_ENGINE in engines else "cpu"
     theirs = {LEROBOT: False} | ({LEROBOT_BF16: True} if "bf16" in precisions else {})
-    works: dict[str, Work] = {"lerobot": partial(plans.lerobot, overlay, weights, config, theirs)}
+    works: dict[str, Work] = {"lerobot": partial(plans.lerobot, overlay, weights, config, device, theirs)}
     for engine, precision in itertools.product(engines, precisions):
         if precision == "f32" or engine in BF16_ENGINES:
             runtime = RuntimeConfig(
-                mode="lockstep", engine=engine, precision=precision, device="cpu"
+                mode="lockstep", engine=engine, precision=precision, device=device
             )  # all cores, as LeRobot has
             row = f"{engine} {precision}"
             works[row] = partial(plans.engine, weights.parent, runtime, folder / "cache", row, False)
@@ -175,7 +178,7 @@ def _compare(
         differences = _differences(chunks)
         blocks, rates = _take_turns(running, machine, count)
     rates_best, cache = floor.best(rates), floor.last_level_cache_bytes()
-    floors = {precision: floor.floor_ms(work, rates_best, precision, cache) for precision in precisions}
+    floors = {p: floor.floor_ms(work, rates_best, p, cache) for p in precisions} if device == "cpu" else {}
     rows = {row: facts for side in blocks.values() for row, facts in _rows(side).items()}
     for row, facts in rows.items():
         facts["ours"] = row not in theirs
@@ -184,18 +187,28 @@ def _compare(
             rows[LEROBOT][clock]["median_ms"] / facts[clock]["median_ms"] for clock in ("wall", "processor")
         )
         precision = "bf16" if row.endswith("bf16") else "f32"
-        facts["floor_share"] = floors[precision] / facts["wall"]["median_ms"]
+        facts["floor_share"] = floors[precision] / facts["wall"]["median_ms"] if floors else None  # of a CPU
     return {
         "size": asdict(size),
         "title": str(size),
         "parameters": parameters,
         "iterations": ITERATIONS,
+        "device": machine_of(device),
         "plans": count,
         "floor_ms": floors,
         "work": {name: asdict(phase) for name, phase in work.items()},
         "rates": {"flops": dict(rates_best.flops), "memory": rates_best.memory, "cache_bytes": cache},
         "rows": rows,
     }
+
+
+def machine_of(device: str) -> str:
+    """Name of the GPU, or of the processor."""
+    if device == "cpu":
+        return cpu()
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def _prepare(config: PolicyConfig, checkpoint: Path) -> tuple[Path, dict[str, floor.Phase], int]:

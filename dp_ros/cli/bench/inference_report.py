@@ -18,18 +18,25 @@ _TIMES = ("p50 [ms]", "p99", "min to max", "processor", "memory [MB]")
 
 def print_size(result: Mapping[str, Any]) -> None:
     """The rows of one size."""
-    floors = ", ".join(f"{precision} {ms:.2f} ms" for precision, ms in result["floor_ms"].items())
-    rates = result["rates"]
-    flops = ", ".join(f"{precision} {rate / 1e9:.0f}" for precision, rate in rates["flops"].items())
     print(
         f"{result['title']}: {result['parameters'] / 1e6:.1f} M parameters, {result['iterations']} iterations, "
-        f"{result['plans']} plans each. Floor: {floors}, of {flops} GFLOP/s and {rates['memory'] / 1e9:.1f} GB/s"
+        f"{result['plans']} plans each, on {result['device']}{_floors(result)}"
     )
     table = Table("", *_TIMES, "LeRobot / it", "in processor time", "floor / it", "differs by")
     for name, row in result["rows"].items():
         ratios = (f"{row[key]:.2f}" for key in ("ratio", "ratio_processor"))
-        table.add_row(name, *_cells(row), *ratios, f"{row['floor_share']:.0%}", f"{row['difference']:.1g}")
+        share = "-" if row["floor_share"] is None else f"{row['floor_share']:.0%}"
+        table.add_row(name, *_cells(row), *ratios, share, f"{row['difference']:.1g}")
     table_console().print(table)
+
+
+def _floors(result: Mapping[str, Any]) -> str:
+    if not result["floor_ms"]:
+        return ""
+    floors = ", ".join(f"{precision} {ms:.2f} ms" for precision, ms in result["floor_ms"].items())
+    rates = result["rates"]
+    flops = ", ".join(f"{precision} {rate / 1e9:.0f}" for precision, rate in rates["flops"].items())
+    return f". Floor: {floors}, of {flops} GFLOP/s and {rates['memory'] / 1e9:.1f} GB/s"
 
 
 def print_summary(data: Mapping[str, Any]) -> None:

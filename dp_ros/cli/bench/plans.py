@@ -46,9 +46,9 @@ class Block:
 
 
 def lerobot(
-    overlay: Path, weights: Path, config: PolicyConfig, rows: dict[str, bool], pipe: Connection
+    overlay: Path, weights: Path, config: PolicyConfig, device: str, rows: dict[str, bool], pipe: Connection
 ) -> None:
-    """Plans of LeRobot's model with a policy's weights. rows: name -> whether under autocast to bf16."""
+    """Plans of LeRobot's model with a policy's weights on a device. rows: name -> whether under autocast to bf16."""
     pipe.recv()
     model = make_lerobot_model(
         overlay,
@@ -58,6 +58,7 @@ def lerobot(
         num_inference_steps=config.diffusion.sampler_iterations,
     ).eval()
     load_weights(model, weights, config)
+    model = model.to(device)
     import torch
 
     from dp_ros.inference.noise import PlanNoise
@@ -67,15 +68,16 @@ def lerobot(
         images = torch.from_numpy(np.stack([np.stack(frame) for frame in request.images])[None])
         noise = PlanNoise(request.seed).draw(1, config.horizons.T_p, config.action.dim)
         batch = {
-            "observation.state": torch.from_numpy(request.state)[None].float(),
-            "observation.images": images.movedim(-1, -3).float() / 127.5 - 1.0,
+            "observation.state": torch.from_numpy(request.state)[None].float().to(device),
+            "observation.images": images.movedim(-1, -3).float().to(device) / 127.5 - 1.0,
         }
+        drawn = torch.from_numpy(noise).to(device)
 
         def run() -> NDArray[np.float64]:
-            precision = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
+            precision = torch.autocast(device, torch.bfloat16) if autocast else nullcontext()
             with torch.inference_mode(), precision:
-                actions = model.generate_actions(batch, noise=torch.from_numpy(noise))
-            return np.asarray(actions[0].double().numpy())
+                actions = model.generate_actions(batch, noise=drawn)
+            return np.asarray(actions[0].double().cpu().numpy())
 
         return run
 

@@ -19,6 +19,7 @@ from dp_ros.actions import join
 from dp_ros.control.controller import Controller
 from dp_ros.control.planner import PlanRequest, PlanWorker
 from dp_ros.control.safety import Verdict
+from dp_ros.inference.cuda_engine import CudaEngine
 from dp_ros.inference.engine import BF16_ENGINES, ENGINES, Engine, crop, load_engine
 from dp_ros.policy.checkpoint import load_checkpoint, save_checkpoint
 from dp_ros.policy.checkpoint_config import policy_config
@@ -32,9 +33,15 @@ ROOT = Path(__file__).parents[3]
 HOME_M = (0.0, 0.6, 0.2)
 
 
+def load(name: str, checkpoint: Path, **runtime: Any) -> Engine:
+    """On the CPU, also the one that records graphs on a GPU."""
+    settings = RuntimeConfig.model_validate({"engine": name, "device": "cpu", **runtime})
+    return CudaEngine(checkpoint, settings, "cpu") if name == "cuda" else load_engine(checkpoint, settings)
+
+
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest, checkpoint: Path) -> Engine:
-    return load_engine(checkpoint, RuntimeConfig(engine=request.param, device="cpu"))
+    return load(request.param, checkpoint)
 
 
 def test_chunk_has_the_shape_type_and_range_of_the_checkpoint(
@@ -79,9 +86,7 @@ def test_a_warm_plan_begins_at_its_guess_and_one_without_a_guess_at_noise(
     name: str, checkpoint: Path, make_request: Callable[..., PlanRequest]
 ) -> None:
     """An engine without the setting ignores the guess."""
-    cold, warm = (
-        load_engine(checkpoint, RuntimeConfig(engine=name, device="cpu", warm_start=last)) for last in (0, 2)
-    )
+    cold, warm = (load(name, checkpoint, warm_start=last) for last in (0, 2))
     request = make_request()
     chunk = cold(request)
     guessed, opposite = replace(request, guess=chunk), replace(request, guess=-chunk)
@@ -114,7 +119,7 @@ def test_score_is_of_the_newest_frame_and_the_same_for_every_engine(
     name: str, precision: str, described: Path, make_request: Callable[..., PlanRequest]
 ) -> None:
     precision = precision if name in BF16_ENGINES else "auto"
-    engine = load_engine(described, RuntimeConfig(engine=name, precision=precision, device="cpu"))
+    engine = load(name, described, precision=precision)
     request = make_request()
     engine(request)
     usual = engine.ood_scores(request.images[-1])
@@ -135,10 +140,10 @@ def test_score_is_of_the_newest_frame_and_the_same_for_every_engine(
 def test_statistics_do_not_change_the_chunk_and_a_checkpoint_without_them_has_no_score(
     engine: Engine, described: Path, make_request: Callable[..., PlanRequest]
 ) -> None:
-    request, name = make_request(), "torch" if "Torch" in type(engine).__name__ else "openvino"
+    request, name = make_request(), type(engine).__name__.removesuffix("Engine").lower()
     chunk = engine(request)
     assert engine.ood_scores(request.images[-1]) is None
-    other = load_engine(described, RuntimeConfig(engine=name, device="cpu"))
+    other = load(name, described)
     np.testing.assert_array_equal(other(request), chunk)
 
 
@@ -159,7 +164,7 @@ def test_engines_are_chosen_by_default() -> None:
 
 def test_unknown_engine_is_refused_with_the_known_ones(checkpoint: Path) -> None:
     with pytest.raises(
-        ConfigError, match="engine 'tpu' is unknown: choose one of auto, torch, openvino"
+        ConfigError, match="engine 'tpu' is unknown: choose one of auto, torch, openvino, cuda"
     ) as caught:
         load_engine(checkpoint, RuntimeConfig(engine="tpu"))
     assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import torch
 from dp_ros.inference import engine as engine_module
 from dp_ros.inference import torch_engine
 from dp_ros.inference.engine import choose_engine, load_engine
+from dp_ros.inference.self_check import Verdict
 from dp_ros.schema import ConfigError, RuntimeConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -19,14 +20,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_gpu_is_taken_only_with_the_memory_for_it(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, free_mb: int, device: str
 ) -> None:
+    def checked(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tuple[Path, Verdict]:
+        return checkpoint, Verdict(1e-6, 1.0, 2.0)
+
     monkeypatch.setattr(engine_module, "has_gpu", lambda: True)
     monkeypatch.setattr(engine_module, "free_gpu_bytes", lambda: free_mb * 1_000_000)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(engine_module, "checked_engine", checked)
+    monkeypatch.setattr(engine_module, "_verified", {})  # what passes here must not be believed elsewhere
     runtime, why = choose_engine(checkpoint, RuntimeConfig(precision="f32", threads=1))
     assert runtime.device == device
     if device == "cpu":
+        assert runtime.engine == "openvino"
         assert why.startswith("the GPU was not taken: 100 MB of its memory are free, 60")
     else:
-        assert (runtime.engine, why) == ("torch", "device is a GPU")
+        assert runtime.engine == "cuda"
+        assert why.startswith("a plan takes cuda 1.0 ms and torch 2.0 ms")
 
 
 def test_gpu_that_was_asked_for_and_is_full_is_refused(

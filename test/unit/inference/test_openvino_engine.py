@@ -173,7 +173,7 @@ def test_an_engine_that_disagrees_is_not_trusted(
     verdict.unlink()
     task = {
         "checkpoint": str(checkpoint),
-        "runtime": {"threads": 1, "precision": "f32"},
+        "runtime": {"engine": "openvino", "threads": 1, "precision": "f32"},
         "folder": str(exported),
         "identity": json.loads((exported / cache.IDENTITY).read_text())["identity"],
     }
@@ -265,14 +265,14 @@ def test_precision_is_bf16_where_the_processor_has_it_and_it_passes_its_check(
     assert chosen(precision="bf16") == "bf16"
     monkeypatch.setattr(engine_module, "has_bf16", lambda: True)
     assert chosen() == "bf16"
-    checked = engine_module.exported_engine
+    checked = engine_module.checked_engine
 
     def disagreeing(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tuple[Path, Verdict]:
         if runtime.precision == "bf16":
             raise EngineCheckError("its actions differ")
         return checked(checkpoint, runtime, version)
 
-    monkeypatch.setattr(engine_module, "exported_engine", disagreeing)
+    monkeypatch.setattr(engine_module, "checked_engine", disagreeing)
     assert chosen() == "f32"
 
 

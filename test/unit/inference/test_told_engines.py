@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from dp_ros.control.planner import PlanRequest
-from dp_ros.inference.engine import load_engine
+from dp_ros.inference.cuda_engine import CudaEngine
+from dp_ros.inference.engine import Engine, load_engine
 from dp_ros.inference.self_check import fixed_requests
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
@@ -39,12 +40,17 @@ def told(tiny_policy: PolicyConfig, stats: dict[str, Any], tmp_path_factory: pyt
     return save_checkpoint(policy, folder, instructions=sentences)
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def load(engine: str, told: Path) -> Engine:
+    """On the CPU, also the one that records graphs on a GPU."""
+    runtime = RuntimeConfig(engine=engine, device="cpu", threads=1, precision="f32")
+    return CudaEngine(told, runtime, "cpu") if engine == "cuda" else load_engine(told, runtime)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino", "cuda"])
 def test_engines_follow_the_instruction(
     told: Path, engine: str, make_request: Callable[..., PlanRequest]
 ) -> None:
-    runtime = RuntimeConfig(engine=engine, device="cpu", threads=1, precision="f32")
-    plan, request = load_engine(told, runtime), make_request()
+    plan, request = load(engine, told), make_request()
     one, other = (replace(request, instruction=sentence) for sentence in SENTENCES)
     first = plan(one)
     assert np.abs(plan(other) - first).max() > 1e-6
@@ -54,11 +60,9 @@ def test_engines_follow_the_instruction(
         plan(request)
 
 
-def test_openvino_agrees_with_the_reference(told: Path, stats: dict[str, Any]) -> None:
-    openvino, reference = (
-        load_engine(told, RuntimeConfig(engine=engine, device="cpu", threads=1, precision="f32"))
-        for engine in ("openvino", "torch")
-    )
+@pytest.mark.parametrize("engine", ["openvino", "cuda"])
+def test_engines_agree_with_the_reference(told: Path, engine: str, stats: dict[str, Any]) -> None:
+    fast, reference = (load(name, told) for name in (engine, "torch"))
     half_range = (np.array(stats["action"]["high"]) - stats["action"]["low"]) / 2
     for request in fixed_requests(reference.config):
-        assert np.abs((openvino(request) - reference(request)) / half_range).max() < 1e-4
+        assert np.abs((fast(request) - reference(request)) / half_range).max() < 1e-4
