@@ -62,9 +62,10 @@ help:  ## show this list
 setup: egl $(PACKAGE)  ## build or refresh .venv (PYTHON=python3.12 chooses the interpreter, ROS=kilted the wheels)
 
 egl:
-	@case "$$(PATH=$$PATH:/sbin:/usr/sbin ldconfig -p)" in *libEGL.so.1*) exit 0 ;; esac
+	@libraries=$$(PATH=$$PATH:/sbin:/usr/sbin ldconfig -p)
+	case "$$libraries" in *libEGL.so.1*) case "$$libraries" in *libOpenGL.so.0*) exit 0 ;; esac ;; esac
 	# Not fatal: only the simulator renders, and it says so itself.
-	( $(call apt_install,libegl1 libgl1-mesa-dri,EGL for headless rendering) ) ||
+	( $(call apt_install,libegl1 libgl1-mesa-dri libopengl0,EGL for headless rendering) ) ||
 	  echo "setup: goes on without EGL; the simulator cannot render" >&2
 
 $(DEPS): setup.py constraints.txt

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,14 @@ _LIBRARIES = {
     "egl": ("libEGL.so.1", "libEGL.so"),
     "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
 }
+_OPENGL = (
+    "libOpenGL.so.0",
+    "libOpenGL.so",
+    "libGL.so.1",
+    "libGL.so",
+)  # PyOpenGL draws with it where EGL starts
 _INSTALL = {
-    "egl": "install libegl1 and libgl1-mesa-dri, e.g. `apt-get install libegl1 libgl1-mesa-dri`",
+    "egl": "install EGL and OpenGL, e.g. `apt-get install libegl1 libgl1-mesa-dri libopengl0`",
     "osmesa": "install libosmesa6, e.g. `apt-get install libosmesa6`",
 }
 _ON, _OFF = ("enable", "enabled", "on", "true", "1"), ("disable", "disabled", "off", "false", "0")
@@ -52,7 +58,7 @@ def choose_backend() -> str:
     else:
         raise RenderingError(
             f"neither EGL nor OSMesa works here: {_unset('egl')}"
-            "install libegl1 and libgl1-mesa-dri (or libosmesa6), e.g. `apt-get install libegl1 libgl1-mesa-dri`"
+            "install EGL and OpenGL (or OSMesa), e.g. `apt-get install libegl1 libgl1-mesa-dri libopengl0`"
         )
     if wanted == "egl":
         _check_device()
@@ -144,11 +150,18 @@ def _lacks(backend: str) -> str:
     """Message about what this machine lacks for `backend`; empty where nothing is known to be missing."""
     if _load(backend) is None:
         return f"lib{_TITLE[backend]} is not installed"
+    if backend == "egl" and _loaded(_OPENGL) is None:
+        return "libOpenGL is not installed"
     return "EGL finds no device" if backend == "egl" and not _egl_devices() else ""
 
 
 def _load(backend: str) -> ctypes.CDLL | None:
-    for name in _LIBRARIES[backend]:
+    return _loaded(_LIBRARIES[backend])
+
+
+def _loaded(names: Iterable[str]) -> ctypes.CDLL | None:
+    """The first of these libraries that is here."""
+    for name in names:
         try:
             return ctypes.CDLL(name)
         except OSError:

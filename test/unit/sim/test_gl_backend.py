@@ -72,7 +72,7 @@ def draw(*missing: str, **settings: str) -> str:
 
 
 WITHOUT_SCREEN = "draws only on a screen, and dp_ros draws without one: unset it, or set egl or osmesa"
-INSTALL_EGL = "install libegl1 and libgl1-mesa-dri, e.g. `apt-get install libegl1 libgl1-mesa-dri`"
+INSTALL_EGL = "install EGL and OpenGL, e.g. `apt-get install libegl1 libgl1-mesa-dri libopengl0`"
 
 
 @pytest.mark.usefixtures("has_egl")
@@ -117,11 +117,11 @@ def test_right_settings_draw_and_stay_as_they_are(settings: dict[str, str]) -> N
         ({"MUJOCO_EGL_DEVICE_ID": "0.5", "MUJOCO_GL": "egl"}, "MUJOCO_EGL_DEVICE_ID=0.5 is not a whole"),
         (
             {"MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_FILENAMES": "/no"},
-            "MUJOCO_GL=egl: EGL finds no device: unset __EGL_VENDOR_LIBRARY_FILENAMES=/no, or install libegl1",
+            "MUJOCO_GL=egl: EGL finds no device: unset __EGL_VENDOR_LIBRARY_FILENAMES=/no, or install EGL",
         ),
-        ({"PYOPENGL_ERROR_CHECKING": "0"}, "unset PYOPENGL_ERROR_CHECKING=0, or install libegl1"),
-        ({"PYOPENGL_ERROR_ON_COPY": "1"}, "unset PYOPENGL_ERROR_ON_COPY=1, or install libegl1"),
-        ({"PYOPENGL_CONTEXT_CHECKING": "1"}, "unset PYOPENGL_CONTEXT_CHECKING=1, or install libegl1"),
+        ({"PYOPENGL_ERROR_CHECKING": "0"}, "unset PYOPENGL_ERROR_CHECKING=0, or install EGL"),
+        ({"PYOPENGL_ERROR_ON_COPY": "1"}, "unset PYOPENGL_ERROR_ON_COPY=1, or install EGL"),
+        ({"PYOPENGL_CONTEXT_CHECKING": "1"}, "unset PYOPENGL_CONTEXT_CHECKING=1, or install EGL"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
@@ -142,7 +142,7 @@ def test_setting_that_only_the_driver_refuses_is_named() -> None:
         (
             ("EGL", "OSMesa"),
             {},
-            "neither EGL nor OSMesa works here: install libegl1 and libgl1-mesa-dri (or ",
+            "neither EGL nor OSMesa works here: install EGL and OpenGL (or ",
         ),
         (
             ("EGL", "OSMesa"),
@@ -150,12 +150,17 @@ def test_setting_that_only_the_driver_refuses_is_named() -> None:
             f"MUJOCO_GL=egl: libEGL is not installed: {INSTALL_EGL}",
         ),
         (
+            ("libOpenGL", "libGL.", "OSMesa"),
+            {"MUJOCO_GL": "egl"},
+            f"MUJOCO_GL=egl: libOpenGL is not installed: {INSTALL_EGL}",
+        ),
+        (
             ("EGL", "OSMesa"),
             {"MUJOCO_GL": "osmesa"},
             "MUJOCO_GL=osmesa: libOSMesa is not installed: install libosmesa6, e.g. `apt-get install libosmesa6`",
         ),
     ],
-    ids=["neither", "egl", "osmesa"],
+    ids=["neither", "egl", "opengl", "osmesa"],
 )
 def test_missing_library_is_named_with_its_package(
     missing: tuple[str, ...], settings: dict[str, str], says: str
