@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,7 +25,8 @@ from dp_ros.cli.security_policy import enclaves
 from dp_ros.ros.processes.environment import TRANSPORT_CHOICES, node_environment
 from dp_ros.ros.processes.shared_memory import clear_shared_memory
 
-DEADLINE_S = 20.0  # far beyond what anything here needs; only a failure waits this long
+# Far beyond what anything here needs: on a busy machine a node starts in 40 s. Only a failure waits this long.
+DEADLINE_S = 120.0
 
 
 class RosModule(pytest.Module):
@@ -173,7 +175,7 @@ class OurNode:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(10.0)
+                self.process.wait(DEADLINE_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -227,10 +229,18 @@ class Client:
         self._executor.add_node(self.node)
         self._clients: dict[str, object] = {}
         self._probes: dict[tuple[str, str], object] = {}
+        self._heard: list[tuple[Any, list]] = []
         self.watched: list[OurNode] = []
 
     def spin_once(self, timeout_s: float = 0.02) -> None:
         self._executor.spin_once(timeout_sec=timeout_s)
+
+    def take_all(self) -> None:
+        """Take what has arrived for `listen`. A spin takes one message: the list lags behind on a busy machine."""
+        for subscription, received in self._heard:
+            with subscription.handle:
+                while taken := subscription.handle.take_message(subscription.msg_type, subscription.raw):
+                    received.append(taken[0])
 
     def wait_for(self, done, what: str, timeout_s: float = DEADLINE_S, meanwhile=None):
         """Spin until `done()` is true, and return its value; `meanwhile()` is called between spins."""
@@ -280,7 +290,7 @@ class Client:
         profile = QoSProfile(depth=depth, durability=durability)
         profile.reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
         received: list = []
-        self.node.create_subscription(kind, topic, received.append, profile)
+        self._heard.append((self.node.create_subscription(kind, topic, received.append, profile), received))
         return received
 
     def call(self, kind, name: str, request, meanwhile=None):

@@ -249,7 +249,7 @@ def test_a_worker_survives_whatever_the_engine_raises(error):
         worker.close()
 
 
-def wait_for_plan(worker, timeout_s=10.0):
+def wait_for_plan(worker, timeout_s=120.0):
     import time
 
     deadline = time.monotonic() + timeout_s

@@ -175,7 +175,7 @@ def test_live_frames_and_converted_frames_are_identical(
         lambda: (a := ask("start")).success and a, "started", meanwhile=disturber.pass_on
     )
     before = len(commands)
-    client.wait_for(lambda: len(commands) > before + 200, "a run", meanwhile=disturber.pass_on)
+    client.wait_for(lambda: len(commands) > before + 300, "a run", meanwhile=disturber.pass_on)
     ask("success")
     client.wait_for(lambda: statuses[-1].get("outcome") == "success", "ended", meanwhile=disturber.pass_on)
     client.watched.clear()
@@ -203,7 +203,7 @@ def test_live_frames_and_converted_frames_are_identical(
             )
         assert episode.node_stamps.keys() <= {int(name.partition("/")[0]) for name in live.files}
     # On a busy machine a timer may miss ticks, and a frame between two holes is no episode.
-    assert driven.sum() > 0.7 * len(episode.node_stamps) > 100
+    assert driven.sum() > 0.5 * len(episode.node_stamps) > 100
 
     # Messages were really late: by stamps alone, some frames would hold other pictures.
     by_stamp = np.sort(episode.cameras["gripperPOV"].stamps_ns)
@@ -257,6 +257,7 @@ def test_live_cameras_of_several_shapes_fit_as_in_conversion(
         ),
         "the node listens",
     )
+    client.wait_until_active("policy_node")  # asked for the first time: then the node knows the listener
     begin_ns = 1_700_000_000_000_000_000  # of the bag, too
     for tick in range(ticks):
         stamp_ns = begin_ns + tick * period_ns

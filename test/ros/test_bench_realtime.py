@@ -21,12 +21,12 @@ def test_bench_realtime_measures_every_command(
     report, plot = tmp_path / "realtime.json", tmp_path / "realtime.png"
     outputs = ("--json", str(report), "--plot", str(plot))
     assert (
-        main(["bench", "realtime", str(push_checkpoint), "--engine", "torch", "--seconds", "1", *outputs])
+        main(["bench", "realtime", str(push_checkpoint), "--engine", "torch", "--seconds", "3", *outputs])
         == 0
     )
     data, shown = json.loads(report.read_text()), capsys.readouterr().out
     assert data["engine"] == "torch f32"
-    assert 5 <= data["commands"] <= 25  # 20 Hz; a busy machine misses ticks
+    assert 5 <= data["commands"] <= 65  # 20 Hz; a busy machine misses ticks
     assert 0.0 <= data["held_share"] <= 1.0
     ms = data["ms"]
     assert ms.keys() == {

@@ -501,4 +501,4 @@ data = bytes([255, 255, 0, 0])
 msg = SimpleNamespace(height=1, width=2, step=4, encoding="mono16", is_bigendian=1, data=data)
 assert to_rgb(msg).tolist() == [[[255] * 3, [0] * 3]]
 """
-    subprocess.run([sys.executable, "-c", code], env=ros_environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], env=ros_environment, check=True, timeout=120)

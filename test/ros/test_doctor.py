@@ -110,18 +110,16 @@ def test_a_robot_that_fits_passes_and_its_delay_is_measured_after_two_answers(
     robot, doctor: Doctor, tmp_path: Path
 ) -> None:
     peer = robot(delay_s=0.3)
-    code, lines = doctor("--seconds", 1, "--measure-delay", answers="y\nn\n")
+    code, lines = doctor("--seconds", 3, "--measure-delay", answers="y\nn\n")
     assert (code, lines[-1]) == (1, "dp_ros: the arm was not moved"), "\n".join(lines)
-    code, lines = doctor(
-        "--seconds", 1.5, "--measure-delay", "--json", tmp_path / "out.json", answers="y\ny\n"
-    )
+    code, lines = doctor("--seconds", 3, "--measure-delay", "--json", tmp_path / "out.json", answers="y\ny\n")
     assert code == 0, "\n".join(lines)
     peer.expect("commanded")
     assert not [line for line in lines if line.startswith("ERROR")]
     (delay,) = (line for line in lines if "command delay" in line)
     found = re.search(r"follows (\d+) ms after", delay)
     assert found is not None
-    assert 270 <= int(found[1]) <= 700  # the stand-in's delay; more where the machine is busy
+    assert 270 <= int(found[1]) <= 1500  # the stand-in's delay; more where the machine is busy
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["passed"] is True
     assert {"level", "where", "what", "remedy"} == set(written["findings"][0])
@@ -129,12 +127,12 @@ def test_a_robot_that_fits_passes_and_its_delay_is_measured_after_two_answers(
 
 def test_each_fault_of_a_robot_is_named_in_one_line(robot, doctor: Doctor, tmp_path: Path) -> None:
     robot(scale=1000.0, size=[48, 64], late_s=3.0, rival=True)
-    code, lines = doctor("--seconds", 1.5, "--measure-delay", answers="y\ny\n")
+    code, lines = doctor("--seconds", 3, "--measure-delay", answers="y\ny\n")
     assert code == 1
     errors = "\n".join(line for line in lines if line.startswith("ERROR"))
     assert "in millimetres" in errors
     assert "64x48 px, aspect 4:3" in errors
-    assert "stamped 3.0" in errors
+    assert re.search(r"stamped 3\.\d", errors)  # 3.0 s, and what a busy machine adds
     assert "behind this machine's" in errors
     assert "rival publishes it, too" in errors
     assert "command delay: not measured, because of the errors above" in errors

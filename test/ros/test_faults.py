@@ -13,7 +13,7 @@ from geometry_msgs.msg import PoseStamped
 from dp_ros.ros.faults.injector import CAMERA, FAULTS, GRIPPER, POSE, Injector
 from dp_ros.ros.messages import conversions, images
 
-SECONDS = 120.0
+SECONDS = 300.0
 
 
 def run(environment, *arguments: str) -> subprocess.CompletedProcess:

@@ -79,7 +79,7 @@ class Process:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(30.0)
+                self.process.wait(LONG_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         return self.process.wait()
@@ -140,7 +140,11 @@ def test_every_command_of_the_tutorial_works(folder: Path, terminals, client, ca
             )
             client.watched.append(policy)
             heard = plans if shadow else targets
-            client.wait_for(lambda heard=heard: len(heard) > 20, "commands", LONG_S)
+            client.wait_for(  # on a busy machine, more of them before the first plan, which has no gripper command
+                lambda heard=heard, shadow=shadow: len(heard) > 20 and (shadow or grippers),  # noqa: B023
+                "commands",
+                LONG_S,
+            )
             client.watched.clear()
             assert policy.stop() == 0, policy.log
             assert bool(targets) is bool(grippers) is not shadow

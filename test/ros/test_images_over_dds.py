@@ -74,11 +74,9 @@ def publish(count: int, height: int, width: int, repeat: bool) -> None:
             pass
         print("matched")
         go.wait()
-        due_s = time.monotonic()
         for i in itertools.cycle(range(count)) if repeat else range(count):
             publisher.publish(rgb_to_image(frames[i], START_NS + i, "camera_optical"))
-            due_s += 1.0 / RATE_HZ
-            if end.wait(max(0.0, due_s - time.monotonic())):
+            if end.wait(1.0 / RATE_HZ):  # never faster, also where a busy machine was late
                 break
         end.wait()
 
@@ -87,10 +85,12 @@ def receive(count: int, deadline_s: float) -> None:
     """Collect `count` different images, or what came before the deadline, and print their digests."""
     import rclpy
     from rclpy.event_handler import SubscriptionEventCallbacks
-    from rclpy.qos import qos_profile_sensor_data
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import Image
 
     received = {}
+    # Deep: on a busy machine this process may be late to take what has arrived.
+    profile = QoSProfile(depth=count, reliability=ReliabilityPolicy.BEST_EFFORT)
 
     def keep(msg: Image) -> None:
         received[stamp_to_ns(msg.header.stamp)] = (msg.header.frame_id, digest(image_to_rgb(msg)))
@@ -98,7 +98,7 @@ def receive(count: int, deadline_s: float) -> None:
     matched = SubscriptionEventCallbacks(matched=lambda _: print("matched"))
     end_s = time.monotonic() + deadline_s
     with ros_node("viewer") as node:
-        node.create_subscription(Image, "image_raw", keep, qos_profile_sensor_data, event_callbacks=matched)
+        node.create_subscription(Image, "image_raw", keep, profile, event_callbacks=matched)
         while len(received) < count and time.monotonic() < end_s:
             rclpy.spin_once(node, timeout_sec=0.05)
     print("received", json.dumps(received))
@@ -114,7 +114,7 @@ def check_same(received: dict, n: int, height: int, width: int) -> None:
 def test_an_rclpy_subscriber_receives_the_bytes_that_were_published(start_peer):
     n, height, width = 3, 97, 131  # odd sizes: nothing is aligned by luck
     camera = start_peer(__file__, "publish", n, height, width, "repeat")
-    viewer = start_peer(__file__, "receive", n, 10.0)
+    viewer = start_peer(__file__, "receive", n, 60.0)
     camera.expect("matched")
     camera.tell("go")
     received = json.loads(viewer.expect("received"))
@@ -131,7 +131,7 @@ def test_a_peer_without_ros_receives_the_bytes_that_were_published(start_peer, r
     with rosless.Node(domain=ros_domain).subscribe("/image_raw", "sensor_msgs/msg/Image") as subscription:
         camera.expect("matched")
         camera.tell("go")
-        end_s = time.monotonic() + 10.0
+        end_s = time.monotonic() + 60.0
         while len(received) < n and time.monotonic() < end_s:
             if (msg := subscription.read(timeout=0.1)) is not None:
                 stamp_ns = stamp_to_ns(msg.header.stamp)
@@ -143,7 +143,7 @@ def test_a_peer_without_ros_receives_the_bytes_that_were_published(start_peer, r
 def test_our_transports_deliver_vga_best_effort_at_30_hz(start_peer):
     """Fast DDS's own defaults lose most of these 60 images: one is larger than its shared-memory segment."""
     n, height, width = 60, 480, 640
-    viewer = start_peer(__file__, "receive", n, 8.0)
+    viewer = start_peer(__file__, "receive", n, 60.0)
     camera = start_peer(__file__, "publish", n, height, width, "once")
     camera.expect("matched")
     viewer.expect("matched")

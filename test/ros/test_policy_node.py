@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,7 @@ class Robot:
         self.edit = lambda camera, msg: msg
 
     def clear(self) -> None:
+        self.client.take_all()
         for heard in (self.commands, self.grippers, self.verdicts, self.diagnostics):
             heard.clear()
 
@@ -103,8 +105,8 @@ class Robot:
                 msg.header.stamp = ns_to_stamp(stamps[camera])
                 self._images[camera].publish(self.edit(camera, msg))
 
-    def wait_for(self, done, what: str, timeout_s: float = 20.0):
-        return self.client.wait_for(done, what, timeout_s, meanwhile=self.publish)
+    def wait_for(self, done, what: str):
+        return self.client.wait_for(done, what, meanwhile=self.publish)
 
     def activate(self) -> None:
         """Activate the node, which needs fresh input for it."""
@@ -233,6 +235,7 @@ def set_parameters(client, **changes) -> list[str]:
 def test_lifecycle_transitions_start_and_stop_the_motion(node, shared_robot):
     """Commands come only while it is active, the last of them is a hold, and a second life begins like the first."""
     robot, change = shared_robot, functools.partial(shared_robot.client.change, "policy_node")
+    robot.clear()
     robot.status("inactive")
     assert robot.commands == []
     assert change("cleanup")
@@ -245,7 +248,8 @@ def test_lifecycle_transitions_start_and_stop_the_motion(node, shared_robot):
         assert robot.client.state("policy_node") == "active"
         robot.wait_until_moving()
         assert change("deactivate", robot.publish)
-        robot.wait_for(lambda: len(robot.commands) == len(robot.verdicts) + 1, "the hold that comes last")
+        robot.client.take_all()
+        robot.wait_for(lambda: robot.commands_without_verdict() == 1, "the hold that comes last")
         robot.wait_for(robot.is_paired, "both halves of it")
         *_, moving, hold = robot.arrays()
         np.testing.assert_array_equal(hold, moving)
@@ -279,8 +283,13 @@ def test_commands_come_at_the_robots_own_rate_in_parts_of_a_tick(start_node, cli
     robot = Robot(client)
     robot.wait_until_moving()
     robot.clear()
-    robot.wait_for(lambda: len(robot.verdicts) > 20, "20 ticks")
-    assert 3 * len(robot.verdicts) < len(robot.commands) < 6 * len(robot.verdicts)
+    # A busy machine leaves commands out, but not for long.
+    robot.wait_for(
+        lambda: len(robot.verdicts) > 20 and len(robot.commands) > 3 * len(robot.verdicts),
+        "20 ticks, and commands between them",
+    )
+    robot.client.take_all()
+    assert len(robot.commands) < 6 * len(robot.verdicts)
     stamps_ns = [stamp_to_ns(msg.header.stamp) for msg in robot.commands]
     assert len(set(stamps_ns)) == len(stamps_ns)
     steps_m = np.linalg.norm(np.diff([array[:3] for array in robot.arrays()], axis=0), axis=1)
@@ -289,7 +298,7 @@ def test_commands_come_at_the_robots_own_rate_in_parts_of_a_tick(start_node, cli
     assert (steps_m <= longest_m + 1e-6).all()
     robot.silent = {"left"}
     robot.wait_for(lambda: robot.said()[-1] == "hold_stale", "the hold")
-    robot.clear()
+    robot.clear()  # also of the commands before that verdict, which are more than the verdicts
     robot.wait_for(lambda: len(robot.commands) > 20, "commands of the hold")
     positions_m = np.array([array[:3] for array in robot.arrays()])
     np.testing.assert_array_equal(positions_m, np.repeat(positions_m[:1], len(positions_m), axis=0))
@@ -310,7 +319,7 @@ def test_plans_are_drawn_for_whoever_looks(robot):
     assert {marker.header.frame_id for marker in drawn.values()} == {"arm_base"}
     corners = np.array([(point.x, point.y, point.z) for point in drawn["workspace"].points])
     assert (corners.min(0).tolist(), corners.max(0).tolist()) == (list(LOW_M), list(HIGH_M))
-    assert drawn["verdict"].text.startswith(tuple(robot.said()))
+    robot.wait_for(lambda: drawn["verdict"].text.startswith(tuple(robot.said())), "its verdict")
     assert (views[-1].width, views[-1].height) == (2 * 256, 256 + 42)  # enlarged, and two lines of text
 
 
@@ -348,9 +357,12 @@ def test_chunk_is_drawn_into_the_pictures_of_a_camera_whose_place_is_known(robot
         return bool(views) and len(balls(views[-1])[0]) > 0
 
     robot.wait_for(is_drawn, "a ball in the picture of the left camera")
-    left, right = balls(views[-1])
+    view = views[-1]
+    left, right = balls(view)
     assert len(right) == 0
-    (command,) = (msg for msg in robot.commands if msg.header.stamp == views[-1].header.stamp)
+    (command,) = robot.wait_for(
+        lambda: [msg for msg in robot.commands if msg.header.stamp == view.header.stamp], "its command"
+    )
     away_m = as_array(command, math.nan)[:3] - place
     expected = [128 + 240 * away_m[0] / away_m[1], 128 - 240 * away_m[2] / away_m[1]]
     np.testing.assert_allclose(left.mean(0), expected, atol=8.0)  # a ball of 9 px, in part below the lines
@@ -379,7 +391,8 @@ def test_tilted_tool_is_never_told_to_turn_from_activation_to_the_end(robot, til
     robot.silent = set()
     robot.wait_until_moving()
     assert client.change("policy_node", "deactivate", robot.publish)
-    robot.wait_for(lambda: len(robot.commands) == len(robot.verdicts) + 1, "the hold that comes last")
+    client.take_all()
+    robot.wait_for(lambda: robot.commands_without_verdict() == 1, "the hold that comes last")
     turns = [msg.pose.orientation for msg in robot.commands]
     assert max(angle_rad((q.x, q.y, q.z, q.w), robot.orientation) for q in turns) == 0.0
     robot.healthy()
@@ -420,6 +433,7 @@ def test_nothing_is_published_while_the_tool_is_turned(robot):
     robot.wait_until_moving()
     robot.orientation = (0.0, 0.0, 0.0, 1.0)
     robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_turned"] * HOLD_TICKS, "it holds")
+    robot.client.take_all()
     commands = len(robot.commands)
     assert robot.status("hold_turned: the tool is 3.14 rad from its orientation").level == WARN
     assert len(robot.commands) == commands
@@ -442,9 +456,12 @@ def test_gripper_is_not_commanded_before_a_plan_commands_it(robot):
 def test_diagnostics_come_once_a_second(robot):
     robot.wait_until_moving()
     robot.diagnostics.clear()
-    robot.wait_for(lambda: len(robot.diagnostics) >= 3, "three diagnostics")
-    stamps_s = [msg.header.stamp.sec + msg.header.stamp.nanosec / S for msg in robot.diagnostics]
-    np.testing.assert_allclose(np.diff(stamps_s), 1.0, atol=0.5)  # the machine may be busy
+
+    def come_in_time() -> bool:  # a busy machine may be late with some
+        stamps_s = [stamp_to_ns(msg.header.stamp) / S for msg in robot.diagnostics[-3:]]
+        return len(stamps_s) == 3 and np.allclose(np.diff(stamps_s), 1.0, atol=0.5)
+
+    robot.wait_for(come_in_time, "three diagnostics, a second apart")
     status = robot.diagnostics[-1].status[0]
     values = {pair.key: pair.value for pair in status.values}
     before = {pair.key: pair.value for pair in robot.diagnostics[0].status[0].values}
@@ -512,8 +529,9 @@ def test_parameters_are_described_bounded_and_read_only(node, shared_client):
 
 
 def test_its_security_policy_allows_all_that_it_does_and_no_more_commands(robot):
+    unknown = "subscribe /camera/left/image_raw"
+    robot.wait_for(lambda: unknown in robot.client.forbidden("policy_node"), "the graph has all of it")
     assert robot.client.forbidden("policy_node", CAMERAS) == []
-    assert "subscribe /camera/left/image_raw" in robot.client.forbidden("policy_node")
 
 
 def test_limits_are_tightened_while_it_moves_and_loosened_while_it_is_inactive(robot):
@@ -544,7 +562,9 @@ def test_an_emergency_stop_lasts_until_it_is_released_and_the_node_activated_aga
         robot.wait_for(lambda: publisher.get_subscription_count() >= 1, "the node hears it")
         publisher.publish(Bool(data=True))
         robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == ["hold_stopped"] * HOLD_TICKS, "it stops")
-        robot.wait_for(lambda: status[-1].data.startswith("hold_stopped: emergency stop on the topic"), "why")
+        robot.wait_for(
+            lambda: status and status[-1].data.startswith("hold_stopped: emergency stop on the topic"), "why"
+        )
         assert status[-1].data.endswith("release it, then deactivate and activate")
         assert client.change("policy_node", "deactivate", robot.publish)
         assert not client.change("policy_node", "activate", robot.publish)
@@ -658,11 +678,23 @@ def test_a_stop_takes_as_long_as_the_limit_of_acceleration_needs_and_ends_at_res
         recent = velocities_m_s()[-3:]
         return len(recent) == 3 and (np.linalg.norm(recent, axis=1) > 0.9 * speed_m_s).all()
 
-    robot.clear()
-    robot.wait_for(is_fast, "a fast arm")
-    assert set_parameters(client, **{"gate.max_acceleration_m_s2": braking_m_s2}) == [""]
+    def is_limited_while_fast() -> bool:
+        """On a busy machine the arm may hold before the limit is in force; it is loosened while inactive only."""
+        robot.clear()
+        robot.wait_for(is_fast, "a fast arm")
+        assert set_parameters(client, **{"gate.max_acceleration_m_s2": braking_m_s2}) == [""]
+        client.take_all()
+        if is_fast():
+            return True
+        assert client.change("policy_node", "deactivate", robot.publish)
+        assert set_parameters(client, **{"gate.max_acceleration_m_s2": 0.0}) == [""]
+        robot.activate()
+        return False
+
+    robot.wait_for(is_limited_while_fast, "a fast arm with the limit")
     count = len(robot.commands)
     assert client.change("policy_node", "deactivate", robot.publish)
+    client.take_all()
     robot.wait_for(robot.is_told_to_hold, "the last command")
     velocities = velocities_m_s()[count:]
     assert len(velocities) > 2.5 * RATE_HZ
@@ -769,10 +801,15 @@ def test_it_holds_while_what_it_needs_is_missing_and_goes_on_after(robot, fault)
     held = ["hold_stale"] * HOLD_TICKS
     robot.wait_for(lambda: robot.said(count)[-HOLD_TICKS:] == held, "it holds")
     robot.wait_for(robot.is_paired, "all halves")
-    decisions = robot.decisions()
-    for _, _, command in decisions[-HOLD_TICKS:]:
-        np.testing.assert_array_equal(command, decisions[-HOLD_TICKS - 1][2])
-    moved_ns = max(stamp_ns for stamp_ns, verdict, _ in decisions if not verdict.startswith("hold"))
+    commands = robot.arrays()
+    for command in commands[-HOLD_TICKS:]:
+        np.testing.assert_array_equal(command, commands[-HOLD_TICKS - 1])
+    # By the commands, because on a busy machine not every verdict has one.
+    moved_ns = max(
+        stamp_to_ns(msg.header.stamp)
+        for msg, before, command in zip(robot.commands[1:], commands, commands[1:], strict=False)
+        if not np.array_equal(before, command, equal_nan=True)
+    )
     assert moved_ns <= fault_ns + MAX_OBS_AGE_S * S
     assert robot.status("hold_stale: ").level == WARN
     robot.healthy()
@@ -845,7 +882,7 @@ def test_started_by_itself_it_waits_for_what_never_came(start_node, client, chec
 
 def one_line(node) -> str:
     """The one line that says why the node ended, with code 1 and without a traceback."""
-    assert node.wait(60.0) == 1
+    assert node.wait(240.0) == 1  # many start at once
     assert "Traceback" not in node.log
     said = [line for line in node.log.splitlines() if line.startswith(("policy_node: ", "node: "))]
     assert len(said) == 1
@@ -915,7 +952,7 @@ def test_a_camera_that_is_wrong_before_anything_moved_ends_it_with_one_line(star
         robots[-1].edit = edit
     publish = functools.partial(map_publish, robots)
     for node, (_, _, expected) in zip(nodes, cases, strict=True):
-        client.wait_for(lambda node=node: node.process.poll() is not None, "the node ends", 60.0, publish)
+        client.wait_for(lambda node=node: node.process.poll() is not None, "the node ends", meanwhile=publish)
         line = one_line(node)
         assert expected in line
         assert line.startswith(("policy_node: camera left: ", "policy_node: camera right: "))
@@ -937,7 +974,7 @@ def test_damaged_first_pictures_are_lost_frames(start_node, client, checkpoint, 
     says = {"raw": "the publisher must send whole images", "compressed": "not one whole JPEG or PNG"}[
         transport
     ]
-    robot.wait_for(lambda: says in node.log, "the damage is named", 60.0)
+    robot.wait_for(lambda: says in node.log, "the damage is named")
     assert robot.commands == []
     robot.healthy()
     robot.wait_until_moving()
@@ -954,7 +991,7 @@ def test_a_wall_clock_that_is_set_changes_no_interval_and_stops_nothing(
     node = start_node("dp_ros.ros.nodes.policy_node", values, program=program)
     client.watched.append(node)
     robot = Robot(client)
-    robot.wait_for(lambda: robot.said() and not robot.said()[-1].startswith("hold"), "the arm moves", 60.0)
+    robot.wait_for(lambda: robot.said() and not robot.said()[-1].startswith("hold"), "the arm moves")
     robot.clear()
     for seconds in (20.0, 20.02, -3600.0, 0.0):
         write_text(back_s, f"{seconds}")  # in one rename: the node reads it meanwhile
@@ -972,8 +1009,9 @@ def test_a_wall_clock_that_is_set_changes_no_interval_and_stops_nothing(
         robot.wait_for(is_stamped, "stamps of the new time")
     steps_m = np.linalg.norm(np.diff([array[:3] for array in robot.arrays()], axis=0), axis=1)
     assert steps_m.max() <= MAX_SPEED_M_S / RATE_HZ + 1e-9  # a late command may use the time of one tick
-    assert "the clock was set by -20.0" in node.log
-    assert "the clock was set by -0.02" in node.log
+    set_s = [float(found) for found in re.findall(r"the clock was set by ([-+][0-9.]+) s", node.log)]
+    for seconds in (-20.0, -0.02):  # two clocks are read one after the other
+        assert min(abs(found - seconds) for found in set_s) < 0.005
     assert "time went back" not in node.log
 
 
@@ -1001,7 +1039,7 @@ def test_it_ends_in_silence_and_with_a_hold_however_it_is_asked(start_node, clie
         client.wait_for(
             lambda robot=robot: len(robot.verdicts) > 5 and not robot.said()[-1].startswith("hold"),
             "the arm moves",
-            60.0,
+            240.0,  # four nodes start at once
             publish,
         )
     client.watched.clear()
@@ -1026,9 +1064,14 @@ def test_it_ends_in_silence_and_with_a_hold_however_it_is_asked(start_node, clie
         assert node.process.returncode == 0
         assert "Traceback" not in node.log
         assert "rror" not in node.log
-        client.wait_for(robot.is_told_to_hold, f"{name}: the hold that comes last")
+        client.take_all()
         # On a busy machine the arm may have held before, but only the last command has no verdict.
-        assert robot.commands_without_verdict() == min(ahead) + 1
+        client.wait_for(
+            lambda ahead=ahead, robot=robot: (
+                robot.is_told_to_hold() and robot.commands_without_verdict() == min(ahead) + 1
+            ),
+            f"{name}: the hold that comes last",
+        )
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -1040,12 +1083,12 @@ def test_the_executable_ends_in_silence_also_while_it_is_importing(ros_environme
         stderr=subprocess.STDOUT,
     )
     maps = Path(f"/proc/{process.pid}/maps")
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 120.0
     while "_rclpy_pybind11" not in maps.read_text():
         assert process.poll() is None
         assert time.monotonic() < deadline
     process.send_signal(signum)
-    said, _ = process.communicate(timeout=30.0)
+    said, _ = process.communicate(timeout=120.0)
     assert (process.returncode, said) == (0, b"")
 
 
@@ -1063,7 +1106,7 @@ def test_a_policy_that_answers_nan_holds_and_drawing_it_does_no_harm(start_node,
     robot = Robot(client)
     drawn = client.listen(PathMsg, "policy/path"), client.listen(MarkerArray, "policy/markers")
     expected = ["hold_not_finite"] * HOLD_TICKS
-    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == expected, "it holds", 60.0)
+    robot.wait_for(lambda: robot.said()[-HOLD_TICKS:] == expected, "it holds")
     for *_, command in robot.decisions():
         np.testing.assert_array_equal(command, [*HOME_M, math.nan])
     assert robot.grippers == []
@@ -1084,8 +1127,9 @@ def test_pictures_unlike_the_training_are_warned_of_and_hold_the_arm_where_the_g
     client.watched.append(node)
     robot = Robot(client)
     robot.wait_until_moving()
-    robot.wait_for(lambda: any("unlike" in msg.status[0].message for msg in robot.diagnostics), "a warning")
-    status = robot.diagnostics[-1].status[0]
+    status = robot.wait_for(
+        lambda: [msg.status[0] for msg in robot.diagnostics if "unlike" in msg.status[0].message], "a warning"
+    )[-1]
     assert status.level == WARN
     assert "; the pictures of camera" in status.message  # after the verdict, which did not change
     assert float({pair.key: pair.value for pair in status.values}["ood_score"]) > 1.0
@@ -1103,6 +1147,8 @@ def test_an_arm_measured_outside_the_workspace_gets_no_command(shared_robot, nod
     robot.healthy()
     robot.clear()
     robot.position_m = (0.0, 600.0, 200.0)
+    old_s = time.monotonic() + 2 * MAX_OBS_AGE_S
+    robot.wait_for(lambda: time.monotonic() > old_s, "a pose from before it is old")
     why = "not ready: the arm is measured at (0, 600, 200) m, outside the workspace"
     robot.wait_for(
         lambda: robot.client.change("policy_node", "activate", robot.publish) or why in node.log, "refused"
@@ -1161,6 +1207,7 @@ def test_lockstep_answers_each_observation_once_whatever_comes_besides(start_nod
         reliable.clear()
         reliable.publish(80 * S)
         assert client.change("policy_node", "deactivate")
+        client.take_all()
         answered = len(reliable.commands)
         assert client.change("policy_node", "activate")
         reliable.publish(80 * S, position_m=(0.2, 0.8, 0.1))
@@ -1184,6 +1231,7 @@ class LockstepRobot:
             lambda: all(client.node.count_publishers(f"command/{half}") for half in ("ee_pose", "gripper")),
             "",
         )
+        client.wait_until_active("policy_node")  # asked for the first time: then the node knows the listeners
 
     def publish(self, stamp_ns: int, position_m=HOME_M, skip=(), backwards=False) -> None:
         pose = position_to_pose(np.zeros(3), DOWN, stamp_ns, "arm_base")
@@ -1231,10 +1279,15 @@ def test_jumps_of_simulated_time_never_make_old_observations_new(start_node, cli
         """Let time pass until the node has ticked: (verdict, command). After a jump back its timer waits."""
         nonlocal due_s
         robot.clear()
+        before_ns = now_ns
         due_s = time.monotonic() + (1.0 / RATE_HZ if sensing else 0.0)  # a plan must have time to be made
-        heard = (robot.commands, robot.verdicts)
-        client.wait_for(lambda: all(heard), "a tick", meanwhile=lambda: pass_time(sensing))
-        client.wait_for(lambda: len(robot.commands) == len(robot.verdicts) and robot.is_paired(), "all of it")
+
+        def is_newest() -> bool:  # a slow node ticks for each of the times that it was told
+            stamps_ns = [stamp_to_ns(msg.header.stamp) for msg in robot.commands[-1:]]
+            return now_ns != before_ns and stamps_ns == [now_ns] and robot.commands_without_verdict() == 0
+
+        client.wait_for(is_newest, "a tick", meanwhile=lambda: pass_time(sensing))
+        client.wait_for(robot.is_paired, "all of it")
         return robot.said()[-1], robot.arrays()[-1]
 
     def pass_time(sensing: bool) -> None:
@@ -1265,6 +1318,7 @@ def test_jumps_of_simulated_time_never_make_old_observations_new(start_node, cli
     assert set_parameters(client, **{"gate.max_acceleration_m_s2": braking_m_s2}) == [""]
     robot.clear()
     assert client.change("policy_node", "deactivate", lambda: pass_time(sensing=True))
+    client.take_all()
     client.wait_for(robot.is_paired, "all of it")
     way_m = np.diff([before, *(array[:3] for array in robot.arrays())], axis=0)
     assert len(way_m) >= 4  # each at its simulated time; the last one is at rest

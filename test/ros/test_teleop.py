@@ -63,8 +63,8 @@ class Person:
         msg.header.stamp = ns_to_stamp(self.now_ns())
         self._joy.publish(self.edit(msg))
 
-    def wait_for(self, done, what: str, timeout_s: float = 20.0):
-        return self.client.wait_for(done, what, timeout_s, meanwhile=self.publish)
+    def wait_for(self, done, what: str):
+        return self.client.wait_for(done, what, meanwhile=self.publish)
 
     def hear(self, verdict: str, n: int = 3) -> None:
         """Wait until the verdict is given n times in a row from now on."""
@@ -99,6 +99,7 @@ class Person:
 
     def path(self) -> np.ndarray:
         """All commands so far (N, 4); both halves of each bear one stamp."""
+        self.client.take_all()
         self.wait_for(lambda: len(self.commands) == len(self.grippers), "both halves")
         assert [m.header.stamp for m in self.commands] == [m.header.stamp for m in self.grippers]
         efforts = [m.effort[0] for m in self.grippers]
@@ -146,7 +147,7 @@ def robot(teleop, client):
 
 @pytest.mark.sim
 def test_the_simulated_arm_goes_where_it_is_driven_and_stops_on_release_and_on_silence(start_node, client):
-    robot = {"task": "reach-v3", "mode": "realtime", "max_steps": 500, "width_px": 16, "height_px": 16}
+    robot = {"task": "reach-v3", "mode": "realtime", "max_steps": 100_000, "width_px": 16, "height_px": 16}
     client.watched = [
         start_node("dp_ros.ros.nodes.metaworld_bridge", {**robot, "autostart": True}),
         start_node("dp_ros.ros.nodes.teleop_node", {"use_sim_time": True, "autostart": True}),
@@ -154,7 +155,7 @@ def test_the_simulated_arm_goes_where_it_is_driven_and_stops_on_release_and_on_s
     clock, poses = client.listen(Clock, "/clock"), client.listen(PoseStamped, "ee_pose", best_effort=True)
     results = client.listen(String, "episode/result")
     person = Person(client, lambda: stamp_to_ns(clock[-1].clock))
-    client.wait_for(lambda: clock and poses, "the robot", 60.0)
+    client.wait_for(lambda: clock and poses, "the robot")
     assert client.call(Trigger, "episode/reset", Trigger.Request(), person.publish).success
     poses.clear()
     person.wait_for(lambda: poses, "the arm where the episode begins")
@@ -200,6 +201,7 @@ def test_nobody_drives_while_somebody_else_may_command_the_arm(robot, client):
     robot.drive(0.0, 0.2, 0.0)
     policy = client.node.create_publisher(PoseStamped, "command/ee_pose", 10)
     robot.hear("hold_other_commander")
+    client.take_all()
     commands = len(robot.commands)
     status = robot.status("test_client publishes /command/ee_pose too: end it")
     assert status.level == ERROR
@@ -271,8 +273,12 @@ def test_axes_that_are_not_numbers_hold_and_are_named_once(robot, teleop):
 def test_its_last_word_is_a_hold(robot, teleop, client, signum):
     robot.drive(0.05, 0.3, 0.0)
     count = len(robot.verdicts)
-    robot.wait_for(lambda: len(robot.verdicts) > count + 20, "full speed")
-    assert (np.diff(robot.path()[-5:], axis=0)[:, 1] > 0).all()
+
+    def is_fast() -> bool:  # a busy machine may hold some ticks
+        steps_m = np.diff(positions(robot.commands[-5:]), axis=0)
+        return len(robot.verdicts) > count + 20 and bool((steps_m[:, 1] > 0).all())
+
+    robot.wait_for(is_fast, "full speed")
     client.watched.clear()
     said = teleop.log
     teleop.process.send_signal(signum)
@@ -487,14 +493,16 @@ def test_the_keyboard_drives_the_arm_and_shows_what_becomes_of_it(robot, typist,
     robot.wait_for(lambda: client.node.count_publishers("joy") == 2, "the keyboard")
     robot.hear("hold_released")
     typist.type("f")
-    robot.wait_for(lambda: len(robot.commands) > 8, "commands")
+    robot.wait_for(
+        lambda: len(robot.commands) > 8 and positions(robot.commands)[-1][2] < HOME_M[2] - 0.0005,
+        "the way down",
+    )
     typist.type(" ")
     robot.hear("hold_released")
     path = robot.path()
-    assert path[-1][2] < HOME_M[2] - 0.0005
     np.testing.assert_allclose(path[:, :2], np.broadcast_to(HOME_M[:2], (len(path), 2)))
     assert (np.diff(path[:, 2]) <= 0).all()
     typist.type("y")
     robot.wait_for(lambda: robot.events, "the event")
     assert [m.data for m in robot.events] == ["success"]
-    assert "pass" in typist.look()
+    typist.wait_for(lambda: "pass" in typist.look(), "the verdict on the screen")

@@ -39,7 +39,7 @@ from dp_ros.ros.processes.node_process import NodeGroup, SessionError, parameter
 from dp_ros.schema import PolicyConfig, RuntimeConfig
 
 _WARM_UP_S = 2.0  # at most, after the first command
-_FIRST_COMMAND_S = 30.0
+_FIRST_COMMAND_S = 120.0
 _PICTURES = 40  # of each camera, shown one after the other
 _DOWN = (0.0, 1.0, 0.0, 0.0)
 _ENDLESS_M = 1e6

@@ -25,7 +25,7 @@ from dp_ros.resources import share_file
 from dp_ros.ros.processes.environment import SESSION_VARIABLE, node_environment
 from dp_ros.schema import Config
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
 
 
