@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def problem(folder: Path, wanted: dict[str, Any]) -> str | None:
                 return f"its {name} is damaged"
     except (OSError, ValueError, KeyError, TypeError):
         return "is damaged"
-    os.utime(folder)  # the time of its last use
+    with suppress(OSError):  # of another user, say
+        os.utime(folder)  # the time of its last use
     return None
 
 

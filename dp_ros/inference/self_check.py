@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from dp_ros.control.planner import PlanRequest
 from dp_ros.documents import read_json
 from dp_ros.errors import UserError, message_of
-from dp_ros.files import replacing_folder, write_json
+from dp_ros.files import locked, replacing_folder, write_json
 from dp_ros.inference import cache
 from dp_ros.policy.checkpoint_config import WEIGHTS
 from dp_ros.schema import PolicyConfig, RuntimeConfig
@@ -62,12 +62,16 @@ def checked_engine(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tu
     """
     wanted = cache.identity(checkpoint, runtime.engine, version)
     folder = cache.folder_of(wanted)
-    problem = cache.problem(folder, wanted)
-    if problem is None and (verdict := _read_verdict(folder, runtime)):
+    if cache.problem(folder, wanted) is None and (verdict := _read_verdict(folder, runtime)):
         return folder, verdict
-    if problem:
-        shutil.rmtree(folder, ignore_errors=True)
-    return folder, _check_in_child(checkpoint, runtime, folder, wanted)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.parent, wait=True):  # another process may have made it meanwhile
+        problem = cache.problem(folder, wanted)
+        if problem is None and (verdict := _read_verdict(folder, runtime)):
+            return folder, verdict
+        if problem:
+            shutil.rmtree(folder, ignore_errors=True)
+        return folder, _check_in_child(checkpoint, runtime, folder, wanted)
 
 
 def _verdict_path(folder: Path, runtime: RuntimeConfig) -> Path:

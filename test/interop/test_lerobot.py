@@ -109,7 +109,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return Job(

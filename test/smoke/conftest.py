@@ -5,7 +5,8 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,23 @@ import yaml
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 COMMAND = (sys.executable, "-m", "dp_ros.cli")
+DEADLINE_S = 600.0  # far beyond what a command needs on a busy machine; only a failure takes as long
+
+# The command line with a training that waits near its end until the file of the first argument is there: a test that is
+# slow to stop it never comes too late.
+HELD = """
+import sys, time
+from pathlib import Path
+from dp_ros.cli import main
+from dp_ros.train.trainer import Trainer
+go_on, report = Path(sys.argv[1]), Trainer._report
+def report_and_wait(trainer, *args):
+    report(trainer, *args)
+    while 0 < trainer.steps - trainer.step <= 4 and not go_on.exists():
+        time.sleep(0.01)
+Trainer._report = report_and_wait
+sys.exit(main(sys.argv[2:]))
+"""
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
@@ -33,7 +51,7 @@ def dp_ros() -> Cli:
     def run(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *map(str, args)]
         return subprocess.run(
-            command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, **options
+            command, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE_S, **options
         )
 
     return run
@@ -62,14 +80,52 @@ def dp_ros_here() -> Cli:
     return run
 
 
+@pytest.fixture
+def go_on(tmp_path: Path) -> Path:
+    """A file that a held training waits for."""
+    return tmp_path / "go_on"
+
+
 @pytest.fixture(scope="session")
-def start_dp_ros() -> Callable[..., subprocess.Popen[bytes]]:
-    """The same as a process that is not waited for."""
+def held_command() -> Callable[..., list[str]]:
+    """held_command(go_on, "train", ...): a training that does not end before the file `go_on` is there."""
+
+    def command(go_on: Path, *args: object) -> list[str]:
+        return [sys.executable, "-c", HELD, str(go_on), *map(str, args)]
+
+    return command
+
+
+@pytest.fixture
+def start_held(
+    go_on: Path, held_command: Callable[..., list[str]]
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """`start_held("train", ...)`: that training as a process which is not waited for; killed after the test."""
+    started: list[subprocess.Popen[bytes]] = []
 
     def start(*args: object) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*COMMAND, *map(str, args)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        command = held_command(go_on, *args)
+        started.append(subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL))
+        return started[-1]
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., None]:
+    """wait_for(path, process, ...): until the file or folder is there; none of the processes may end before."""
+
+    def wait(path: Path, *processes: subprocess.Popen[Any]) -> None:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not path.exists():
+            assert time.monotonic() < deadline_s, f"no {path.name}"
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.002)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

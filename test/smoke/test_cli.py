@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dp_ros.cli import main
+from dp_ros.cli.bench.floor import Phase, Rates, floor_ms
 from dp_ros.inference.engine import has_bf16
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -98,18 +98,15 @@ def test_a_killed_training_resumes_to_the_same_weights(
     trained: Path,
     tiny_config: Path,
     dp_ros: Cli,
-    start_dp_ros: Callable[..., subprocess.Popen[bytes]],
+    start_held: Callable[..., subprocess.Popen[bytes]],
+    wait_for: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "killed"
     command = ("train", "--config", tiny_config, "--data", dataset, "--out", out)
-    process = start_dp_ros(*command)
-    deadline = time.monotonic() + 60
-    while not (out / "state.safetensors").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.005)
+    process = start_held(*command)
+    wait_for(out / "state.safetensors", process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
 
@@ -160,7 +157,7 @@ def test_a_checkpoint_says_where_it_came_from(trained: Path, tiny_config: Path) 
 @pytest.mark.sim
 def test_eval_counts_and_films(trained: Path, dp_ros_here: Cli, tmp_path: Path) -> None:
     report, video = tmp_path / "report.json", tmp_path / "videos"
-    short = ("--episodes", 1, "--max-steps", 20, "--iterations", 2)
+    short = ("--episodes", 1, "--max-steps", 20, "--iterations", 2, "--engine", "torch")
     done = dp_ros_here("eval", trained, *short, "--json", report, "--video", video)
     assert done.returncode == 0, done.stderr
     assert "handle-press-v3 [in-process]: " in done.stdout
@@ -333,7 +330,12 @@ def test_bench_inference_against_lerobot(dp_ros: Cli, tmp_path: Path) -> None:
     assert all(len(row[clock]["samples_ms"]) == 2 for row in rows.values() for clock in ("wall", "processor"))
     medians = {row: rows[row]["wall"]["median_ms"] for row in ("lerobot f32", "torch f32")}
     assert data["ratio"] == medians["lerobot f32"] / medians["torch f32"]
-    assert 0 < result["floor_ms"]["f32"] < medians["torch f32"]
+    work = {name: Phase(**phase) for name, phase in result["work"].items()}
+    rates = Rates(result["rates"]["flops"], result["rates"]["memory"])
+    floor = result["floor_ms"]["f32"]
+    assert floor == pytest.approx(floor_ms(work, rates, "f32", result["rates"]["cache_bytes"]))
+    assert floor > 0
+    assert rows["torch f32"]["floor_share"] == floor / medians["torch f32"]
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

@@ -13,7 +13,9 @@ from dp_ros.cli import errors, main
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
-SHORT = ("--episodes", 4, "--max-steps", 10)
+# By name: `auto` takes the faster engine, and another process of the tests may have measured another one.
+TORCH = ("--engine", "torch", "--threads", 1)
+SHORT = ("--episodes", 4, "--max-steps", 10, *TORCH)
 
 pytestmark = pytest.mark.sim
 
@@ -23,9 +25,7 @@ def one_process(trained: Path, dp_ros_here: Cli, make_once: MakeOnce) -> Path:
     """The report of one process, of two checkpoints with the same name in different folders."""
 
     def evaluate(folder: Path) -> None:
-        done = dp_ros_here(
-            "eval", trained, trained / "checkpoint", *SHORT, "--threads", 1, "--report", folder
-        )
+        done = dp_ros_here("eval", trained, trained / "checkpoint", *SHORT, "--report", folder)
         assert done.returncode == 0, done.stderr
 
     return make_once("one_process", evaluate)
@@ -34,7 +34,7 @@ def one_process(trained: Path, dp_ros_here: Cli, make_once: MakeOnce) -> Path:
 def test_two_processes_give_what_one_gives_seed_by_seed(
     one_process: Path, trained: Path, dp_ros_here: Cli, tmp_path: Path
 ) -> None:
-    done = dp_ros_here("eval", trained, *SHORT, "--jobs", 2, "--threads", 1, "--report", tmp_path)
+    done = dp_ros_here("eval", trained, *SHORT, "--jobs", 2, "--report", tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^seed (\d)", done.stdout, re.MULTILINE) == list("0123")
     one, two = (
@@ -85,7 +85,7 @@ def test_compare_judges_reports_and_refuses_others(
 def test_checkpoint_beside_a_report_is_put_to_the_same_test(
     one_process: Path, trained: Path, dp_ros_here: Cli
 ) -> None:
-    done = dp_ros_here("compare", one_process / "whole-1.json", trained, "--threads", 1)
+    done = dp_ros_here("compare", one_process / "whole-1.json", trained, *TORCH)
     assert done.returncode == 0, done.stderr
     assert "0 of 4 seeds disagree" in done.stdout
 
@@ -94,7 +94,7 @@ def test_robustness_draws_curves_that_begin_with_the_undisturbed_evaluation(
     one_process: Path, trained: Path, dp_ros_here: Cli, tmp_path: Path
 ) -> None:
     disturb = ("--disturb", "action-delay=2", "--disturb", "occlusion=5")
-    done = dp_ros_here("robustness", trained, *SHORT, *disturb, "--threads", 1, "--report", tmp_path)
+    done = dp_ros_here("robustness", trained, *SHORT, *disturb, "--report", tmp_path)
     assert done.returncode == 0, done.stderr
     point = r"\d/4, \d+% of ticks warned"
     assert re.search(rf"^action-delay \[ticks\] 0: {point}, 2: {point}$", done.stdout, re.MULTILINE)

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,25 +36,18 @@ def the_line(stderr: str) -> str:
     return line
 
 
-def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-
-
 @pytest.mark.parametrize("moment", ["state.safetensors", "best/config.json"])
 def test_killed_run_resumes_to_the_same_weights_and_the_same_best(
     moment: str,
     training: tuple[object, ...],
     undisturbed: Path,
     dp_ros: Cli,
-    start_dp_ros: Any,
+    start_held: Any,
+    wait_for: Any,
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
-    process = start_dp_ros(*training, out)
+    process = start_held(*training, out)
     wait_for(out / moment, process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -71,14 +63,17 @@ def test_stopped_run_saves_a_whole_step_and_resumes_to_the_same_weights(
     training: tuple[object, ...],
     undisturbed: Path,
     dp_ros: Cli,
-    start_dp_ros: Any,
+    start_held: Any,
+    wait_for: Any,
+    go_on: Path,
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
-    process = start_dp_ros(*training, out)
+    process = start_held(*training, out)
     wait_for(out / "best", process)
     process.send_signal(number)
-    assert process.wait(60) == errors.INTERRUPTED
+    go_on.touch()
+    assert process.wait(300) == errors.INTERRUPTED
     load_checkpoint(out / "checkpoint")
     resumed = dp_ros(*training, out, "--resume")
     assert resumed.returncode == 0, resumed.stderr
@@ -86,10 +81,15 @@ def test_stopped_run_saves_a_whole_step_and_resumes_to_the_same_weights(
 
 
 def test_full_disk_leaves_the_last_state_and_the_run_goes_on_later(
-    training: tuple[object, ...], undisturbed: Path, dp_ros: Cli, start_dp_ros: Any, tmp_path: Path
+    training: tuple[object, ...],
+    undisturbed: Path,
+    dp_ros: Cli,
+    start_held: Any,
+    wait_for: Any,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
-    process = start_dp_ros(*training, out)
+    process = start_held(*training, out)
     wait_for(out / "checkpoint", process)
     process.kill()
     process.wait()
@@ -110,10 +110,10 @@ def test_full_disk_leaves_the_last_state_and_the_run_goes_on_later(
 
 
 def test_loss_that_explodes_is_one_line_and_what_was_saved_can_be_loaded(
-    training: tuple[object, ...], dp_ros: Cli, tmp_path: Path
+    training: tuple[object, ...], dp_ros_here: Cli, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    done = dp_ros(
+    done = dp_ros_here(
         *training, out, "--set", "lr=1.0e+30", "--set", "checkpoint_every=1", "--set", "validation=0"
     )
     assert done.returncode == errors.FAILED
@@ -122,7 +122,7 @@ def test_loss_that_explodes_is_one_line_and_what_was_saved_can_be_loaded(
 
 
 def test_damaged_dataset_is_one_line_and_leaves_the_run_as_it_was(
-    training: tuple[object, ...], noise: Path, undisturbed: Path, dp_ros: Cli, tmp_path: Path
+    training: tuple[object, ...], noise: Path, undisturbed: Path, dp_ros_here: Cli, tmp_path: Path
 ) -> None:
     damaged, out = tmp_path / "damaged", tmp_path / "run"
     shutil.copytree(noise, damaged)
@@ -133,7 +133,7 @@ def test_damaged_dataset_is_one_line_and_leaves_the_run_as_it_was(
     chunk = chunk if chunk.is_file() else next(path for path in chunk.rglob("*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:100])
     arguments = [damaged if part == noise else part for part in training]
-    done = dp_ros(*arguments, out, "--resume")
+    done = dp_ros_here(*arguments, out, "--resume")
     assert done.returncode == errors.FAILED
     assert "a chunk cannot be read" in the_line(done.stderr)
     assert contents(out) == contents(undisturbed)

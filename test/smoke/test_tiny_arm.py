@@ -25,8 +25,8 @@ def test_from_demonstrations_to_an_evaluation(
     assert main([*map(str, train), "--set", "policy.rate_hz=80"]) != 0
     assert "20 Hz" in capsys.readouterr().err  # the dataset's
     dp_ros(*train)
-    short = ("--episodes", 1, "--max-steps", 8, "--iterations", 2, "--json", report, "--video", video)
-    assert "tiny-push [in-process]: " in dp_ros("eval", run, *short)
+    short = ("--episodes", 1, "--max-steps", 8, "--iterations", 2, "--engine", "torch")
+    assert "tiny-push [in-process]: " in dp_ros("eval", run, *short, "--json", report, "--video", video)
     assert json.loads(report.read_text())["task"] == "tiny-push"
 
     import av

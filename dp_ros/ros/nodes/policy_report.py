@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -20,13 +21,15 @@ from dp_ros.ros.node import qos
 from dp_ros.ros.node.repeated import Repeated
 from dp_ros.streams import FrameAssembler
 
+_NUMBERS = re.compile(r"[-+0-9.]+")
 NO_STATS = "none: the checkpoint has no statistics of its training pictures: `dp_ros ood-stats` makes them"
 
 
 class PolicyReport:
     """Publisher of `policy/verdict`, `policy/status`, `policy/plan_duration` and `policy/times`.
 
-    `policy/verdict` has a message for each tick, `policy/status` one for each change, with the cause, and is latched.
+    `policy/verdict` has a message for each tick. `policy/status` has one for each change of the verdict or of the cause
+    of a hold, with the cause, and is latched.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class PolicyReport:
         self._overheads_s: deque[float] = deque(maxlen=500)
         self.verdict: Verdict | None = None  # of the newest tick since activation
         self.text = ""  # the same with its cause
+        self._cause = ""  # of a hold, without the numbers in it
         self.warning = ""  # about pictures unlike those of the training; empty while there is none
         self._repeated = Repeated()
         self._is_logged = True  # whether a hold since the last motion is in the log
@@ -75,9 +79,10 @@ class PolicyReport:
         self._each.publish(String(data=verdict.value))
         self._counts[verdict.value] += 1
         self.text = ": ".join(filter(None, (verdict.value, decision.detail)))
-        if verdict is not self.verdict:
+        cause = _NUMBERS.sub("", decision.detail) if verdict.holds else ""
+        if verdict is not self.verdict or cause != self._cause:
             self._report(decision)
-        self.verdict = verdict
+        self.verdict, self._cause = verdict, cause
         self._warn()
         if decision.plan_s is not None:
             self._plans_s.append(decision.plan_s)
@@ -112,8 +117,8 @@ class PolicyReport:
             self._logger.info("the pictures are like those of the training again")
 
     def _report(self, decision: PolicyDecision) -> None:
-        """Publish a verdict that is not that of the tick before, with its cause, and log it: holds that repeat are
-        logged less often.
+        """Publish a verdict that is not that of the tick before, or has another cause, and log it: holds that repeat
+        are logged less often.
         """
         text = self.text
         if decision.verdict is Verdict.HOLD_STALE:

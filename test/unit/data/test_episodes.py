@@ -131,7 +131,7 @@ def test_run_killed_at_any_write_resumes_to_the_arrays_of_one_that_was_not(
         input=pickle.dumps((SETTINGS, episodes)),
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     signals = [int(line) for line in ended.stdout.split()]
     assert len(signals) == count

@@ -24,9 +24,9 @@ def config(**changes) -> RecorderConfig:
 
 
 def wait_until(done) -> None:
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 120.0
     while not done():
-        assert time.monotonic() < deadline, "not within 20 s"
+        assert time.monotonic() < deadline, "not within 120 s"
         time.sleep(0.01)
 
 
@@ -81,8 +81,12 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 recording = Recording({str(tmp_path / "bag")!r}, config(), {{}})
 recording.add_topic("/words", STRING)
-number = 0
-deadline = time.monotonic() + 20
+for number in range(150):
+    assert recording.put("/words", MESSAGE, number, number)
+(file,) = Path({str(tmp_path / "bag")!r}).glob("*.mcap")
+wait_until(lambda: file.read_bytes().count(MESSAGE) == 150)  # these are synced, however slow the disk is
+number = 150
+deadline = time.monotonic() + 120
 while not recording.problem and time.monotonic() < deadline:
     number += recording.put("/words", MESSAGE, number, number)
     time.sleep(0.0005)
@@ -93,7 +97,7 @@ try:
 except BagError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     problem, ended = done.stdout.strip().splitlines()
     assert problem == f"{tmp_path / 'bag'}: writing failed (File too large)"

@@ -39,7 +39,7 @@ def doctor(tmp_path: Path, *blocked: str, **environment: str) -> tuple[int, dict
     written = tmp_path / "doctor.json"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(blocked=blocked), str(written)],
-        capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=240,
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=600,
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
     return (

@@ -172,7 +172,7 @@ def test_unknown_engine_is_refused_with_the_known_ones(checkpoint: Path) -> None
 
 def test_torch_is_not_imported_before_an_engine_needs_it() -> None:
     program = "import sys, dp_ros.inference.engine; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -219,7 +219,7 @@ def test_engine_that_is_only_in_the_table_drives_the_arm(
         stamp_ns = 1_000_000_000
         assert controller.observe(make_frame(stamp_ns, HOME_M, images=make_request().images[-1]))
         assert controller.tick(stamp_ns) is None  # lockstep waits for the plan
-        assert planned.wait(10)
+        assert planned.wait(300)
         decision = controller.tick(stamp_ns)
     finally:
         worker.close()

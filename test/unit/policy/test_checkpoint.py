@@ -215,7 +215,7 @@ def test_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
         [sys.executable, "-c", CRASH, str(tmp_path), str(count), str(Path(__file__).parents[3])],
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     signals = [int(line) for line in ended.stdout.split()]
     assert len(signals) == count

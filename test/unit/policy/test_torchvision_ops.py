@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 def run(script: str) -> str:
     """Output of `script` in a new process: this one may have imported torchvision already."""
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -93,7 +93,7 @@ def ask(
     server: PageServer, path: str, method: str = "GET", host: str = ""
 ) -> tuple[int, dict[str, str], bytes]:
     _, _, port = server.address.rpartition(":")
-    connection = HTTPConnection("127.0.0.1", int(port), timeout=10)
+    connection = HTTPConnection("127.0.0.1", int(port), timeout=120)
     connection.request(method, path, headers={"Host": host or f"127.0.0.1:{port}"})
     answer = connection.getresponse()
     result = answer.status, dict(answer.getheaders()), answer.read()

@@ -21,7 +21,7 @@ from dp_ros.sim.rendering import Renderer
 
 pytestmark = pytest.mark.sim
 
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 SCENE = """
 <mujoco>
   <worldbody>
@@ -94,12 +94,15 @@ def test_process_takes_a_bounded_share_of_the_processor_at_the_lowest_priority(
         assert not sessions.exists() or sessions.read_text().endswith("nice 19\n")
         began_s, cpu_s, count = time.monotonic(), sum(process.cpu_times()[:2]), 0
         while (now_s := time.monotonic()) < began_s + 2.0 or count < 3:
+            assert not background.problem
+            assert now_s < began_s + DEADLINE_S
             background.offer(1, now_s)
             count += background.take(now_s) is not None
             time.sleep(0.001)
         took_s = sum(process.cpu_times()[:2]) - cpu_s
+        # The clock is read last: a pause of this process in between makes the share smaller.
         share = min(1.0, CPU_SHARE * len(os.sched_getaffinity(0)))
-        assert took_s / (now_s - began_s) < 1.25 * share  # the clock of the kernel ticks in 10 ms
+        assert took_s / (time.monotonic() - began_s) < 1.25 * share  # the clock of the kernel ticks in 10 ms
     finally:
         background.close()
 

@@ -63,7 +63,7 @@ def draw(*missing: str, **settings: str) -> str:
         env=clean | settings,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr  # of an object that was half made
@@ -204,7 +204,7 @@ except gl_backend.RenderingError as error:
 def test_osmesa_draws_where_there_is_no_egl() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(STEERING)}
     done = subprocess.run(
-        [sys.executable, "-c", CHOOSE], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", CHOOSE], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     *chosen, refused = done.stdout.splitlines()

