@@ -139,7 +139,7 @@ def _cuda_version() -> str:
 _VERSIONS = {"openvino": _openvino_version, "cuda": _cuda_version}
 # name -> loader, which imports lazily
 ENGINES: dict[str, Load] = {"torch": _torch, "openvino": _openvino, "cuda": _cuda}
-BF16_ENGINES = frozenset(_VERSIONS)  # those that are checked
+BF16_ENGINES = tuple(_VERSIONS)  # those that are checked
 AUTO = "auto"
 _GPU_WORKSPACE_BYTES = 600_000_000  # of the CUDA context, its libraries and the activations
 
