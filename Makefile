@@ -62,7 +62,7 @@ help:  ## show this list
 setup: egl $(PACKAGE)  ## build or refresh .venv (PYTHON=python3.12 chooses the interpreter, ROS=kilted the wheels)
 
 egl:
-	@libraries=$$(PATH=$$PATH:/sbin:/usr/sbin ldconfig -p)
+	@libraries=$$(PATH=$$PATH:/sbin:/usr/sbin ldconfig -p || true)
 	case "$$libraries" in *libEGL.so.1*) case "$$libraries" in *libOpenGL.so.0*) exit 0 ;; esac ;; esac
 	# Not fatal: only the simulator renders, and it says so itself.
 	( $(call apt_install,libegl1 libgl1-mesa-dri libopengl0,EGL for headless rendering) ) ||

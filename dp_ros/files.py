@@ -73,15 +73,15 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of an existing folder that they lock, too. Where one is inside, wait or BlockingIOError.
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep other processes out of an existing folder that they lock, too; BlockingIOError where one is inside.
 
     The lock ends with its process, however that ends. File systems without locks keep nobody out.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise
         except OSError:  # e.g. some network file systems

@@ -269,15 +269,15 @@ class Commander:
                 step, moved = Step(self._motion.hold(dt_s), 1.0, None), None
             else:
                 step, moved = self._motion.follow_curve(self._curve, chunk, now_ns, dt_s)
-            after = moved or chunk
-            near = after if is_exact else self._motion.near(after, after.progress(now_ns))
-            self._curve.lead(now_ns, near, step.position_m, due_m, self.config, self._motion.speed_m_s)
+            after = self._motion.near(moved or chunk, (moved or chunk).progress(now_ns), is_exact)
+            self._curve.lead(now_ns, after, step.position_m, due_m, self.config, self._motion.speed_m_s)
         gripper = last.gripper
         if gripper is None and self._opening is not None:
             gripper = opening_to_command(self._opening)
         gripper, is_gripped = self._motion.grip(gripper, float(gripper_of(action)), dt_s)
         command = self._take(Command(now_ns, step.position_m, gripper, self.orientation))
-        verdict = step.limit or self.gate.limited(POSITION.of(action), is_gripped)
+        is_beside = self._motion.is_beside(after, now_ns)
+        verdict = step.limit or self.gate.limited(POSITION.of(action), is_gripped, is_beside)
         return Taken(command, verdict, "", after)
 
     def _look(self, now_ns: int, is_idle: bool) -> None:

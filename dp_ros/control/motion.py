@@ -35,6 +35,7 @@ _SOFTER = (
 )  # parts of the way from the hardest braking to the softest
 _ALONG = 1.5  # times the shortest stop, in a straight line, that a stop along the chunk may take
 _BISECTIONS, _COARSE_BISECTIONS = 44, 12
+_BESIDE_M = 1e-5  # a command that is nearer to an action is there
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,13 @@ class Motion:
     def configure(self, gate: GateConfig) -> None:
         """Take other limits, at once."""
         self._gate, self._limiter.limits = gate, Limits.of(gate)
-        self._near: tuple[Chunk, Chunk] | None = None  # a chunk, and as it is followed
 
     def begin(self, position_m: Array) -> None:
         """At rest at a finite position (3,)."""
         self._limiter.begin(position_m)
         self._ramped_s = 0.0
         self._last: tuple[Chunk, float] | None = None  # chunk in use, and the index reached in it
-        self._near = None
+        self._near: tuple[Chunk, Chunk] | None = None  # a chunk, and as it is followed
         self._stop_left: float | None = None  # holds that may go along the chunk; None before the first
 
     @property
@@ -87,52 +87,47 @@ class Motion:
     def is_moving(self) -> bool:
         return self._limiter.is_moving
 
-    def chunk_path(self, chunk: Chunk, now_ns: int, is_exact: bool = True) -> ChunkPath:
-        """The way that is due now: from the last executed part of the chunk, or of a new one from its first action.
+    def near(self, chunk: Chunk, begin: float, is_exact: bool = False) -> Chunk:
+        """The chunk as it is to be followed: within `path_tolerance_m` of its actions. The arm is at the index `begin`.
 
-        is_exact: through its actions, whatever `path_tolerance_m` is.
-        """
-        due = chunk.progress(now_ns)
-        begin = due - 1.0
-        if self._last is not None and self._last[0].is_same(chunk):
-            begin = min(self._last[1], due)
-        chunk = chunk if is_exact else self.near(chunk, begin)
-        return ChunkPath(chunk, begin, due, self._limiter.position, self._limiter.limits)
-
-    def near(self, chunk: Chunk, begin: float) -> Chunk:
-        """The chunk as it is followed: within `path_tolerance_m` of its actions. The arm is at the index `begin`.
-
-        It is decided once for a chunk: a way that changed at each command could not be looked along.
+        is_exact: through its actions. It is decided once for a chunk: a way that changed at each command could not be
+        looked along.
         """
         gate, limiter = self._gate, self._limiter
-        if not gate.path_tolerance_m or gate.slowing == "axes":
+        if is_exact or not gate.path_tolerance_m or gate.slowing == "axes":
             return chunk
-        if self._near is None or not self._near[0].is_same(chunk):
+        if self._near is None or not self._near[1].is_same(chunk):
             at, velocity, limits = limiter.position, limiter.velocity, limiter.limits
             self._near = chunk, smoothed(chunk, begin, at, velocity, gate.path_tolerance_m, limits)
-        return self._as_followed(chunk)
+            return self._near[1]
+        return chunk
 
-    def _as_followed(self, chunk: Chunk) -> Chunk:
-        is_near = self._near is not None and self._near[0].is_same(chunk)
-        return replace(chunk, actions=self._near[1].actions) if self._near and is_near else chunk
-
-    def _is_beside(self, chunk: Chunk, now_ns: int) -> bool:
-        """Whether the chunk is followed beside its action for now, because a limit of acceleration bites there."""
-        action, near = chunk.at(now_ns), self._as_followed(chunk).at(now_ns)
-        return action is not None and near is not None and not np.array_equal(action, near, equal_nan=True)
+    def is_beside(self, chunk: Chunk, now_ns: int) -> bool:
+        """Whether a chunk that `near` gave is beside its action for now, because a limit of acceleration bites."""
+        if self._near is None or self._near[0] is self._near[1] or not self._near[1].is_same(chunk):
+            return False
+        at, action = chunk.at(now_ns), replace(chunk, actions=self._near[0].actions).at(now_ns)
+        if at is None or action is None or not np.isfinite(POSITION.of(action)).all():
+            return False
+        limits = self._limiter.limits
+        inside_m = np.clip(POSITION.of(action), limits.low_m, limits.high_m)
+        return bool(np.abs(POSITION.of(at) - inside_m).max() > _BESIDE_M)
 
     def follow_chunk(
         self, chunk: Chunk, now_ns: int, dt_s: float, is_exact: bool = False
     ) -> tuple[Step, Chunk]:
-        """The next command along a chunk, and the chunk, later by what it fell behind the clock.
+        """The next command along a chunk, and the chunk as it is followed, later by what it fell behind the clock.
 
         is_exact: through its actions, whatever `path_tolerance_m` is.
         """
         self._stop_left = None
-        path = self.chunk_path(chunk, now_ns, is_exact)
+        due = chunk.progress(now_ns)
+        begin = due - 1.0  # of a new chunk: from its first action on
+        if self._last is not None and self._last[0].is_same(chunk):
+            begin = min(self._last[1], due)
+        chunk = self.near(chunk, begin, is_exact)
+        path = ChunkPath(chunk, begin, due, self._limiter.position, self._limiter.limits)
         step = self.follow(path, dt_s)
-        if step.limit is None and self._is_beside(chunk, now_ns):
-            step = replace(step, limit=Verdict.LIMITED_ACCELERATION)
         behind = (1.0 - step.share) * (path._due - path._begin)
         if behind:
             chunk = chunk.behind(behind)
@@ -145,8 +140,6 @@ class Motion:
         """The next command along the curve between two ticks, and the chunk, later by what that fell behind."""
         self._stop_left = None
         step = self._track(curve, now_ns, dt_s)
-        if step.limit is None and chunk is not None and self._is_beside(chunk, now_ns):
-            step = replace(step, limit=Verdict.LIMITED_ACCELERATION)
         ticks = curve.follow(step.share, now_ns)
         return step, chunk.behind(ticks) if chunk and ticks else chunk
 
@@ -206,8 +199,7 @@ class Motion:
         if self._last is None or not limiter.is_moving or not dt_s > 0.0:
             return False
         chunk, begin = self._last
-        end, near = begin + dt_s / (chunk.dt_ns / 1e9), self._as_followed(chunk)
-        path = ChunkPath(near, begin, end, limiter.position, limiter.limits)
+        path = ChunkPath(chunk, begin, begin + dt_s / (chunk.dt_ns / 1e9), limiter.position, limiter.limits)
         due = path(1.0)
         for way_m in self._braking_ways_m(dt_s):
             share = self._share_of(way_m, path, due)

@@ -95,10 +95,12 @@ class Gate:
     def is_inside(self, position_m: Array) -> bool:
         return bool(np.array_equal(position_m, self.inside(position_m)))
 
-    def limited(self, wanted_m: Array, is_gripped: bool) -> Verdict:
-        """The verdict on a move that only the box and the gripper's limits may have changed."""
+    def limited(self, wanted_m: Array, is_gripped: bool, is_beside: bool = False) -> Verdict:
+        """The verdict on a move that only the box, the gripper's limits and `path_tolerance_m` may have changed."""
         if not self.is_inside(wanted_m):
             return Verdict.LIMITED_WORKSPACE
+        if is_beside:
+            return Verdict.LIMITED_ACCELERATION
         return Verdict.LIMITED_GRIPPER if is_gripped else Verdict.PASS
 
     def is_turned(self, orientation: Array, measured_orientation: Array, was_turned: bool = False) -> bool:

@@ -6,6 +6,7 @@ launched at once.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from dp_ros.policy.sampler import Known, SamplerStep, sample, sampler_steps
 from dp_ros.schema import ConfigError, RuntimeConfig
 
 Described = tuple[Tensor, Tensor]
+Function = Callable[..., tuple[Tensor, ...]]
 _WARM_UPS = 3  # calls before a recording: libraries choose their kernels and take their workspaces in them
 
 
@@ -37,10 +39,12 @@ class CudaEngine:
         ConfigError where the GPU has too little memory. Precision f32 means that, also where cuDNN would take TF32.
         """
         if runtime.precision != "bf16":
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
         try:
             self._load(checkpoint, runtime, torch.device(device))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # of a recording that runs out of memory, of several kinds
+            if not any(word in str(error) for word in ("memory", "capture")):
+                raise
             raise ConfigError(
                 "engine cuda: the GPU has too little free memory for this policy: free some, or set device to cpu"
             ) from None
@@ -62,10 +66,11 @@ class CudaEngine:
         self._ood = ood_stats_of(checkpoint)
         self._told: tuple[bytes, Tensor] | None = None  # the newest instruction, and what is learned from it
         self._encoded: Encoded[Described] = Encoded(len(config.encoder.cameras), kept=2 * config.horizons.T_o)
+        self._stream = torch.cuda.Stream() if device.type == "cuda" else None  # of all recordings
         blank = blank_request(config)
         self._tell(blank.instruction)
         self._encoders = [
-            _Recorded(self._encoder(view), self._seen(view, picture), device)
+            self._record(self._encoder(view), self._seen(view, picture))
             for view, picture in enumerate(blank.images[-1])
         ]
         self._loops = {False: self._loop(self._steps, blank)}
@@ -109,16 +114,16 @@ class CudaEngine:
     def _told_inputs(self) -> list[Tensor]:
         return [] if self._told is None else [self._told[1]]
 
-    def _encoder(self, view: int) -> Callable[..., tuple[Tensor, ...]]:
+    def _encoder(self, view: int) -> Function:
         """picture (H, W, 3) uint8, cropped, and what is learned from the instruction -> features (1, feature_dim),
         keypoints (1, 2 * keypoints)."""
 
+        encoder, device, is_bf16 = self._policy.encoder, self._device.type, self._dtype == torch.bfloat16
+
         def encode(picture: Tensor, told: Tensor | None = None) -> tuple[Tensor, ...]:
             images = picture.permute(2, 0, 1)[None].float() / 255.0
-            with torch.autocast(
-                self._device.type, torch.bfloat16, self._dtype == torch.bfloat16, cache_enabled=False
-            ):
-                features, keypoints = self._policy.encoder.describe_camera(view, images, told)
+            with torch.autocast(device, torch.bfloat16, is_bf16, cache_enabled=False):
+                features, keypoints = encoder.describe_camera(view, images, told)
             return features.float(), keypoints.float()
 
         return encode
@@ -142,9 +147,9 @@ class CudaEngine:
     def _is_guessed(self, request: PlanRequest) -> bool:
         return request.guess is not None and self._last_steps is not None
 
-    def _loop(self, steps: Sequence[SamplerStep], request: PlanRequest) -> _Recorded:
+    def _loop(self, steps: Sequence[SamplerStep], request: PlanRequest) -> Function:
         """The inputs of `_inputs` -> actions (1, T_p, D) of the declared kinds, in one graph for requests like this."""
-        network, config, dtype = self._policy.network, self.config, self._dtype
+        policy, config, dtype, embedded = self._policy, self.config, self._dtype, self._embedded
         views, noised = len(config.encoder.cameras), not config.diffusion.prefix
         is_guessed = self._is_guessed(request)
 
@@ -153,12 +158,12 @@ class CudaEngine:
         ) -> tuple[Tensor, ...]:
             features, more = more[:views], more[views:]
             guess, more = (more[0], more[1:]) if is_guessed else (None, more)
-            nstate = self._policy.state_normalizer.normalise_input(state)
-            obs = self._policy.encoder.join(features, nstate, more[0] if more else None)
-            condition = network.condition(obs.to(dtype))
+            nstate = policy.state_normalizer.normalise_input(state)
+            obs = policy.encoder.join(features, nstate, more[0] if more else None)
+            condition = policy.network.condition(obs.to(dtype))
             draws = iter(noise.unbind(0))
             nactions = sample(
-                lambda x, k: network.denoise(x.to(dtype), self._embedded[k], condition).float(),
+                lambda x, k: policy.network.denoise(x.to(dtype), embedded[k], condition).float(),
                 next(draws),
                 steps,
                 config.diffusion.clip,
@@ -166,9 +171,13 @@ class CudaEngine:
                 Known(clean, kept, noised),
                 guess,
             )
-            return (self._policy.action_normalizer.unnormalise(nactions),)
+            return (policy.action_normalizer.unnormalise(nactions),)
 
-        return _Recorded(loop, self._inputs(request), self._device)
+        return self._record(loop, self._inputs(request))
+
+    def _record(self, function: Function, inputs: Sequence[Tensor]) -> Function:
+        """The function of tensors of fixed shapes as one CUDA graph, on a GPU."""
+        return function if self._stream is None else _Recorded(function, inputs, self._stream)
 
     def _inputs(self, request: PlanRequest) -> list[Tensor]:
         """noise (n, 1, T_p, D), one for each draw; known actions and where they are, (1, T_p, D) each; state (1, T_o,
@@ -192,30 +201,28 @@ class CudaEngine:
 
 
 class _Recorded:
-    """A function of tensors of fixed shapes, as one CUDA graph; on a CPU it is called."""
+    """A function of tensors of fixed shapes as one CUDA graph.
 
-    def __init__(
-        self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], device: torch.device
-    ) -> None:
-        self._function, self._graph = function, None
-        self._inputs = [each.to(device, copy=True) for each in inputs]
-        if device.type != "cuda":
-            return
-        stream = torch.cuda.Stream()
+    It does not keep the function, which may refer to the engine: in a cycle, the garbage collector would end the graphs
+    at any time, also while another engine records its own.
+    """
+
+    def __init__(self, function: Function, inputs: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
+        """stream: of one engine alone: libraries keep a workspace for each stream, and free it with a graph."""
+        self._inputs = [each.to("cuda", copy=True) for each in inputs]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 function(*self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
+        gc.collect()  # nothing of before may be freed in the recording
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._outputs = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs; the next call writes over them."""
         for buffer, value in zip(self._inputs, inputs, strict=True):
             buffer.copy_(value)
-        if self._graph is None:
-            return self._function(*self._inputs)
         self._graph.replay()
         return self._outputs

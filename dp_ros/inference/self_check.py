@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -64,14 +66,33 @@ def checked_engine(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tu
     folder = cache.folder_of(wanted)
     if cache.problem(folder, wanted) is None and (verdict := _read_verdict(folder, runtime)):
         return folder, verdict
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.parent, wait=True):  # another process may have made it meanwhile
+    with _one_at_a_time(folder.parent):  # another process may have made it meanwhile
         problem = cache.problem(folder, wanted)
         if problem is None and (verdict := _read_verdict(folder, runtime)):
             return folder, verdict
         if problem:
             shutil.rmtree(folder, ignore_errors=True)
         return folder, _check_in_child(checkpoint, runtime, folder, wanted)
+
+
+@contextmanager
+def _one_at_a_time(root: Path) -> Iterator[None]:
+    """So that two processes do not make the same, or slow each other while they are timed. EngineCheckError."""
+    root.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as lock:
+        until_s, is_told = time.monotonic() + TIMEOUT_S, False
+        while True:
+            try:
+                lock.enter_context(locked(root))
+                break
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise EngineCheckError("another process has checked an engine for too long") from None
+            if not is_told:
+                print("dp_ros: waiting for another process that checks an engine", file=sys.stderr)
+                is_told = True
+            time.sleep(0.2)
+        yield
 
 
 def _verdict_path(folder: Path, runtime: RuntimeConfig) -> Path:
@@ -145,8 +166,11 @@ def fixed_requests(config: PolicyConfig) -> list[PlanRequest]:
 
 
 def largest_error(engine: Engine, reference: Engine, half_range: NDArray[np.float64]) -> float:
-    """Largest difference of a normalised action, over the fixed requests."""
+    """Largest difference of a normalised action, over the fixed requests: also with known actions, and a guess."""
     requests = fixed_requests(reference.config)
+    actions = np.zeros((reference.config.horizons.T_p, reference.config.action.dim))
+    known = np.where(np.arange(len(actions))[:, None] < 2, actions, np.nan)
+    requests += [replace(requests[0], committed=known), replace(requests[1], guess=actions)]
     errors = [np.abs((engine(request) - reference(request)) / half_range).max() for request in requests]
     return float(np.max(errors))  # NaN stays NaN
 

@@ -32,6 +32,7 @@ class TorchEngine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device cuda: torch sees no GPU; set device to auto or cpu")
+        torch.backends.cudnn.allow_tf32 = False  # f32 means that, on a GPU, too
         if runtime.threads:
             torch.set_num_threads(runtime.threads)
         try:

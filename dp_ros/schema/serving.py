@@ -30,7 +30,7 @@ class RuntimeConfig(GripperState):
     )
     precision: Literal["auto", "f32", "bf16"] = Field(
         "auto",
-        description="precision of the inference; auto: bf16 where the processor has it and the actions stay close to "
+        description="precision of the inference; auto: bf16 where processor or GPU has it and the actions stay close to "
         "the reference's, else f32",
     )
     sampler: Literal["checkpoint", SamplerName] = Field("checkpoint", description="override the sampler")

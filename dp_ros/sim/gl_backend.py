@@ -50,10 +50,10 @@ def choose_backend() -> str:
     wanted, variable = _wanted()
     if wanted:
         _check_named(wanted, variable)
-    elif not _lacks("egl"):
+    elif not (why := _lacks("egl")):
         wanted = "egl"
     elif not _lacks("osmesa"):
-        print("dp_ros: no working EGL device; drawing with OSMesa, which is slower", file=sys.stderr)
+        print(f"dp_ros: {why}; drawing with OSMesa, which is slower", file=sys.stderr)
         wanted = "osmesa"
     else:
         raise RenderingError(

@@ -21,7 +21,7 @@ from dp_ros.ros.node import qos
 from dp_ros.ros.node.repeated import Repeated
 from dp_ros.streams import FrameAssembler
 
-_NUMBERS = re.compile(r"[-+0-9.]+")
+_NUMBERS = re.compile(r"(?<![\w.])[-+]?(?:[0-9.]+(?:e[-+]?[0-9]+)?|nan|inf)\b")
 NO_STATS = "none: the checkpoint has no statistics of its training pictures: `dp_ros ood-stats` makes them"
 
 
@@ -79,7 +79,7 @@ class PolicyReport:
         self._each.publish(String(data=verdict.value))
         self._counts[verdict.value] += 1
         self.text = ": ".join(filter(None, (verdict.value, decision.detail)))
-        cause = _NUMBERS.sub("", decision.detail) if verdict.holds else ""
+        cause = " ".join(_NUMBERS.sub("", decision.detail).split()) if verdict.holds else ""
         if verdict is not self.verdict or cause != self._cause:
             self._report(decision)
         self.verdict, self._cause = verdict, cause

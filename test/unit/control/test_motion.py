@@ -147,7 +147,8 @@ def test_commands_leave_the_path_by_the_tolerance_at_most_and_are_no_later(
 
 
 def test_a_corner_is_cut_where_it_may_be() -> None:
-    near, exact = (Run(corner(), **SMOOTH, path_tolerance_m=m).run(300) for m in (0.02, 0.0))
+    path = np.delete(corner(), 19, axis=0)  # where it rests for a tick
+    near, exact = (Run(path, **SMOOTH, path_tolerance_m=m).run(300) for m in (0.02, 0.0))
     assert 0.005 < near.off_path_m() <= 0.02
     assert near.settled() < exact.settled()
     assert Verdict.LIMITED_ACCELERATION in near.limits

@@ -17,8 +17,9 @@ STILL = (0.0, 0.0, 0.0)
 Array = NDArray[np.float64]
 
 
-def chunk(positions: Array) -> Chunk:
-    grips = np.linspace(-1.0, 1.0, len(positions))[:, None]
+def chunk(positions: Array, closes_at: int = 99) -> Chunk:
+    """closes_at: index of the first action with a closed gripper."""
+    grips = np.where(np.arange(len(positions)) < closes_at, -0.5, 0.5)[:, None]
     return Chunk.after(DT, DT, np.append(positions, grips, axis=1), Horizons())
 
 
@@ -53,6 +54,30 @@ def test_a_rest_stays_where_it_is() -> None:
     after = smoothed(before, 0.0, STILL, (0.4, 0.0, 0.0), 0.003, LIMITS)
     np.testing.assert_array_equal(after.actions[15:], before.actions[15:])
     assert (after.actions[:15] != before.actions[:15]).any()
+
+
+def test_the_arm_rests_and_grips_where_the_chunk_does() -> None:
+    positions = np.concatenate(
+        [trembling(8), np.tile(trembling(8)[-1], (2, 1)), trembling(8) + np.array([0.035, 0.0, 0.0])]
+    )
+    before = chunk(positions, closes_at=4)
+    after = smoothed(before, 0.0, STILL, (0.4, 0.0, 0.0), 0.003, LIMITS)
+    np.testing.assert_array_equal(after.actions[[3, 4, 7, 8, 9]], before.actions[[3, 4, 7, 8, 9]])
+    assert (after.actions[[1, 2, 5, 6, 12, 13], 1] != before.actions[[1, 2, 5, 6, 12, 13], 1]).all()
+
+
+@pytest.mark.parametrize("velocity", [STILL, (-1e-15, 0.0, 0.0), (0.0, 8e-5, 0.0)])
+def test_an_arm_at_rest_may_begin_in_any_direction(velocity: tuple[float, float, float]) -> None:
+    """However the numbers of its rest are rounded."""
+    straight = chunk(0.0005 * np.outer(np.arange(16), [1.0, 0.0, 0.0]))
+    assert smoothed(straight, 0.0, STILL, velocity, 0.003, LIMITS) is straight
+
+
+def test_what_is_outside_the_box_stays_outside() -> None:
+    """So that the wall is told of."""
+    before = chunk(trembling() + np.array([0.95, 0.0, 0.0]))
+    after = smoothed(before, 0.0, (0.95, 0.0, 0.0), (0.4, 0.0, 0.0), 0.003, LIMITS)
+    assert (after.actions[12:, 0] > 1.0).all()
 
 
 def test_a_chunk_that_the_limits_allow_stays_the_same() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +83,18 @@ def test_a_frame_is_encoded_once(
     assert len(calls) == 2 * len(encoders)
 
 
+def test_it_ends_with_its_last_reference(checkpoint: Path) -> None:
+    """Graphs that the garbage collector ends at any time would disturb the recording of others."""
+    gc.disable()
+    try:
+        engine = CudaEngine(checkpoint, RuntimeConfig(threads=1), "cpu")
+        lives = weakref.ref(engine)
+        del engine
+        assert lives() is None
+    finally:
+        gc.enable()
+
+
 @pytest.fixture
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "has_gpu", lambda: True)
@@ -94,13 +108,14 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("plan_ms", "chosen", "said"),
     [
-        ({"bf16": 1.0, "f32": 2.0}, ("cuda", "bf16"), "a plan takes cuda 1.0 ms and torch 5.0 ms"),
+        ({"bf16": 1.0, "f32": 2.0}, ("cuda", "bf16"), "a plan takes cuda bf16 1.0 ms and torch 5.0 ms"),
         (
             {"f32": 2.0},
             ("cuda", "f32"),
-            "cuda bf16 was not taken: its actions differ; a plan takes cuda 2.0 ms",
+            "cuda bf16 was not taken: its actions differ; a plan takes cuda f32 2.0 ms",
         ),
-        ({"bf16": 6.0, "f32": 7.0}, ("torch", "f32"), "a plan takes cuda 6.0 ms and torch 5.0 ms"),
+        ({"bf16": 1.0, "f32": 1.1}, ("cuda", "f32"), "a plan takes cuda f32 1.1 ms"),  # and costs no accuracy
+        ({"bf16": 6.0, "f32": 7.0}, ("torch", "f32"), "a plan takes cuda bf16 6.0 ms and torch 5.0 ms"),
         ({}, ("torch", "f32"), "cuda f32 was not taken: its actions differ"),
     ],
 )

@@ -35,7 +35,7 @@ def test_gpu_is_taken_only_with_the_memory_for_it(
         assert why.startswith("the GPU was not taken: 100 MB of its memory are free, 60")
     else:
         assert runtime.engine == "cuda"
-        assert why.startswith("a plan takes cuda 1.0 ms and torch 2.0 ms")
+        assert why.startswith("a plan takes cuda f32 1.0 ms and torch 2.0 ms")
 
 
 def test_gpu_that_was_asked_for_and_is_full_is_refused(

@@ -212,4 +212,4 @@ def test_osmesa_draws_where_there_is_no_egl() -> None:
     assert refused.startswith(
         "MUJOCO_GL=egl: libEGL is not installed: unset MUJOCO_GL to draw with OSMesa, or install"
     )
-    assert done.stderr == "dp_ros: no working EGL device; drawing with OSMesa, which is slower\n"
+    assert done.stderr == "dp_ros: libEGL is not installed; drawing with OSMesa, which is slower\n"
