@@ -99,8 +99,8 @@ class GateConfig(CommandLimits):
     path_tolerance_m: float = Field(
         0.01,
         ge=0,
-        description="with max_acceleration_m_s2: by how much a chunk that turns faster than the limits allow is smoothed, "
-        "at most; 0: the arm goes through each action, however slowly [m]",
+        description="with max_acceleration_m_s2: by how much a chunk that turns faster than the limits allow is "
+        "smoothed, at most; 0: the arm goes through each action, however slowly [m]",
     )
     ramp_s: float = Field(
         0.0, ge=0, description="time in which max_speed_m_s rises from 0 when motion begins [s]"

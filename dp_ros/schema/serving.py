@@ -30,8 +30,8 @@ class RuntimeConfig(GripperState):
     )
     precision: Literal["auto", "f32", "bf16"] = Field(
         "auto",
-        description="precision of the inference; auto: bf16 where processor or GPU has it and the actions stay close to "
-        "the reference's, else f32",
+        description="precision of the inference; auto: bf16 where processor or GPU has it and the actions stay close "
+        "to the reference's, else f32",
     )
     sampler: Literal["checkpoint", SamplerName] = Field("checkpoint", description="override the sampler")
     sampler_iterations: int = Field(
