@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,23 @@ from dp_ros.errors import UserError
 warnings.filterwarnings("ignore", message=r"\d+ tasks (have been|which were)")
 
 
-# A process that ends because it is idle can take a call with it that has just arrived; they end with this one.
+# A process that ends by itself can take a call with it that has just arrived. So they end with this one, not because
+# they are idle or have grown.
 _IDLE_S = 24 * 3600
 
 
 class ClusterError(UserError):
     """A cluster that cannot be used; one line that says what to install or start."""
+
+
+def _stay() -> None:
+    """In a process of the pool: do not end because its memory has grown by 300 MB, which loky takes for a leak.
+
+    A policy and a simulator take more.
+    """
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
 
 
 @contextmanager
@@ -34,8 +46,8 @@ def workers(
     batch_size and return_as: joblib's, of processes here.
     """
     if not cluster:
-        idle = parallel_config(backend="loky", idle_worker_timeout=_IDLE_S)
-        with idle, Parallel(n_jobs=jobs, return_as=return_as, batch_size=batch_size) as pool:
+        lasting = parallel_config(backend="loky", idle_worker_timeout=_IDLE_S, initializer=_stay)
+        with lasting, Parallel(n_jobs=jobs, return_as=return_as, batch_size=batch_size) as pool:
             yield pool
         return
     kind, _, address = cluster.partition(":")

@@ -15,6 +15,9 @@ from dp_ros.train.workers import ClusterError, workers
 pytestmark = pytest.mark.slow
 # Long enough that no worker answers all calls before the other has one; a name of our own is none to the workers.
 SLOW_PID = "(__import__('time').sleep(0.2), __import__('os').getpid())[1]"
+GROWN_PID = (
+    f"(setattr(__import__('os'), 'kept', b'x' * 400_000_000), __import__('time').sleep(1.1), {SLOW_PID})[2]"
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,14 @@ def test_a_cluster_s_workers_do_the_work(dask_cluster: str) -> None:
         found = set(pool(delayed(eval)(SLOW_PID) for _ in range(20)))
     assert os.getpid() not in found
     assert len(found) == 2
+
+
+def test_a_process_that_grows_stays(recwarn: pytest.WarningsRecorder) -> None:
+    """Loky ends one that has grown by 300 MB, a second after it has seen its size, and may lose a call with it."""
+    with workers(2, batch_size=1) as pool:
+        found = list(pool(delayed(eval)(what) for what in [SLOW_PID] * 4 + [GROWN_PID] * 6))
+    assert len(set(found)) == 2
+    assert not [each for each in recwarn if "worker stopped" in str(each.message)]
 
 
 @pytest.mark.sim
