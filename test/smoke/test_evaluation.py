@@ -32,9 +32,9 @@ def one_process(trained: Path, dp_ros_here: Cli, make_once: MakeOnce) -> Path:
 
 
 def test_two_processes_give_what_one_gives_seed_by_seed(
-    one_process: Path, trained: Path, dp_ros_here: Cli, tmp_path: Path
+    one_process: Path, trained: Path, dp_ros: Cli, tmp_path: Path
 ) -> None:
-    done = dp_ros_here("eval", trained, *SHORT, "--jobs", 2, "--report", tmp_path)
+    done = dp_ros("eval", trained, *SHORT, "--jobs", 2, "--report", tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^seed (\d)", done.stdout, re.MULTILINE) == list("0123")
     one, two = (

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
-_SEGMENT, _LOCK = "fastrtps_", "_el"  # a participant's segment, and the file that it locks while it lives
+_SEGMENTS = ("fastrtps_", "fastdds_")  # of participants, in Jazzy and in Kilted
+_LOCK = "_el"  # the file beside it that a participant locks while it lives
 
 
 def clear_shared_memory(folder: Path = FOLDER) -> int:
@@ -16,7 +17,7 @@ def clear_shared_memory(folder: Path = FOLDER) -> int:
     A participant that lives holds an exclusive lock; the segments of others are left alone.
     """
     freed = 0
-    for lock in folder.glob(f"{_SEGMENT}*{_LOCK}"):
+    for lock in (path for name in _SEGMENTS for path in folder.glob(f"{name}*{_LOCK}")):
         segment = lock.with_name(lock.name.removesuffix(_LOCK))
         try:
             if lock.stat().st_uid != os.getuid():
