@@ -71,7 +71,7 @@ def smoothed(
 
 
 class _Turns:
-    """How the way turns at its start and at each point but the last: linear in the points."""
+    """Changes of the way from one action to the next: at the start and at each point but the last."""
 
     def __init__(self, span: float, count: int, heading_m: Array, start_m: Array, is_still: bool) -> None:
         """span: of the piece before the first point, in actions. is_still: the first piece has any direction."""

@@ -1,4 +1,4 @@
-"""What an engine computed from the newest pictures, kept for the windows to come that contain them."""
+"""Features of the newest pictures. Several windows contain the same picture, which is encoded once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 class Encoded(Generic[T]):
-    """Of each camera the newest `kept` pictures, each with the instruction that it was encoded under."""
+    """The features of the newest `kept` pictures of each camera, each with its instruction."""
 
     def __init__(self, cameras: int, kept: int) -> None:
         # A weak reference cannot be mistaken for a new array.
         self._of: list[deque[tuple[Any, bytes, T]]] = [deque(maxlen=kept) for _ in range(cameras)]
 
     def get(self, view: int, picture: NDArray[np.uint8], told: bytes, encode: Callable[[], T]) -> T:
-        """What a picture of the camera number `view` was encoded to under that instruction; by `encode` if not yet."""
+        """The features of a picture of the camera number `view`. Without them, `encode` is called."""
         for known, instruction, encoded in self._of[view]:
             if known() is picture and instruction == told:
                 return encoded

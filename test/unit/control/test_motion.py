@@ -155,6 +155,17 @@ def test_a_corner_is_cut_where_it_may_be() -> None:
     np.testing.assert_allclose(near.positions[-1], corner()[-1], atol=1e-4)
 
 
+def test_a_smoothed_action_is_told_of_and_the_others_are_not() -> None:
+    path = HOME_M + np.stack([0.005 * np.arange(16), 0.003 * (-1.0) ** np.arange(16), np.zeros(16)], 1)
+    chunk = Chunk.after(DT, DT, np.append(path, np.zeros((16, 1)), axis=1), HORIZONS)
+    motion = Motion(GateConfig(**SMOOTH, path_tolerance_m=0.01), DT_S)
+    motion.begin(path[0])
+    near = motion.near(chunk, 4.0)  # the actions up to that one are done, and the last one stays
+    beside = [motion.is_beside(near, DT * tick) for tick in (2, 4, 6, 10, 14, 15)]
+    assert beside == [False, False, True, True, True, False]
+    assert not motion.is_beside(chunk, DT * 6)  # which is not followed
+
+
 def test_where_no_limit_bites_the_tolerance_changes_no_bit() -> None:
     path = HOME_M + 0.002 * np.minimum(np.arange(60), 40)[:, None] * np.array([0.0, 1.0, 0.0])
     run = Run(path, **PANDA, path_tolerance_m=0.02).run(59)

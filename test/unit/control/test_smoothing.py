@@ -104,5 +104,6 @@ def test_before_actions_that_are_not_finite_or_huge_the_way_is_smooth(value: flo
     with np.errstate(all="raise"):
         after = smoothed(before, 0.0, STILL, (0.4, 0.0, 0.0), 0.003, LIMITS)
     assert np.isfinite(after.actions[:10]).all()
+    assert (after.actions[2:8, 1] != before.actions[2:8, 1]).all()
     away_m = np.linalg.norm(after.actions[:10, :3] - before.actions[:10, :3], axis=1)
     assert away_m.max() <= 0.003 * (1 + 1e-9)

@@ -25,6 +25,16 @@ def checkpoint(
     return save_checkpoint(DiffusionPolicy(tiny_policy, stats), tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def of_network(
+    each_policy: PolicyConfig, stats: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint of each network."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("models") / each_policy.network
+    return save_checkpoint(DiffusionPolicy(each_policy, stats), folder)
+
+
 @pytest.fixture(scope="session")
 def make_request(tiny_policy: PolicyConfig) -> Callable[..., PlanRequest]:
     """A request of random pictures and state, the same each time but for the seed of the noise."""

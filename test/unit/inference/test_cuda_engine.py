@@ -19,9 +19,7 @@ from dp_ros.inference.cuda_engine import CudaEngine
 from dp_ros.inference.engine import choose_engine, load_engine
 from dp_ros.inference.self_check import EngineCheckError, Verdict, fixed_requests
 from dp_ros.inference.torch_engine import TorchEngine
-from dp_ros.policy.checkpoint import save_checkpoint
-from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+from dp_ros.schema import ConfigError, RuntimeConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEVICES = [
@@ -33,15 +31,6 @@ SAMPLERS = [
     {"sampler": "ddpm"},
     {"sampler": "dpm_solver", "sampler_iterations": 4, "warm_start": 2},
 ]
-
-
-@pytest.fixture(scope="module")
-def of_network(
-    each_policy: PolicyConfig, stats: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    torch.manual_seed(1)
-    folder = tmp_path_factory.mktemp("models") / each_policy.network
-    return save_checkpoint(DiffusionPolicy(each_policy, stats), folder)
 
 
 @pytest.mark.parametrize("device", DEVICES)

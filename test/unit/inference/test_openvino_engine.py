@@ -15,16 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from dp_ros.control.planner import PlanRequest
 from dp_ros.inference import cache, self_check
 from dp_ros.inference import engine as engine_module
 from dp_ros.inference.engine import Engine, choose_engine, load_engine
 from dp_ros.inference.self_check import EngineCheckError, Verdict, fixed_requests
-from dp_ros.policy.checkpoint import save_checkpoint
-from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.schema import ConfigError, PolicyConfig, RuntimeConfig
+from dp_ros.schema import ConfigError, RuntimeConfig
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
@@ -39,15 +36,6 @@ CHOOSE = (
 def load(checkpoint: Path, engine: str, **runtime: Any) -> Engine:
     settings = {"engine": engine, "device": "cpu", "threads": 1, "precision": "f32"} | runtime
     return load_engine(checkpoint, RuntimeConfig.model_validate(settings))
-
-
-@pytest.fixture(scope="module")
-def of_network(
-    each_policy: PolicyConfig, stats: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    torch.manual_seed(1)
-    folder = tmp_path_factory.mktemp("models") / each_policy.network
-    return save_checkpoint(DiffusionPolicy(each_policy, stats), folder)
 
 
 @pytest.mark.parametrize(
