@@ -187,6 +187,9 @@ class _Listener:
     def on_subscribe(self, client: Any, channel: Any) -> None:
         self._joined.put(channel.topic)
 
+    def on_unsubscribe(self, client: Any, channel: Any) -> None:
+        """Nothing: `take` sees it. Without this method the server would report an error each time."""
+
 
 def shown_names(published: Mapping[str, str], namespace: str) -> dict[str, str]:
     """ROS topic -> name for Foxglove, which is without the namespace.
