@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dp_ros.actions import OPEN_TO_CLOSED, Array, least_ranges
 from dp_ros.policy.checkpoint import load_checkpoint
 from dp_ros.policy.checkpoint_config import policy_config
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
@@ -49,23 +50,29 @@ def continued_from(checkpoint: str | Path, config: PolicyConfig) -> Build:
 
     def checked(config: PolicyConfig, stats: Mapping[str, Any]) -> DiffusionPolicy:
         policy: DiffusionPolicy = build(config, stats)
-        _check_range(checkpoint, policy.stats()["action"], stats["action"])
+        least = least_ranges(config.action.position, OPEN_TO_CLOSED)
+        _check_range(checkpoint, policy.stats()["action"], stats["action"], least)
         return policy
 
     return checked
 
 
 def _check_range(
-    checkpoint: str | Path, ours: Mapping[str, list[float]], found: Mapping[str, list[float]]
+    checkpoint: str | Path, ours: Mapping[str, list[float]], found: Mapping[str, list[float]], least: Array
 ) -> None:
     low, high = np.array(ours["low"]), np.array(ours["high"])
+    new_low, new_high = np.array(found["low"]), np.array(found["high"])
+    # A dimension that hardly varied was widened to `least`, such as a gripper that stayed open: its middle counts.
+    still = new_high - new_low <= least * (1 + 1e-6)
+    new_low = np.where(still, (new_low + new_high) / 2, new_low)
+    new_high = np.where(still, new_low, new_high)
     margin = TOLERANCE * (high - low)
-    beyond = (np.array(found["low"]) < low - margin) | (np.array(found["high"]) > high + margin)
+    beyond = (new_low < low - margin) | (new_high > high + margin)
     if beyond.any():
         i = int(np.flatnonzero(beyond)[0])
         raise ConfigError(
             f"{checkpoint}: number {i} of the actions is between {low[i]:.4g} and {high[i]:.4g} in its data, and "
-            f"between {found['low'][i]:.4g} and {found['high'][i]:.4g} in yours: train from scratch, without --init"
+            f"between {new_low[i]:.4g} and {new_high[i]:.4g} in yours: train from scratch, without --init"
         )
 
 

@@ -165,3 +165,23 @@ def test_labels_outside_the_checkpoints_range_are_refused(
     wider = {**found, "action": {**found["action"], "high": [h + 1.0 for h in found["action"]["high"]]}}
     with pytest.raises(ConfigError, match=r"number 0 of the actions is between .* in its data, and between"):
         build(config.policy, wider)
+
+
+def test_a_gripper_that_stayed_open_is_within_the_checkpoints_range(
+    config: TrainConfig, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its limits were widened about -1, the end of the range that the checkpoint knows."""
+    checkpoint = make_trainer(config, write("a", "open", "close"), tmp_path / "r").run()
+    found = load_checkpoint(checkpoint).stats()["action"]
+    build = continued_from(checkpoint, config.policy)
+    low, high = found["low"][-1], found["high"][-1]
+    for middle, fits in ((low, True), (high, True), (low - 0.1 * (high - low), False)):
+        still = {
+            "low": [*found["low"][:-1], middle - 0.05],
+            "high": [*found["high"][:-1], middle + 0.05],
+        }
+        if fits:
+            build(config.policy, {**load_checkpoint(checkpoint).stats(), "action": still})
+        else:
+            with pytest.raises(ConfigError, match="number 3 of the actions"):
+                build(config.policy, {**load_checkpoint(checkpoint).stats(), "action": still})
