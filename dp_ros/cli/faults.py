@@ -43,7 +43,7 @@ def faults(
     The robot is a stand-in, the policy's node, its watchdog and DDS are the real ones. Nothing else may use the
     command topics of this ROS domain.
 
-    Example: dp_ros faults --fault camera_dies --trials 3 --json runs/faults.json
+    Example: dp_ros faults --fault camera-stops --trials 3 --json runs/faults.json
     """
     from dp_ros.ros.processes.environment import require_ros
 

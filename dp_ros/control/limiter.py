@@ -69,20 +69,21 @@ class Limiter:
         low, high = limits.low_m, limits.high_m
         fits = all(a <= x <= b for to in ahead for a, x, b in zip(low, to, high, strict=True))
         if limits != old and not (is_as_fast and fits):  # another stop would release the brake first
-            self._stop, self._stopped = None, 0.0
+            self._leave_stop()
 
     def begin(self, position_m: Iterable[float]) -> None:
         """At rest at a finite position (3,)."""
         self.position: Point = point(position_m)
         self.velocity = self.acceleration = _STILL
         self._stop_from: Point = self.position
+        self._stop_velocity = _STILL  # where it begins
         self._stop = None
         self._stopped = 0.0
 
     def place(self, position_m: Iterable[float]) -> None:
         """At another finite position (3,), with the same velocity and acceleration."""
+        self._leave_stop()
         self.position = self._stop_from = point(position_m)
-        self._stop, self._stopped = None, 0.0
 
     @property
     def speed_m_s(self) -> float:
@@ -188,6 +189,24 @@ class Limiter:
 
     # ---- the stop --------------------------------------------------------------------------------------
 
+    def _leave_stop(self) -> None:
+        """Forget the stop in progress; another one begins with the velocity and acceleration that it has reached.
+
+        Those between its last two commands would not do: within an interval that is shorter than a period, the
+        velocity of a stop changes by what it changes in a whole one, and an acceleration of many times the limit cannot
+        be released.
+        """
+        if self._stop is not None and self._stopped:
+            path, reached = [self._stop_from, *self._stop], math.ceil(self._stopped)
+            velocities = [
+                _scaled(_minus(path[k], path[k - 1]), 1.0 / self._h) if 0 < k < len(path) else _STILL
+                for k in (reached - 1, reached)
+            ]
+            before = velocities[0] if reached > 1 else self._stop_velocity
+            self.velocity = velocities[1]
+            self.acceleration = _scaled(_minus(self.velocity, before), 1.0 / self._h)
+        self._stop, self._stopped = None, 0.0
+
     def _box(self) -> tuple[Point, Point]:
         """The box, wide enough for where the arm is."""
         low, high, at = self.limits.low_m, self.limits.high_m, self.position
@@ -262,7 +281,7 @@ class Limiter:
         for weight in weights:
             done += weight
             velocities.append(_scaled(v_end, 1.0 - done / total))
-        self._stop, self._stop_from = [], self.position
+        self._stop, self._stop_from, self._stop_velocity = [], self.position, v
         low, high = self._box()
         at = self.position
         for each in velocities:

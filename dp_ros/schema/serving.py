@@ -108,7 +108,7 @@ class RuntimeConfig(GripperState):
         ge=0,
         le=32,
         description="further samples of each plan, drawn as its spread in policy/markers and policy/image while "
-        "somebody looks; each costs as much as a plan, and the next plan waits for at most one; 0: none",
+        "somebody looks; each costs the denoising of a plan, and the next plan waits for at most one; 0: none",
     )
     ood_warning: float = Field(
         1.0,

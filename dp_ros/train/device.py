@@ -38,13 +38,14 @@ def computes_bf16(device: torch.device, precision: str) -> bool:
     return precision == "bf16" and (device.type != "cpu" or has_bf16())
 
 
-def name_hardware(device: torch.device, processes: int) -> str:
-    """For tables: "NVIDIA H100", "2 CPU threads"."""
+def name_hardware(device: torch.device, processes: int, precision: str) -> str:
+    """What computes a training of that `precision`, and in which: "NVIDIA H100, bf16", "2 CPU threads, f32"."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        return name if processes == 1 else f"{processes} x {name}"
+        return f"{name if processes == 1 else f'{processes} x {name}'}, {precision}"
     threads = torch.get_num_threads() * processes
-    return "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
+    computed = "bf16" if computes_bf16(device, precision) else "f32"
+    return f"{'1 CPU thread' if threads == 1 else f'{threads} CPU threads'}, {computed}"
 
 
 def _keep_freed_memory() -> None:

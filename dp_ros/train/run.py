@@ -28,6 +28,7 @@ from dp_ros.train.distributed import Ranks
 from dp_ros.train.fit import fit
 from dp_ros.train.initial_weights import continued_from
 from dp_ros.train.progress import Progress
+from dp_ros.train.sentences import idle_settings
 from dp_ros.train.trainer import Build, MakeBatches, Trainer
 from dp_ros.train.validation import Validation
 
@@ -110,7 +111,7 @@ def make_trainer(
         make_batches = partial(Batches, instructions=instructions)
     dataset, faults = load_merged(paths, policy.encoder.cameras, config.memory_gb * 1e9)
     if on_warning and (ranks is None or ranks.first):
-        for line in faults:
+        for line in (*faults, *idle_settings(config, instructions)):
             on_warning(line)
     windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
     collected = dataset.attributes.get("collect", {})

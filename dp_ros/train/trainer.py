@@ -124,7 +124,7 @@ class Trainer:
 
     @property
     def hardware(self) -> str:
-        return name_hardware(self.device, self.ranks.count)
+        return name_hardware(self.device, self.ranks.count, self.config.precision)
 
     def run(
         self,

@@ -155,3 +155,30 @@ def test_a_tighter_speed_during_a_stop_does_not_release_the_brake() -> None:
             arm.limits = Limits(LOW_M, HIGH_M, 0.9 * SPEED, 4.0, 400.0)
         stops.append([*path, *(arm.brake(H) for _ in range(40))])
     assert stops[0] == stops[1]
+
+
+@given(
+    intervals=st.lists(st.floats(0.02, 2.0), min_size=2, max_size=15),
+    tighter=st.sampled_from(
+        [Limits(LOW_M, HIGH_M, SPEED, 2.0, 200.0), Limits(LOW_M, HIGH_M, SPEED, 4.0, 100.0)]
+    ),
+)
+@settings(max_examples=100)
+def test_tighter_limits_in_a_stop_of_uneven_intervals_do_not_turn_the_arm_round(
+    intervals: list[float], tighter: Limits
+) -> None:
+    """Between two commands that are close in time a stop seems to brake at many times the limit."""
+    h = 0.002
+    arm = limiter(4.0, 200.0, h)
+    arm.begin((-0.2, 0.0, 0.05))
+    while arm.speed_m_s < 0.4:
+        arm.go((0.3, 0.0, 0.05), h)
+    fastest = arm.speed_m_s
+    for interval in intervals:
+        arm.brake(interval * h)
+    arm.limits = tighter
+    while arm.is_moving:
+        before = arm.position
+        arm.brake(h)
+        step = arm.position[0] - before[0]
+        assert -1e-12 <= step <= (fastest + 0.09) * h  # a^2 / 2j before the acceleration is released

@@ -93,4 +93,5 @@ def test_bf16_is_left_to_processors_that_multiply_it(
         trainer.run()
     whole, short = (trainer.ema.state_dict() for trainer in trainers)
     assert all(torch.equal(weight, short[name]) for name, weight in whole.items())
+    assert all(trainer.hardware.endswith(", f32") for trainer in trainers)
     assert said == ["precision bf16: this processor multiplies no bf16, so the training computes in f32"]

@@ -16,6 +16,7 @@ from dp_ros.data.windows import Windows
 from dp_ros.policy.instructions import Instructions, Sentence
 from dp_ros.schema import Horizons, TrainConfig, override
 from dp_ros.train.batches import Batches
+from dp_ros.train.sentences import idle_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -121,3 +122,23 @@ def test_a_chunk_that_holds_leads_to_the_measured_position(kind: PositionKind) -
     decoded = decode_positions(chunks[..., POSITION.slice], here_m, horizons, kind)
     np.testing.assert_allclose(decoded, np.repeat(here_m[:, None], 6, axis=1), atol=1e-6)
     np.testing.assert_array_equal(gripper_of(chunks), np.repeat(gripper_of(actions)[:, :1], 6, axis=1))
+
+
+def test_settings_about_sentences_that_change_nothing_are_told_of(
+    tiny_train: Callable[..., TrainConfig], told: Instructions
+) -> None:
+    config = override(tiny_train(), {"mismatched": 0.1, "mixed_sentences": 0.5})
+    assert not list(idle_settings(config, told))
+    assert not list(idle_settings(tiny_train(), None))
+    assert list(idle_settings(config, None)) == [
+        f"{name} has no effect without policy.instruction" for name in ("mismatched", "mixed_sentences")
+    ]
+
+    def of(*tasks: str) -> list[str]:
+        rows = [i for i, sentence in enumerate(told.sentences) if sentence.task in tasks]
+        some = Instructions(tuple(told.sentences[i] for i in rows), told.embeddings[rows], told.scenes)
+        return [line.split()[0] for line in idle_settings(config, some)]
+
+    assert of("open", "close") == ["mismatched"]
+    assert of("close", "press") == []
+    assert of("close", "mine") == ["mismatched", "mixed_sentences"]
