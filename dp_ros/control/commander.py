@@ -31,7 +31,7 @@ class Commander:
     orientation. In real time nothing is published while the tool is measured too far from it.
 
     In real time an episode that begins while commands are published goes on from the last one, within the limits.
-    Otherwise it begins where the arm is measured, once the arm has had LAG_S without a command to come to rest.
+    Else it begins where the arm is measured, once it has had LAG_S without a command to come to rest.
     """
 
     def __init__(self, policy: PolicyConfig, runtime: RuntimeConfig) -> None:
@@ -42,15 +42,14 @@ class Commander:
         per_tick = commands_per_tick(policy, runtime)
         self._curve = Interpolator(self._dt_ns) if per_tick > 1 else None
         self.period_ns = self._dt_ns // per_tick  # between two commands
-        self._motion = Motion(runtime.gate, self.period_ns / 1e9)
+        self.motion = Motion(runtime.gate, self.period_ns / 1e9)
         # In lockstep the simulated arm waits for each command, and in shadow mode no arm gets any.
         must_follow = runtime.mode == "realtime" and not runtime.shadow
         self._watch = Watch(runtime.gate, policy.encoder.cameras, must_follow)
         self._retreats = Retreats(self._watch, self._dt_ns)
         self.ood = OodWatch(policy.encoder.cameras, runtime.ood_warning)
         self._may_be_silent = must_follow
-        self.gate = Gate(runtime.gate)
-        self.config = runtime.gate
+        self.gate, self.config = Gate(runtime.gate), runtime.gate
         self.begun = 0  # episodes so far
         self.moved_ns: int | None = None  # time of the last command that moved the arm
         self.went_on = False  # whether the episode goes on from the last command
@@ -61,7 +60,7 @@ class Commander:
         """Take other limits, from the next command on."""
         self.config, self._watch.gate, self.gate = config, config, Gate(config)
         self._look_at_tool()
-        self._motion.configure(config)
+        self.motion.configure(config)
 
     # ---- the episode -----------------------------------------------------------------------------------
 
@@ -126,7 +125,7 @@ class Commander:
             self._watch.begin()
             self.ood.clear()
             self._retreats.clear()
-            self._motion.begin(start.position_m)
+            self.motion.begin(start.position_m)
         return start
 
     def _state(self, last: Command) -> Inherited:
@@ -165,7 +164,7 @@ class Commander:
         assert self.last is not None
         self.orientation = np.array(frame.ee_orientation)
         self.last = replace(self.last, position_m=np.array(frame.ee_position_m), orientation=self.orientation)
-        self._motion.place(self.last.position_m)
+        self.motion.place(self.last.position_m)
 
     # ---- commands --------------------------------------------------------------------------------------
 
@@ -196,6 +195,7 @@ class Commander:
             return self._move(chunk, action, now_ns, dt_s)
         self._holds = True
         verdict, detail = hold or (Verdict.HOLD_NO_PLAN, explain(Verdict.HOLD_NO_PLAN))
+        self.motion.keep(chunk, now_ns)
         return Taken(self._hold(now_ns, dt_s), verdict, detail, chunk)
 
     def is_between(self, ticked_ns: int, now_ns: int) -> bool:
@@ -220,10 +220,10 @@ class Commander:
         if self.stopped or self._holds or self._curve.is_at_rest or not (retreat or is_fresh):
             return self._hold(now_ns, dt_s), chunk
         path = retreat.chunk if retreat else chunk
-        step, after = self._motion.follow_curve(self._curve, path, now_ns, dt_s)
+        step, after = self.motion.follow_curve(self._curve, path, now_ns, dt_s)
         if retreat:
             retreat.chunk, after = after or retreat.chunk, chunk
-        gripper = self._motion.keep_grip(self.last.gripper, dt_s)
+        gripper = self.motion.keep_grip(self.last.gripper, dt_s)
         moved = replace(self.last, stamp_ns=now_ns, position_m=step.position_m, gripper=gripper)
         return self._take(moved), after
 
@@ -236,7 +236,7 @@ class Commander:
     @property
     def is_moving(self) -> bool:
         """Whether the commands have not come to rest, so that `hold` has more of them. They end in any case."""
-        return self.last is not None and self._motion.is_moving
+        return self.last is not None and self.motion.is_moving
 
     def is_barred(self, now_ns: int) -> bool:
         """Whether the arm will hold whatever is planned: a plan would be computed for nothing."""
@@ -263,20 +263,20 @@ class Commander:
         assert last is not None
         due_m, is_exact = self.gate.inside(POSITION.of(action)), self._retreats.current is not None
         if self._curve is None:
-            step, after = self._motion.follow_chunk(chunk, now_ns, dt_s, is_exact)
+            step, after = self.motion.follow_chunk(chunk, now_ns, dt_s, is_exact)
         else:
             if self._curve.is_at_rest:  # after a hold, the commands may still be slowing down
-                step, moved = Step(self._motion.hold(dt_s), 1.0, None), None
+                step, moved = Step(self.motion.hold(dt_s), 1.0, None), None
             else:
-                step, moved = self._motion.follow_curve(self._curve, chunk, now_ns, dt_s)
-            after = self._motion.near(moved or chunk, (moved or chunk).progress(now_ns), is_exact)
-            self._curve.lead(now_ns, after, step.position_m, due_m, self.config, self._motion.speed_m_s)
+                step, moved = self.motion.follow_curve(self._curve, chunk, now_ns, dt_s)
+            after = self.motion.near(moved or chunk, (moved or chunk).progress(now_ns), is_exact)
+            self._curve.lead(now_ns, after, step.position_m, due_m, self.config, self.motion.speed_m_s)
         gripper = last.gripper
         if gripper is None and self._opening is not None:
             gripper = opening_to_command(self._opening)
-        gripper, is_gripped = self._motion.grip(gripper, float(gripper_of(action)), dt_s)
+        gripper, is_gripped = self.motion.grip(gripper, float(gripper_of(action)), dt_s)
         command = self._take(Command(now_ns, step.position_m, gripper, self.orientation))
-        is_beside = self._motion.is_beside(after, now_ns)
+        is_beside = self.motion.is_beside(after, now_ns)
         verdict = step.limit or self.gate.limited(POSITION.of(action), is_gripped, is_beside)
         return Taken(command, verdict, "", after)
 
@@ -293,7 +293,7 @@ class Commander:
             return None
         if self.gate.why_hold(action, self.orientation, last.position_m, self.measured, 0.0):
             return None
-        self._holds, gripper = False, self._motion.keep_grip(last.gripper, dt_s)
+        self._holds, gripper = False, self.motion.keep_grip(last.gripper, dt_s)
         taken = self._move(retreat.chunk, action, now_ns, dt_s)
         retreat.chunk = taken.chunk or retreat.chunk
         self.last = replace(taken.command, gripper=gripper)
@@ -304,7 +304,7 @@ class Commander:
         assert self.last is not None
         if self._curve:
             self._curve.clear()
-        self._motion.begin(self.last.position_m)
+        self.motion.begin(self.last.position_m)
         self._watch.rest(now_ns)
         self._holds, self.last = True, replace(self.last, stamp_ns=now_ns)
         return self.last
@@ -313,8 +313,8 @@ class Commander:
         assert self.last is not None
         if self._curve:
             self._curve.clear()
-        gripper = self._motion.keep_grip(self.last.gripper, dt_s)
-        return self._take(Command(now_ns, self._motion.hold(dt_s), gripper, self.orientation))
+        gripper = self.motion.keep_grip(self.last.gripper, dt_s)
+        return self._take(Command(now_ns, self.motion.hold(dt_s), gripper, self.orientation))
 
     def _take(self, command: Command) -> Command:
         if self.last is None or not np.array_equal(command.position_m, self.last.position_m):

@@ -19,7 +19,7 @@ from dp_ros.control.episode import Inherited
 from dp_ros.control.history import FrameHistory
 from dp_ros.control.motion_log import MotionLog
 from dp_ros.control.planner import Planner, PlanRequest, PlanResult
-from dp_ros.control.reasons import covered_camera, outside, skewed
+from dp_ros.control.reasons import covered_camera, outside, skewed, stale
 from dp_ros.control.safety import Array, Command, Verdict
 from dp_ros.poses import is_unit
 from dp_ros.schema import PolicyConfig, RuntimeConfig
@@ -69,6 +69,7 @@ class Controller:
         self._delay_ns = round(runtime.command_delay_s * policy.rate_hz) * self.dt_ns
         self._history = FrameHistory(policy.horizons, self.dt_ns, round(runtime.episode_gap_s * 1e9))
         self.commander = Commander(policy, runtime)
+        self._resumed = self.commander.motion.resumed
         self.period_ns = self.commander.period_ns  # between two commands
         self._ticked_ns: int | None = None
         self.refused = ""  # why no episode may begin with the newest frame; empty when it may
@@ -92,8 +93,7 @@ class Controller:
         self.requested_ns: int | None = None  # stamp of the frame of the newest request
         self._pending: PlanRequest | None = None
         self.taken: PlanResult | None = None  # the newest plan that arrived
-        self._plans, self._plan_s = 0, 0.0
-        self._problem = "no plan yet"
+        self._plans, self._plan_s, self._problem = 0, 0.0, "no plan yet"
 
     def inherit(self, state: Inherited) -> None:
         """Before the first frame: begin with it the episode that was begun in `state`, in a replay."""
@@ -204,9 +204,10 @@ class Controller:
             self.planner.offer(newest.images)  # a request of the same frame would wait for it
         if self.runtime.mode == "lockstep" and self._is_plan_due(now_ns) and (busy or self._pending):
             return None
-        age_s, chunk = self._obs_age_s(now_ns), self._chunk
+        age_s, chunk = self._obs_age_s(now_ns), self._resumed(self._chunk, now_ns)
         taken = self.commander.tick(chunk, age_s, now_ns, lambda verdict: self._why(verdict, age_s))
-        verdict, self._chunk = taken.verdict, None if taken.verdict.is_break else taken.chunk
+        verdict, kept = taken.verdict, self._chunk if taken.verdict.holds else taken.chunk
+        self._chunk = None if verdict.is_break else kept
         self._log.add(taken.command, None if verdict.holds else chunk)
         if verdict is Verdict.HOLD_OTHER_COMMANDER or self.commander.lost:  # begin where the arm is left
             self._history.clear()
@@ -220,9 +221,7 @@ class Controller:
         """The cause of a hold without a plan, or without a fresh observation."""
         if verdict is Verdict.HOLD_NO_PLAN:
             return self._covered or self._problem or "the chunk is used up, and the next plan has not arrived"
-        lost = self.commander.lost
-        age = f"is {obs_age_s * 1e3:.0f} ms old" if self._history.newest else f"is from before {lost}"
-        return self.refused or self._covered or f"the newest observation {age}"
+        return self.refused or self._covered or stale(obs_age_s, self.commander.lost)
 
     def why_not_begin(self, frame: Frame) -> str:
         """Why the first episode may not begin with this frame; empty when it may."""
@@ -293,12 +292,13 @@ class Controller:
         The plan is expected to take as long as the last one, and each action to pass the gate as it would now.
         """
         last = self.commander.last
-        if self._chunk is None or last is None or self.runtime.mode == "lockstep":
+        chunk = self._resumed(self._chunk, now_ns)
+        if chunk is None or last is None or self.runtime.mode == "lockstep":
             return []
         actions: list[Array] = []
         ticks = math.ceil(self._plan_s * 1e9 / self.dt_ns - 1e-6)
         for time_ns in (now_ns + i * self.dt_ns for i in range(ticks)):
-            action = self._chunk.at(time_ns)
+            action = chunk.at(time_ns)
             last, verdict = self.commander.predict(action, last, time_ns)
             if verdict.holds:
                 break
@@ -336,7 +336,7 @@ class Controller:
             chunk = chunk.realigned(now_ns, len(done), before)
         if self.commander.last is not None and (transition == "shift" or (is_shadow and kind != "absolute")):
             chunk = chunk.shifted(now_ns, self.commander.last.position_m, plan.request.reference_m)
-        if transition == "ensemble" and self._chunk is not None:
+        if transition == "ensemble" and self._chunk is not None and not self.commander.motion.keeps:
             chunk = chunk.blended(self._chunk, now_ns)
         self._chunk, self._problem = chunk, ""
         self._log.begin_chunk()

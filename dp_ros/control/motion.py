@@ -73,6 +73,9 @@ class Motion:
         self._last: tuple[Chunk, float] | None = None  # chunk in use, and the index reached in it
         self._near: tuple[Chunk, Chunk] | None = None  # a chunk, and as it is followed
         self._stop_left: float | None = None  # holds that may go along the chunk; None before the first
+        self._kept: tuple[Chunk, float] | None = (
+            None  # a chunk that a hold kept, and the index due in the first one
+        )
 
     @property
     def speed_m_s(self) -> float:
@@ -113,6 +116,34 @@ class Motion:
         inside_m = np.clip(POSITION.of(action), limits.low_m, limits.high_m)
         return bool(np.abs(POSITION.of(at) - inside_m).max() > _BESIDE_M)
 
+    def keep(self, chunk: Chunk | None, now_ns: int) -> None:
+        """Note the chunk that may go on after this hold."""
+        if chunk is None or self._kept is None or not self._kept[0].is_same(chunk):
+            self._kept = None if chunk is None else (chunk, chunk.progress(now_ns))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the last tick was a hold that kept a chunk."""
+        return self._kept is not None
+
+    def resumed(self, chunk: Chunk | None, now_ns: int) -> Chunk | None:
+        """The chunk as it goes on: where holds kept it, its next action follows the last executed one.
+
+        By the clock, the actions of the held ticks are past, and skipping them would be a leap. A chunk that is over by
+        the clock stays over.
+        """
+        if (
+            chunk is None
+            or self._kept is None
+            or not self._kept[0].is_same(chunk)
+            or chunk.at(now_ns) is None
+        ):
+            return chunk
+        due = self._kept[1]
+        if self._last is not None and self._last[0].is_same(chunk):
+            due = self._last[1] + 1.0
+        return chunk.behind(max(0.0, chunk.progress(now_ns) - due))
+
     def follow_chunk(
         self, chunk: Chunk, now_ns: int, dt_s: float, is_exact: bool = False
     ) -> tuple[Step, Chunk]:
@@ -120,7 +151,7 @@ class Motion:
 
         is_exact: through its actions, whatever `path_tolerance_m` is.
         """
-        self._stop_left = None
+        self._stop_left = self._kept = None
         due = chunk.progress(now_ns)
         begin = due - 1.0  # of a new chunk: from its first action on
         if self._last is not None and self._last[0].is_same(chunk):
@@ -138,7 +169,7 @@ class Motion:
         self, curve: Interpolator, chunk: Chunk | None, now_ns: int, dt_s: float
     ) -> tuple[Step, Chunk | None]:
         """The next command along the curve between two ticks, and the chunk, later by what that fell behind."""
-        self._stop_left = None
+        self._stop_left = self._kept = None
         step = self._track(curve, now_ns, dt_s)
         ticks = curve.follow(step.share, now_ns)
         return step, chunk.behind(ticks) if chunk and ticks else chunk

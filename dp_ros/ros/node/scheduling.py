@@ -22,8 +22,9 @@ def set_priority(priority: int, inherited: bool = False) -> str:
         if priority:
             policy = os.SCHED_RR | (0 if inherited else os.SCHED_RESET_ON_FORK)
             os.sched_setscheduler(0, policy, os.sched_param(priority))
-        else:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        else:  # the flag stays: only a privileged thread may clear it
+            flag = os.sched_getscheduler(0) & os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, os.SCHED_OTHER | flag, os.sched_param(0))
     except AttributeError:  # not Linux
         return "this system has no SCHED_RR"
     except OSError as error:

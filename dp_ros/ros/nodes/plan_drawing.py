@@ -51,7 +51,7 @@ class PlanDrawing:
         to_stamp: Callable[[int], int] = lambda time_ns: time_ns,
     ) -> None:
         """to_stamp: control time [ns], of decisions and streams -> stamp."""
-        self._streams, self._gate, self._to_stamp = streams, runtime.gate, to_stamp
+        self._streams, self.gate, self._to_stamp = streams, runtime.gate, to_stamp
         self._spread = PlanSpread(policy, runtime.spread_samples, worker)
         self._encoder = policy.encoder
         self._cameras = CameraViews(policy.encoder.cameras, node.add_subscription)
@@ -84,7 +84,7 @@ class PlanDrawing:
             stamped = replace(chunk, t0_ns=self._to_stamp(chunk.t0_ns))
             self._path.publish(chunk_to_path(stamped, command.orientation, frame_id))
         if self._markers.get_subscription_count() and np.isfinite(command.position_m).all():
-            box = self._gate.workspace_low_m, self._gate.workspace_high_m
+            box = self.gate.workspace_low_m, self.gate.workspace_high_m
             traces = self._commanded.points_m, self._measured.points_m
             scene = Scene(text, decision.verdict.holds, box, *traces, spread_m)
             stamped_command = replace(command, stamp_ns=self._to_stamp(command.stamp_ns))

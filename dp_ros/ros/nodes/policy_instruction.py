@@ -100,6 +100,10 @@ class InstructionInput:
             self._encoded[text] = self._known.embedding(text)
         except InstructionError as error:
             self._encoded[text] = error
+        except Exception as error:  # of a library: the arm holds, and the sentence may be said again
+            self._encoded[text] = InstructionError(
+                f"'{text}' cannot be encoded: {type(error).__name__}: {error}"
+            )
         with suppress(InvalidHandle):  # the node may be released meanwhile
             self._done.trigger()
 

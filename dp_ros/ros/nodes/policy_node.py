@@ -90,7 +90,7 @@ class PolicyNode(ManagedNode):
             self, self._checkpoint, self._served.instruction, self._instruct, self._lockstep
         )
         ood, has_scores = self._controller.commander.ood, OOD in session.sha256
-        self._report = PolicyReport(self.add_publisher, self._streams, self.get_logger(), ood, has_scores)
+        self._report = PolicyReport(self, self._streams, ood, has_scores, to_stamp)
         self._status = PolicyStatus(session, self._controller, self._inputs, self._report, self._instruction)
         self._decided_ns = -1
         self._answer: Command | None = None
@@ -149,11 +149,10 @@ class PolicyNode(ManagedNode):
             return
         self._active = False
         self._inputs.is_heard = not self._lockstep
+        if not self._lockstep:  # else nothing moves without an answer
+            brake(self, self._steady_time, self._controller.period_ns, self._hold, self._commands.beat)
+            self._commands.end()
         self._report.end()
-        if self._lockstep:  # nothing moves without an answer
-            return
-        brake(self, self._steady_time, self._controller.period_ns, self._hold, self._commands.beat)
-        self._commands.end()
 
     def release(self) -> None:
         if self._worker is not None:  # `ros2 launch` kills a process that takes longer than 5 s to end
@@ -226,6 +225,7 @@ class PolicyNode(ManagedNode):
         if self._worker is not None:
             self._controller.commander.limit(gate)
             self._inputs.limit(gate)
+            self._drawing.gate = gate
             self._ticks.add("gate")
         return SetParametersResult(successful=True)
 

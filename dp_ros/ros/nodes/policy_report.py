@@ -6,7 +6,6 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState
@@ -18,6 +17,7 @@ from dp_ros.control.safety import Verdict
 from dp_ros.control.timing import CommandTimes
 from dp_ros.ros.messages import conversions
 from dp_ros.ros.node import qos
+from dp_ros.ros.node.managed_node import ManagedNode
 from dp_ros.ros.node.repeated import Repeated
 from dp_ros.streams import FrameAssembler
 
@@ -34,14 +34,15 @@ class PolicyReport:
 
     def __init__(
         self,
-        publisher: Callable[..., Any],
+        node: ManagedNode,
         streams: FrameAssembler,
-        logger: Any,
         ood: OodWatch,
         has_scores: bool,
+        to_stamp: Callable[[int], int],
     ) -> None:
-        """`publisher(kind, topic, qos)` makes a publisher. has_scores: the checkpoint has statistics for `ood`."""
-        self._streams, self._logger, self._ood = streams, logger, ood
+        """has_scores: the checkpoint has statistics for `ood`. to_stamp: control time [ns] -> stamp."""
+        publisher, logger = node.add_publisher, node.get_logger()
+        self._streams, self._logger, self._ood, self._to_stamp = streams, logger, ood, to_stamp
         self._no_score = "none" if has_scores else NO_STATS
         if not has_scores:
             logger.info(f"ood_score: {NO_STATS}")
@@ -69,12 +70,12 @@ class PolicyReport:
         self._changes.publish(String(data="inactive"))
 
     def add(self, decision: PolicyDecision, times: CommandTimes | None) -> None:
-        """Tell of a decision whose command was published; `times` of the command in real time."""
+        """Tell of a decision; `times` of its command in real time, where it was published."""
         verdict = decision.verdict
         if times is not None:
             self._overheads_s.append(times.overhead)
             if self._times_publisher.get_subscription_count():
-                message = conversions.times_to_message(vars(times), decision.command.stamp_ns)
+                message = conversions.times_to_message(vars(times), self._to_stamp(decision.command.stamp_ns))
                 self._times_publisher.publish(message)
         self._each.publish(String(data=verdict.value))
         self._counts[verdict.value] += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -52,3 +54,25 @@ def test_a_refusal_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         set_priority(1)
         == "Operation not permitted: raise the user's rtprio limit, or give the container SYS_NICE"
     )
+
+
+def test_an_ordinary_user_gets_rid_of_the_priority_again() -> None:
+    """Whom the limit `rtprio` allows real time may not clear the flag that keeps children from it."""
+    script = """
+import os, resource
+if os.getuid() == 0:
+    try:
+        resource.setrlimit(resource.RLIMIT_RTPRIO, (20, 20))
+    except (OSError, ValueError):
+        raise SystemExit(77)
+    os.setuid(65534)
+from dp_ros.ros.node.scheduling import set_priority
+if set_priority(10):
+    raise SystemExit(77)
+why = set_priority(0)
+assert not why and os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER, why
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    if done.returncode == 77:
+        pytest.skip("real-time priority cannot be had here")
+    assert done.returncode == 0, done.stderr
