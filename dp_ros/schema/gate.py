@@ -58,6 +58,18 @@ class CommandLimits(Config):
         0.5, gt=0, le=3.2, description="largest angle from the measured to the commanded orientation [rad]"
     )
     max_obs_age_s: float = Field(0.1, gt=0, description="oldest observation a command may answer [s]")
+    max_pose_age_s: float = Field(
+        0.5,
+        ge=0,
+        description="without a measured pose for longer nothing is commanded, as a robot that restarts would leap; 0: "
+        "never [s]",
+    )
+    max_distance_m: float = Field(
+        0.1,
+        ge=0,
+        description="longest distance from the measured position to the commands of the last 0.25 s; beyond it the arm "
+        "is stuck or does not obey: the command goes back to it, or nothing is commanded; 0: any [m]",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -114,23 +126,11 @@ class GateConfig(CommandLimits):
     max_gripper_rate_per_s: float = Field(
         0.0, ge=0, description="fastest change of the gripper command, whose range is 2; 0: any [1/s]"
     )
-    max_pose_age_s: float = Field(
-        0.5,
-        ge=0,
-        description="without a measured pose for longer nothing is commanded, as a robot that restarts would leap; 0: "
-        "never [s]",
-    )
     max_skew_s: float = Field(
         0.1, ge=0, description="longest time between a picture and the pose of one frame; 0: any [s]"
     )
     max_chunk_age_s: float = Field(
         1.5, ge=0, description="oldest newest frame of the chunk in use; 0: any [s]"
-    )
-    max_distance_m: float = Field(
-        0.1,
-        ge=0,
-        description="longest distance from the measured position to the commands of the last 0.25 s; beyond it the arm "
-        "is stuck or does not obey: the command goes back to it, or nothing is commanded; 0: any [m]",
     )
     max_frozen_s: float = Field(
         0.5,

@@ -19,12 +19,13 @@ from rclpy.duration import Duration
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, Joy
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from dp_ros.files import write_text
 from dp_ros.poses import angle_rad
 from dp_ros.ros.messages.conversions import gripper_state, ns_to_stamp, position_to_pose, stamp_to_ns
+from dp_ros.ros.node.qos import LATCHED
 from dp_ros.schema import JoyLayout, TeleopConfig
 
 LAYOUT = JoyLayout()
@@ -231,7 +232,8 @@ def test_tilted_tool_is_never_told_to_turn_from_the_first_press_to_the_end(robot
 def test_pose_in_another_frame_is_refused_and_named_once(robot, teleop):
     robot.drive(0.0, 0.1, 0.0)
     robot.frame_id = "world"
-    robot.hear("hold_stale", STILL_TICKS)
+    robot.hear("hold_stale")
+    robot.hear("hold_press_again", STILL_TICKS)  # without a pose there is nothing to hold
     says = "ee_pose: is in frame 'world', but the first pose was in 'arm_base'"
     assert robot.status(says).level == ERROR
     assert teleop.log.count(says) == 1
@@ -285,6 +287,18 @@ def test_its_last_word_is_a_hold(robot, teleop, client, signum):
     robot.wait_for(lambda: teleop.process.poll() is not None, "the end")
     robot.wait_for(lambda: np.array_equal(*robot.path()[-2:]), "the hold that comes last")
     assert (teleop.process.returncode, teleop.log) == (0, said)
+
+
+def test_an_emergency_stop_stops_a_person_too(robot, client):
+    robot.drive(0.0, 0.3, 0.0)
+    stop = client.node.create_publisher(Bool, "emergency_stop", LATCHED)
+    stop.publish(Bool(data=True))
+    robot.hear("hold_stopped", STILL_TICKS)
+    assert np.ptp(robot.path()[-STILL_TICKS:], axis=0).max() == 0.0
+    assert robot.status("hold_stopped: emergency stop").level == WARN
+    stop.publish(Bool(data=False))
+    robot.hear("hold_press_again")
+    robot.drive(0.0, 0.3, 0.0)
 
 
 def test_deactivated_it_holds_once_and_then_says_nothing(robot, client):

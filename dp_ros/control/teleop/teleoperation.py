@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from dp_ros.actions import POSITION, join, opening_to_command
 from dp_ros.control.safety import Command, Gate, Verdict
 from dp_ros.control.teleop.joystick import EpisodeEvent, Joystick, TeleopCommand, TeleopHold
+from dp_ros.control.watch import LAG_S
 from dp_ros.poses import angle_rad, is_unit, orientation_of, position_of
 from dp_ros.schema import TeleopConfig, as_vector
 from dp_ros.streams import Sample, Stream
@@ -41,9 +44,10 @@ class Teleoperation:
 
     While the deadman button is held, the command moves from the last command (at the first press: from the measured
     position) within the limits of speed and acceleration. In the tick after the button is released, or after Joy or
-    the pose became too old, the command stands still. A late tick is not made up for. A gap between poses, time that
-    goes back, and a tool that is measured further than `max_turn_rad` from the commanded orientation forget the last
-    command: there is none until the next press.
+    the pose became too old, the command stands still; so it does while `stopped` says why. A late tick is not made up
+    for. These forget the last command, so that there is none until the next press: a gap between poses, no pose for
+    `max_pose_age_s`, time that goes back, an arm measured further than `max_distance_m` from the commands of the last
+    0.25 s, and a tool further than `max_turn_rad` from the commanded orientation.
 
     The tool keeps the orientation measured at that press. The first gripper command repeats the last one on
     `command/gripper`, else the measured opening. Where neither is known, the gripper is not commanded until the person
@@ -58,6 +62,7 @@ class Teleoperation:
         self._axis_speed_m_s = as_vector(config.axis_speed_m_s)
         self._gripper: float | None = None  # the last gripper command, of any publisher
         self._opening: float | None = None
+        self.stopped = ""  # why the arm is stopped; empty while it is not
         self.reset()
 
     def reset(self) -> None:
@@ -72,6 +77,7 @@ class Teleoperation:
     def forget(self) -> None:
         """Forget the last command. There are no commands until a press, which starts from the measured pose."""
         self._last: Command | None = None
+        self._recent: deque[Command] = deque()  # commands of the last LAG_S
         self._velocity_m_s: Array = np.zeros(3)
         self._joystick.disarm()
 
@@ -109,10 +115,13 @@ class Teleoperation:
         pose = self._poses.at(now_ns)
         if pose is not None:
             self._check_gap(pose.stamp_ns)
-        if self._is_turned:
-            self._problem = self._turned()
+        if lost := self._why_lost(now_ns):
+            self._problem = lost[1]
             self.forget()
-            return TeleopDecision(None, Verdict.HOLD_TURNED, self._problem)
+            return TeleopDecision(None, *lost)
+        if self.stopped:
+            self._joystick.disarm()
+            return self._hold(Verdict.HOLD_STOPPED, self.stopped, now_ns)
         asked = self._joystick.command(now_ns)
         if isinstance(asked, TeleopHold):
             return self._hold(asked, self._joystick.why(asked), now_ns)
@@ -155,6 +164,7 @@ class Teleoperation:
     def _hold(self, verdict: Verdict | TeleopHold, detail: str, now_ns: int) -> TeleopDecision:
         self._velocity_m_s = np.zeros(3)
         self._last = self.hold(now_ns)
+        self._note(self._last)
         return TeleopDecision(self._last, verdict, "; ".join(filter(None, (self._problem, detail))))
 
     def _move(self, asked: TeleopCommand, dt_s: float, obs_age_s: float, now_ns: int) -> TeleopDecision:
@@ -176,6 +186,7 @@ class Teleoperation:
         # Motion into the wall of the workspace leaves no speed that the way back would have to brake.
         self._velocity_m_s = np.where(command.position_m == POSITION.of(action), velocity, 0.0)
         self._last, self._gripper = command, command.gripper
+        self._note(command)
         return TeleopDecision(command, verdict, "")
 
     def _accelerate(self, wanted_m_s: Array, dt_s: float) -> Array:
@@ -191,6 +202,37 @@ class Teleoperation:
     def _is_turned(self) -> bool:
         """Whether the tool is measured too far from the orientation of the commands, so that none may be given."""
         return self._last is not None and self._gate.is_turned(self._orientation, self._measured())
+
+    def _note(self, command: Command | None) -> None:
+        """Keep the commands that the arm may still follow."""
+        if command is not None:
+            self._recent.append(command)
+            while command.stamp_ns - self._recent[0].stamp_ns > LAG_S * 1e9:
+                self._recent.popleft()
+
+    def _why_lost(self, now_ns: int) -> tuple[Verdict, str] | None:
+        """Why the last command, or its repetition, might be a leap; None where it is none."""
+        newest_ns, gate = self._poses.newest_ns, self.config.gate
+        pose = None if newest_ns is None else self._poses.at(newest_ns)
+        if self._last is None or pose is None:
+            return None
+        if self._is_turned:
+            return Verdict.HOLD_TURNED, self._turned()
+        again = "release the deadman button and press it again to begin where the arm is"
+        age_s = (now_ns - pose.stamp_ns) / 1e9
+        if gate.max_pose_age_s and age_s > gate.max_pose_age_s:
+            return (
+                Verdict.HOLD_STALE,
+                f"ee_pose: nothing for gate.max_pose_age_s {gate.max_pose_age_s:g}: {again}",
+            )
+        at = position_of(pose.value)
+        far_m = min(math.dist(at, command.position_m) for command in (self._last, *self._recent))
+        if age_s <= gate.max_obs_age_s and gate.max_distance_m and far_m > gate.max_distance_m:
+            return Verdict.HOLD_FAR, (
+                f"the arm is measured {far_m:.3f} m from the last commands, more than gate.max_distance_m "
+                f"{gate.max_distance_m:g}: it is stuck, was moved, or does not obey: {again}"
+            )
+        return None
 
     def _turned(self) -> str:
         return (

@@ -18,6 +18,7 @@ from dp_ros.ros.messages.gripper_reader import GripperCommandReader, GripperRead
 from dp_ros.ros.messages.pose_reader import PoseReader
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.diagnostics import ERROR, OK, WARN
+from dp_ros.ros.node.emergency_stop import EmergencyStop
 from dp_ros.ros.node.managed_node import ManagedNode, reported
 from dp_ros.ros.node.node_main import run_process
 from dp_ros.ros.node.parameters import read_config
@@ -29,7 +30,7 @@ OTHER_COMMANDER = "hold_other_commander"  # the verdict while another node may c
 
 
 class TeleopNode(ManagedNode):
-    """`joy`, `ee_pose` and `gripper/state` in; `command/ee_pose`, `command/gripper` and `record/command` out."""
+    """`joy`, `ee_pose`, `gripper/state` and `emergency_stop` in; `command/*` and `record/command` out."""
 
     def __init__(self) -> None:
         super().__init__("teleop_node")
@@ -38,6 +39,7 @@ class TeleopNode(ManagedNode):
         self._teleop = Teleoperation(topics.gripper_of(read_config(self, TeleopConfig), self.get_name()))
         self._gripper_commands = topics.gripper_of(read_config(self, GripperCommands), self.get_name())
         self._active = False
+        self._emergency_stop = EmergencyStop(self, self._on_emergency_stop)
 
     # ---- lifecycle -------------------------------------------------------------------------------------
 
@@ -52,6 +54,7 @@ class TeleopNode(ManagedNode):
         self.add_subscription(PoseStamped, "ee_pose", self._on_pose, qos.observations("realtime"))
         self.add_subscription(JointState, "gripper/state", self._on_gripper, qos.observations("realtime"))
         self.add_subscription(JointState, "command/gripper", self._on_gripper_command, qos.RELIABLE)
+        self._emergency_stop.listen()
         self.single = (self.resolved("ee_pose"),)
         self.add_diagnostics(self._status)
         self._steady_time = self.control_time()
@@ -123,6 +126,10 @@ class TeleopNode(ManagedNode):
             if self._heard.is_of_gripper(msg) and (value := self._heard.read(msg)) is not None:
                 self._teleop.hear_gripper(value)
 
+    def _on_emergency_stop(self) -> None:
+        if self._active:  # at once, not with the next tick
+            self._tick()
+
     # ---- what is decided -------------------------------------------------------------------------------
 
     def _tick(self) -> None:
@@ -131,6 +138,7 @@ class TeleopNode(ManagedNode):
         self._rival = self._find_rival()
         if self._rival:
             self._teleop.forget()  # the arm follows the other node
+        self._teleop.stopped = self._emergency_stop.message
         self._decision = self._teleop.tick(self._steady_time.now_ns())
         if self._decision.command is not None:
             self._publish_command(self._decision.command)

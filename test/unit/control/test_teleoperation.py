@@ -16,7 +16,7 @@ from dp_ros.control.safety import Verdict
 from dp_ros.control.teleop.joystick import EpisodeEvent, TeleopHold
 from dp_ros.control.teleop.teleoperation import TeleopDecision, Teleoperation
 from dp_ros.poses import angle_rad, make_pose
-from dp_ros.schema import Config, JoyLayout, KeyboardConfig, TeleopConfig, override
+from dp_ros.schema import CommandLimits, Config, JoyLayout, KeyboardConfig, TeleopConfig, override
 
 HOME = (0.0, 0.6, 0.2)
 DT_NS = 12_500_000
@@ -27,6 +27,7 @@ CONFIG = TeleopConfig(
     gripper_speed_per_s=4.0,
     joy_timeout_s=0.2,
     dead_zone=0.1,
+    gate=CommandLimits(max_distance_m=0.0),  # the measured arm of most tests does not follow
 )
 LAYOUT = CONFIG.layout
 START, SUCCESS = EpisodeEvent.START, EpisodeEvent.SUCCESS
@@ -664,3 +665,61 @@ def test_pose_without_a_valid_orientation_is_no_pose() -> None:
     person.press(1.0, 0.0, 0.0)
     assert person.tick().verdict is Verdict.HOLD_STALE
     assert person.tick().command is None
+
+
+def test_an_arm_that_was_moved_by_hand_gets_no_command_until_a_press_begins_there() -> None:
+    person = Person(**{"gate.max_distance_m": 0.05})
+    person.press(0.0, 0.0, 0.0)
+    assert person.tick(5).moves
+    person.down.clear()
+    person.tick(20)
+    person.position_m = (0.0, 0.6, 0.24)
+    assert position(person.tick(40))[2] == 0.2  # near enough: it sagged
+    person.position_m = (0.3, 0.6, 0.2)
+    decision = person.tick()
+    assert (decision.command, decision.verdict) == (None, Verdict.HOLD_FAR)
+    assert "max_distance_m" in decision.detail
+    assert person.tick(10).command is None
+    person.press(0.0, 0.0, 0.0)
+    np.testing.assert_array_equal(position(person.tick()), person.position_m)
+
+
+def test_an_arm_behind_its_commands_by_its_lag_is_not_far() -> None:
+    person = Person(**{"gate.max_distance_m": 0.03})
+    person.press(0.0, 1.0, 0.0)
+    for _ in range(60):
+        assert person.tick().moves  # 0.2 m/s
+        lagging = [decision.command for decision in person.decisions if decision.command][-16:]
+        person.position_m = tuple(lagging[0].position_m)
+    assert np.linalg.norm(position(person.decisions[-1]) - person.position_m) > 0.03
+
+
+def test_without_a_pose_the_command_is_not_repeated_for_ever() -> None:
+    """A robot that restarts would leap to it."""
+    person = driven(0.0, 0.0, 0.0)
+    person.down.clear()
+    person.silent.add("pose")
+    assert person.tick(39).command is not None
+    decision = person.tick(2)
+    assert (decision.command, decision.verdict) == (None, Verdict.HOLD_STALE)
+    assert "max_pose_age_s" in decision.detail
+    assert person.tick(100).command is None
+    person.silent.clear()
+    person.position_m = (0.1, 0.7, 0.3)
+    assert person.tick(5).command is None
+    person.press(0.0, 0.0, 0.0)
+    np.testing.assert_array_equal(position(person.tick()), person.position_m)
+
+
+def test_a_stop_holds_until_it_is_released_and_the_button_pressed_again() -> None:
+    person = driven(0.0, 1.0, 0.0)
+    person.teleop.stopped = "emergency stop"
+    held = person.tick()
+    assert (held.verdict, held.detail) == (Verdict.HOLD_STOPPED, "emergency stop")
+    np.testing.assert_array_equal(position(person.tick(10)), position(held))
+    person.teleop.stopped = ""
+    after = person.tick(10)
+    assert after.verdict is TeleopHold.PRESS_AGAIN
+    np.testing.assert_array_equal(position(after), position(held))
+    person.press(0.0, 1.0, 0.0)
+    assert person.tick(5).moves
