@@ -42,7 +42,8 @@ class PolicyReport:
     ) -> None:
         """has_scores: the checkpoint has statistics for `ood`. to_stamp: control time [ns] -> stamp."""
         publisher, logger = node.add_publisher, node.get_logger()
-        self._streams, self._logger, self._ood, self._to_stamp = streams, logger, ood, to_stamp
+        self._node, self._streams, self._logger = node, streams, logger
+        self._ood, self._to_stamp = ood, to_stamp
         self._no_score = "none" if has_scores else NO_STATS
         if not has_scores:
             logger.info(f"ood_score: {NO_STATS}")
@@ -67,7 +68,9 @@ class PolicyReport:
         self._repeated.clear()
 
     def end(self) -> None:
+        """After the last command: what was told of it must still arrive."""
         self._changes.publish(String(data="inactive"))
+        self._node.wait_until_acked(self._each, self._changes)
 
     def add(self, decision: PolicyDecision, times: CommandTimes | None) -> None:
         """Tell of a decision; `times` of its command in real time, where it was published."""
