@@ -2,7 +2,8 @@
 
 Each input is one tick: a frame or none, a time, and where a plan is due a chunk of numbers. Numbers are ordinary, NaN,
 infinite, denormal or huge. Stamps are fresh, old, repeated or in the future. Limits are tightened while the arm moves.
-Half of the episodes have commands between the ticks, at even times; each ends in a stop.
+Half of the episodes have commands between the ticks: half of these at even times, half at uneven ones, where only the
+speed, the box and the gripper can be judged. Each ends in a stop, during which limits are tightened, too.
 """
 
 from __future__ import annotations
@@ -102,16 +103,20 @@ def attack(inputs: int, seed: tuple[int, ...]) -> Worst:
     is_fine = (
         seed[-1] // len(_GATES) % 2 == 1
     )  # commands between ticks, which count the time since the last one
+    is_even = not (is_fine and seed[-1] // (2 * len(_GATES)) % 2)
     rate_hz = _PER_TICK * policy.rate_hz if is_fine else 0.0
     runtime = RuntimeConfig(mode="realtime", gate=gate, command_rate_hz=rate_hz)
     controller = Controller(policy, runtime, InlinePlanner(lambda request: _plan(rng, request)))
-    watch = _Observer(gate, controller.period_ns / 1e9, worst)
+    watch = _Observer(gate, controller.period_ns / 1e9 if is_even else None, worst)
     now_ns = 10**12
+
+    def next_ns() -> int:
+        return now_ns + round(controller.period_ns * (1.0 if is_even else 10 ** rng.uniform(-2.0, 0.3)))
+
     for _ in range(inputs):
-        now_ns += controller.period_ns if is_fine else _elapsed_ns(rng, controller.dt_ns)
+        now_ns = next_ns() if is_fine else now_ns + _elapsed_ns(rng, controller.dt_ns)
         if rng.random() < 0.01:
-            tighter = gate.model_copy(update={"max_speed_m_s": gate.max_speed_m_s * rng.uniform(0.5, 1.0)})
-            controller.commander.limit(tighter)
+            controller.commander.limit(_tighter(rng, gate, is_even))
         if rng.random() < 0.9:
             controller.observe(_frame(rng, now_ns, controller.commander.last))
         if rng.random() < 0.2:  # a pose without a frame: a camera is late
@@ -123,11 +128,13 @@ def attack(inputs: int, seed: tuple[int, ...]) -> Worst:
             worst.verdicts[decision.verdict.value] += 1
         is_published = decision is not None and not decision.is_silent
         watch.see(decision.command if is_published else None, start, controller.commander.measured)
-        while is_fine and controller.is_between(now_ns + controller.period_ns):
-            now_ns, start = now_ns + controller.period_ns, controller.commander.last
+        while is_fine and controller.is_between(due_ns := next_ns()):
+            now_ns, start = due_ns, controller.commander.last
             watch.see(controller.between(now_ns), start, controller.commander.measured)
     for _ in range(_LONGEST_STOP):
         now_ns, start = now_ns + controller.period_ns, controller.commander.last
+        if rng.random() < 0.05:
+            controller.commander.limit(_tighter(rng, gate, is_even))
         watch.see(command := controller.hold(now_ns), start, controller.commander.measured)
         if command is None or not controller.commander.is_moving:
             break
@@ -137,7 +144,8 @@ def attack(inputs: int, seed: tuple[int, ...]) -> Worst:
 class _Observer:
     """Compares each command with those before it, by itself."""
 
-    def __init__(self, gate: GateConfig, dt_s: float, worst: Worst) -> None:
+    def __init__(self, gate: GateConfig, dt_s: float | None, worst: Worst) -> None:
+        """dt_s: time between two commands; None: by their stamps, between which no acceleration is defined."""
         self._gate, self._dt_s, self._worst = gate, dt_s, worst
         self._positions: list[Array] = []
         self._gripper: float | None = None
@@ -150,6 +158,8 @@ class _Observer:
         if not self._positions and start is not None:
             self._positions = [start.position_m] * 3
         worst, gate, dt_s = self._worst, self._gate, self._dt_s
+        if dt_s is None:
+            dt_s = math.inf if start is None else max((command.stamp_ns - start.stamp_ns) / 1e9, 1e-12)
         worst.commands += 1
         numbers = [*command.position_m, *command.orientation, command.gripper or 0.0]
         is_unit = abs(float(np.linalg.norm(command.orientation)) - 1.0) <= UNIT_TOLERANCE
@@ -171,10 +181,29 @@ class _Observer:
             float(np.linalg.norm(np.diff(self._positions, n=n, axis=0)[-1])) / dt_s**n for n in (1, 2, 3)
         )
         worst.note("speed", v / gate.max_speed_m_s)
+        if self._dt_s is None:
+            return
         if gate.max_acceleration_m_s2:
             worst.note("acceleration", a / gate.max_acceleration_m_s2)
         if gate.max_jerk_m_s3:
             worst.note("jerk", j / gate.max_jerk_m_s3)
+
+
+def _tighter(rng: np.random.Generator, gate: GateConfig, is_even: bool) -> GateConfig:
+    """The limits, some tightened. Where acceleration is judged, only the speed: the stop in progress may need longer
+    with less acceleration, or end outside a smaller box, and the box comes before the acceleration."""
+    tighter: dict[str, Any] = {"max_speed_m_s": gate.max_speed_m_s * rng.uniform(0.5, 1.0)}
+    if not is_even:
+        low, high = np.array(gate.workspace_low_m), np.array(gate.workspace_high_m)
+        inner = rng.uniform(0.0, 0.2, (2, 3)) * (high - low) * (rng.random() < 0.3)
+        tighter["workspace_low_m"], tighter["workspace_high_m"] = (
+            tuple(low + inner[0]),
+            tuple(high - inner[1]),
+        )
+        tighter["max_acceleration_m_s2"] = gate.max_acceleration_m_s2 * rng.choice(
+            [1.0, rng.uniform(0.3, 1.0)]
+        )
+    return gate.model_copy(update=tighter)
 
 
 def _elapsed_ns(rng: np.random.Generator, dt_ns: int) -> int:
