@@ -205,6 +205,19 @@ def test_leaning_on_the_wall_becomes_a_hold_and_ends_when_the_plan_turns(arm: Ca
     assert robot.verdict is Verdict.PASS
 
 
+def test_time_without_frames_is_no_time_of_leaning(arm: Callable[..., Arm]) -> None:
+    robot = arm(workspace_high_m=(0.5, 0.65, 0.6), max_wall_s=0.5)
+    robot.run(35)
+    assert robot.verdict is Verdict.LIMITED_WORKSPACE
+    robot.sees = False
+    assert robot.run(40).verdict is Verdict.HOLD_STALE
+    robot.sees, count = True, len(robot.decisions)
+    robot.run(20)
+    verdicts = {decision.verdict for decision in robot.decisions[count:]}
+    assert Verdict.LIMITED_WORKSPACE in verdicts
+    assert Verdict.HOLD_WALL not in verdicts
+
+
 def test_after_a_stale_observation_motion_waits_until_all_is_well_for_a_time(
     arm: Callable[..., Arm],
 ) -> None:
