@@ -73,9 +73,7 @@ class Motion:
         self._last: tuple[Chunk, float] | None = None  # chunk in use, and the index reached in it
         self._near: tuple[Chunk, Chunk] | None = None  # a chunk, and as it is followed
         self._stop_left: float | None = None  # holds that may go along the chunk; None before the first
-        self._kept: tuple[Chunk, float] | None = (
-            None  # a chunk that a hold kept, and the index due in the first one
-        )
+        self._kept: tuple[Chunk, float] | None = None  # the chunk that holds keep, and its index then
 
     @property
     def speed_m_s(self) -> float:
@@ -132,12 +130,9 @@ class Motion:
         By the clock, the actions of the held ticks are past, and skipping them would be a leap. A chunk that is over by
         the clock stays over.
         """
-        if (
-            chunk is None
-            or self._kept is None
-            or not self._kept[0].is_same(chunk)
-            or chunk.at(now_ns) is None
-        ):
+        if chunk is None or self._kept is None or not self._kept[0].is_same(chunk):
+            return chunk
+        if chunk.at(now_ns) is None:
             return chunk
         due = self._kept[1]
         if self._last is not None and self._last[0].is_same(chunk):

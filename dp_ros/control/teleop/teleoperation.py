@@ -135,8 +135,8 @@ class Teleoperation:
         return self._move(asked, dt_s, obs_age_s, now_ns)
 
     def hold(self, now_ns: int) -> Command | None:
-        """The command that stops the arm at its last command; None before a press, and where the tool is turned."""
-        if self._last is None or self._is_turned:
+        """The command that stops the arm at its last command; None before a press, and where it might be a leap."""
+        if self._last is None or self._why_lost(now_ns) is not None:
             return None
         return replace(self._last, stamp_ns=now_ns)
 
