@@ -26,6 +26,9 @@ class Chunk:
     in_flight: int = 0  # actions from T_o - 1 on that repeat commands sent before the newest frame
     frame_ns: int | None = None  # stamp of the newest frame that it was planned from
     slowed: float = 0.0  # ticks by which it is behind the clock, because limits slowed it
+    held: float = (
+        0.0  # further ticks by which it is behind, because the arm held; a new plan is due by the clock
+    )
 
     @classmethod
     def after(
@@ -110,7 +113,7 @@ class Chunk:
 
     def progress(self, now_ns: int) -> float:
         """Index of the action for now; between two actions where the chunk was slowed by a part of a tick."""
-        return round((now_ns - self.t0_ns) / self.dt_ns) - self.slowed
+        return round((now_ns - self.t0_ns) / self.dt_ns) - self.slowed - self.held
 
     def index(self, now_ns: int) -> int:
         """Index of the action for now, or of the next one; it may lie outside the chunk."""
@@ -142,7 +145,7 @@ class Chunk:
 
     def is_due(self, now_ns: int) -> bool:
         """Whether the actions to execute are used up, so that a new plan is due."""
-        return not self.index(now_ns) < self.executed.stop
+        return not replace(self, held=0.0).index(now_ns) < self.executed.stop
 
     def times_ns(self) -> list[int]:
         return [self.t0_ns + i * self.dt_ns for i in range(len(self.actions))]

@@ -11,7 +11,7 @@ from dp_ros.actions import POSITION, gripper_of, opening_to_command
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.episode import Inherited, Taken
 from dp_ros.control.interpolation import Interpolator, commands_per_tick
-from dp_ros.control.motion import Motion, Step
+from dp_ros.control.motion import Motion
 from dp_ros.control.ood import OodWatch
 from dp_ros.control.reasons import of_gate
 from dp_ros.control.retreat import Retreats
@@ -266,7 +266,7 @@ class Commander:
             step, after = self.motion.follow_chunk(chunk, now_ns, dt_s, is_exact)
         else:
             if self._curve.is_at_rest:  # after a hold, the commands may still be slowing down
-                step, moved = Step(self.motion.hold(dt_s), 1.0, None), None
+                step, moved = self.motion.stand(dt_s), None
             else:
                 step, moved = self.motion.follow_curve(self._curve, chunk, now_ns, dt_s)
             after = self.motion.near(moved or chunk, (moved or chunk).progress(now_ns), is_exact)

@@ -23,16 +23,8 @@ from dp_ros.control.tracking import Tracker
 from dp_ros.schema import GateConfig
 
 Path = Callable[[float], Point]  # share of the way that is due, 0 to 1 -> position
-_SOFTER = (
-    0.0,
-    0.05,
-    0.1,
-    0.2,
-    0.35,
-    0.5,
-    0.75,
-    1.0,
-)  # parts of the way from the hardest braking to the softest
+# Parts of the way from the hardest braking to the softest.
+_SOFTER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 _ALONG = 1.5  # times the shortest stop, in a straight line, that a stop along the chunk may take
 _BISECTIONS, _COARSE_BISECTIONS = 44, 12
 _BESIDE_M = 1e-5  # a command that is nearer to an action is there
@@ -116,8 +108,27 @@ class Motion:
 
     def keep(self, chunk: Chunk | None, now_ns: int) -> None:
         """Note the chunk that may go on after this hold."""
-        if chunk is None or self._kept is None or not self._kept[0].is_same(chunk):
-            self._kept = None if chunk is None else (chunk, chunk.progress(now_ns))
+        if chunk is None:
+            self._kept = None
+        elif self._kept is None or not self._kept[0].is_same(chunk):
+            self._kept = (chunk, chunk.progress(now_ns))
+        else:
+            self._kept = (chunk, self._due(*self._kept))
+
+    def _due(self, chunk: Chunk, due: float) -> float:
+        """Index of the action that follows where the arm is on its way of braking; it was `due` a command ago."""
+        if self._last is not None and self._last[0].is_same(chunk):
+            return self._last[1] + 1.0
+        # The arm brakes in a straight line beside the chunk, by less than a tick's way in a tick.
+        first, i = chunk.horizons.executed.start, math.floor(due + 1e-9)
+        if not first < i < len(chunk.actions):
+            return due
+        a, b = (POSITION.of(chunk.actions[k]) for k in (i - 1, i))
+        way_m2 = float(np.dot(b - a, b - a))
+        if not 0.0 < way_m2 < math.inf:
+            return due
+        share = float(np.dot(np.array(self._limiter.position) - a, b - a)) / way_m2
+        return max(due, i + min(max(share, 0.0), 1.0))
 
     @property
     def keeps(self) -> bool:
@@ -134,10 +145,15 @@ class Motion:
             return chunk
         if chunk.at(now_ns) is None:
             return chunk
-        due = self._kept[1]
-        if self._last is not None and self._last[0].is_same(chunk):
-            due = self._last[1] + 1.0
-        return chunk.behind(max(0.0, chunk.progress(now_ns) - due))
+        due = self._due(*self._kept)
+        if chunk.dt_ns > 1.5e9 * self._period_s:  # the commands between this tick and the next lead to it
+            due = max(due - 1.0, chunk.horizons.executed.start)
+        return replace(chunk, held=chunk.held + max(0.0, chunk.progress(now_ns) - due))
+
+    def stand(self, dt_s: float) -> Step:
+        """The step of a tick after which commands between ticks begin to move."""
+        self._kept = None
+        return Step(self.hold(dt_s), 1.0, None)
 
     def follow_chunk(
         self, chunk: Chunk, now_ns: int, dt_s: float, is_exact: bool = False

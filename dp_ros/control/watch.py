@@ -18,6 +18,7 @@ from dp_ros.streams import Frame
 
 _MOVES_M = 0.005  # way of the command after which a picture or a pose must have changed
 LAG_S = 0.25  # an arm may follow the commands with this delay
+_OUTAGE_S = 1.0  # an arm that did not lean for so long begins to lean again
 _APART_S = 0.01  # between two commands that are kept, however often they come
 _FASTEST_M_S, _NOISE_M = 1.0, 0.005  # of a measured arm; a pose that is further from the one before it leapt
 _NOT_FAR = 1.5  # times `max_distance_m`: an arm further away did not just fail to follow
@@ -172,7 +173,7 @@ class Watch:
         if not is_outside:
             self._leans_ns = None
             return ""
-        if self._leans_ns is None or not 0 <= now_ns - self._leant_ns <= LAG_S * 1e9:
+        if self._leans_ns is None or not 0 <= now_ns - self._leant_ns <= _OUTAGE_S * 1e9:
             self._leans_ns = now_ns  # after an outage it begins to lean again
         self._leant_ns = now_ns
         most = self.gate.max_wall_s

@@ -69,3 +69,36 @@ def test_no_action_is_skipped_after_a_hold(
         1.5 if limits else 1 + 1e-9
     )  # within limits, the arm may be a little behind
     np.testing.assert_allclose(steps[-5:, 1], STEP_M, rtol=1e-6)
+
+
+@pytest.mark.parametrize("command_rate_hz", [0.0, 40.0])
+@pytest.mark.parametrize("held", [range(15, 21), range(16, 18), range(19, 27)])
+def test_an_arm_that_braked_along_its_chunk_does_not_go_back(held: range, command_rate_hz: float) -> None:
+    """One chunk of 14 actions is in use before, during and after the hold."""
+    path: list[np.ndarray] = []
+    policy = PolicyConfig.model_validate({"rate_hz": 20.0, "horizons": {"T_o": 2, "T_p": 16, "T_a": 14}})
+    gate = {"max_distance_m": 0.0, "max_acceleration_m_s2": 1.0, "max_obs_age_s": 0.2}
+    config = {"mode": "realtime", "command_rate_hz": command_rate_hz, "gate": gate}
+    runtime = RuntimeConfig.model_validate(config)
+
+    def ahead(request: PlanRequest) -> np.ndarray:
+        chunk = np.zeros((16, 4))
+        chunk[:, 1] = 0.008 * np.arange(16)
+        return chunk
+
+    controller = Controller(policy, runtime, InlinePlanner(ahead))
+    measured, now_ns = np.array([0.0, 0.35, 0.2]), START_NS
+    for tick in range(40):
+        now_ns, pose = START_NS + tick * controller.dt_ns, make_pose(measured, DOWN)
+        skew_ns = 200_000_000 if tick in held else 0
+        controller.observe(Frame(now_ns, (PICTURES[tick % 8],), pose, 1.0, now_ns, skew_ns))
+        decision = controller.tick(now_ns)
+        commands = [] if decision is None else [decision.command]
+        while controller.is_between(now_ns := now_ns + controller.period_ns):
+            commands.append(controller.between(now_ns))  # type: ignore[arg-type]
+        path += [command.position_m for command in commands if command is not None]
+        measured = path[-1] if path else measured
+    steps = np.diff(path, axis=0)[:, 1]
+    assert steps.min() >= -1e-9
+    assert steps.max() <= 1.5 * 0.008 / (2 if command_rate_hz else 1)
+    assert path[-1][1] > 0.5

@@ -210,7 +210,7 @@ def test_time_without_frames_is_no_time_of_leaning(arm: Callable[..., Arm]) -> N
     robot.run(35)
     assert robot.verdict is Verdict.LIMITED_WORKSPACE
     robot.sees = False
-    assert robot.run(40).verdict is Verdict.HOLD_STALE
+    assert robot.run(100).verdict is Verdict.HOLD_STALE
     robot.sees, count = True, len(robot.decisions)
     robot.run(20)
     verdicts = {decision.verdict for decision in robot.decisions[count:]}
