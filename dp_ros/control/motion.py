@@ -123,12 +123,14 @@ class Motion:
         first, i = chunk.horizons.executed.start, math.floor(due + 1e-9)
         if not first < i < len(chunk.actions):
             return due
-        a, b = (POSITION.of(chunk.actions[k]) for k in (i - 1, i))
-        way_m2 = float(np.dot(b - a, b - a))
+        a, b = (point(POSITION.of(chunk.actions[k])) for k in (i - 1, i))
+        way_m2 = sum(
+            (y - x) * (y - x) for x, y in zip(a, b, strict=True)
+        )  # floats: no warning where it overflows
         if not 0.0 < way_m2 < math.inf:
             return due
-        share = float(np.dot(np.array(self._limiter.position) - a, b - a)) / way_m2
-        return max(due, i + min(max(share, 0.0), 1.0))
+        along_m2 = sum((at - x) * (y - x) for at, x, y in zip(self._limiter.position, a, b, strict=True))
+        return max(due, i + min(max(along_m2 / way_m2, 0.0), 1.0))
 
     @property
     def keeps(self) -> bool:

@@ -27,11 +27,18 @@ def test_a_robot_hears_the_policy_stop(ros_environment, tmp_path):
     numbers, table = tmp_path / "faults.json", tmp_path / "faults.md"
     names = ("pose-jumps", "camera-cut-frame", "policy-sigstop")
     chosen = [word for name in names for word in ("--fault", name)]
-    done = run(ros_environment, "--trials", "1", *chosen, "--json", str(numbers), "--markdown", str(table))
-    scores = {score["name"]: score for score in json.loads(numbers.read_text())["faults"]}
-    assert set(scores) == set(names), done.stderr
-    failed = [name for name, score in scores.items() if not score["ok"]]
-    assert (done.returncode == 0) == (not failed)
+    for _ in range(
+        3
+    ):  # on a busy machine a policy may have been silent before it is stopped; then nothing is held
+        done = run(
+            ros_environment, "--trials", "1", *chosen, "--json", str(numbers), "--markdown", str(table)
+        )
+        scores = {score["name"]: score for score in json.loads(numbers.read_text())["faults"]}
+        assert set(scores) == set(names), done.stderr
+        failed = [name for name, score in scores.items() if not score["ok"]]
+        assert (done.returncode == 0) == (not failed)
+        if scores["policy-sigstop"]["verdicts"]:
+            break
     assert scores["pose-jumps"]["verdicts"] == {"hold_far": 1}
     assert scores["pose-jumps"]["recovery"] == "automatic"
     assert scores["policy-sigstop"]["verdicts"] == {"watchdog: holding": 1}
