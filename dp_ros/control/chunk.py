@@ -26,9 +26,7 @@ class Chunk:
     in_flight: int = 0  # actions from T_o - 1 on that repeat commands sent before the newest frame
     frame_ns: int | None = None  # stamp of the newest frame that it was planned from
     slowed: float = 0.0  # ticks by which it is behind the clock, because limits slowed it
-    held: float = (
-        0.0  # further ticks by which it is behind, because the arm held; a new plan is due by the clock
-    )
+    held: float = 0.0  # further ticks by which it is behind, because the arm held
 
     @classmethod
     def after(
@@ -144,7 +142,7 @@ class Chunk:
         return action
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether the actions to execute are used up, so that a new plan is due."""
+        """Whether the actions to execute are used up, so that a new plan is due. Held ticks count as used."""
         return not replace(self, held=0.0).index(now_ns) < self.executed.stop
 
     def times_ns(self) -> list[int]:

@@ -10,13 +10,14 @@ import numpy as np
 from dp_ros.actions import POSITION, gripper_of, opening_to_command
 from dp_ros.control.chunk import Chunk
 from dp_ros.control.episode import Inherited, Taken
+from dp_ros.control.followed import LAG_S
 from dp_ros.control.interpolation import Interpolator, commands_per_tick
 from dp_ros.control.motion import Motion
 from dp_ros.control.ood import OodWatch
 from dp_ros.control.reasons import of_gate
 from dp_ros.control.retreat import Retreats
 from dp_ros.control.safety import Array, Command, Gate, Verdict
-from dp_ros.control.watch import LAG_S, Hold, Watch
+from dp_ros.control.watch import Hold, Watch
 from dp_ros.poses import is_unit
 from dp_ros.schema import GateConfig, PolicyConfig, RuntimeConfig
 from dp_ros.streams import Frame
@@ -305,7 +306,7 @@ class Commander:
         if self._curve:
             self._curve.clear()
         self.motion.begin(self.last.position_m)
-        self._watch.rest(now_ns)
+        self._watch.drop_followed(now_ns)
         self._holds, self.last = True, replace(self.last, stamp_ns=now_ns)
         return self.last
 

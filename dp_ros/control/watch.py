@@ -4,22 +4,20 @@ unlike those of the training, and walls."""
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dp_ros.control.chunk import Chunk
+from dp_ros.control.followed import LAG_S, Followed
 from dp_ros.control.safety import NEAR_AGAIN, Array, Command, Verdict
 from dp_ros.poses import POSE_DIM, orientation_of, position_of
 from dp_ros.schema import GateConfig
 from dp_ros.streams import Frame
 
 _MOVES_M = 0.005  # way of the command after which a picture or a pose must have changed
-LAG_S = 0.25  # an arm may follow the commands with this delay
 _OUTAGE_S = 1.0  # an arm that did not lean for so long begins to lean again
-_APART_S = 0.01  # between two commands that are kept, however often they come
 _FASTEST_M_S, _NOISE_M = 1.0, 0.005  # of a measured arm; a pose that is further from the one before it leapt
 _NOT_FAR = 1.5  # times `max_distance_m`: an arm further away did not just fail to follow
 _AFTER = (
@@ -67,7 +65,7 @@ class Watch:
         self._leapt_ns: int | None = None  # stamp of the last pose that does not continue those before it
         self._way_m = 0.0  # of the commands
         self._last_m: Array | None = None
-        self._recent: deque[Command] = deque()  # commands of the last LAG_S
+        self._followed = Followed()
         self._skew_ns = 0
         self._is_far = False
         self.is_void = False  # whether the last command is void: then no distance of the arm from it counts
@@ -94,15 +92,11 @@ class Watch:
         if self._last_m is not None:
             self._way_m += float(np.linalg.norm(command.position_m - self._last_m))
         self._last_m = command.position_m
-        self.rest(command.stamp_ns)
-        recent, now_ns = self._recent, command.stamp_ns
-        if not recent or now_ns - recent[-1].stamp_ns >= _APART_S * 1e9:
-            recent.append(command)
+        self._followed.add(command)
 
-    def rest(self, now_ns: int) -> None:
+    def drop_followed(self, now_ns: int) -> None:
         """Forget the commands that the arm has had the time to follow."""
-        while self._recent and not 0 <= now_ns - self._recent[0].stamp_ns <= LAG_S * 1e9:
-            self._recent.popleft()
+        self._followed.drop(now_ns)
 
     def is_unknown(self, now_ns: int) -> bool:
         """Whether the pose is so old, or stamped in the future, that a command might be a leap."""
@@ -131,7 +125,7 @@ class Watch:
 
     def is_little_far(self, last: Command) -> bool:
         """Whether an arm that is far has just failed to follow."""
-        return self._distance_m(last, self.position_m) <= _NOT_FAR * self.gate.max_distance_m
+        return self._followed.distance_m(last, self.position_m) <= _NOT_FAR * self.gate.max_distance_m
 
     def forgive(self) -> None:
         """Count an arm that was too far as near: it was brought to where it should be."""
@@ -145,9 +139,10 @@ class Watch:
     def why_far(self, last: Command, now_ns: int) -> Hold | None:
         if not self.is_far(last, now_ns):
             return None
+        far_m = self._followed.distance_m(last, self.position_m)
         return Verdict.HOLD_FAR, (
-            f"the arm is measured {self._distance_m(last, position_of(self._pose)):.3f} m from the last commands, more "
-            f"than gate.max_distance_m {self.gate.max_distance_m:g}: it is stuck, was moved, or does not obey; "
+            f"the arm is measured {far_m:.3f} m from the last commands, more than gate.max_distance_m "
+            f"{self.gate.max_distance_m:g}: it is stuck, was moved, or does not obey; "
             "deactivate and activate to begin where it is"
         )
 
@@ -230,8 +225,4 @@ class Watch:
     def _is_near(self, last: Command, measured_m: Array) -> bool:
         most = self.gate.max_distance_m
         near_m = most * (NEAR_AGAIN if self._is_far else 1.0)
-        return not most or self._distance_m(last, measured_m) <= near_m
-
-    def _distance_m(self, last: Command, measured_m: Array) -> float:
-        """From the measured position to the nearest command of the last LAG_S: a fast arm is behind the last one."""
-        return min(math.dist(measured_m, command.position_m) for command in (last, *self._recent))
+        return not most or self._followed.distance_m(last, measured_m) <= near_m

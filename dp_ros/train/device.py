@@ -39,7 +39,7 @@ def computes_bf16(device: torch.device, precision: str) -> bool:
 
 
 def name_hardware(device: torch.device, processes: int, precision: str) -> str:
-    """What computes a training of that `precision`, and in which: "NVIDIA H100, bf16", "2 CPU threads, f32"."""
+    """Hardware of a training and the precision it really computes in: "NVIDIA H100, bf16", "2 CPU threads, f32"."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return f"{name if processes == 1 else f'{processes} x {name}'}, {precision}"

@@ -196,13 +196,10 @@ def _tighter(rng: np.random.Generator, gate: GateConfig, is_even: bool) -> GateC
     if not is_even:
         low, high = np.array(gate.workspace_low_m), np.array(gate.workspace_high_m)
         inner = rng.uniform(0.0, 0.2, (2, 3)) * (high - low) * (rng.random() < 0.3)
-        tighter["workspace_low_m"], tighter["workspace_high_m"] = (
-            tuple(low + inner[0]),
-            tuple(high - inner[1]),
-        )
-        tighter["max_acceleration_m_s2"] = gate.max_acceleration_m_s2 * rng.choice(
-            [1.0, rng.uniform(0.3, 1.0)]
-        )
+        share = rng.choice([1.0, rng.uniform(0.3, 1.0)])
+        tighter["workspace_low_m"] = tuple(low + inner[0])
+        tighter["workspace_high_m"] = tuple(high - inner[1])
+        tighter["max_acceleration_m_s2"] = gate.max_acceleration_m_s2 * share
     return gate.model_copy(update=tighter)
 
 

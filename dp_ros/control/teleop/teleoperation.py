@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.actions import POSITION, join, opening_to_command
+from dp_ros.control.followed import Followed
 from dp_ros.control.safety import Command, Gate, Verdict
 from dp_ros.control.teleop.joystick import EpisodeEvent, Joystick, TeleopCommand, TeleopHold
-from dp_ros.control.watch import LAG_S
 from dp_ros.poses import angle_rad, is_unit, orientation_of, position_of
 from dp_ros.schema import TeleopConfig, as_vector
 from dp_ros.streams import Sample, Stream
@@ -77,7 +75,7 @@ class Teleoperation:
     def forget(self) -> None:
         """Forget the last command. There are no commands until a press, which starts from the measured pose."""
         self._last: Command | None = None
-        self._recent: deque[Command] = deque()  # commands of the last LAG_S
+        self._followed = Followed()
         self._velocity_m_s: Array = np.zeros(3)
         self._joystick.disarm()
 
@@ -163,8 +161,9 @@ class Teleoperation:
 
     def _hold(self, verdict: Verdict | TeleopHold, detail: str, now_ns: int) -> TeleopDecision:
         self._velocity_m_s = np.zeros(3)
-        self._last = self.hold(now_ns)
-        self._note(self._last)
+        if self._last is not None:
+            self._last = replace(self._last, stamp_ns=now_ns)
+            self._followed.add(self._last)
         return TeleopDecision(self._last, verdict, "; ".join(filter(None, (self._problem, detail))))
 
     def _move(self, asked: TeleopCommand, dt_s: float, obs_age_s: float, now_ns: int) -> TeleopDecision:
@@ -186,7 +185,7 @@ class Teleoperation:
         # Motion into the wall of the workspace leaves no speed that the way back would have to brake.
         self._velocity_m_s = np.where(command.position_m == POSITION.of(action), velocity, 0.0)
         self._last, self._gripper = command, command.gripper
-        self._note(command)
+        self._followed.add(command)
         return TeleopDecision(command, verdict, "")
 
     def _accelerate(self, wanted_m_s: Array, dt_s: float) -> Array:
@@ -198,25 +197,13 @@ class Teleoperation:
         size, allowed = float(np.linalg.norm(change)), self.config.max_acceleration_m_s2 * dt_s
         return wanted_m_s if size <= allowed else self._velocity_m_s + change * (allowed / size)
 
-    @property
-    def _is_turned(self) -> bool:
-        """Whether the tool is measured too far from the orientation of the commands, so that none may be given."""
-        return self._last is not None and self._gate.is_turned(self._orientation, self._measured())
-
-    def _note(self, command: Command | None) -> None:
-        """Keep the commands that the arm may still follow."""
-        if command is not None:
-            self._recent.append(command)
-            while command.stamp_ns - self._recent[0].stamp_ns > LAG_S * 1e9:
-                self._recent.popleft()
-
     def _why_lost(self, now_ns: int) -> tuple[Verdict, str] | None:
         """Why the last command, or its repetition, might be a leap; None where it is none."""
         newest_ns, gate = self._poses.newest_ns, self.config.gate
         pose = None if newest_ns is None else self._poses.at(newest_ns)
         if self._last is None or pose is None:
             return None
-        if self._is_turned:
+        if self._gate.is_turned(self._orientation, self._measured()):
             return Verdict.HOLD_TURNED, self._turned()
         again = "release the deadman button and press it again to begin where the arm is"
         age_s = (now_ns - pose.stamp_ns) / 1e9
@@ -225,8 +212,7 @@ class Teleoperation:
                 Verdict.HOLD_STALE,
                 f"ee_pose: nothing for gate.max_pose_age_s {gate.max_pose_age_s:g}: {again}",
             )
-        at = position_of(pose.value)
-        far_m = min(math.dist(at, command.position_m) for command in (self._last, *self._recent))
+        far_m = self._followed.distance_m(self._last, position_of(pose.value))
         if age_s <= gate.max_obs_age_s and gate.max_distance_m and far_m > gate.max_distance_m:
             return Verdict.HOLD_FAR, (
                 f"the arm is measured {far_m:.3f} m from the last commands, more than gate.max_distance_m "

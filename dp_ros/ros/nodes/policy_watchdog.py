@@ -20,8 +20,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
+from dp_ros.control.followed import LAG_S
 from dp_ros.control.heartbeat import Guard, Heartbeat
-from dp_ros.control.watch import LAG_S
 from dp_ros.poses import angle_rad, orientation_of
 from dp_ros.ros.messages.conversions import ConversionError, pose_to_position, pose_to_vector
 from dp_ros.ros.node import qos
