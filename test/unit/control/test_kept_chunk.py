@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -102,3 +103,51 @@ def test_an_arm_that_braked_along_its_chunk_does_not_go_back(held: range, comman
     assert steps.min() >= -1e-9
     assert steps.max() <= 1.5 * 0.008 / (2 if command_rate_hz else 1)
     assert path[-1][1] > 0.5
+
+
+def drive_skewed(
+    is_held: Callable[[int], bool], rate_hz: float, T_a: int, command_rate_hz: float = 0.0
+) -> tuple[list[Verdict], np.ndarray, int]:
+    """Verdicts, steps along y of all commands, and the number of plans, each of 16 actions that are 10 mm apart."""
+    plans, path, verdicts = [], [], []
+    policy = PolicyConfig.model_validate({"rate_hz": rate_hz, "horizons": {"T_o": 2, "T_p": 16, "T_a": T_a}})
+    gate = {"max_distance_m": 0.0, "max_obs_age_s": 0.3}
+    runtime = RuntimeConfig.model_validate(
+        {"mode": "realtime", "command_rate_hz": command_rate_hz, "gate": gate}
+    )
+
+    def ahead(request: PlanRequest) -> np.ndarray:
+        plans.append(request)
+        chunk = np.zeros((16, 4))
+        chunk[:, 1] = 0.01 * np.arange(16)
+        return chunk
+
+    controller = Controller(policy, runtime, InlinePlanner(ahead))
+    measured = np.array([0.0, 0.35, 0.2])
+    for tick in range(60):
+        now_ns = START_NS + tick * controller.dt_ns
+        skew_ns = 200_000_000 if is_held(tick) else 0
+        pose = make_pose(measured, DOWN)
+        controller.observe(Frame(now_ns, (PICTURES[tick % 8],), pose, 1.0, now_ns, skew_ns))
+        if (decision := controller.tick(now_ns)) is None:
+            continue
+        verdicts.append(decision.verdict)
+        path.append(decision.command.position_m)
+        while controller.is_between(now_ns := now_ns + controller.period_ns):
+            if (command := controller.between(now_ns)) is not None:
+                path.append(command.position_m)
+        measured = path[-1]
+    return verdicts, np.diff(path, axis=0)[:, 1], len(plans)
+
+
+def test_a_plan_is_due_by_the_clock_where_the_arm_moves_in_one_tick_of_five() -> None:
+    verdicts, _, plans = drive_skewed(lambda tick: tick >= 15 and tick % 5 > 0, rate_hz=10.0, T_a=8)
+    assert Verdict.HOLD_OLD_PLAN not in verdicts
+    assert plans >= 6
+
+
+def test_commands_between_ticks_skip_no_part_of_an_action_after_a_hold() -> None:
+    _, steps, _ = drive_skewed(lambda tick: 15 <= tick < 19, rate_hz=20.0, T_a=14, command_rate_hz=40.0)
+    assert (
+        steps[20:].max() <= 0.0075
+    )  # 5 mm each; a curve that begins at rest is slower first, and faster then
