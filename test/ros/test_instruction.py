@@ -184,6 +184,8 @@ def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch
     encoded = np.eye(DIM, dtype=np.float32)[5:]
 
     def encode(texts):
+        if texts == ["drop it"]:
+            raise RuntimeError("no memory")
         gates[texts[0]].wait(120.0)
         return encoded[list(gates).index(texts[0])][None]
 
@@ -211,6 +213,12 @@ def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch
     assert (source.text, source.problem) == ("spin it", "")
     source.say("push it")
     assert (says[3] == np.eye(DIM)[0]).all()
+    for _ in range(2):  # it may be said again
+        source.say("drop it")
+        assert source.problem == "'drop it' is being encoded"
+        done.get(timeout=120.0)()
+        assert says[-1] is None
+        assert source.problem == "policy/instruction: 'drop it' cannot be encoded: RuntimeError: no memory"
 
 
 def test_the_robot_changes_its_task_with_the_next_episode(start_node, client):

@@ -232,7 +232,6 @@ def test_tilted_tool_is_never_told_to_turn_from_the_first_press_to_the_end(robot
 def test_pose_in_another_frame_is_refused_and_named_once(robot, teleop):
     robot.drive(0.0, 0.1, 0.0)
     robot.frame_id = "world"
-    robot.hear("hold_stale")
     robot.hear("hold_press_again", STILL_TICKS)  # without a pose there is nothing to hold
     says = "ee_pose: is in frame 'world', but the first pose was in 'arm_base'"
     assert robot.status(says).level == ERROR
