@@ -102,7 +102,7 @@ def demo(
     folder = find_checkpoint(checkpoint)
     known = instructions_of(folder)
     last = then or instruction
-    told = known.task_of(last) if known and last else ""
+    told = known.meaning(last).task if known and last else ""
     task, seeds = task_and_seeds(folder, task or told, seed, episodes)
     for sentence in dict.fromkeys((instruction, last)):
         check_instructions(folder, task, seeds, sentence, "known")

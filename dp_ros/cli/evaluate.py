@@ -206,14 +206,15 @@ def task_and_seeds(checkpoint: Path, task: str, seed: int, episodes: int) -> tup
 def check_instructions(
     checkpoint: Path, task: str, seeds: range, instruction: str, instructions: InstructionKind
 ) -> None:
-    """InstructionError where an episode has no sentence that the checkpoint can be told."""
+    """InstructionError where an episode has no sentence, or the one for all is not understood."""
     from dp_ros.evaluation.told import instruction_for
     from dp_ros.policy.checkpoint_config import instructions_of
 
     known = instructions_of(checkpoint)
-    sentences = {instruction_for(known, task, seed, instruction, instructions) for seed in seeds}
-    for sentence in sentences if known else ():
-        known.embedding(sentence)
+    for seed in seeds:
+        instruction_for(known, task, seed, instruction, instructions)
+    if known and instruction:
+        known.meaning(instruction)
 
 
 def run_episodes(

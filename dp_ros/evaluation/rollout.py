@@ -13,7 +13,7 @@ import joblib
 from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.episode import record, replay, run_episode
 from dp_ros.evaluation.results import EpisodeResult, Report
-from dp_ros.evaluation.told import InstructionKind, instruction_for
+from dp_ros.evaluation.told import InstructionKind, embedding_of, instruction_for
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture
 from dp_ros.inference.engine import choose_engine, load_engine
@@ -77,7 +77,7 @@ class EpisodeRunner:
             setting.max_steps,
             draw,
             disturbance,
-            self.instructions.embedding(sentence) if self.instructions else None,
+            embedding_of(self.instructions, sentence) if self.instructions else None,
         )
         if sentence:
             result = replace(result, instruction=sentence)

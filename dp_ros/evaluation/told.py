@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import InstructionError
@@ -42,3 +43,11 @@ def instruction_for(
             raise InstructionError(f"the model knows no other task than {task}, so that no sentence is wrong")
         task = others[np.random.default_rng([seed, 7]).integers(len(others))]
     return known.sentence(task, seed, held_out=kind == "held_out")
+
+
+def embedding_of(known: Instructions, sentence: str) -> NDArray[np.float32] | None:
+    """(D,) of what the sentence is taken for; None where it is not understood, so that the policy holds."""
+    try:
+        return known.meaning(sentence).embedding
+    except InstructionError:
+        return None

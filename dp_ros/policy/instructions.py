@@ -9,7 +9,7 @@ import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dp_ros.documents import parse_json
+from dp_ros.policy.sentence_match import SentenceMatch, differences
 from dp_ros.resources import share_dir, share_file
 from dp_ros.schema import InstructionConfig, InstructionError, TaskSentences, load_sentences, plain
 
@@ -35,6 +36,15 @@ class Sentence:
     text: str  # as `plain` gives it
     task: str
     held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """The known sentence that an instruction is taken for."""
+
+    text: str
+    task: str
+    embedding: Embeddings  # (D,)
 
 
 @dataclass(frozen=True)
@@ -73,24 +83,41 @@ class Instructions:
         rows = self.rows(task, held_out=held_out)
         return self.sentences[rows[index % len(rows)]].text
 
-    def task_of(self, sentence: str) -> str:
-        """The task of a known sentence; empty for others. InstructionError where it cannot be an instruction."""
+    def knows(self, sentence: str) -> bool:
+        """Whether the policy was trained with it. InstructionError where it cannot be an instruction."""
         text = plain(sentence)
-        return next((each.task for each in self.sentences if each.text == text), "")
+        return any(each.text == text and not each.held_out for each in self.sentences)
 
-    def embedding(self, sentence: str) -> Embeddings:
-        """(D,) of any sentence. InstructionError where it cannot be an instruction, or is unknown and cannot be
-        encoded here."""
+    def meaning(self, sentence: str) -> Meaning:
+        """The known sentence that stands for it: itself, or the one of `SentenceMatch`.
+
+        InstructionError where it cannot be an instruction, is unknown and cannot be encoded here, or is not understood.
+        """
         text = plain(sentence)
-        for each, row in zip(self.sentences, self.embeddings, strict=True):
-            if each.text == text:
-                return row
-        self.check_encoder(text)
-        return embed([text])[0]
+        rows = {each.text: row for row, each in enumerate(self.sentences)}
+        row = rows.get(text)
+        if row is None or self.sentences[row].held_out:
+            self.check_encoder(text)
+            vector = embed([text])[0] if row is None else self.embeddings[row]
+            row = self._known_rows[self._match(text, vector.astype(np.float64))]
+        return Meaning(self.sentences[row].text, self.sentences[row].task, self.embeddings[row])
+
+    @cached_property
+    def _known_rows(self) -> list[int]:
+        return [row for row, each in enumerate(self.sentences) if not each.held_out]
+
+    @cached_property
+    def _match(self) -> SentenceMatch:
+        """Sentences of one task differ as those do here and as the shipped ones do."""
+        (texts, tasks, vectors), shipped = _of_tasks(self), _shipped_table()
+        all_differences = [differences(tasks, vectors)]
+        if shipped is not None and shipped.embeddings.shape[1] == vectors.shape[1]:
+            all_differences.append(differences(*_of_tasks(shipped)[1:]))
+        return SentenceMatch(texts, tasks, vectors, np.concatenate(all_differences))
 
     def check_encoder(self, text: str) -> None:
         """InstructionError where the unknown sentence cannot be encoded here; nothing is loaded."""
-        if text in _shipped():
+        if text in _shipped() or any(each.text == text for each in self.sentences):
             return
         try:
             encoder_folder(text)
@@ -163,12 +190,27 @@ def embed(texts: Sequence[str]) -> Embeddings:
     return np.stack([shipped[text] if text in shipped else encoded[text] for text in texts])
 
 
+def _of_tasks(table: Instructions) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Text, task and embedding of each known sentence."""
+    rows = table._known_rows
+    known = [table.sentences[row] for row in rows]
+    return (
+        [each.text for each in known],
+        [each.task for each in known],
+        table.embeddings[rows].astype(np.float64),
+    )
+
+
 @lru_cache(maxsize=1)
-def _shipped() -> dict[str, Embeddings]:
+def _shipped_table() -> Instructions | None:
     path = share_dir() / SHIPPED
-    if not path.exists():
+    return load_instructions(path) if path.exists() else None
+
+
+def _shipped() -> dict[str, Embeddings]:
+    table = _shipped_table()
+    if table is None:
         return {}
-    table = load_instructions(path)
     return {each.text: row for each, row in zip(table.sentences, table.embeddings, strict=True)}
 
 

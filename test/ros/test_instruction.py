@@ -181,7 +181,7 @@ def test_the_sentence_may_change_while_the_arm_moves(robot, client):
 def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch):
     """The newest sentence counts, whichever is encoded first."""
     gates = {"roll it": threading.Event(), "spin it": threading.Event()}
-    encoded = np.eye(DIM, dtype=np.float32)[5:]
+    encoded = np.eye(DIM, dtype=np.float32)[:2]  # alike the two known ones
 
     def encode(texts):
         if texts == ["drop it"]:
@@ -210,9 +210,10 @@ def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch
     gates["spin it"].set()
     done.get(timeout=120.0)()
     assert (says[2] == encoded[1]).all()
-    assert (source.text, source.problem) == ("spin it", "")
+    assert (source.text, source.means, source.problem) == ("spin it", "lean and push it", "")
     source.say("push it")
     assert (says[3] == np.eye(DIM)[0]).all()
+    assert (source.text, source.means) == ("push it", "push it")
     for _ in range(2):  # it may be said again
         source.say("drop it")
         assert source.problem == "'drop it' is being encoded"

@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from dp_ros.policy.checkpoint_config import instructions_of
-from dp_ros.policy.instructions import Instructions
+from dp_ros.policy.instructions import Instructions, Meaning
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.managed_node import ManagedNode
 from dp_ros.schema import ConfigError, InstructionError, plain
@@ -47,10 +47,11 @@ class InstructionInput:
         """
         self._known, self._tell, self._waits, self._logger = known, tell, waits, logger
         self.text = ""  # the sentence in force; empty: none
+        self.means = ""  # the known sentence that it is taken for
         self.problem = NONE  # why there is none
         self._wanted = ""  # the newest sentence, which may still be being encoded
         self._refused: str | None = None  # the newest message, where it could not be used
-        self._encoded: dict[str, NDArray[np.float32] | InstructionError] = {}
+        self._encoded: dict[str, Meaning | InstructionError] = {}
         self._done = guard(self._on_encoded)
         subscription(String, "policy/instruction", self._on_message, qos.LATCHED)
         subscription(String, "policy/instruction", self._on_message, qos.RELIABLE)  # if it is not latched
@@ -74,15 +75,15 @@ class InstructionInput:
         self._refused = None
         if text == self._wanted and text:
             return
-        if text and not self._known.task_of(text) and not self._waits:
+        if text and not self._known.knows(text) and not self._waits:
             self._known.check_encoder(text)
             self._wanted = text
             self._stop(f"'{text}' is being encoded")
             threading.Thread(target=self._encode, args=(text,), daemon=True).start()
             return
-        embedding = self._known.embedding(text) if text else None
+        meaning = self._known.meaning(text) if text else None
         self._wanted = text
-        self._take(embedding)
+        self._take(meaning)
 
     def _on_message(self, msg: String) -> None:
         """Take a sentence from the topic. One that cannot be used clears the instruction, so that the arm holds."""
@@ -97,7 +98,7 @@ class InstructionInput:
 
     def _encode(self, text: str) -> None:
         try:
-            self._encoded[text] = self._known.embedding(text)
+            self._encoded[text] = self._known.meaning(text)
         except InstructionError as error:
             self._encoded[text] = error
         except Exception as error:  # of a library: the arm holds, and the sentence may be said again
@@ -118,19 +119,20 @@ class InstructionInput:
         else:
             self._take(result)
 
-    def _take(self, embedding: NDArray[np.float32] | None) -> None:
-        if embedding is None:
+    def _take(self, meaning: Meaning | None) -> None:
+        if meaning is None:
             if self.text:
                 self._logger.info("no instruction: holding")
             self._stop(NONE)
             return
-        self.text, self.problem = self._wanted, ""
-        self._tell(embedding)
-        task = self._known.task_of(self.text)
-        self._logger.info(f"instruction: '{self.text}'{f', {task}' if task else ', not a known one'}")
+        self.text, self.means, self.problem = self._wanted, meaning.text, ""
+        self._tell(meaning.embedding)
+        taken = "" if meaning.text == self.text else f" is taken for '{meaning.text}'"
+        self._logger.info(f"instruction: '{self.text}'{taken}, {meaning.task}")
 
     def _stop(self, problem: str) -> None:
-        self.text, self.problem = "", problem
+        self.text = self.means = ""
+        self.problem = problem
         self._tell(None)
 
 

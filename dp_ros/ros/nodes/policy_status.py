@@ -61,7 +61,10 @@ class PolicyStatus:
 
     def _values(self) -> dict[str, str]:
         session = self._session
-        told = {"instruction": self._instruction.text or "none"} if self._instruction else {}
+        told = {}
+        if self._instruction:
+            told["instruction"] = self._instruction.text or "none"
+            told["instruction_means"] = self._instruction.means or "none"
         return {
             "checkpoint": session.checkpoint,
             "checkpoint_sha256": session.weights_sha256,

@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.episode import video_fps
 from dp_ros.evaluation.results import EpisodeResult, Report, held_ticks
-from dp_ros.evaluation.told import Change, InstructionKind, instruction_for
+from dp_ros.evaluation.told import Change, InstructionKind, embedding_of, instruction_for
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, instructions_of, serving_beside
 from dp_ros.policy.instructions import Instructions
@@ -82,16 +82,17 @@ class Session(NodeGroup):
         self.spin_until(self._reset.service_is_ready, START_TIMEOUT_S, "episode/reset is not offered")
 
     def instruct(self, sentence: str, known: Instructions) -> None:
-        """Tell the policy what to do, and wait until it follows a sentence that it must encode. SessionError where it
-        refuses."""
+        """Tell the policy what to do, and wait until it follows a sentence that it must encode; nothing, where it does
+        not understand it. SessionError where it refuses."""
+        if embedding_of(known, sentence) is None:
+            sentence = ""
         self.spin_until(self._parameters.services_are_ready, START_TIMEOUT_S, "policy_node has no parameters")
         answer = self._parameters.set_parameters([Parameter("instruction", value=sentence)])
         self.spin_until(answer.done, START_TIMEOUT_S, "policy_node did not take the instruction")
         (result,) = answer.result().results
         if not result.successful:
             raise SessionError(f"policy_node refused the instruction: {result.reason}")
-        text = plain(sentence)
-        if not known.task_of(text):
+        if sentence and not known.knows(text := plain(sentence)):
             self.spin_until(
                 lambda: self._told == text, START_TIMEOUT_S, f"policy_node did not encode '{text}'"
             )
