@@ -84,6 +84,7 @@ def dataset_facts(path: Path) -> DatasetFacts | None:
     """Facts of the dataset in `path`, finished or not; None where it holds no dataset of dp_ros."""
     if not (path / "zarr.json").is_file():
         return None
+    import numpy as np
     import zarr
 
     from dp_ros.data.episodes import (
@@ -106,7 +107,7 @@ def dataset_facts(path: Path) -> DatasetFacts | None:
         noise: list[float] = group["noise"][: len(ends)].tolist() if "noise" in arrays else []
         in_first_datasets = group.attrs.get("tried", len(ends))
         tried = group["tried"][: len(ends)].tolist() if arrays.get("tried", (0,))[0] else []
-        names, of_episode = read_tasks(group) if ends else ((), [])
+        names, of_episode = read_tasks(group) if ends else ((), np.empty(0, np.int64))
     tasks = {}
     for index, name in enumerate(names):
         rows = [i for i in range(len(ends)) if of_episode[i] == index]

@@ -13,7 +13,7 @@ import joblib
 from dp_ros.evaluation.disturbances import NONE, Disturbance
 from dp_ros.evaluation.episode import record, replay, run_episode
 from dp_ros.evaluation.results import EpisodeResult, Report
-from dp_ros.evaluation.told import InstructionKind, embedding_of, instruction_for
+from dp_ros.evaluation.told import InstructionKind, embedding_of, instruction_for, with_sentence
 from dp_ros.evaluation.trace import Trace
 from dp_ros.evaluation.video_frames import Picture
 from dp_ros.inference.engine import choose_engine, load_engine
@@ -68,6 +68,7 @@ class EpisodeRunner:
         sentence = instruction_for(
             self.instructions, setting.task, seed, setting.instruction, setting.instructions
         )
+        embedding = embedding_of(self.instructions, sentence) if self.instructions else None
         result, trace = run_episode(
             self.arm,
             self.engine,
@@ -77,10 +78,10 @@ class EpisodeRunner:
             setting.max_steps,
             draw,
             disturbance,
-            embedding_of(self.instructions, sentence) if self.instructions else None,
+            embedding,
         )
         if sentence:
-            result = replace(result, instruction=sentence)
+            result = with_sentence(result, sentence, is_understood=embedding is not None)
         return Episode(result, trace, pictures, disturbance)
 
     def close(self) -> None:

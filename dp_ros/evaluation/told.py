@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.evaluation.results import EpisodeResult
 from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import InstructionError
 
+NOT_UNDERSTOOD = "instruction not understood"
 InstructionKind = Literal["known", "held_out", "wrong"]
 
 
@@ -51,3 +53,9 @@ def embedding_of(known: Instructions, sentence: str) -> NDArray[np.float32] | No
         return known.meaning(sentence).embedding
     except InstructionError:
         return None
+
+
+def with_sentence(result: EpisodeResult, sentence: str, *, is_understood: bool = True) -> EpisodeResult:
+    """The result of an episode with what it was told."""
+    reason = result.reason if result.success or is_understood else NOT_UNDERSTOOD
+    return replace(result, reason=reason, instruction=sentence or None)

@@ -17,6 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -456,3 +457,39 @@ def shifted_node(tmp_path: Path):
         return str(script)
 
     return make
+
+
+TINY_TASKS, TOLD_DIM = ("tiny-push", "tiny-push-tilt30"), 12
+
+
+@pytest.fixture(scope="session")
+def told(small_policy, tmp_path_factory) -> Path:
+    """Untrained weights for the tiny arm, with two tasks; the sentence has an effect."""
+    import torch
+
+    from dp_ros.policy.checkpoint import save_checkpoint
+    from dp_ros.policy.diffusion_policy import DiffusionPolicy
+    from dp_ros.policy.instructions import Instructions, Sentence
+    from dp_ros.schema import PolicyConfig
+
+    torch.manual_seed(0)
+    values = {
+        **small_policy,
+        "task": "",
+        "rate_hz": 20.0,
+        "instruction": {"embedding_dim": TOLD_DIM, "features": 8},
+    }
+    stats = {
+        "action": {"low": [-0.02, 0.0, -0.03, -1.0], "high": [0.02, 0.12, 0.02, 1.0]},
+        "state": {"low": [-0.3, 0.4, 0.0, 0.0], "high": [0.3, 0.9, 0.4, 1.0]},
+    }
+    policy = DiffusionPolicy(PolicyConfig.model_validate(values), stats)
+    for camera in policy.encoder.cameras:
+        torch.nn.init.normal_(camera.film.weight, std=0.5)
+    sentences = (
+        Sentence("push it", TINY_TASKS[0]),
+        Sentence("lean and push it", TINY_TASKS[1]),
+        Sentence("sing", TINY_TASKS[0], held_out=True),
+    )
+    known = Instructions(sentences, np.eye(TOLD_DIM, dtype=np.float32)[:3])
+    return save_checkpoint(policy, tmp_path_factory.mktemp("models") / "told", instructions=known)

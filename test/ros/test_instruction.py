@@ -6,7 +6,6 @@ import logging
 import queue
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,44 +20,14 @@ from dp_ros.evaluation.rollout import evaluate_in_process
 from dp_ros.evaluation.told import Change
 from dp_ros.evaluation.video_frames import with_policy_view
 from dp_ros.policy import instructions
-from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.checkpoint_config import instructions_of
-from dp_ros.policy.diffusion_policy import DiffusionPolicy
-from dp_ros.policy.instructions import Instructions, Sentence
 from dp_ros.ros.node.qos import LATCHED
 from dp_ros.ros.nodes.policy_instruction import InstructionInput
 from dp_ros.ros.processes.session import evaluate
-from dp_ros.schema import PolicyConfig, RuntimeConfig
+from dp_ros.schema import RuntimeConfig
+from test.ros.conftest import TINY_TASKS, TOLD_DIM
 
-DIM = 12
-TASKS = ("tiny-push", "tiny-push-tilt30")
 pytestmark = pytest.mark.sim
-
-
-@pytest.fixture(scope="module")
-def told(small_policy, tmp_path_factory) -> Path:
-    """Untrained weights for the tiny arm, with two tasks; the sentence has an effect."""
-    import torch
-
-    torch.manual_seed(0)
-    values = {
-        **small_policy,
-        "task": "",
-        "rate_hz": 20.0,
-        "instruction": {"embedding_dim": DIM, "features": 8},
-    }
-    stats = {
-        "action": {"low": [-0.02, 0.0, -0.03, -1.0], "high": [0.02, 0.12, 0.02, 1.0]},
-        "state": {"low": [-0.3, 0.4, 0.0, 0.0], "high": [0.3, 0.9, 0.4, 1.0]},
-    }
-    policy = DiffusionPolicy(PolicyConfig.model_validate(values), stats)
-    for camera in policy.encoder.cameras:
-        torch.nn.init.normal_(camera.film.weight, std=0.5)
-    sentences = tuple(
-        Sentence(text, task) for text, task in zip(("push it", "lean and push it"), TASKS, strict=True)
-    )
-    known = Instructions(sentences, np.eye(DIM, dtype=np.float32)[:2])
-    return save_checkpoint(policy, tmp_path_factory.mktemp("models") / "told", instructions=known)
 
 
 def set_parameter(client, node: str, name: str, value: str) -> str:
@@ -72,7 +41,7 @@ def set_parameter(client, node: str, name: str, value: str) -> str:
 @pytest.fixture
 def robot(start_node, client, told):
     """The tiny arm and the policy in real time, active."""
-    bridge = {"task": TASKS[0], "mode": "realtime", "width_px": 64, "height_px": 64, "auto_reset": True}
+    bridge = {"task": TINY_TASKS[0], "mode": "realtime", "width_px": 64, "height_px": 64, "auto_reset": True}
     bridge |= {"max_steps": 100_000, "autostart": True, "command_delay_s": 0.05}
     policy = {
         "checkpoint": str(told),
@@ -181,7 +150,7 @@ def test_the_sentence_may_change_while_the_arm_moves(robot, client):
 def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch):
     """The newest sentence counts, whichever is encoded first."""
     gates = {"roll it": threading.Event(), "spin it": threading.Event()}
-    encoded = np.eye(DIM, dtype=np.float32)[:2]  # alike the two known ones
+    encoded = np.eye(TOLD_DIM, dtype=np.float32)[:2]  # alike the two known ones
 
     def encode(texts):
         if texts == ["drop it"]:
@@ -212,7 +181,7 @@ def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch
     assert (says[2] == encoded[1]).all()
     assert (source.text, source.means, source.problem) == ("spin it", "lean and push it", "")
     source.say("push it")
-    assert (says[3] == np.eye(DIM)[0]).all()
+    assert (says[3] == np.eye(TOLD_DIM)[0]).all()
     assert (source.text, source.means) == ("push it", "push it")
     for _ in range(2):  # it may be said again
         source.say("drop it")
@@ -223,38 +192,42 @@ def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch
 
 
 def test_the_robot_changes_its_task_with_the_next_episode(start_node, client):
-    bridge = {"task": TASKS[0], "mode": "lockstep", "width_px": 64, "height_px": 64, "autostart": True}
+    bridge = {"task": TINY_TASKS[0], "mode": "lockstep", "width_px": 64, "height_px": 64, "autostart": True}
     client.watched.append(start_node("dp_ros.ros.nodes.metaworld_bridge", bridge))
     tasks = client.node.create_subscription(
         String, "episode/task", lambda msg: heard.append(msg.data), LATCHED
     )
     heard: list[str] = []
     client.wait_until_active("metaworld_bridge")
-    client.wait_for(lambda: heard == [TASKS[0]], "the first task")
+    client.wait_for(lambda: heard == [TINY_TASKS[0]], "the first task")
     assert set_parameter(client, "metaworld_bridge", "task", "tiny-pusch").startswith(
         "unknown task 'tiny-pusch'"
     )
     assert "another bridge" in set_parameter(client, "metaworld_bridge", "task", "reach-v3")
-    assert set_parameter(client, "metaworld_bridge", "task", TASKS[1]) == ""
-    assert heard == [TASKS[0]]
+    assert set_parameter(client, "metaworld_bridge", "task", TINY_TASKS[1]) == ""
+    assert heard == [TINY_TASKS[0]]
     assert client.call(Trigger, "episode/reset", Trigger.Request()).success
-    client.wait_for(lambda: heard == list(TASKS), "the next task")
+    client.wait_for(lambda: heard == list(TINY_TASKS), "the next task")
     client.node.destroy_subscription(tasks)
 
 
-def test_episodes_over_topics_are_told_the_same_as_in_process(told, ros_domain):
+@pytest.mark.parametrize(
+    ("kind", "sentence", "reason"),
+    [("wrong", "lean and push it", "time limit"), ("held_out", "sing", "instruction not understood")],
+)
+def test_episodes_over_topics_are_told_the_same_as_in_process(told, ros_domain, kind, sentence, reason):
     options = {"max_steps": 6, "runtime": RuntimeConfig(mode="lockstep", threads=1, engine="torch")}
-    here = evaluate_in_process(told, TASKS[0], [3, 4], instructions="wrong", **options)
+    here = evaluate_in_process(told, TINY_TASKS[0], [3, 4], instructions=kind, **options)
     there = evaluate(
         told,
-        TASKS[0],
+        TINY_TASKS[0],
         [3, 4],
         on_episode=lambda result: None,
         domain_id=ros_domain,
-        instructions="wrong",
+        instructions=kind,
         **options,
     )
-    assert [result.instruction for result in here.results] == ["lean and push it"] * 2
+    assert [(result.instruction, result.reason) for result in here.results] == [(sentence, reason)] * 2
     assert here.results == there.results
 
 
@@ -262,7 +235,7 @@ def test_a_film_shows_what_the_policy_is_told_in_the_middle_of_an_episode(told, 
     films = []
     report = evaluate(
         told,
-        TASKS[1],
+        TINY_TASKS[1],
         [3],
         max_steps=30,  # a busy session sees the first pictures late
         runtime=RuntimeConfig(mode="lockstep", threads=1, engine="torch"),

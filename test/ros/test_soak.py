@@ -14,14 +14,15 @@ SECONDS = 300.0
 pytestmark = pytest.mark.sim
 
 
-def command(push_checkpoint, numbers) -> list[str]:
+def command(checkpoint, numbers) -> list[str]:
     options = ("--max-steps", "20", "--engine", "torch", "--threads", "1", "--json", str(numbers))
-    return [sys.executable, "-m", "dp_ros.cli", "soak", str(push_checkpoint), *options]
+    return [sys.executable, "-m", "dp_ros.cli", "soak", str(checkpoint), *options]
 
 
-def test_seconds_of_real_time_are_measured_and_judged(ros_environment, push_checkpoint, tmp_path):
+def test_seconds_of_real_time_are_measured_and_judged(ros_environment, told, tmp_path):
+    """Of a policy that is told what to do."""
     numbers = tmp_path / "soak.json"
-    words = [*command(push_checkpoint, numbers), "--minutes", "0.25", "--sample", "0.25"]
+    words = [*command(told, numbers), "--task", "tiny-push", "--minutes", "0.25", "--sample", "0.25"]
     done = subprocess.run(
         words, env=ros_environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )

@@ -46,6 +46,8 @@ _GATES: tuple[dict[str, float | str], ...] = (
     {"max_speed_m_s": 0.25, "max_acceleration_m_s2": 1.0, "max_jerk_m_s3": 10.0, "slowing": "axes"},
 )
 
+_LIMITS = ("workspace", "speed", "acceleration", "jerk", "turn", "gripper range", "gripper rate")
+
 
 @dataclass
 class Worst:
@@ -70,9 +72,6 @@ class Worst:
     @property
     def is_safe(self) -> bool:
         return self.broken == 0 and all(share <= _ROUNDING for share in self.shares.values())
-
-
-_LIMITS = ("workspace", "speed", "acceleration", "jerk", "turn", "gripper range", "gripper rate")
 
 
 def attack_gate(inputs: int, seed: int = 0, jobs: int = 1) -> dict[str, Any]:
@@ -126,8 +125,8 @@ def attack(inputs: int, seed: tuple[int, ...]) -> Worst:
         decision = controller.tick(now_ns)
         if decision is not None:
             worst.verdicts[decision.verdict.value] += 1
-        is_published = decision is not None and not decision.is_silent
-        watch.see(decision.command if is_published else None, start, controller.commander.measured)
+        published = decision.command if decision is not None and not decision.is_silent else None
+        watch.see(published, start, controller.commander.measured)
         while is_fine and controller.is_between(due_ns := next_ns()):
             now_ns, start = due_ns, controller.commander.last
             watch.see(controller.between(now_ns), start, controller.commander.measured)

@@ -67,7 +67,7 @@ def common_settings(
         raise ConfigError(
             f"the bags hold several tasks ({named}): convert each by itself, or `dp_ros bag label --task` them"
         )
-    settings = {"task": tasks[0], "cameras": list(targets)}
+    settings: dict[str, Any] = {"task": tasks[0], "cameras": list(targets)}
     first, *others = targets.values()
     if all(other.size == first.size for other in others):
         settings |= {"width_px": first.width_px, "height_px": first.height_px}

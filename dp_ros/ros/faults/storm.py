@@ -34,7 +34,12 @@ def main() -> None:
     print("ready", file=take_standard_output())
     sys.stdin.readline()
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def wait() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
     while not ended.is_set() and not is_orphan():
         with ExitStack() as stack:
             for i in range(_AT_ONCE):

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import cast
 
 import numpy as np
 
@@ -70,7 +69,8 @@ class Suite:
         verdict = rig.verdict.partition(":")[0]
         if fault.name in cases.WATCHED:
             verdict = f"watchdog: {rig.guard.partition(':')[0]}"
-        problem, recovery = "", cast("Recovery", "none")
+        problem = ""
+        recovery: Recovery = "none"
         if (recorder := rig.recorder) is not None:
             rig.spin_until(lambda: recorder.says == "problem", _NOTICES_S, "")
             verdict = f"recorder: {recorder.says}"

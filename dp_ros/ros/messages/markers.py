@@ -108,6 +108,6 @@ def plan_markers(chunk: Chunk | None, command: Command, scene: Scene, frame_id: 
 
 def box_edges(low_m: ArrayLike, high_m: ArrayLike) -> Array:
     """Both ends of each of the 12 edges of a box, (24, 3)."""
-    corners = np.array(list(product(*zip(low_m, high_m, strict=True))))  # type: ignore[arg-type]
+    corners = np.array(list(product(*zip(low_m, high_m, strict=True))))
     pairs = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).bit_count() == 1]
     return corners[np.array(pairs).ravel()]

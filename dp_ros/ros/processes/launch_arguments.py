@@ -140,7 +140,7 @@ def camera_remappings(
     text: str, cameras: Sequence[str], mapped: Container[str] = ()
 ) -> list[tuple[str, str]]:
     """ "left:=/a,right:=/b" -> remappings of the image topics of `cameras`, of which `mapped` have names already."""
-    remaps = []
+    remaps: list[tuple[str, str]] = []
     for pair in names(text):
         camera, separator, topic = (part.strip() for part in pair.partition(":="))
         if not (camera and separator and topic):

@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 
 from dp_ros.evaluation.episode import video_fps
 from dp_ros.evaluation.results import EpisodeResult, Report, held_ticks
-from dp_ros.evaluation.told import Change, InstructionKind, embedding_of, instruction_for
+from dp_ros.evaluation.told import Change, InstructionKind, embedding_of, instruction_for, with_sentence
 from dp_ros.evaluation.video_frames import Picture, with_policy_view
 from dp_ros.policy.checkpoint_config import bridge_for, check_weights, instructions_of, serving_beside
 from dp_ros.policy.instructions import Instructions
@@ -81,10 +81,12 @@ class Session(NodeGroup):
         super().wait_until_active()
         self.spin_until(self._reset.service_is_ready, START_TIMEOUT_S, "episode/reset is not offered")
 
-    def instruct(self, sentence: str, known: Instructions) -> None:
-        """Tell the policy what to do, and wait until it follows a sentence that it must encode; nothing, where it does
-        not understand it. SessionError where it refuses."""
-        if embedding_of(known, sentence) is None:
+    def instruct(self, sentence: str, known: Instructions) -> bool:
+        """Tell the policy what to do, and wait until it follows a sentence that it must encode; whether it is
+        understood: if not, the policy is told nothing. SessionError where it refuses.
+        """
+        is_understood = embedding_of(known, sentence) is not None
+        if not is_understood:
             sentence = ""
         self.spin_until(self._parameters.services_are_ready, START_TIMEOUT_S, "policy_node has no parameters")
         answer = self._parameters.set_parameters([Parameter("instruction", value=sentence)])
@@ -96,6 +98,7 @@ class Session(NodeGroup):
             self.spin_until(
                 lambda: self._told == text, START_TIMEOUT_S, f"policy_node did not encode '{text}'"
             )
+        return is_understood
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
@@ -218,11 +221,10 @@ def evaluate(
         known = instructions_of(checkpoint)
         for seed in seeds:
             sentence = instruction_for(known, bridge.task, seed, instruction, instructions)
-            if known and sentence:
-                session.instruct(sentence, known)
+            is_understood = session.instruct(sentence, known) if known and sentence else True
             result = session.run_episode(seed, max_steps * bridge.command_timeout_s, sentence, then)
             said = f"{sentence}; then {then.sentence}" if then else sentence
-            result = replace(result, instruction=said or None)
+            result = with_sentence(result, said, is_understood=is_understood)
             report.results.append(result)
             on_episode(result)
             if on_video:

@@ -132,7 +132,7 @@ def soak_test(
         while session.passed_s < 60.0 * minutes:
             sentence = instruction_for(known, bridge.task, seed)
             if sentence and sentence != told:
-                session.instruct(sentence)
+                session.instruct(sentence, known)
                 told = sentence
             result = session.run_episode(seed, timeout_s)
             soak.episodes += 1

@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def __init__(self, state: WatchState, note: Callable[[], None], *arguments: object) -> None:
         self._state, self._note = state, note
-        super().__init__(*arguments)  # type: ignore[arg-type]
+        super().__init__(*arguments)
 
     def do_GET(self) -> None:
         host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
