@@ -64,17 +64,24 @@ def card(
             help="Report of `dp_ros eval --json` on these weights; repeat for more.",
         ),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Keep the results in results.json that no report with the same settings replaces."
+        ),
+    ] = False,
 ) -> None:
     """Write the evaluations of a checkpoint beside its weights: results.json, and card.md from it.
 
     Example: dp_ros card models/my-drawer --report runs/report.json
     """
     from dp_ros.evaluation.card import write_card
-    from dp_ros.evaluation.model_results import results_of, write_results
+    from dp_ros.evaluation.model_results import merged, read_results, results_of, write_results
     from dp_ros.policy.checkpoint_folder import find_checkpoint, name_of
 
     folder = find_checkpoint(checkpoint)
     if report:
-        write_results(folder, [result for path in report for result in results_of(path, folder)])
+        new = [result for path in report for result in results_of(path, folder)]
+        write_results(folder, merged(read_results(folder), new) if keep else new)
     write_card(folder, name_of(folder))
     print(folder / "card.md")

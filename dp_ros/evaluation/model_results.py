@@ -26,6 +26,17 @@ class ResultError(UserError):
     """A report that cannot be used for this checkpoint."""
 
 
+_MEASURED = (
+    "first_seed",
+    "episodes",
+    "successes",
+    "plan_p50_ms",
+    "plan_p99_ms",
+    "realtime_factor",
+    "held_share",
+)
+
+
 @dataclass(frozen=True)
 class Result:
     """One evaluation, and its cells of a table."""
@@ -51,6 +62,12 @@ class Result:
     @property
     def rate(self) -> float:
         return self.successes / self.episodes
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """All but the episodes and what was measured in them."""
+        facts = asdict(self)
+        return tuple(value for name, value in facts.items() if name not in _MEASURED)
 
     @property
     def where(self) -> str:
@@ -181,6 +198,13 @@ def _row(row: dict[str, Any]) -> Result:
     if not (result.episodes > 0 and 0 <= result.successes <= result.episodes):
         raise ValueError
     return result
+
+
+def merged(kept: Sequence[Result], new: Sequence[Result]) -> list[Result]:
+    """The kept results, with the new one of the same settings in place of each, then the other new ones."""
+    by_settings = {each.settings: each for each in new}
+    merged_results = {each.settings: by_settings.get(each.settings, each) for each in kept}
+    return list({**merged_results, **by_settings}.values())
 
 
 def write_results(folder: str | Path, results: Sequence[Result]) -> None:

@@ -93,6 +93,13 @@ def test_measured_row_is_what_the_report_says(
     (folder / "card.md").unlink()
     assert main(["card", str(folder)]) == 0
     assert (folder / "card.md").read_text() == text, "kept results are shown again"
+    again = report_of(folder, tmp_path / "c.json", successes=15, episodes=20)
+    assert main(["card", str(folder), "--report", str(again), "--keep"]) == 0
+    text = (folder / "card.md").read_text()
+    assert "9/10" not in text, "replaced by one of the same settings"
+    assert text.index("15/20 = 75%") < text.index("10/10 = 100%")
+    assert main(["card", str(folder), "--report", str(again)]) == 0
+    assert "10/10" not in (folder / "card.md").read_text()
 
 
 def test_result_in_real_time_says_how_much_was_held(
