@@ -28,7 +28,7 @@ def demo(
         str,
         typer.Option(
             show_default="the sentences of the task in turn",
-            help="Sentence for a policy that is told what to do; a known one sets the task, too.",
+            help="Sentence for a policy that is told what to do; its task is that of the simulated arm, too.",
         ),
     ] = "",
     then: Annotated[

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dp_ros.evaluation.results import EpisodeResult
 from dp_ros.policy.instructions import Instructions
+from dp_ros.policy.sentence_match import NotUnderstoodError
 from dp_ros.schema import InstructionError
 
 NOT_UNDERSTOOD = "instruction not understood"
@@ -48,10 +49,13 @@ def instruction_for(
 
 
 def embedding_of(known: Instructions, sentence: str) -> NDArray[np.float32] | None:
-    """(D,) of what the sentence is taken for; None where it is not understood, so that the policy holds."""
+    """(D,) of what the sentence is taken for; None where it is not understood, so that the policy holds.
+
+    InstructionError where it cannot be encoded here.
+    """
     try:
         return known.meaning(sentence).embedding
-    except InstructionError:
+    except NotUnderstoodError:
         return None
 
 

@@ -89,9 +89,10 @@ class Instructions:
         return any(each.text == text and not each.held_out for each in self.sentences)
 
     def meaning(self, sentence: str) -> Meaning:
-        """The known sentence that stands for it: itself, or the one of `SentenceMatch`.
+        """The known sentence that it is taken for: itself, or the one of `SentenceMatch`.
 
-        InstructionError where it cannot be an instruction, is unknown and cannot be encoded here, or is not understood.
+        InstructionError where it cannot be an instruction, or is unknown and cannot be encoded here. NotUnderstoodError
+        where it is taken for none.
         """
         text = plain(sentence)
         rows = {each.text: row for row, each in enumerate(self.sentences)}
@@ -99,6 +100,10 @@ class Instructions:
         if row is None or self.sentences[row].held_out:
             self.check_encoder(text)
             vector = embed([text])[0] if row is None else self.embeddings[row]
+            if not self._known_rows or vector.shape != self.embeddings.shape[1:]:
+                raise InstructionError(
+                    f"'{text}' is unknown, and this policy takes sentences that it knows only"
+                )
             row = self._known_rows[self._match(text, vector.astype(np.float64))]
         return Meaning(self.sentences[row].text, self.sentences[row].task, self.embeddings[row])
 
@@ -108,7 +113,7 @@ class Instructions:
 
     @cached_property
     def _match(self) -> SentenceMatch:
-        """Sentences of one task differ as those do here and as the shipped ones do."""
+        """How sentences of one task differ is learned from the shipped ones, too."""
         (texts, tasks, vectors), shipped = _of_tasks(self), _shipped_table()
         all_differences = [differences(tasks, vectors)]
         if shipped is not None and shipped.embeddings.shape[1] == vectors.shape[1]:

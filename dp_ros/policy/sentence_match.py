@@ -1,8 +1,8 @@
 """Which task an unknown sentence asks for, among the tasks whose sentences a policy knows.
 
 Linear discriminant analysis of the embeddings (Fisher 1936; Hastie et al. 2009, section 4.3): directions in which the
-sentences of one task differ count less than those in which tasks differ. "open the drawer" is closer to "close the
-drawer" than to "pull the drawer out", though it means the opposite.
+sentences of one task differ count less than those in which tasks differ. Embeddings hardly tell a sentence from its
+opposite, so that words of opposite meaning are compared, too. English only.
 """
 
 from __future__ import annotations
@@ -17,21 +17,47 @@ from dp_ros.schema import InstructionError
 
 Array = NDArray[np.float64]
 
-MIN_SIMILARITY = 0.6  # cosine to the nearest known sentence; "stop" and "dance" have 0.3 to 0.5
-MIN_LOG_ODDS = 3.0  # of the best task against the next one: 20 to 1
-_SPREAD = 1e-3  # variance that is added in each direction, about the mean one of sentences of a task
-_NEGATIONS = re.compile(r"\b(?:not|never|stop|avoid|\w+n['’]t)\b")
+MIN_SIMILARITY = 0.6  # cosine to the nearest known sentence; "dance" and "go home" have 0.3 to 0.5
+MIN_LOG_ODDS = 3.0  # of the best task against the next one
+MIN_LOG_ODDS_AGAINST_NEAREST = 8.0  # where the nearest sentence is of another task
+STOPS = frozenset(
+    {"stop", "stop it", "stop moving", "halt", "wait", "freeze", "pause", "hold", "hold still", "don't move"}
+)
+_SPREAD = 1e-3  # added to the variance in each direction; the mean one is 6e-4
+_NEGATIONS = re.compile(
+    r"\b(?:not?|never|nothing|without|except|instead|rather|stop|avoid|quit|cease|cancel|abort|halt|wait|freeze"
+    r"|keep|leave|stay|let go|hands off|did|cannot|(?:ca|do|does|did|is|are|was|wo|should|must|could|would)nt"
+    r"|\w+n['’´ʼ`]t)\b"
+)
+_OPPOSITES = (
+    ("open opened opening uncover unlatch unlock", "close closed closing shut cover latch lock locked"),
+    ("unlock unlocked", "lock locked"),
+    ("off", "on onto"),
+    ("out", "in into inside"),
+    ("up upward upwards raise lift", "down downward downwards lower"),
+    ("from away off out remove unhook undo empty", "to onto on into in over"),
+    ("push shove", "pull drag"),
+    ("release", "press grab push"),
+    ("plug insert", "unplug extract remove"),
+    ("start", "stop halt"),
+    ("left", "right"),
+    ("forward forwards", "back backward backwards"),
+)
+
+
+class NotUnderstoodError(InstructionError):
+    """A sentence that is taken for none of those that the policy knows."""
 
 
 class SentenceMatch:
-    """Sentences of several tasks, which tell one task from another."""
+    """Known sentences of several tasks, one of which stands for an unknown one."""
 
     def __init__(
         self, texts: Sequence[str], tasks: Sequence[str], vectors: Array, differences: Array
     ) -> None:
         """vectors (S, D): embeddings of the sentences, of norm 1.
 
-        differences (N, D): of sentences from the mean of their task, these or others; N may be 0.
+        differences (N, D), N >= 0: of `differences`, by which sentences of the same task differ.
         """
         self._texts, self._tasks, self._vectors = list(texts), np.array(tasks), vectors
         self._names = list(dict.fromkeys(tasks))
@@ -41,37 +67,64 @@ class SentenceMatch:
         self._offsets = 0.5 * np.einsum("td,dt->t", self._means, self._scaled)
 
     def __call__(self, text: str, vector: Array) -> int:
-        """Index of the known sentence that stands for `text`, whose embedding is `vector` (D,).
+        """Index of the known sentence that `text` is taken for; `vector` (D,) is its embedding.
 
-        It is the most similar one of the task. InstructionError where the sentence is unlike them all, may mean two
-        tasks, or says what not to do.
+        NotUnderstoodError where the sentence is unlike them all, may mean two tasks, has a negation, or a word whose
+        opposite the task's sentences have.
         """
-        if _NEGATIONS.search(text):
-            raise InstructionError(
-                f"'{text}' says what not to do, and that is not understood: say what to do"
+        if found := _NEGATIONS.search(text):
+            raise NotUnderstoodError(
+                f"'{text}' has the word '{found[0]}', which is not understood: say what to do without it"
             )
         similarity = self._vectors @ vector
-        if similarity.max() < MIN_SIMILARITY:
-            nearest = self._texts[similarity.argmax()]
-            raise InstructionError(
-                f"'{text}' is unlike every sentence that the policy knows: say one of those, e.g. '{nearest}'"
+        nearest = int(similarity.argmax())
+        if similarity[nearest] < MIN_SIMILARITY:
+            raise NotUnderstoodError(
+                f"'{text}' is unlike every sentence that the policy knows: say one of those, e.g. "
+                f"'{self._texts[nearest]}'"
             )
         scores = vector @ self._scaled - self._offsets
-        ranked = [self._best(name, similarity) for name in np.array(self._names)[np.argsort(-scores)[:2]]]
-        margins = -np.diff(np.sort(scores)[::-1][:2])
-        if (margins < MIN_LOG_ODDS).any():
-            either = " or ".join(f"'{self._texts[i]}'" for i in ranked)
-            raise InstructionError(f"'{text}' may mean {either}: say one of them")
-        return ranked[0]
+        first, *others = np.argsort(-scores)[:2]
+        taken = self._most_similar(self._names[first], similarity)
+        for other in others:
+            log_odds = scores[first] - scores[other]
+            agrees = self._tasks[nearest] == self._names[first]
+            if log_odds < (MIN_LOG_ODDS if agrees else MIN_LOG_ODDS_AGAINST_NEAREST):
+                rival = self._most_similar(self._names[other], similarity) if agrees else nearest
+                either = f"'{self._texts[taken]}' or '{self._texts[rival]}'"
+                raise NotUnderstoodError(f"'{text}' may mean {either}: say one of them")
+        if word := self._contradiction(text, self._names[first]):
+            raise NotUnderstoodError(
+                f"'{text}' is nearest to '{self._texts[taken]}', but has the word '{word}', which says the opposite: "
+                "say a sentence that the policy knows"
+            )
+        return taken
 
-    def _best(self, task: str, similarity: Array) -> int:
+    def _most_similar(self, task: str, similarity: Array) -> int:
         return int(np.where(self._tasks == task, similarity, -np.inf).argmax())
+
+    def _contradiction(self, text: str, task: str) -> str:
+        """A word of `text` that no sentence of the task has, though one has its opposite; empty: none."""
+        said = _words(text)
+        of_task = set().union(*(_words(self._texts[i]) for i in np.flatnonzero(self._tasks == task)))
+        for pair in _OPPOSITES:
+            sides = [set(side.split()) for side in pair]
+            for side, opposite in (sides, sides[::-1]):
+                if said & side and not said & opposite and of_task & opposite and not of_task & side:
+                    return min(said & side)
+        return ""
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text))
 
 
 def differences(tasks: Sequence[str], vectors: Array) -> Array:
-    """(N, D): of each sentence from the mean of its task, for tasks with several sentences."""
+    """(N, D): of each sentence from the mean of its task, for tasks of n > 1 sentences, times sqrt(n / (n - 1)).
+
+    The mean of their products is an estimate of the covariance without bias.
+    """
     own = np.array(tasks)
     parts = [vectors[own == name] for name in dict.fromkeys(tasks)]
-    return np.concatenate(
-        [np.empty((0, vectors.shape[1])), *(part - part.mean(0) for part in parts if len(part) > 1)]
-    )
+    scaled = [(part - part.mean(0)) * np.sqrt(len(part) / (len(part) - 1)) for part in parts if len(part) > 1]
+    return np.concatenate([np.empty((0, vectors.shape[1])), *scaled])

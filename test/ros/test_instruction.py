@@ -188,7 +188,11 @@ def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch
         assert source.problem == "'drop it' is being encoded"
         done.get(timeout=120.0)()
         assert says[-1] is None
-        assert source.problem == "policy/instruction: 'drop it' cannot be encoded: RuntimeError: no memory"
+        assert source.problem == "instruction: 'drop it' cannot be encoded: RuntimeError: no memory"
+    source.say("push it")
+    source.say("Stop!")
+    assert (says[-1], source.text) == (None, "")
+    assert source.problem.startswith("no instruction: ")
 
 
 def test_the_robot_changes_its_task_with_the_next_episode(start_node, client):
@@ -213,7 +217,10 @@ def test_the_robot_changes_its_task_with_the_next_episode(start_node, client):
 
 @pytest.mark.parametrize(
     ("kind", "sentence", "reason"),
-    [("wrong", "lean and push it", "time limit"), ("held_out", "sing", "instruction not understood")],
+    [
+        ("wrong", "lean and push it", "time limit"),
+        ("held_out", "sing", "instruction not understood"),
+    ],
 )
 def test_episodes_over_topics_are_told_the_same_as_in_process(told, ros_domain, kind, sentence, reason):
     options = {"max_steps": 6, "runtime": RuntimeConfig(mode="lockstep", threads=1, engine="torch")}

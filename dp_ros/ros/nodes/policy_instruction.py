@@ -16,6 +16,7 @@ from std_msgs.msg import String
 
 from dp_ros.policy.checkpoint_config import instructions_of
 from dp_ros.policy.instructions import Instructions, Meaning
+from dp_ros.policy.sentence_match import STOPS
 from dp_ros.ros.node import qos
 from dp_ros.ros.node.managed_node import ManagedNode
 from dp_ros.schema import ConfigError, InstructionError, plain
@@ -50,6 +51,7 @@ class InstructionInput:
         self.means = ""  # the known sentence that it is taken for
         self.problem = NONE  # why there is none
         self._wanted = ""  # the newest sentence, which may still be being encoded
+        self._message: str | None = None  # the newest sentence, if it came on the topic
         self._refused: str | None = None  # the newest message, where it could not be used
         self._encoded: dict[str, Meaning | InstructionError] = {}
         self._done = guard(self._on_encoded)
@@ -69,10 +71,15 @@ class InstructionInput:
         say(made, sentence, checkpoint)
         return made
 
-    def say(self, sentence: str) -> None:
-        """The sentence from now on; empty: none. InstructionError, which changes nothing."""
+    def say(self, sentence: str, message: str | None = None) -> None:
+        """The sentence from now on; empty, or one of STOPS: none. InstructionError, which changes nothing.
+
+        message: the same, where it came on the topic.
+        """
         text = plain(sentence) if sentence.strip() else ""
-        self._refused = None
+        if text in STOPS and not self._known.knows(text):
+            text = ""
+        self._message, self._refused = message, None
         if text == self._wanted and text:
             return
         if text and not self._known.knows(text) and not self._waits:
@@ -90,11 +97,15 @@ class InstructionInput:
         if msg.data == self._refused:  # both subscriptions hear a latched publisher
             return
         try:
-            self.say(msg.data)
+            self.say(msg.data, msg.data)
         except InstructionError as error:
-            self._wanted, self._refused = "", msg.data
-            self._stop(f"policy/instruction: {error}")
-            self._logger.error(self.problem)
+            self._message = msg.data
+            self._refuse(error)
+
+    def _refuse(self, error: InstructionError) -> None:
+        self._wanted, self._refused = "", self._message
+        self._stop(f"{'instruction' if self._message is None else 'policy/instruction'}: {error}")
+        self._logger.error(self.problem)
 
     def _encode(self, text: str) -> None:
         try:
@@ -113,9 +124,7 @@ class InstructionInput:
         if result is None:
             return
         if isinstance(result, InstructionError):
-            self._wanted = ""
-            self._stop(f"policy/instruction: {result}")
-            self._logger.error(self.problem)
+            self._refuse(result)
         else:
             self._take(result)
 

@@ -82,19 +82,20 @@ class Session(NodeGroup):
         self.spin_until(self._reset.service_is_ready, START_TIMEOUT_S, "episode/reset is not offered")
 
     def instruct(self, sentence: str, known: Instructions) -> bool:
-        """Tell the policy what to do, and wait until it follows a sentence that it must encode; whether it is
-        understood: if not, the policy is told nothing. SessionError where it refuses.
+        """Tell the policy what to do; whether it understands. If not, it is told nothing. In real time, wait until it
+        follows a sentence that it must encode. SessionError where it refuses.
         """
         is_understood = embedding_of(known, sentence) is not None
         if not is_understood:
             sentence = ""
         self.spin_until(self._parameters.services_are_ready, START_TIMEOUT_S, "policy_node has no parameters")
+        self._told = ""
         answer = self._parameters.set_parameters([Parameter("instruction", value=sentence)])
         self.spin_until(answer.done, START_TIMEOUT_S, "policy_node did not take the instruction")
         (result,) = answer.result().results
         if not result.successful:
             raise SessionError(f"policy_node refused the instruction: {result.reason}")
-        if sentence and not known.knows(text := plain(sentence)):
+        if sentence and self._realtime and not known.knows(text := plain(sentence)):
             self.spin_until(
                 lambda: self._told == text, START_TIMEOUT_S, f"policy_node did not encode '{text}'"
             )
