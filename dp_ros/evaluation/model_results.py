@@ -201,10 +201,14 @@ def _row(row: dict[str, Any]) -> Result:
 
 
 def merged(kept: Sequence[Result], new: Sequence[Result]) -> list[Result]:
-    """The kept results, with the new one of the same settings in place of each, then the other new ones."""
-    by_settings = {each.settings: each for each in new}
-    merged_results = {each.settings: by_settings.get(each.settings, each) for each in kept}
-    return list({**merged_results, **by_settings}.values())
+    """The kept results, those of the same settings as a new one replaced by it, then the other new ones."""
+    by_settings: dict[tuple[object, ...], list[Result]] = {}
+    for each in new:
+        by_settings.setdefault(each.settings, []).append(each)
+    replaced, results = set(by_settings), []
+    for each in kept:
+        results += by_settings.pop(each.settings, []) if each.settings in replaced else [each]
+    return [*results, *(each for others in by_settings.values() for each in others)]
 
 
 def write_results(folder: str | Path, results: Sequence[Result]) -> None:

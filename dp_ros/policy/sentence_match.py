@@ -57,7 +57,7 @@ class SentenceMatch:
     ) -> None:
         """vectors (S, D): embeddings of the sentences, of norm 1.
 
-        differences (N, D), N >= 0: of `differences`, by which sentences of the same task differ.
+        differences (N, D): what the function `differences` gives of these or other sentences.
         """
         self._texts, self._tasks, self._vectors = list(texts), np.array(tasks), vectors
         self._names = list(dict.fromkeys(tasks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,26 @@ def test_measured_row_is_what_the_report_says(
     (folder / "card.md").unlink()
     assert main(["card", str(folder)]) == 0
     assert (folder / "card.md").read_text() == text, "kept results are shown again"
-    again = report_of(folder, tmp_path / "c.json", successes=15, episodes=20)
-    assert main(["card", str(folder), "--report", str(again), "--keep"]) == 0
-    text = (folder / "card.md").read_text()
-    assert "9/10" not in text, "replaced by one of the same settings"
-    assert text.index("15/20 = 75%") < text.index("10/10 = 100%")
-    assert main(["card", str(folder), "--report", str(again)]) == 0
-    assert "10/10" not in (folder / "card.md").read_text()
+
+
+def test_kept_results_give_way_to_those_of_the_same_settings(save: Any, tmp_path: Path) -> None:
+    folder = save()
+
+    def card(*options: str, **reports: tuple[int, str]) -> list[str]:
+        """Write the card from reports of (successes of 10, transport); the successes in its table."""
+        files = [
+            report_of(folder, tmp_path / f"{name}.json", successes, transport=transport)
+            for name, (successes, transport) in reports.items()
+        ]
+        words = [word for file in files for word in ("--report", str(file))]
+        assert main(["card", str(folder), *words, *options]) == 0
+        return re.findall(r"(\d+)/10 = ", (folder / "card.md").read_text())
+
+    assert card(a=(9, "in-process"), b=(8, "ros"), c=(7, "ros")) == ["9", "8", "7"]
+    assert card("--keep", d=(5, "in-process")) == ["5", "8", "7"]
+    assert card("--keep", e=(4, "ros")) == ["5", "4"]
+    assert card(f=(3, "ros")) == ["3"]
+    assert card("--keep", g=(2, "in-process")) == ["3", "2"]
 
 
 def test_result_in_real_time_says_how_much_was_held(
