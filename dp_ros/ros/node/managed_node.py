@@ -153,9 +153,10 @@ class ManagedNode(LifecycleNode):
         for subscription in self.subscriptions:
             if subscription.topic_name not in names:
                 continue
+            callback: Any = subscription.callback
             with subscription.handle:
                 while taken := subscription.handle.take_message(subscription.msg_type, subscription.raw):
-                    subscription.callback(taken[0])
+                    callback(taken[0])
 
     def without_time(self) -> str:
         """Why no time passes for this node; empty where it does. Its control timer then never fires."""
