@@ -98,8 +98,7 @@ class Instructions:
         rows = {each.text: row for row, each in enumerate(self.sentences)}
         row = rows.get(text)
         if row is None or self.sentences[row].held_out:
-            self.check_encoder(text)
-            vector = embed([text])[0] if row is None else self.embeddings[row]
+            vector = self._encoded(text) if row is None else self.embeddings[row]
             if not self._known_rows or vector.shape != self.embeddings.shape[1:]:
                 raise InstructionError(
                     f"'{text}' is unknown, and this policy takes sentences that it knows only"
@@ -107,13 +106,17 @@ class Instructions:
             row = self._known_rows[self._match(text, vector.astype(np.float64))]
         return Meaning(self.sentences[row].text, self.sentences[row].task, self.embeddings[row])
 
+    def _encoded(self, text: str) -> Embeddings:
+        self.check_encoder(text)
+        return embed([text])[0]
+
     @cached_property
     def _known_rows(self) -> list[int]:
         return [row for row, each in enumerate(self.sentences) if not each.held_out]
 
     @cached_property
     def _match(self) -> SentenceMatch:
-        """How sentences of one task differ is learned from the shipped ones, too."""
+        """The shipped sentences, too, show how sentences of one task differ: a model may know few."""
         (texts, tasks, vectors), shipped = _of_tasks(self), _shipped_table()
         all_differences = [differences(tasks, vectors)]
         if shipped is not None and shipped.embeddings.shape[1] == vectors.shape[1]:

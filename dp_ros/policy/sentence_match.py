@@ -1,8 +1,8 @@
-"""Which task an unknown sentence asks for, among the tasks whose sentences a policy knows.
+"""Match of an unknown sentence with the sentences that a policy knows.
 
 Linear discriminant analysis of the embeddings (Fisher 1936; Hastie et al. 2009, section 4.3): directions in which the
 sentences of one task differ count less than those in which tasks differ. Embeddings hardly tell a sentence from its
-opposite, so that words of opposite meaning are compared, too. English only.
+opposite. Therefore negations and words of opposite meaning are looked for, in English.
 """
 
 from __future__ import annotations

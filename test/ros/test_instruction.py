@@ -160,14 +160,19 @@ def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch
 
     monkeypatch.setattr(instructions, "encoder_folder", lambda text: None)
     monkeypatch.setattr(instructions, "embed", encode)
-    done, says = queue.Queue(), []
+    done, says, hear = queue.Queue(), [], []
 
     class Guard:
         def __init__(self, callback):
             self.trigger = lambda: done.put(callback)
 
     source = InstructionInput(
-        instructions_of(told), says.append, False, lambda *_: None, Guard, logging.getLogger("test")
+        instructions_of(told),
+        says.append,
+        False,
+        lambda kind, topic, callback, profile: hear.append(callback),
+        Guard,
+        logging.getLogger("test"),
     )
     source.say("Roll it")
     source.say("spin it")
@@ -189,6 +194,11 @@ def test_an_unknown_sentence_holds_the_arm_while_it_is_encoded(told, monkeypatch
         done.get(timeout=120.0)()
         assert says[-1] is None
         assert source.problem == "instruction: 'drop it' cannot be encoded: RuntimeError: no memory"
+    for callback in hear:  # both subscriptions hear a latched publisher, the second one late
+        callback(String(data="Drop it."))
+        if callback is hear[0]:
+            done.get(timeout=120.0)()
+        assert source.problem.startswith("policy/instruction: 'drop it' cannot be encoded")
     source.say("push it")
     source.say("Stop!")
     assert (says[-1], source.text) == (None, "")

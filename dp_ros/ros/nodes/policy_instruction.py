@@ -51,7 +51,7 @@ class InstructionInput:
         self.means = ""  # the known sentence that it is taken for
         self.problem = NONE  # why there is none
         self._wanted = ""  # the newest sentence, which may still be being encoded
-        self._message: str | None = None  # the newest sentence, if it came on the topic
+        self._message: str | None = None  # the same as it was heard, where it came on the topic
         self._refused: str | None = None  # the newest message, where it could not be used
         self._encoded: dict[str, Meaning | InstructionError] = {}
         self._done = guard(self._on_encoded)
@@ -79,12 +79,12 @@ class InstructionInput:
         text = plain(sentence) if sentence.strip() else ""
         if text in STOPS and not self._known.knows(text):
             text = ""
-        self._message, self._refused = message, None
+        self._refused = None
         if text == self._wanted and text:
             return
         if text and not self._known.knows(text) and not self._waits:
             self._known.check_encoder(text)
-            self._wanted = text
+            self._wanted, self._message = text, message
             self._stop(f"'{text}' is being encoded")
             threading.Thread(target=self._encode, args=(text,), daemon=True).start()
             return
@@ -99,12 +99,11 @@ class InstructionInput:
         try:
             self.say(msg.data, msg.data)
         except InstructionError as error:
-            self._message = msg.data
-            self._refuse(error)
+            self._refuse(error, msg.data)
 
-    def _refuse(self, error: InstructionError) -> None:
-        self._wanted, self._refused = "", self._message
-        self._stop(f"{'instruction' if self._message is None else 'policy/instruction'}: {error}")
+    def _refuse(self, error: InstructionError, message: str | None) -> None:
+        self._wanted, self._refused = "", message
+        self._stop(f"{'instruction' if message is None else 'policy/instruction'}: {error}")
         self._logger.error(self.problem)
 
     def _encode(self, text: str) -> None:
@@ -124,7 +123,7 @@ class InstructionInput:
         if result is None:
             return
         if isinstance(result, InstructionError):
-            self._refuse(result)
+            self._refuse(result, self._message)
         else:
             self._take(result)
 
