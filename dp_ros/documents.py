@@ -80,12 +80,25 @@ def _depth(text: str) -> int:
     return deepest
 
 
+def _refuse_repeated(node: yaml.MappingNode) -> None:
+    """ValueError where a key is given twice: PyYAML would take the last one."""
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if (
+            isinstance(key, yaml.ScalarNode)
+            and (first := lines.setdefault((key.tag, key.value), line)) != line
+        ):
+            raise ValueError(f"'{key.value}' is given in line {first} and in line {line}: keep one")
+
+
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
     """Nodes of the document with its aliases written out; ValueError where they are too many."""
     if id(node) in known:
         return known[id(node)]
     count = 1
     if isinstance(node, yaml.MappingNode):
+        _refuse_repeated(node)
         count += sum(_count(each, known) for pair in node.value for each in pair)
     elif isinstance(node, yaml.SequenceNode):
         count += sum(_count(each, known) for each in node.value)

@@ -33,7 +33,7 @@ def evaluate_tasks(
 
     settings = {key: value for key, value in about["settings"].items() if key not in _MAY_DIFFER}
     weights = about["provenance"]["weights_sha256"]
-    wanted = {**settings, **says, "episodes": episodes, "weights_sha256": weights}
+    wanted = {"gate": None, **settings, **says, "episodes": episodes, "weights_sha256": weights}
     reports = _read(json_path) if json_path and json_path.exists() else {}
     for task, report in reports.items():
         if task not in tasks:
@@ -54,9 +54,25 @@ def evaluate_tasks(
 def _read(path: Path) -> dict[str, Any]:
     """Task -> report."""
     try:
-        return {report["task"]: report for report in read_json(path)["tasks"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        reports = read_json(path)["tasks"]
+        if not all(_is_whole(report) for report in reports):
+            raise ValueError
+        return {report["task"]: report for report in reports}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CliError(f"{path}: is not of an evaluation of several tasks: give another --json") from None
+
+
+def _is_whole(report: Mapping[str, Any]) -> bool:
+    """Whether it has what `summary` reads."""
+    episodes = report["per_episode"]
+    reasons = (each["reason"] for each in episodes if each["success"] is not True)
+    is_counted = report["episodes"] == len(episodes) > 0
+    return (
+        isinstance(report["task"], str)
+        and is_counted
+        and all(isinstance(reason, str) for reason in reasons)
+        and report["success_rate"] == sum(each["success"] for each in episodes) / len(episodes)
+    )
 
 
 def _difference(report: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -134,6 +134,8 @@ def results_of(report: str | Path, folder: str | Path) -> list[Result]:
         found = [(each["task"], each) for each in data.get("tasks", [data])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ResultError(f"{report}: is not a report of `dp_ros eval --json`") from None
+    if not found or len({task for task, _ in found}) < len(found):
+        raise ResultError(f"{report}: holds no task, or one twice: give a report of `dp_ros eval --json`")
     instructions = instructions_of(folder)
     known = instructions.tasks if instructions else (policy_config(folder).task,)
     results = [_result(report, each, folder) for _, each in found]
@@ -169,7 +171,7 @@ def _result(report: str | Path, data: Mapping[str, Any], folder: str | Path) -> 
             held_share=data.get("held_share"),
             instructions=settings.get("instructions", ""),
         )
-        weights = data["provenance"]["weights_sha256"]
+        result, weights = _row(asdict(result)), data["provenance"]["weights_sha256"]
     except (ValueError, KeyError, TypeError, IndexError):
         raise ResultError(f"{report}: is not a report of `dp_ros eval --json`") from None
     if weights != read_config(folder)["sha256"]["policy.safetensors"]:

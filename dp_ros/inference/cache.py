@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from dp_ros.documents import read_json
+from dp_ros.files import write_json
 from dp_ros.policy.checkpoint_config import OOD, read_config, sha256
 
-FORMAT = 2  # of the exported folders; raise it when graphs or constants change
+FORMAT = 3  # of the exported folders; raise it when graphs or constants change
 KEPT = 24  # folders; the ones used longest ago are removed
 IDENTITY, CONSTANTS = "engine.json", "constants.safetensors"
+NOTED = "hashes.json"  # in a folder of compiled files
 
 
 def cache_root() -> Path:
@@ -78,6 +80,39 @@ def seal(folder: Path, wanted: dict[str, Any]) -> None:
     """Write the identity and the hashes of all files into a finished export."""
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != IDENTITY}
     (folder / IDENTITY).write_text(json.dumps({"identity": wanted, "files": files}, indent=2) + "\n")
+
+
+def trusted(compiled: Path) -> Path | None:
+    """The folder of what an engine has compiled, without files that have changed since `note`; None: it cannot be made.
+
+    An engine checks the end of such a file, not the weights in it.
+    """
+    if _is_changed(compiled):
+        shutil.rmtree(compiled, ignore_errors=True)
+    try:
+        compiled.mkdir(exist_ok=True)
+    except OSError:  # of a disk that is only read, say
+        return None
+    return compiled
+
+
+def note(compiled: Path) -> None:
+    """Note the hashes of the files of a `trusted` folder, where there are new ones."""
+    with suppress(OSError):
+        names = {path.name for path in compiled.iterdir()}
+        if NOTED not in names or read_json(compiled / NOTED).keys() != names - {NOTED}:
+            write_json(compiled / NOTED, _hashes(compiled))
+
+
+def _is_changed(compiled: Path) -> bool:
+    try:
+        return bool(read_json(compiled / NOTED) != _hashes(compiled))
+    except (OSError, ValueError):
+        return True
+
+
+def _hashes(compiled: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in sorted(compiled.iterdir()) if path.name != NOTED}
 
 
 def problem(folder: Path, wanted: dict[str, Any]) -> str | None:

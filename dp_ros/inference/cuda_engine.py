@@ -27,6 +27,7 @@ from dp_ros.schema import ConfigError, RuntimeConfig
 
 Described = tuple[Tensor, Tensor]
 Function = Callable[..., tuple[Tensor, ...]]
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")  # in the messages of torch, cuBLAS and cuDNN
 _WARM_UPS = 3  # calls before a recording: libraries choose their kernels and take their workspaces in them
 
 
@@ -43,7 +44,7 @@ class CudaEngine:
         try:
             self._load(checkpoint, runtime, torch.device(device))
         except RuntimeError as error:  # of a recording that runs out of memory, of several kinds
-            if not any(word in str(error) for word in ("memory", "capture")):
+            if not _is_out_of_memory(error):
                 raise
             raise ConfigError(
                 "engine cuda: the GPU has too little free memory for this policy: free some, or set device to cpu"
@@ -226,3 +227,12 @@ class _Recorded:
             buffer.copy_(value)
         self._graph.replay()
         return self._outputs
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one that it came after, is of that kind: a recording that fails ends with another one."""
+    while error is not None:
+        if any(words in str(error) for words in _OUT_OF_MEMORY):
+            return True
+        error = error.__context__
+    return False

@@ -86,7 +86,11 @@ def _openvino(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
     exported = _verify(Path(checkpoint), runtime)
     from dp_ros.inference.openvino_engine import OpenVinoEngine
 
-    return OpenVinoEngine(checkpoint, runtime, exported)
+    try:
+        return OpenVinoEngine(checkpoint, runtime, exported)
+    except (RuntimeError, OSError, KeyError) as error:  # the cache has changed since the check, say
+        why = f"{exported} cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise ConfigError(_refusal("openvino", why)) from None
 
 
 def _cuda(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
@@ -99,7 +103,7 @@ def _cuda(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
 def _verify(checkpoint: Path, runtime: RuntimeConfig) -> Path:
     """The folder of an engine that has passed its check. ConfigError where it has not."""
     folder = _verified.pop(_key(checkpoint, runtime), None)
-    if folder is None:
+    if folder is None or not folder.is_dir():  # another process may have removed it meanwhile
         try:
             folder, _ = _check(checkpoint, runtime)
         except EngineCheckError as error:
@@ -181,8 +185,10 @@ def choose_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> tuple[Runti
             reasons.append(f"the GPU was not taken: {lacking}")
             runtime = runtime.model_copy(update={"device": "cpu"})
         wants_gpu = not lacking
-    if wants_gpu and runtime.device == "cpu":
-        raise ConfigError("engine cuda computes on a GPU, and device is cpu: set device or engine to auto")
+    places = {("cuda", "cpu"): "a GPU", ("openvino", "cuda"): "the CPU"}
+    if where := places.get((runtime.engine, runtime.device)):
+        wrong = "engine {} computes on {}, and device is {}: set device or engine to auto"
+        raise ConfigError(wrong.format(runtime.engine, where, runtime.device))
     if runtime.engine != AUTO and runtime.precision != "auto":
         return runtime, "as set"
     engine = "cuda" if wants_gpu else "openvino"

@@ -148,12 +148,17 @@ def _compile(exported: Path, runtime: RuntimeConfig) -> dict[str, _Graph]:
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": runtime.precision,
-        "CACHE_DIR": str(exported / f"compiled-{runtime.precision}"),
     }
     if runtime.threads:
         settings["INFERENCE_NUM_THREADS"] = runtime.threads
+    compiled = cache.trusted(exported / f"compiled-{runtime.precision}-{runtime.threads}")
+    if compiled:
+        settings["CACHE_DIR"] = str(compiled)
     core = openvino.Core()
-    return {
+    graphs = {
         path.stem: _Graph(core.compile_model(path, "CPU", settings))
         for path in sorted(exported.glob("*.xml"))
     }
+    if compiled:
+        cache.note(compiled)
+    return graphs

@@ -7,6 +7,7 @@ pictures and noise, and writes a verdict into the cache. A crash there costs a w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from dp_ros.control.planner import PlanRequest
 from dp_ros.documents import read_json
 from dp_ros.errors import UserError, message_of
-from dp_ros.files import locked, replacing_folder, write_json
+from dp_ros.files import clear_leftovers, locked, replacing_folder, write_json
 from dp_ros.inference import cache
 from dp_ros.policy.checkpoint_config import WEIGHTS
 from dp_ros.schema import PolicyConfig, RuntimeConfig
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 # Largest difference of a normalised action from the reference, on random pictures, which no policy was trained on. bf16
 # has 8 bits of mantissa. Over 100 paired episodes, models that differ by 0.06 to 0.14 are not worse: docs/speed.md.
 TOLERANCE = {"f32": 1e-4, "bf16": 0.25}
+_DECISIVE = {"sampler", "sampler_iterations", "sampler_spacing", "warm_start"}  # for a verdict
 TIMEOUT_S = 300.0
 REQUESTS = 4
 SPACE = 4  # bytes of an export for each byte of the weights: they may be in f16, and are compiled, too
@@ -70,8 +72,8 @@ def checked_engine(checkpoint: Path, runtime: RuntimeConfig, version: str) -> tu
         problem = cache.problem(folder, wanted)
         if problem is None and (verdict := _read_verdict(folder, runtime)):
             return folder, verdict
-        if problem:
-            shutil.rmtree(folder, ignore_errors=True)
+        if problem is not None:
+            _remove(folder)
         return folder, _check_in_child(checkpoint, runtime, folder, wanted)
 
 
@@ -96,17 +98,29 @@ def _one_at_a_time(root: Path) -> Iterator[None]:
 
 
 def _verdict_path(folder: Path, runtime: RuntimeConfig) -> Path:
-    return folder / f"verdict-{runtime.precision}.json"
+    """One verdict for each set of settings on which error and time depend."""
+    settings = runtime.model_dump(mode="json", include=_DECISIVE)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return folder / f"verdict-{runtime.precision}-{digest}.json"
 
 
 def _read_verdict(folder: Path, runtime: RuntimeConfig) -> Verdict | None:
     try:
-        verdict = Verdict(**read_json(_verdict_path(folder, runtime)))
+        values = read_json(_verdict_path(folder, runtime))
+        verdict = Verdict(**{name: float(value) for name, value in values.items()})
         has_passed = 0.0 <= verdict.error <= TOLERANCE[runtime.precision]
         is_timed = 0.0 < verdict.plan_ms < math.inf and 0.0 < verdict.reference_ms < math.inf
         return verdict if has_passed and is_timed else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return None
+
+
+def _remove(folder: Path) -> None:
+    """Whatever lies in the place of an export."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_in_child(
@@ -118,6 +132,19 @@ def _check_in_child(
         "folder": str(folder),
         "identity": wanted,
     }
+    try:
+        verdict = _ask_child(task)
+        write_json(_verdict_path(folder, runtime), asdict(verdict))  # only now: the child may die as it ends
+    finally:
+        clear_leftovers(folder)
+        # An export that never passed is made again the next time: the disk may have been full.
+        if not any(folder.glob("verdict-*.json")):
+            shutil.rmtree(folder, ignore_errors=True)
+    return verdict
+
+
+def _ask_child(task: dict[str, Any]) -> Verdict:
+    """EngineCheckError where the child does not end well."""
     command = [sys.executable, "-m", __name__]
     try:
         done = subprocess.run(
@@ -125,10 +152,6 @@ def _check_in_child(
         )
     except subprocess.TimeoutExpired:
         raise EngineCheckError(f"its self-check took longer than {TIMEOUT_S:.0f} s") from None
-    finally:
-        # An export that never passed is made again the next time: the disk may have been full.
-        if not any(folder.glob("verdict-*.json")):
-            shutil.rmtree(folder, ignore_errors=True)
     lines = done.stdout.strip().splitlines()
     if done.returncode < 0:
         raise EngineCheckError(f"its self-check died of {signal.Signals(-done.returncode).name}")
@@ -176,7 +199,7 @@ def largest_error(engine: Engine, reference: Engine, half_range: NDArray[np.floa
 
 
 def _run(task: dict[str, Any]) -> Verdict:
-    """Export where there is none, compare, write the verdict: the work of the child."""
+    """Export where there is none, and compare: the work of the child."""
     checkpoint, folder = Path(task["checkpoint"]), Path(task["folder"])
     runtime = RuntimeConfig.model_validate(task["runtime"])
     load, device = _LOADERS[runtime.engine]
@@ -191,9 +214,7 @@ def _run(task: dict[str, Any]) -> Verdict:
             f"its actions differ from the reference's by {error:.2g} of half their range, more than "
             f"{TOLERANCE[runtime.precision]:g}"
         )
-    verdict = Verdict(error, _median_ms(engine, reference.config), _median_ms(reference, reference.config))
-    write_json(_verdict_path(folder, runtime), asdict(verdict))
-    return verdict
+    return Verdict(error, _median_ms(engine, reference.config), _median_ms(reference, reference.config))
 
 
 def _openvino(

@@ -5,6 +5,7 @@ They travel with the weights, so that serving a known sentence needs no language
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,6 +59,14 @@ class Instructions:
     @property
     def tasks(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(sentence.task for sentence in self.sentences))
+
+    def fingerprint(self) -> str:
+        """Hash of all that a training is told."""
+        facts = (
+            [[each.text, each.task, each.held_out] for each in self.sentences],
+            sorted(self.scenes.items()),
+        )
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def rows(self, task: str, *, held_out: bool = False) -> list[int]:
         """Rows of the task's sentences, the known or the held-out ones; InstructionError where it has none."""

@@ -262,6 +262,8 @@ class Trainer:
             facts["teacher"] = self.provenance["teacher"]["weights_sha256"]
         if "init" in self.provenance:
             facts["init"] = self.provenance["init"]["weights_sha256"]
+        if self.instructions is not None:
+            facts["instructions"] = self.instructions.fingerprint()
         return json.dumps(facts)
 
     def _log(self) -> AbstractContextManager[Log]:

@@ -107,6 +107,14 @@ def test_sentences_take_turns_by_seed(kind: InstructionKind, said: list[str]) ->
     assert [instruction_for(KNOWN, TASKS[0], seed, kind=kind) for seed in range(3)] == said
 
 
+def test_tasks_do_not_share_their_wrong_sentences() -> None:
+    names = tuple(f"task-{i}" for i in range(20))
+    known = Instructions(tuple(Sentence(name, name) for name in names), np.eye(20, dtype=np.float32))
+    said = {name: instruction_for(known, name, 1000, kind="wrong") for name in names}
+    assert all(said[name] != name for name in names)
+    assert len(set(said.values())) > 8  # of 20 drawn independently, 13 are expected
+
+
 def test_a_policy_of_one_task_takes_no_instruction() -> None:
     assert instruction_for(None, TASKS[0], 0) == ""
     for options in ({"sentence": "push it"}, {"kind": "wrong"}):
@@ -183,6 +191,18 @@ def test_an_interrupted_evaluation_of_several_tasks_resumes(
         assert said in capsys.readouterr().err
     assert file.read_text() == before
 
+    first, second = whole["tasks"]
+    limited = {**first, "settings": {**first["settings"], "gate": {"max_speed_m_s": 0.1}}}
+    for report, said in (
+        (limited, "with gate {'max_speed_m_s': 0.1}, not None: give another --json"),
+        ({**first, "success_rate": "high"}, "is not of an evaluation of several tasks"),
+        ({**first, "per_episode": [{"seed": 0}] * 2}, "is not of an evaluation of several tasks"),
+        ({key: value for key, value in first.items() if key != "success_rate"}, "is not of an evaluation"),
+    ):
+        file.write_text(json.dumps({**whole, "tasks": [report, second]}))
+        assert main([*map(str, args), "--task", ",".join(TASKS)]) != 0
+        assert said in capsys.readouterr().err
+
 
 def test_the_card_and_the_list_of_models_show_all_tasks_of_an_evaluation(
     told: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -220,6 +240,14 @@ def test_the_card_and_the_list_of_models_show_all_tasks_of_an_evaluation(
     files[0].write_text(json.dumps({"tasks": [{**reports[0], "task": "reach-v3"}]}))
     assert main(["card", str(told), "--report", str(files[0])]) != 0
     assert "is of reach-v3, not of the task of" in capsys.readouterr().err
+
+    before = (told / "results.json").read_text()
+    slow = {**reports[0], "plan_ms": {"p50": "fast", "p99": 1.0}}
+    for tasks in ([], [reports[0], reports[0]], [slow]):
+        files[0].write_text(json.dumps({"tasks": tasks}))
+        assert main(["card", str(told), "--report", str(files[0])]) != 0
+        assert str(files[0]) in capsys.readouterr().err, "the report is to blame, and nothing is written"
+        assert (told / "results.json").read_text() == before
 
 
 def test_sentences_that_do_not_exist_are_refused_before_the_first_episode(

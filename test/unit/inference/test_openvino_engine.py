@@ -26,6 +26,7 @@ from dp_ros.schema import ConfigError, RuntimeConfig
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
+F32 = RuntimeConfig(device="cpu", precision="f32")
 CHOOSE = (
     "import sys; from dp_ros.inference.engine import choose_engine; from dp_ros.schema import RuntimeConfig; "
     "runtime, why = choose_engine(sys.argv[1], RuntimeConfig(device='cpu', precision='f32')); "
@@ -144,6 +145,10 @@ def a_package(folder: Path, code: str, name: str = "openvino") -> str:
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "its self-check died of SIGSEGV"),
         ("raise RuntimeError('no such processor')", "its self-check failed: RuntimeError: no such processor"),
+        (
+            "import os, signal\ndef __getattr__(name): os.kill(os.getpid(), signal.SIGKILL)",  # while it exports
+            "its self-check died of SIGKILL",
+        ),
     ],
 )
 def test_an_engine_that_dies_costs_a_line(checkpoint: Path, tmp_path: Path, code: str, reason: str) -> None:
@@ -153,7 +158,7 @@ def test_an_engine_that_dies_costs_a_line(checkpoint: Path, tmp_path: Path, code
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"torch openvino f32 was not taken: {reason}")
     assert done.stdout.count("\n") == 1
-    assert not list((tmp_path / "cache").rglob("engine.json"))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 @pytest.fixture
@@ -170,7 +175,7 @@ def test_an_engine_that_disagrees_is_not_trusted(
     checkpoint: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(self_check.TOLERANCE, "f32", -1.0)
-    verdict = exported / "verdict-f32.json"
+    verdict = self_check._verdict_path(exported, F32)
     verdict.unlink()
     task = {
         "checkpoint": str(checkpoint),
@@ -183,10 +188,86 @@ def test_an_engine_that_disagrees_is_not_trusted(
     assert not verdict.exists()
 
 
+def test_a_child_that_dies_as_it_ends_is_not_trusted_the_next_time_either(
+    checkpoint: Path, exported: Path, tmp_path: Path
+) -> None:
+    for verdict in exported.glob("verdict-*.json"):
+        verdict.unlink()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, signal, sys\n"
+        "if 'dp_ros.inference.self_check' in sys.orig_argv:\n"
+        "    atexit.register(lambda: os.kill(os.getpid(), signal.SIGSEGV))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    for _ in range(2):
+        done = run(CHOOSE, checkpoint, PYTHONPATH=path)
+        assert done.stdout.startswith("torch openvino f32 was not taken: its self-check died of SIGSEGV")
+
+
+def test_compiled_weights_that_were_damaged_are_compiled_again(
+    checkpoint: Path, exported: Path, make_request: Callable[..., PlanRequest]
+) -> None:
+    """OpenVINO itself notices only damage to the end of the file."""
+    expected = load(checkpoint, "openvino")(make_request())
+    blob = max(exported.rglob("*.blob"), key=lambda path: path.stat().st_size)
+    content = bytearray(blob.read_bytes())
+    middle = slice(len(content) // 4, len(content) // 2)
+    content[middle] = bytes(byte ^ 0x55 for byte in content[middle])
+    blob.write_bytes(content)
+    np.testing.assert_array_equal(load(checkpoint, "openvino")(make_request()), expected)
+
+
+@pytest.mark.parametrize("number", ["1" + 400 * "0", '"fast"', "NaN", "-1", "[]"])
+def test_a_verdict_with_absurd_numbers_is_made_again(checkpoint: Path, exported: Path, number: str) -> None:
+    path = self_check._verdict_path(exported, F32)
+    good = json.loads(path.read_text())
+    path.write_text(f'{{"error": 1e-7, "plan_ms": {number}, "reference_ms": 2.0}}')
+    assert (
+        "a plan takes openvino" in choose_engine(checkpoint, RuntimeConfig(device="cpu", precision="f32"))[1]
+    )
+    assert json.loads(path.read_text()).keys() == good.keys()
+    assert 0.0 < json.loads(path.read_text())["plan_ms"] < 1e6
+
+
+def test_each_sampler_has_its_own_verdict(checkpoint: Path, exported: Path) -> None:
+    before = set(exported.glob("verdict-*.json"))
+    settings = RuntimeConfig(device="cpu", precision="f32", sampler_iterations=7, sampler_spacing="linspace")
+    choose_engine(checkpoint, settings)
+    assert len(set(exported.glob("verdict-*.json")) - before) == 1
+
+
+def test_an_export_that_was_removed_after_it_was_chosen_is_made_again(
+    checkpoint: Path, exported: Path, make_request: Callable[..., PlanRequest]
+) -> None:
+    runtime, _ = choose_engine(checkpoint, F32)
+    assert runtime.engine == "openvino"
+    shutil.rmtree(exported)
+    assert load_engine(checkpoint, runtime)(make_request()).shape
+
+
+def test_a_link_to_nothing_in_the_place_of_an_export_is_replaced(checkpoint: Path, exported: Path) -> None:
+    shutil.rmtree(exported)
+    exported.symlink_to(exported.parent / "gone")
+    assert "a plan takes openvino" in choose_engine(checkpoint, F32)[1]
+    assert exported.is_dir()
+    assert not exported.is_symlink()
+
+
+def test_an_export_that_cannot_be_loaded_is_one_line(checkpoint: Path, exported: Path) -> None:
+    runtime, _ = choose_engine(checkpoint, F32)
+    assert runtime.engine == "openvino"
+    (exported / "encoder_0.xml").unlink()  # after the choice, which verified it
+    with pytest.raises(
+        ConfigError, match=r"^engine openvino: .* cannot be loaded .*; set engine to auto or torch$"
+    ):
+        load_engine(checkpoint, runtime)
+
+
 def test_a_precision_that_fails_leaves_the_export_of_another(
     checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (exported / "verdict-bf16.json").unlink(missing_ok=True)
+    for verdict in exported.glob("verdict-bf16-*.json"):
+        verdict.unlink()
     files = sorted(exported.iterdir())
     broken = a_package(tmp_path / "packages", "raise RuntimeError('no such processor')", "torch")
     with monkeypatch.context() as other:
@@ -225,7 +306,7 @@ def test_a_full_disk_costs_a_line_and_a_named_engine_is_refused(checkpoint: Path
 
 def test_a_chosen_export_is_read_whole_only_once(checkpoint: Path, exported: Path) -> None:
     """Choosing verifies its hashes; the load that follows believes it, the one after that verifies again."""
-    (exported / "verdict-f32.json").write_text(
+    self_check._verdict_path(exported, F32).write_text(
         json.dumps({"error": 0.0, "plan_ms": 1.0, "reference_ms": 2.0})
     )
     opened: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,13 @@ def test_bad_instruction_is_one_line(known: Instructions, no_encoder: None, sent
     assert said in refusal(sentence, known)
 
 
+def test_a_fingerprint_is_of_all_that_a_training_is_told(known: Instructions) -> None:
+    moved = (replace(known.sentences[0], held_out=True), *known.sentences[1:])
+    others = [replace(known, sentences=moved), replace(known, scenes={"open": "drawer"})]
+    assert len({each.fingerprint() for each in (known, *others)}) == 3
+    assert known.fingerprint() == replace(known).fingerprint()
+
+
 def test_task_without_a_sentence_is_one_line(known: Instructions, tmp_path: Path) -> None:
     with pytest.raises(
         InstructionError, match="task stack has no instruction in this model, which knows open"
@@ -218,8 +226,11 @@ def test_task_without_a_sentence_is_one_line(known: Instructions, tmp_path: Path
     [
         (
             "a: {known: [Open it]}\nb: {known: [open it.]}",
-            "'open it.' is listed under a and b: keep it under one",
+            "'open it.' is listed under a and b: keep it once",
         ),
+        ("a: {known: [open it, Open it]}", "'Open it' is listed twice under a: keep it once"),
+        ("a: {known: [open it], held_out: [open it]}", "'open it' is listed twice under a: keep it once"),
+        ("a: {known: [x]}\na: {known: [y]}", "'a' is given in line 1 and in line 2: keep one"),
         ("a: {known: []}", "known"),
         ("a: {known: ['']}", "a: the instruction is empty"),
         ("[", "is not YAML"),
