@@ -85,6 +85,22 @@ def test_reset_senses_the_same_as_the_first_time(make_arm: Callable[..., Metawor
     assert (arm.success, arm.steps) == (False, 0)
 
 
+@pytest.mark.parametrize("task", ["push-v3", "push-back-v3"])
+def test_goal_is_that_of_this_episode_from_the_first_picture_on(
+    make_arm: Callable[..., MetaworldArm], task: str
+) -> None:
+    """These tasks place their goal after the physics."""
+    fresh, used = make_arm(task), make_arm(task)
+    run(used, 3)
+    fresh.reset(7)
+    used.reset(7)
+    shown = [np.array(arm.data.site_xpos) for arm in (fresh, used)]
+    np.testing.assert_array_equal(*shown)
+    used.advance(used.expert_command())
+    goal = used.model.site("goal").id
+    np.testing.assert_array_equal(shown[1][goal], used.data.site_xpos[goal])
+
+
 def test_command_is_where_the_arm_is_told_to_be(make_arm: Callable[..., MetaworldArm]) -> None:
     """Absolute metres: the target goes there, one centimetre per axis and tick at most, never out of its bounds."""
     arm = make_arm()
