@@ -84,12 +84,12 @@ def _refuse_repeated(node: yaml.MappingNode) -> None:
     """ValueError where a key is given twice: PyYAML would take the last one."""
     lines: dict[tuple[str, str], int] = {}
     for key, _ in node.value:
-        line = key.start_mark.line + 1
-        if (
-            isinstance(key, yaml.ScalarNode)
-            and (first := lines.setdefault((key.tag, key.value), line)) != line
-        ):
-            raise ValueError(f"'{key.value}' is given in line {first} and in line {line}: keep one")
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        name, line = (key.tag, key.value), key.start_mark.line + 1
+        if name in lines:
+            raise ValueError(f"'{key.value}' is given in line {lines[name]} and in line {line}: keep one")
+        lines[name] = line
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

@@ -45,9 +45,8 @@ def instruction_for(
         others = [each for each in known.tasks if each != task]
         if not others:
             raise InstructionError(f"the model knows no other task than {task}, so that no sentence is wrong")
-        draw = np.random.default_rng(
-            [seed, zlib.crc32(task.encode())]
-        )  # tasks do not share their wrong sentences
+        # Tasks do not share their wrong sentences.
+        draw = np.random.default_rng([seed, zlib.crc32(task.encode())])
         task = others[draw.integers(len(others))]
     return known.sentence(task, seed, held_out=kind == "held_out")
 

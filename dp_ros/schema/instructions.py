@@ -53,9 +53,8 @@ class Sentences(Config):
                 except InstructionError as error:
                     raise ValueError(f"{task}: {error}") from None
                 if text in owner:
-                    where = (
-                        f"under {owner[text]} and {task}" if owner[text] != task else f"twice under {task}"
-                    )
+                    others = f"under {owner[text]} and {task}"
+                    where = others if owner[text] != task else f"twice under {task}"
                     raise ValueError(f"'{sentence}' is listed {where}: keep it once")
                 owner[text] = task
         return self

@@ -133,8 +133,40 @@ def test_it_is_refused_on_a_cpu(checkpoint: Path, monkeypatch: pytest.MonkeyPatc
         ConfigError, match=r"^engine cuda computes on a GPU, and device is cpu: set device or"
     ):
         load_engine(checkpoint, RuntimeConfig(engine="cuda", device="cpu"))
+    with pytest.raises(
+        ConfigError, match=r"^engine openvino computes on the CPU, and device is cuda: set device"
+    ):
+        load_engine(checkpoint, RuntimeConfig(engine="openvino", device="cuda"))
     monkeypatch.setattr(engine_module, "has_gpu", lambda: False)
     for precision in ("auto", "f32"):
         with pytest.raises(ConfigError, match=r"torch sees no GPU; set engine to auto or torch$") as caught:
             load_engine(checkpoint, RuntimeConfig.model_validate({"engine": "cuda", "precision": precision}))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "is_told"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", "", True),
+        ("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", "", True),
+        ("CUDA out of memory", "operation failed due to a previous error during capture", True),
+        ("an illegal memory access was encountered", "", False),
+        ("operation not permitted when stream is capturing", "", False),
+    ],
+)
+def test_only_a_lack_of_memory_is_called_one(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, first: str, last: str, is_told: bool
+) -> None:
+    def fail(*arguments: object) -> None:
+        try:
+            raise RuntimeError(first)
+        except RuntimeError:
+            if not last:
+                raise
+            raise RuntimeError(last)  # noqa: B904 - as a recording does that ends after an error
+
+    monkeypatch.setattr(CudaEngine, "_load", fail)
+    with pytest.raises(
+        ConfigError if is_told else RuntimeError, match="too little free memory" if is_told else first
+    ):
+        CudaEngine(checkpoint, RuntimeConfig(threads=1), "cpu")

@@ -231,6 +231,7 @@ def test_task_without_a_sentence_is_one_line(known: Instructions, tmp_path: Path
         ("a: {known: [open it, Open it]}", "'Open it' is listed twice under a: keep it once"),
         ("a: {known: [open it], held_out: [open it]}", "'open it' is listed twice under a: keep it once"),
         ("a: {known: [x]}\na: {known: [y]}", "'a' is given in line 1 and in line 2: keep one"),
+        ("{a: {known: [x]}, a: {known: [y]}}", "'a' is given in line 1 and in line 1: keep one"),
         ("a: {known: []}", "known"),
         ("a: {known: ['']}", "a: the instruction is empty"),
         ("[", "is not YAML"),
