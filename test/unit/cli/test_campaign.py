@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -65,13 +64,19 @@ def test_sigterm_ends_a_campaign_as_ctrl_c_does(
     run: Callable[[Collect], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def collect(*_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # to this thread: before the call returns
 
-    before = signal.getsignal(signal.SIGTERM)
-    assert run(collect) == errors.INTERRUPTED
-    assert "run the same command to resume" in capsys.readouterr().err
-    assert (tmp_path / "parts" / "manifest.json").exists()
-    assert signal.getsignal(signal.SIGTERM) is before
+    def late(number: int, frame: object) -> None:
+        pytest.fail("the signal was not taken while the campaign ran")
+
+    before = signal.signal(signal.SIGTERM, late)
+    try:
+        assert run(collect) == errors.INTERRUPTED
+        assert "run the same command to resume" in capsys.readouterr().err
+        assert (tmp_path / "parts" / "manifest.json").exists()
+        assert signal.getsignal(signal.SIGTERM) is late
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(
