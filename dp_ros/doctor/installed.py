@@ -66,7 +66,7 @@ def _basics() -> list[Finding]:
 def _gpu() -> Finding:
     if not any(Path(file).exists() for file in _GPU_FILES):
         return note("GPU", "none: training and plans run on the CPU")
-    from dp_ros.inference.engine import has_gpu
+    from dp_ros.inference.hardware import has_gpu
 
     if not _is_there("torch") or not has_gpu():
         return warning(
@@ -82,7 +82,7 @@ def _gpu() -> Finding:
 def _openvino() -> Finding:
     if not _is_there("openvino"):
         return note("engine OpenVINO", "not installed: plans on the CPU take longer", "pip install openvino")
-    from dp_ros.inference.engine import has_bf16
+    from dp_ros.inference.hardware import has_bf16
 
     precision = "bf16" if has_bf16() else "f32; this processor multiplies no bf16"
     return ok("engine OpenVINO", f"{_version('openvino')}, {precision}")

@@ -78,7 +78,7 @@ def reserve(folder: Path, size: int) -> None:
 
 def seal(folder: Path, wanted: dict[str, Any]) -> None:
     """Write the identity and the hashes of all files into a finished export."""
-    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != IDENTITY}
+    files = _hashes(folder)
     (folder / IDENTITY).write_text(json.dumps({"identity": wanted, "files": files}, indent=2) + "\n")
 
 
@@ -112,7 +112,9 @@ def _is_changed(compiled: Path) -> bool:
 
 
 def _hashes(compiled: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in sorted(compiled.iterdir()) if path.name != NOTED}
+    return {
+        path.name: sha256(path) for path in sorted(compiled.iterdir()) if path.name not in (IDENTITY, NOTED)
+    }
 
 
 def problem(folder: Path, wanted: dict[str, Any]) -> str | None:

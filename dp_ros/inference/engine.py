@@ -6,7 +6,6 @@ then chooses it.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable
 from importlib import metadata
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from dp_ros.actions import POSITION, STATE_DIM
 from dp_ros.control.planner import Pictures, PlanRequest
+from dp_ros.inference.hardware import free_gpu_bytes, has_bf16, has_gpu
 from dp_ros.inference.self_check import EngineCheckError, Verdict, checked_engine
 from dp_ros.policy.checkpoint_config import WEIGHTS, ood_stats_of, policy_config, read_config, verify_files
 from dp_ros.policy.noise_levels import visited_iterations
@@ -245,25 +245,6 @@ def load_engine(checkpoint: str | Path, runtime: RuntimeConfig) -> Engine:
     return ENGINES[runtime.engine](checkpoint, runtime)
 
 
-def has_gpu() -> bool:
-    """Whether torch sees a GPU. Without a driver's device file torch need not be asked, which takes a second."""
-    if not (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def free_gpu_bytes() -> int:
-    """Memory of the GPU that no process has taken, and what this one has but does not use."""
-    import torch
-
-    if torch.cuda.is_initialized():
-        gc.collect()
-        torch.cuda.empty_cache()
-    return int(torch.cuda.mem_get_info()[0])
-
-
 def _gpu_lacks(checkpoint: Path) -> str:
     """Why the GPU has no room for the policy; empty where it has."""
     half = read_config(checkpoint).get("weights_dtype") == "f16"
@@ -279,15 +260,6 @@ def _gpu_has_bf16() -> bool:
     import torch
 
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-def has_bf16() -> bool:
-    """Whether the processor multiplies numbers of bf16. Where it does not, bf16 is slower than f32."""
-    try:
-        facts = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return any(name in facts for name in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
 def crop(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

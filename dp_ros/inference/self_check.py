@@ -116,7 +116,7 @@ def _read_verdict(folder: Path, runtime: RuntimeConfig) -> Verdict | None:
 
 
 def _remove(folder: Path) -> None:
-    """Whatever lies in the place of an export."""
+    """Remove an export, or the file or link in its place."""
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dp_ros import __version__
 from dp_ros.errors import UserError
-from dp_ros.inference.engine import has_gpu
+from dp_ros.inference.hardware import has_gpu
 from dp_ros.policy.checkpoint_config import WEIGHTS, read_config
 from dp_ros.schema import ConfigError, RuntimeConfig, parse
 

@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from dp_ros.inference.engine import has_bf16
+from dp_ros.inference.hardware import has_bf16
 from dp_ros.schema import TrainConfig
 from dp_ros.train.stopping import TrainingError
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from dp_ros.cli import main
 from dp_ros.cli.bench.floor import Phase, Rates, floor_ms
-from dp_ros.inference.engine import has_bf16
+from dp_ros.inference.hardware import has_bf16
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 HEAVY = ("torch", "mujoco", "zarr", "numpy", "pydantic")

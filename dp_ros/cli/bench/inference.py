@@ -23,7 +23,8 @@ from dp_ros.cli.bench.sides import Side, Work, sides
 from dp_ros.cli.errors import USAGE, CliError
 from dp_ros.cli.options import numbers
 from dp_ros.inference.cache import cpu
-from dp_ros.inference.engine import BF16_ENGINES, ENGINES, has_bf16
+from dp_ros.inference.engine import BF16_ENGINES, ENGINES
+from dp_ros.inference.hardware import has_bf16
 from dp_ros.schema import PolicyConfig, RuntimeConfig, parse
 
 LEROBOT = "lerobot f32"
