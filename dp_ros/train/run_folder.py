@@ -81,8 +81,8 @@ class RunFolder:
         # As data, not as text: the order of the settings may have changed since.
         if json.loads(metadata["config"]) != json.loads(fingerprint):
             raise TrainingError(
-                f"{path}: was begun with another config or dataset, or from another teacher or --init; resume with the "
-                "same, or use another --out"
+                f"{path}: was begun with another config or dataset, or from another teacher or --init, or was told "
+                "other sentences; resume with the same, or use another --out"
             )
         return state, metadata
 

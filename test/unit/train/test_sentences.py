@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from dp_ros.policy.instructions import Instructions, Sentence
 from dp_ros.schema import Horizons, TrainConfig, override
 from dp_ros.train.batches import Batches
 from dp_ros.train.sentences import idle_settings
+from dp_ros.train.stopping import TrainingError
+from dp_ros.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -40,16 +44,22 @@ def told() -> Instructions:
     )
 
 
+def setting(
+    make_dataset: Callable[..., Dataset], tiny_train: Callable[..., TrainConfig], **changes: Any
+) -> tuple[TrainConfig, Windows]:
+    dataset = replace(make_dataset((12, 12, 12, 12)), tasks=TASKS, task=np.arange(4))
+    told = {"policy.instruction": {"embedding_dim": 12, "features": 6}}
+    config = override(tiny_train(**changes), told)
+    return config, Windows(dataset, config.policy.horizons, config.policy.action, config.policy.encoder)
+
+
 @pytest.fixture
 def batches(
     make_dataset: Callable[..., Dataset], tiny_train: Callable[..., TrainConfig], told: Instructions
 ) -> Callable[..., Batches]:
     def make(**changes: Any) -> Batches:
-        dataset = replace(make_dataset((12, 12, 12, 12)), tasks=TASKS, task=np.arange(4))
-        instruction = {"policy.instruction": {"embedding_dim": 12, "features": 6}}
-        config = override(tiny_train(batch_size=24), {**instruction, **changes})
-        policy = config.policy
-        windows = Windows(dataset, policy.horizons, policy.action, policy.encoder)
+        config, windows = setting(make_dataset, tiny_train, batch_size=24)
+        config = override(config, changes)
         return Batches(config, windows, np.arange(len(windows)), instructions=told)
 
     return make
@@ -122,6 +132,27 @@ def test_a_chunk_that_holds_leads_to_the_measured_position(kind: PositionKind) -
     decoded = decode_positions(chunks[..., POSITION.slice], here_m, horizons, kind)
     np.testing.assert_allclose(decoded, np.repeat(here_m[:, None], 6, axis=1), atol=1e-6)
     np.testing.assert_array_equal(gripper_of(chunks), np.repeat(gripper_of(actions)[:, :1], 6, axis=1))
+
+
+def test_a_run_that_was_told_other_sentences_is_not_resumed(
+    make_dataset: Callable[..., Dataset],
+    tiny_train: Callable[..., TrainConfig],
+    told: Instructions,
+    tmp_path: Path,
+) -> None:
+    config, windows = setting(make_dataset, tiny_train, steps=1)
+
+    def trainer(sentences: Instructions, **options: Any) -> Trainer:
+        make_batches = partial(Batches, instructions=sentences)
+        return Trainer(
+            config, windows, tmp_path / "run", make_batches=make_batches, instructions=sentences, **options
+        )
+
+    trainer(told).run()
+    others = replace(told, sentences=(Sentence("move it", "open"), *told.sentences[1:]))
+    with pytest.raises(TrainingError, match="was told other sentences"):
+        trainer(others, resume=True)
+    assert trainer(told, resume=True).step == 1
 
 
 def test_settings_about_sentences_that_change_nothing_are_told_of(
