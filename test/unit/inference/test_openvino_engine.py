@@ -204,6 +204,19 @@ def test_a_child_that_dies_as_it_ends_is_not_trusted_the_next_time_either(
         assert done.stdout.startswith("torch openvino f32 was not taken: its self-check died of SIGSEGV")
 
 
+def test_a_compiled_file_that_changed_since_it_was_noted_is_removed(tmp_path: Path) -> None:
+    compiled = tmp_path / "compiled"
+    assert cache.trusted(compiled) == compiled
+    blob = compiled / "1.blob"
+    blob.write_bytes(b"weights")
+    cache.note(compiled)
+    assert cache.trusted(compiled) == compiled
+    assert blob.exists()
+    blob.write_bytes(b"weighty")
+    assert cache.trusted(compiled) == compiled
+    assert not blob.exists()
+
+
 def test_compiled_weights_that_were_damaged_are_compiled_again(
     checkpoint: Path, exported: Path, make_request: Callable[..., PlanRequest]
 ) -> None:
