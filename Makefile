@@ -85,9 +85,6 @@ $(DEPS): setup.py constraints.txt
 	touch $(UNFINISHED)
 	echo "setup: dependencies (the first time: 2 GB, some minutes)"
 	$(PIP) install -c constraints.txt --upgrade pip setuptools
-	# torchvision by itself: its wheel must not replace a CPU build of torch.
-	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt --no-deps torchvision
 	$(build_wheel)
 	$(PIP) install -c constraints.txt "$$(echo $(WHEEL)/*.whl)[$(EXTRAS)]"
 	rm $(UNFINISHED)

@@ -70,7 +70,6 @@ setup(
         "scipy",
         "tensorboard",
         "torch",
-        "torchvision",
         "typer",
         "zarr>=3",
     ],

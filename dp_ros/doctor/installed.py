@@ -15,7 +15,7 @@ from dp_ros.resources import share_dir
 _PYTHONS = ((3, 11), (3, 13))
 # Module -> distribution, of what convert, train, inspect, limits and view need.
 _BASIC = {
-    "torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "cv2": "opencv-python-headless",
+    "torch": "torch", "numpy": "numpy", "cv2": "opencv-python-headless",
     "pydantic": "pydantic", "safetensors": "safetensors", "zarr": "zarr", "rosbags": "rosbags", "mcap": "mcap",
     "accelerate": "accelerate", "joblib": "joblib", "av": "av", "matplotlib": "matplotlib", "jinja2": "jinja2",
     "scipy": "scipy",

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dp_ros.files import replacing_folder
 from dp_ros.policy.checkpoint_config import (
@@ -159,10 +160,20 @@ def _load(folder: Path) -> DiffusionPolicy:
     return policy
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """No initial weights are drawn. For tensors without memory, torch would import its compiler for that: seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _check_shapes(folder: Path, config: PolicyConfig, stats: dict[str, Any]) -> None:
     """CheckpointError unless the tensors in the file are those of the config. It takes no memory for either."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NothingDrawn():
             meant = DiffusionPolicy(config, stats).state_dict()
     except StatsError as error:
         raise CheckpointError(f"{folder / STATS}: {error}") from None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dp_ros.actions import STATE_DIM
-from dp_ros.policy.torchvision_ops import import_torchvision_models
+from dp_ros.policy.resnet import resnet18
 from dp_ros.schema import EncoderConfig, InstructionConfig, InstructionError
 
 Pictures = Tensor | Sequence[Tensor]  # of V cameras: (..., V, 3, H, W), or V of (..., 3, H, W)
@@ -45,7 +45,7 @@ class ResNetEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, instruction_features: int = 0) -> None:
         """instruction_features: 0 without an instruction."""
         super().__init__()
-        self.backbone = _backbone(config)
+        self.backbone = resnet18(config.width, config.stages)
         widths = [config.width * 2**i for i in range(config.stages)]
         self.pool = SpatialSoftmax(widths[-1], config.keypoints)
         self.project = nn.Linear(2 * config.keypoints, config.feature_dim)
@@ -182,29 +182,3 @@ def _of_pictures(told: Tensor, count: int, T_o: int, frames: Tensor | None) -> T
         len(of_frames), device=told.device
     )  # any window that has the picture
     return of_frames.index_select(0, window)
-
-
-def _backbone(config: EncoderConfig) -> nn.Sequential:
-    """The stem and the first stages of a ResNet-18 (He et al. 2016), of the config's width."""
-    models = import_torchvision_models()
-
-    def norm(channels: int) -> nn.Module:
-        return nn.GroupNorm(channels // 16, channels)
-
-    if config.width == 64:  # torchvision's own: trainings from before `width` repeat to the last bit
-        resnet = models.resnet18(weights=None, norm_layer=norm)
-        stages = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4][: config.stages]
-        return nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool, *stages)
-    block, width = models.resnet.BasicBlock, config.width
-    stages = [nn.Sequential(*(block(width, width, norm_layer=norm) for _ in range(2)))]
-    for i in range(1, config.stages):
-        narrow, wide = width * 2 ** (i - 1), width * 2**i
-        skip = nn.Sequential(nn.Conv2d(narrow, wide, 1, stride=2, bias=False), norm(wide))
-        first = block(narrow, wide, stride=2, downsample=skip, norm_layer=norm)
-        stages.append(nn.Sequential(first, block(wide, wide, norm_layer=norm)))
-    stem = [nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), norm(width), nn.ReLU(inplace=True)]
-    backbone = nn.Sequential(*stem, nn.MaxPool2d(3, stride=2, padding=1), *stages)
-    for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return backbone

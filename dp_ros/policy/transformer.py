@@ -79,9 +79,11 @@ class ConditionalTransformer(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, action_dim))
         # Action t has the time of frame t. It attends to the iteration, and to actions and frames up to its own time.
         # Every executed action (t >= T_o - 1) attends to all frames.
-        sees_actions = torch.ones(T_p, T_p, dtype=torch.bool).tril()
-        sees_frames = torch.ones(T_p, T_o, dtype=torch.bool).tril()
-        sees_memory = torch.cat([torch.ones(T_p, 1, dtype=torch.bool), sees_frames], dim=1)
+        # Made on the CPU, also where the weights have no memory yet.
+        sees_actions, sees_frames = (
+            torch.ones(T_p, times, dtype=torch.bool, device="cpu").tril() for times in (T_p, T_o)
+        )
+        sees_memory = F.pad(sees_frames, (1, 0), value=True)
         self.register_buffer("sees_actions", sees_actions, persistent=False)
         self.register_buffer("sees_memory", sees_memory, persistent=False)
         self._initialise()

@@ -228,6 +228,18 @@ def test_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
     assert found[-1] == new
 
 
+@pytest.mark.slow
+def test_a_policy_is_loaded_without_the_seconds_of_torchs_compiler() -> None:
+    program = """
+import sys
+from dp_ros.policy.checkpoint import load_checkpoint
+for network in ("unet", "transformer"):
+    load_checkpoint(f"models/drawer-open-v3-{network}")
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=True, timeout=300)
+
+
 @pytest.mark.parametrize("name", ["policy.safetensors", "stats.json"])
 def test_missing_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
