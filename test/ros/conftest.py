@@ -25,6 +25,7 @@ import dp_ros
 from dp_ros.cli.security_policy import enclaves
 from dp_ros.ros.processes.environment import TRANSPORT_CHOICES, node_environment
 from dp_ros.ros.processes.shared_memory import clear_shared_memory
+from test.forked import SERVER, Forked
 
 # Far beyond what anything here needs: on a busy machine a node starts in 40 s. Only a failure waits this long.
 DEADLINE_S = 120.0
@@ -142,14 +143,16 @@ class OurNode:
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump({f"/**/{name}": {"ros__parameters": parameters}}))
         self._log_path = folder / f"{name}.log"
+        environment = environment_in(domain_id)
+        arguments = ("--ros-args", "--params-file", str(file), *arguments)
+        self.process: subprocess.Popen[bytes] | Forked
+        if not program:
+            self.process = SERVER.start(module, *arguments, environment=environment, log=self._log_path)
+            return
         with self._log_path.open("w") as log:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    *(program or ("-m", module)),
-                    *("--ros-args", "--params-file", str(file), *arguments),
-                ],
-                env=environment_in(domain_id),
+                [sys.executable, *program, *arguments],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
