@@ -93,7 +93,8 @@ class Server:
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
         with self.changed:
-            self.changed.wait_for(lambda: number in self._pids or process.poll() is not None, 120.0)
+            is_there = self.changed.wait_for(lambda: number in self._pids, 120.0)
+            assert is_there, f"{__file__} did not start {module}: run it by itself to see why"
             return Forked(self, self._pids.pop(number), args)
 
     def _begin(self) -> subprocess.Popen[bytes]:

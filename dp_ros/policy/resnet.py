@@ -12,7 +12,8 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a skip connection (He et al. 2016, figure 5 left)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
-        """stride: of the first convolution. With another than 1, the skip is a 1x1 convolution of that stride."""
+        """stride: of the first convolution, and of the skip, a 1x1 convolution. With 1, nothing is on the skip, and
+        in_channels is channels."""
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = _norm(channels)  # checkpoints have the names of torchvision's ResNet
@@ -33,10 +34,11 @@ class BasicBlock(nn.Module):
 
 
 def resnet18(width: int, stages: int) -> nn.Sequential:
-    """The stem and the first stages: (N, 3, H, W) -> (N, width * 2 ** (stages - 1), ~H / 2 ** (stages + 1), ~W / ...).
+    """The stem and the first stages: pictures (N, 3, H, W) -> (N, width * 2 ** (stages - 1), h, w).
 
-    The last modules are the stages, of two blocks each. width: channels of the stem and of the first stage, 64 in the
-    paper; a multiple of 16. Convolutions are initialised for ReLU (He et al. 2015).
+    Height and width are halved `stages` + 1 times, rounded up. The last modules are the stages, of two blocks each.
+    width: channels of the stem and of the first stage, 64 in the paper; a multiple of 16. Convolutions are
+    initialised for ReLU (He et al. 2015).
     """
     layers = [nn.Sequential(BasicBlock(width, width), BasicBlock(width, width))]
     for i in range(1, stages):
