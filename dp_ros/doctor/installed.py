@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 
 from dp_ros.doctor.drawing import rendering
 from dp_ros.doctor.findings import Finding, error, note, ok, warning
 from dp_ros.errors import UserError
+from dp_ros.inference.hardware import has_bf16, has_gpu, has_gpu_driver
 from dp_ros.resources import share_dir
 
 _PYTHONS = ((3, 11), (3, 13))
@@ -32,7 +32,6 @@ _OPTIONS = {
         "pip install 'dp_ros[watch]'",
     ),
 }
-_GPU_FILES = ("/dev/nvidiactl", "/dev/kfd")
 
 
 def installed() -> list[Finding]:
@@ -64,10 +63,8 @@ def _basics() -> list[Finding]:
 
 
 def _gpu() -> Finding:
-    if not any(Path(file).exists() for file in _GPU_FILES):
+    if not has_gpu_driver():
         return note("GPU", "none: training and plans run on the CPU")
-    from dp_ros.inference.hardware import has_gpu
-
     if not _is_there("torch") or not has_gpu():
         return warning(
             "GPU",
@@ -82,8 +79,6 @@ def _gpu() -> Finding:
 def _openvino() -> Finding:
     if not _is_there("openvino"):
         return note("engine OpenVINO", "not installed: plans on the CPU take longer", "pip install openvino")
-    from dp_ros.inference.hardware import has_bf16
-
     precision = "bf16" if has_bf16() else "f32; this processor multiplies no bf16"
     return ok("engine OpenVINO", f"{_version('openvino')}, {precision}")
 

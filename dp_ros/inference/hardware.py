@@ -1,14 +1,21 @@
-"""What this machine computes with: GPU, its free memory, and bf16. No torch is imported where there is no GPU."""
+"""What plans are computed on: a GPU and its free memory, and whether the processor has bf16."""
 
 from __future__ import annotations
 
 import gc
 from pathlib import Path
 
+_DRIVER_FILES = ("/dev/nvidiactl", "/dev/kfd")
+
+
+def has_gpu_driver() -> bool:
+    """Whether a driver of a GPU is loaded. torch is not imported."""
+    return any(Path(file).exists() for file in _DRIVER_FILES)
+
 
 def has_gpu() -> bool:
-    """Whether torch sees a GPU. Without a driver's device file torch need not be asked, which takes a second."""
-    if not (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):
+    """Whether torch sees a GPU. It is imported only where there is a driver: that takes seconds."""
+    if not has_gpu_driver():
         return False
     import torch
 

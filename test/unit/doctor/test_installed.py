@@ -14,6 +14,7 @@ from dp_ros.cli import main
 from dp_ros.doctor import installed
 from dp_ros.doctor.checkpoint import served_checkpoint, served_settings
 from dp_ros.doctor.findings import Level
+from dp_ros.inference import hardware
 
 ROOT = Path(__file__).parents[3]
 WITHOUT_GL = """
@@ -67,7 +68,7 @@ def test_without_ros_and_gl_the_basic_commands_are_there_and_the_others_named(tm
 
 def test_without_a_basic_package_the_exit_code_is_one(monkeypatch, capsys, tmp_path: Path) -> None:
     monkeypatch.setattr(installed, "_is_there", lambda module: module not in ("zarr", "mujoco"))
-    monkeypatch.setattr(installed, "_GPU_FILES", ())
+    monkeypatch.setattr(hardware, "_DRIVER_FILES", ())
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "ERROR   packages: zarr not installed: pip install zarr" in out
@@ -77,11 +78,11 @@ def test_without_a_basic_package_the_exit_code_is_one(monkeypatch, capsys, tmp_p
 def test_without_a_gpu_the_cpu_is_named_and_a_gpu_that_torch_cannot_use_is_a_warning(
     monkeypatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(installed, "_GPU_FILES", (str(tmp_path / "missing"),))
+    monkeypatch.setattr(hardware, "_DRIVER_FILES", (str(tmp_path / "missing"),))
     assert installed._gpu().level is Level.NOTE
     assert "on the CPU" in installed._gpu().what
     (tmp_path / "nvidiactl").touch()
-    monkeypatch.setattr(installed, "_GPU_FILES", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(hardware, "_DRIVER_FILES", (str(tmp_path / "nvidiactl"),))
     if not Path("/dev/nvidiactl").exists():
         found = installed._gpu()
         assert (found.level, found.where) == (Level.WARNING, "GPU")
