@@ -45,11 +45,10 @@ class Commander:
         self.period_ns = self._dt_ns // per_tick  # between two commands
         self.motion = Motion(runtime.gate, self.period_ns / 1e9)
         # In lockstep the simulated arm waits for each command, and in shadow mode no arm gets any.
-        must_follow = runtime.mode == "realtime" and not runtime.shadow
-        self._watch = Watch(runtime.gate, policy.encoder.cameras, must_follow)
+        self._may_be_silent = runtime.mode == "realtime" and not runtime.shadow
+        self._watch = Watch(runtime.gate, policy.encoder.cameras, must_follow=self._may_be_silent)
         self._retreats = Retreats(self._watch, self._dt_ns)
         self.ood = OodWatch(policy.encoder.cameras, runtime.ood_warning)
-        self._may_be_silent = must_follow
         self.gate, self.config = Gate(runtime.gate), runtime.gate
         self.begun = 0  # episodes so far
         self.moved_ns: int | None = None  # time of the last command that moved the arm

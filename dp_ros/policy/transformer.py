@@ -79,7 +79,7 @@ class ConditionalTransformer(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, action_dim))
         # Action t has the time of frame t. It attends to the iteration, and to actions and frames up to its own time.
         # Every executed action (t >= T_o - 1) attends to all frames.
-        # Made on the CPU, also where the weights have no memory yet.
+        # On the CPU also where the weights have no memory: torch would import its compiler to work these out.
         sees_actions, sees_frames = (
             torch.ones(T_p, times, dtype=torch.bool, device="cpu").tril() for times in (T_p, T_o)
         )
