@@ -122,7 +122,7 @@ $(LEROBOT): $(LEROBOT_PINS) | $(DEPS)
 # beside the many short ones. ARGS come last and win: `make test ARGS='-n 0 -k chunk -x'` runs in one process.
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
-check: lint  ## before each commit, in a minute: linters, types, layers, and the unit tests that are quick
+check: lint  ## before each commit: linters, types, layers, and the unit tests that are quick
 	@# One process more than cores: some of these tests wait for the disk.
 	$(PYTEST) test/unit -m 'not slow and not sim' -n $$(( $$(nproc) + 1 )) $(ARGS)
 
