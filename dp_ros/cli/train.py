@@ -78,6 +78,7 @@ def train(
             on_warning=lambda line: progress.say(f"warning: {line}"),
             command={"config": find_preset(config).name, "set": list(assignments or [])},
             init=source,
+            on_encoded=lambda done, total: progress.update(done, "episodes encoded", total),
         )
     if reports:
         step_s = median(report.step_s for report in reports)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,10 @@ from dp_ros.schema.training import TrainConfig
 
 class DistillConfig(TrainConfig):
     """One distillation. `policy` is the teacher's with the student's sampler; no option sets it."""
+
+    unused: ClassVar[dict[str, Any]] = {
+        key: value for key, value in TrainConfig.unused.items() if key not in ("train_encoder", "views")
+    }
 
     student_iterations: int = Field(
         2, ge=1, le=4, description="calls of the network in a plan; a student of two serves with one, too"

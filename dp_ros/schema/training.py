@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -41,8 +41,6 @@ class CollectConfig(Config):
             raise ValueError(f"noise {list(self.noise)} has a negative standard deviation")
         return self
 
-
-_UNUSED = {"instructions": "", "mismatched": 0.0, "mixed_sentences": 0.0, "compile": False}
 
 Strength = Annotated[float, Field(ge=0, lt=1)]
 
@@ -85,6 +83,17 @@ class OptimizerConfig(Config):
 class TrainConfig(OptimizerConfig):
     """One training run. The defaults are the paper's."""
 
+    unused: ClassVar[
+        dict[str, Any]
+    ] = {  # values of settings that are not written down: see `_without_unused`
+        "instructions": "",
+        "mismatched": 0.0,
+        "mixed_sentences": 0.0,
+        "compile": False,
+        "train_encoder": True,
+        "views": 2,
+    }
+
     policy: PolicyConfig = PolicyConfig()
     batch_size: int = Field(64, ge=1, description="windows per step")
     epochs: int | None = Field(100, ge=1, description="passes over the windows; or give steps")
@@ -121,6 +130,16 @@ class TrainConfig(OptimizerConfig):
     validation_windows: int = Field(
         256, ge=1, description="held-out windows used by a validation, evenly spread"
     )
+    train_encoder: bool = Field(
+        True,
+        description="train the encoder, too; without (only with --init), the pictures are encoded once, at the start",
+    )
+    views: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="frozen encoder: crops, augmentations and sentences of each episode that are encoded",
+    )
     encoder_weight_decay: float | None = Field(None, ge=0, description="of the encoder; null: weight_decay")
     precision: Literal["f32", "tf32", "bf16"] = Field(
         "f32", description="tf32: f32 with products of shorter mantissas on a GPU; on a CPU it is f32"
@@ -154,9 +173,8 @@ class TrainConfig(OptimizerConfig):
     @model_serializer(mode="wrap")
     def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Runs that were begun before these settings existed are resumed with the same settings."""
-        return {
-            key: value for key, value in dump(self).items() if key not in _UNUSED or value != _UNUSED[key]
-        }
+        unused = self.unused
+        return {key: value for key, value in dump(self).items() if key not in unused or value != unused[key]}
 
     @property
     def runs_per_batch(self) -> int:

@@ -114,42 +114,57 @@ class Batches:
         """
         if self._sentences is None:
             return None
-        config, runs = self._config, self.runs(step)
-        rng = np.random.default_rng([config.seed, 6, step])
-        which = rng.random(len(runs))
-        kind, shares = rng.random((len(runs), 2)), rng.random((len(runs), self._sentences.most))
-        length = config.run_length
-        which, kind, shares = (np.repeat(draw[self._part], length, axis=0) for draw in (which, kind, shares))
-        task = self._windows.task[runs[self._part]].ravel()
-        is_wrong = (kind[:, 0] < config.mismatched) & self._sentences.has_elsewhere(task)
-        embeddings = np.where(
-            is_wrong[:, None], self._sentences.elsewhere(task, which), self._sentences.own(task, which)
-        )
+        rng = np.random.default_rng([self._config.seed, 6, step])
+        return self._told(self._sentences, self._windows.task[self.runs(step)], rng, self._part)
+
+    def _told(
+        self,
+        sentences: SentenceDraws,
+        task: NDArray[np.int64],
+        rng: np.random.Generator,
+        part: slice = slice(None),
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """`instruction` of the `part` of runs whose windows have these tasks, (R, run_length)."""
+        config, runs, length = self._config, len(task), task.shape[1]
+        which = rng.random(runs)
+        kind, shares = rng.random((runs, 2)), rng.random((runs, sentences.most))
+        which, kind, shares = (np.repeat(draw[part], length, axis=0) for draw in (which, kind, shares))
+        task = task[part].ravel()
+        is_wrong = (kind[:, 0] < config.mismatched) & sentences.has_elsewhere(task)
+        embeddings = np.where(is_wrong[:, None], sentences.elsewhere(task, which), sentences.own(task, which))
         is_mixed = (kind[:, 1] < config.mixed_sentences) & ~is_wrong
-        embeddings[is_mixed] = self._sentences.mixed(task[is_mixed], shares[is_mixed])
+        embeddings[is_mixed] = sentences.mixed(task[is_mixed], shares[is_mixed])
         return embeddings, is_wrong
 
     def tensors(self, step: int, device: torch.device) -> TensorBatch:
         """The batch on `device`, recoloured there."""
         batch, colours = self.arrays(step)
         told, actions = self.instruction(step), batch.actions
-        if told is not None and told[1].any():
-            policy = self._config.policy
-            still = hold(actions, batch.state, policy.horizons, policy.action.position)
-            actions = np.where(told[1][:, None, None], still, actions)
+        if told is not None:
+            actions = self._held_where(told[1], actions, batch.state)
         return TensorBatch(
             image_tensors(batch, colours, device),
             put(batch.state, device),
             put(actions, device),
             None if batch.frames is None else put(batch.frames, device),
-            self._executed(step, device),
+            self._executed(self.runs(step)[self._part].ravel(), device),
             instruction=None if told is None else put(told[0], device),
         )
 
-    def _executed(self, step: int, device: torch.device) -> Tensor | None:
+    def _held_where(
+        self, is_wrong: NDArray[np.bool_], actions: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Labels (B, T_p, D) of windows, some of which are told to do a task of another scene: those hold."""
+        if not is_wrong.any():
+            return actions
+        policy = self._config.policy
+        still = hold(actions, state, policy.horizons, policy.action.position)
+        return np.where(is_wrong[:, None, None], still, actions)
+
+    def _executed(self, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
         if not self._config.policy.diffusion.prefix:
             return None
-        return put(self._windows.executed[self.runs(step)[self._part].ravel()], device)
+        return put(self._windows.executed[rows], device)
 
 
 def augment(

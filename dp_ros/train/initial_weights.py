@@ -19,22 +19,24 @@ TOLERANCE = 0.02  # of a dimension's range: labels further outside it would be l
 _DIFFUSION = ("iterations", "schedule", "prediction")  # the others concern only the sampler
 
 
-def build_from(checkpoint: str | Path) -> Build:
+def build_from(checkpoint: str | Path, *, train_encoder: bool = True) -> Build:
     """Build of a policy with the weights and the normalisers of the checkpoint in a folder.
 
-    The statistics of the new dataset do not count, because the weights are of the old ones.
+    The statistics of the new dataset do not count, because the weights are of the old ones. train_encoder: otherwise
+    only the network's weights change.
     """
 
     def build(config: PolicyConfig, stats: Mapping[str, Any]) -> DiffusionPolicy:
         initial = load_checkpoint(checkpoint)
         policy = DiffusionPolicy(config, initial.stats())
         policy.load_state_dict(initial.state_dict())
+        policy.encoder.requires_grad_(train_encoder)
         return policy
 
     return build
 
 
-def continued_from(checkpoint: str | Path, config: PolicyConfig) -> Build:
+def continued_from(checkpoint: str | Path, config: PolicyConfig, *, train_encoder: bool = True) -> Build:
     """`build_from` for a training on other data, as its user chose it.
 
     CheckpointError where the folder is unusable; ConfigError where `config` gives the weights another meaning and, when
@@ -46,7 +48,7 @@ def continued_from(checkpoint: str | Path, config: PolicyConfig) -> Build:
     faults = list(_differences(config, initial))
     if faults:
         raise ConfigError(f"{checkpoint}: cannot be trained on with these settings: {'; '.join(faults)}")
-    build = build_from(checkpoint)
+    build = build_from(checkpoint, train_encoder=train_encoder)
 
     def checked(config: PolicyConfig, stats: Mapping[str, Any]) -> DiffusionPolicy:
         policy: DiffusionPolicy = build(config, stats)

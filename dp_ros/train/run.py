@@ -16,17 +16,19 @@ from dp_ros import __version__
 from dp_ros.data.episodes import Dataset
 from dp_ros.data.merged import load_merged, merged_layout
 from dp_ros.data.windows import Windows
+from dp_ros.policy.checkpoint import load_checkpoint
 from dp_ros.policy.checkpoint_config import read_config, weights_sha256
 from dp_ros.policy.checkpoint_folder import name_of
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.instructions import make_instructions
 from dp_ros.resources import share_dir
-from dp_ros.schema import Settings, Source, TrainConfig
+from dp_ros.schema import ConfigError, Settings, Source, TrainConfig
 from dp_ros.train.batches import Batches
-from dp_ros.train.device import computes_bf16
+from dp_ros.train.device import computes_bf16, find_device
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.fit import fit
 from dp_ros.train.initial_weights import continued_from
+from dp_ros.train.kept_features import FrozenPolicy, KeptFeatures, OnEncoded
 from dp_ros.train.progress import Progress
 from dp_ros.train.sentences import idle_settings
 from dp_ros.train.trainer import Build, MakeBatches, Trainer
@@ -49,12 +51,14 @@ def train(
     sources: Mapping[str, Source] | None = None,
     time_is_over: Callable[[], bool] = lambda: False,
     init: str | Path | None = None,
+    on_encoded: OnEncoded | None = None,
 ) -> Path | None:
     """Train on the dataset `data`, or on several, in the run folder `out`; returns the checkpoint folder.
 
     `on_start` gets the name of the hardware, `on_warning` a line for each fault of the dataset. `command`: the user's
     options, kept in the checkpoint. `sources` of the config's values, to name in errors; without it, every value is
-    taken as one that a user set. init: a checkpoint whose weights the training begins with.
+    taken as one that a user set. init: a checkpoint whose weights the training begins with. `on_encoded(done, all)` is
+    called while the pictures are encoded for a training without the encoder.
     Of several processes of a launcher, each calls this; only the first reports, the others return None.
     Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
     `time_is_over`.
@@ -70,6 +74,7 @@ def train(
         ranks=ranks,
         on_warning=on_warning,
         init=init,
+        on_encoded=on_encoded if ranks.first else None,
     )
     if on_start and ranks.first:
         on_start(trainer.hardware)
@@ -93,22 +98,30 @@ def make_trainer(
     ranks: Ranks | None = None,
     on_warning: Callable[[str], None] | None = None,
     init: str | Path | None = None,
+    on_encoded: OnEncoded | None = None,
 ) -> Trainer:
     """Trainer of `train`, for the policy that `build` makes. Raises as `train`, before the first step.
 
-    `make_batches` as in Trainer. `teacher`: the one that a student was distilled from, kept in its checkpoint.
+    `make_batches` as in Trainer, unless the encoder of `init` is kept. `teacher`: the one that a student was distilled
+    from, kept in its checkpoint.
     """
     settings = Settings.of(config, "config") if sources is None else Settings(config, sources)
     paths = [data] if isinstance(data, str | Path) else list(data)
     config = fit(settings, merged_layout(paths), ", ".join(map(str, paths))).config
     policy = config.policy
     if init:
-        build = continued_from(init, policy)
+        build = continued_from(init, policy, train_encoder=config.train_encoder)
+    elif not (config.train_encoder or teacher):
+        raise ConfigError("train_encoder is false: give the checkpoint whose encoder is kept with --init")
     instructions = None
     if policy.instruction:
         tasks = merged_layout(paths).tasks
         instructions = make_instructions(policy.instruction, tasks, config.instructions)
         make_batches = partial(Batches, instructions=instructions)
+    if init and not config.train_encoder:
+        device = (ranks and ranks.device) or find_device(config.device)
+        frozen = FrozenPolicy(load_checkpoint(init, device), config.precision)
+        make_batches = partial(KeptFeatures, instructions=instructions, frozen=frozen, on_encoded=on_encoded)
     dataset, faults = load_merged(paths, policy.encoder.cameras, config.memory_gb * 1e9)
     if on_warning and (ranks is None or ranks.first):
         for line in (*faults, *idle_settings(config, instructions)):

@@ -1,0 +1,133 @@
+"""Trainings that keep the encoder of the checkpoint that they begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dp_ros.data.episode_writer import DatasetWriter
+from dp_ros.policy.checkpoint import load_checkpoint
+from dp_ros.schema import ConfigError, TrainConfig, override
+from dp_ros.train.progress import Progress
+from dp_ros.train.run import make_trainer, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SENTENCES = """
+open: {scene: drawer, known: [open it, pull it]}
+close: {scene: door, known: [close it, push it, shut it]}
+"""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    def vectors(texts: list[str]) -> np.ndarray:
+        drawn = [np.random.default_rng(list(text.encode())).normal(size=12) for text in texts]
+        return np.stack([each / np.linalg.norm(each) for each in drawn]).astype(np.float32)
+
+    monkeypatch.setattr("dp_ros.policy.instructions._encode", vectors)
+
+
+@pytest.fixture
+def config(tiny_train: Callable[..., TrainConfig], tmp_path: Path) -> TrainConfig:
+    """A policy that is told what to do, by random vectors; its pictures are not cropped."""
+    (tmp_path / "mine.yaml").write_text(SENTENCES)
+    usual = tiny_train(checkpoint_every=2, log_every=1)
+    encoder = usual.policy.encoder
+    changes = {
+        "policy.instruction": {"embedding_dim": 12, "features": 6},
+        "policy.encoder.crop_height_px": encoder.height_px,
+        "policy.encoder.crop_width_px": encoder.width_px,
+        "instructions": str(tmp_path / "mine.yaml"),
+    }
+    return override(usual, changes)
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_episode: Callable[..., Any]) -> Path:
+    with DatasetWriter(tmp_path / "data", {"rate_hz": 80.0, "collect": {}}) as writer:
+        for i, task in enumerate(("open", "close", "open", "close")):
+            writer.append(make_episode(i, 9, 36, 40), tried=i + 1, task=task)
+        writer.finish()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def checkpoint(config: TrainConfig, data: Path, tmp_path: Path) -> Path:
+    found = train(config, data, tmp_path / "first")
+    assert found is not None
+    return found
+
+
+def test_only_the_network_changes_and_a_resumed_training_is_the_same(
+    config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise Stop
+
+    frozen = override(config, {"train_encoder": False, "views": 3, "validation": 0.3})
+    encoded: list[tuple[int, int]] = []
+    tuned = train(
+        frozen,
+        data,
+        tmp_path / "whole",
+        init=checkpoint,
+        on_encoded=lambda done, of: encoded.append((done, of)),
+    )
+    assert encoded == [(i, 9) for i in range(1, 10)]  # three episodes, one more is held out
+    assert tuned is not None
+    before, after = load_checkpoint(checkpoint).state_dict(), load_checkpoint(tuned).state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"network"}
+    with pytest.raises(Stop):
+        train(frozen, data, tmp_path / "stopped", init=checkpoint, on_progress=stop)
+    train(frozen, data, tmp_path / "stopped", init=checkpoint, resume=True)
+    whole, resumed = (load_file(tmp_path / run / "state.safetensors") for run in ("whole", "stopped"))
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_a_step_sees_the_features_of_its_windows_and_its_sentences(
+    config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Those that the policy itself would compute; windows that are told another scene's task hold."""
+    frozen = override(config, {"train_encoder": False, "mismatched": 0.4, "mixed_sentences": 0.4})
+    trainer = make_trainer(frozen, data, tmp_path / "run", init=checkpoint)
+    trainer.batches.prepare(CPU)
+    windows, policy, instructions = trainer.windows, load_checkpoint(checkpoint), trainer.instructions
+    assert instructions is not None
+    held, mixed, own = 0, 0, 0
+    for step in range(20):
+        batch, rows = trainer.batches.tensors(step, CPU), trainer.batches.runs(step).ravel()
+        assert batch.instruction is not None
+        pixels, state, actions = windows.centred(rows)
+        images = [torch.from_numpy(each).movedim(-1, -3).float() / 255.0 for each in pixels]
+        with torch.no_grad():
+            expected = policy.encode(images, torch.from_numpy(state), instruction=batch.instruction)
+            found = policy.encode(batch.images, batch.state, instruction=batch.instruction)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        for row, told, label, action in zip(rows, batch.instruction, batch.actions, actions, strict=True):
+            known = np.flatnonzero((instructions.embeddings == told.numpy()).all(1))
+            task = windows.tasks[windows.task[row]]
+            if len(known) and known[0] not in instructions.rows(task):
+                held += 1
+                assert (label[:, :3] == 0).all()  # relative positions
+            else:
+                mixed, own = mixed + (len(known) == 0), own + len(known)
+                torch.testing.assert_close(label, torch.from_numpy(action))
+    assert min(held, mixed, own) > 0
+
+
+def test_it_needs_a_checkpoint(config: TrainConfig, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give the checkpoint whose encoder is kept with --init"):
+        train(override(config, {"train_encoder": False}), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
