@@ -83,9 +83,8 @@ class OptimizerConfig(Config):
 class TrainConfig(OptimizerConfig):
     """One training run. The defaults are the paper's."""
 
-    unused: ClassVar[
-        dict[str, Any]
-    ] = {  # values of settings that are not written down: see `_without_unused`
+    # Values of settings that are not written down: see `_without_unused`.
+    unused: ClassVar[dict[str, Any]] = {
         "instructions": "",
         "mismatched": 0.0,
         "mixed_sentences": 0.0,
