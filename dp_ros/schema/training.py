@@ -89,6 +89,7 @@ class TrainConfig(OptimizerConfig):
         "mismatched": 0.0,
         "mixed_sentences": 0.0,
         "compile": False,
+        "balanced": True,
         "train_encoder": True,
         "views": 2,
     }
@@ -107,6 +108,10 @@ class TrainConfig(OptimizerConfig):
         ge=1,
         description="consecutive windows in a run; a batch is made of whole runs, and each frame of a run is encoded "
         "once",
+    )
+    balanced: bool = Field(
+        True,
+        description="each task has as many windows in an epoch; otherwise as many as its demonstrations have",
     )
     augmentation: AugmentationConfig = AugmentationConfig()
     instructions: str = Field(

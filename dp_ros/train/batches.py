@@ -62,7 +62,8 @@ class Batches:
         """Windows of this step: (R, run_length).
 
         An epoch is a permutation of all runs. Each epoch starts the first run at another window. Where there are
-        several tasks, each has the same number of runs in an epoch: those of a short task occur more than once.
+        several tasks, each has the same number of runs in an epoch where they are `balanced`: those of a short task
+        occur more than once.
         """
         epoch, batch = divmod(step, self.per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
@@ -73,7 +74,7 @@ class Batches:
             # A run may cross from one episode into the next; each window still has frames of its own episode only.
             rows = np.roll(self._rows, -rng.integers(length))
             runs = rows[: count * length].reshape(-1, length)
-            if len(self._tasks) > 1:
+            if len(self._tasks) > 1 and self._config.balanced:
                 order = self._balanced(self._windows.task[runs[:, 0]], rng)
             self._epoch = (epoch, runs[order])
         size = self._config.runs_per_batch

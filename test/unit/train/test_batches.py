@@ -214,3 +214,6 @@ def test_tasks_are_balanced_in_every_batch_and_epoch(
     assert set(counts[30:36]) == {5}
     assert set(counts[:30]) | set(counts[36:]) == {0, 1}
     assert not np.array_equal(epoch[0], batches.runs(batches.per_epoch)[:, 0])
+    unbalanced = Batches(override(config, {"balanced": False}), windows, np.arange(len(windows)))
+    rows = np.concatenate([unbalanced.runs(step)[:, 0] for step in range(unbalanced.per_epoch)])
+    assert sorted(rows) == list(range(60))
