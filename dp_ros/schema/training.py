@@ -111,7 +111,7 @@ class TrainConfig(OptimizerConfig):
     )
     balanced: bool = Field(
         True,
-        description="each task has as many windows in an epoch; otherwise as many as its demonstrations have",
+        description="all tasks have as many windows in an epoch; false: in proportion to their demonstrations",
     )
     augmentation: AugmentationConfig = AugmentationConfig()
     instructions: str = Field(
@@ -136,13 +136,13 @@ class TrainConfig(OptimizerConfig):
     )
     train_encoder: bool = Field(
         True,
-        description="train the encoder, too; without (only with --init), the pictures are encoded once, at the start",
+        description="false, only with --init: keep the encoder, and encode all pictures once, at the start",
     )
     views: int = Field(
         2,
         ge=1,
         le=64,
-        description="frozen encoder: crops, augmentations and sentences of each episode that are encoded",
+        description="encoder kept: how often an episode is encoded, each time with one crop, augmentation and sentence",
     )
     encoder_weight_decay: float | None = Field(None, ge=0, description="of the encoder; null: weight_decay")
     precision: Literal["f32", "tf32", "bf16"] = Field(

@@ -125,7 +125,7 @@ class Batches:
         rng: np.random.Generator,
         part: slice = slice(None),
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """`instruction` of the `part` of runs whose windows have these tasks, (R, run_length)."""
+        """As `instruction`, for runs whose windows have these tasks (R, run_length); only those of `part`."""
         config, runs, length = self._config, len(task), task.shape[1]
         which = rng.random(runs)
         kind, shares = rng.random((runs, 2)), rng.random((runs, sentences.most))

@@ -22,7 +22,7 @@ _DIFFUSION = ("iterations", "schedule", "prediction")  # the others concern only
 def build_from(checkpoint: str | Path, *, train_encoder: bool = True) -> Build:
     """Build of a policy with the weights and the normalisers of the checkpoint in a folder.
 
-    The statistics of the new dataset do not count, because the weights are of the old ones. train_encoder: otherwise
+    The statistics of the new dataset do not count, because the weights are of the old ones. train_encoder=False:
     only the network's weights change.
     """
 

@@ -5,7 +5,7 @@ A step then takes the network's own time, which is a small part of the whole on 
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Drawn:
     state: NDArray[np.float32]  # (B, T_o, STATE_DIM)
 
 
-class KeptBatches(Batches):
+class KeptBatches(Batches, ABC):
     """What depends on pictures is computed once. Every episode is seen `views` times, each time with another crop and
     augmentation, and a window draws one of the views in each step."""
 

@@ -58,7 +58,7 @@ def train(
     `on_start` gets the name of the hardware, `on_warning` a line for each fault of the dataset. `command`: the user's
     options, kept in the checkpoint. `sources` of the config's values, to name in errors; without it, every value is
     taken as one that a user set. init: a checkpoint whose weights the training begins with. `on_encoded(done, all)` is
-    called while the pictures are encoded for a training without the encoder.
+    called while the pictures are encoded for a training that keeps the encoder.
     Of several processes of a launcher, each calls this; only the first reports, the others return None.
     Raises ConfigError (the config does not fit the dataset), DatasetError, TrainingError, and TrainingPaused once
     `time_is_over`.
