@@ -55,7 +55,7 @@ def distill(
     make_batches: MakeBatches = (
         partial(Lessons, teacher=planner)
         if config.train_encoder
-        else partial(KeptLessons, teacher=planner, on_planned=on_planned if ranks.first else None)
+        else partial(KeptLessons, frozen=planner, on_encoded=on_planned if ranks.first else None)
     )
     trainer = make_trainer(
         config,

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dp_ros.data.windows import Batch, Windows
+from dp_ros.data.windows import Windows
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import TrainConfig
@@ -51,12 +51,9 @@ class FrozenPolicy:
         with self.computing():
             told = encoder.tell(None if instruction is None else instruction[None])
 
-            def encode(view: int, pictures: Tensor) -> Tensor:
-                own = None if told is None else told.expand(len(pictures), -1)
-                return encoder.encode_camera(view, pictures, own).float()
-
+            of_pictures = None if told is None else told.expand(len(images[0]), -1)
             return [
-                torch.cat([encode(view, part) for part in of_view.split(AT_ONCE)])
+                encoder.encode_camera(view, of_view, of_pictures).float()
                 for view, of_view in enumerate(images)
             ]
 
@@ -73,8 +70,10 @@ class Drawn:
 
 
 class KeptBatches(Batches, ABC):
-    """What depends on pictures is computed once. Every episode is seen `views` times, each time with another crop and
-    augmentation, and a window draws one of the views in each step."""
+    """What depends on pictures is computed once, for each of the `views` of each episode.
+
+    A view has one crop and one augmentation for all pictures of its episode. In each step a window draws one of them.
+    """
 
     def __init__(
         self,
@@ -114,11 +113,18 @@ class KeptBatches(Batches, ABC):
     def _compute(self, run: NDArray[np.int64], view: int, episode: int) -> list[Tensor]:
         """Of one episode, its windows `run`: features of each camera (n, feature_dim), then what else is kept."""
 
-    def _pictures(self, run: NDArray[np.int64], view: int, episode: int) -> tuple[Batch, tuple[Tensor, ...]]:
-        """The windows `run` of an episode, and their pictures as `FrozenPolicy.features` takes them."""
-        config, draw = self._config, (view, episode)
-        batch = self._windows.batch_of_runs(run[None], np.random.default_rng([config.seed, 6, *draw]))
-        return batch, image_tensors(batch, augment(config, batch, 1, draw), self._frozen.device)
+    def _features(
+        self, run: NDArray[np.int64], view: int, episode: int, instruction: Tensor | None = None
+    ) -> list[Tensor]:
+        """V of (n, feature_dim): of the ticks `run` of an episode, with the crop and the augmentation of the view."""
+        config, draw, parts = self._config, (view, episode), []
+        for start in range(0, len(run), AT_ONCE):  # a long episode does not fit in memory as f32
+            part = run[None, start : start + AT_ONCE]
+            batch = self._windows.batch_of_runs(part, np.random.default_rng([config.seed, 6, *draw]))
+            images = image_tensors(batch, augment(config, batch, 1, draw), self._frozen.device)
+            own = [of_view[-part.size :] for of_view in images]  # without the frames before the first window
+            parts.append(self._frozen.features(own, instruction))
+        return [torch.cat(each) for each in zip(*parts, strict=True)]
 
     def _drawn(self, step: int, device: torch.device) -> Drawn:
         """This process's windows of a step."""
@@ -149,9 +155,10 @@ class KeptFeatures(KeptBatches):
         super().prepare(device)
 
     def _compute(self, run: NDArray[np.int64], view: int, episode: int) -> list[Tensor]:
-        _, images = self._pictures(run, view, episode)
-        told = None if self._sentences is None else self._embeddings[view, episode]
-        return self._frozen.features(images, None if told is None else put(told, self._frozen.device))
+        told = None
+        if self._sentences is not None:
+            told = put(self._embeddings[view, episode], self._frozen.device)
+        return self._features(run, view, episode, told)
 
     def tensors(self, step: int, device: torch.device) -> TensorBatch:
         """Features, state and labels of the step's windows."""

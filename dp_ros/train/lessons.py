@@ -15,7 +15,7 @@ from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.sampler import SamplerStep
 from dp_ros.schema import DistillConfig
 from dp_ros.train.batches import Batches, TensorBatch, put
-from dp_ros.train.kept_features import AT_ONCE, FrozenPolicy, KeptBatches, OnEncoded
+from dp_ros.train.kept_features import AT_ONCE, FrozenPolicy, KeptBatches
 
 
 class Teacher(FrozenPolicy):
@@ -74,28 +74,18 @@ class KeptLessons(KeptBatches):
     """Batches of a student with its teacher's encoder. The teacher plans for all windows before the first step: in each
     view of its episode, a window has another first noise."""
 
-    def __init__(
-        self,
-        config: DistillConfig,
-        windows: Windows,
-        rows: NDArray[np.int64],
-        part: tuple[int, int] = (0, 1),
-        *,
-        teacher: Teacher,
-        on_planned: OnEncoded | None = None,
-    ) -> None:
-        super().__init__(config, windows, rows, part, frozen=teacher, on_encoded=on_planned)
-        self._teacher = teacher
+    _frozen: Teacher
 
     def _compute(self, run: NDArray[np.int64], view: int, episode: int) -> list[Tensor]:
         """Of one episode, its windows `run`: features of each camera, first noises, chunks."""
-        batch, images = self._pictures(run, view, episode)
-        features, device = self._teacher.features(images), self._teacher.device
+        features, device, windows = self._features(run, view, episode), self._frozen.device, self._windows
         rng = np.random.default_rng([self._config.seed, 7, view, episode])
-        noise = put(rng.standard_normal(batch.actions.shape, dtype=np.float32), device)
-        assert batch.frames is not None
-        frames, state = put(batch.frames, device), put(batch.state, device)
-        chunks = self._teacher.chunks([each[frames] for each in features], state, noise)
+        noise = put(rng.standard_normal((len(run), *windows.actions.shape[1:]), dtype=np.float32), device)
+        frames, state = (
+            put(windows.frames[run] - run[0], device),
+            put(windows.state[run].astype(np.float32), device),
+        )
+        chunks = self._frozen.chunks([each[frames] for each in features], state, noise)
         return [*features, noise, chunks]
 
     def tensors(self, step: int, device: torch.device) -> TensorBatch:

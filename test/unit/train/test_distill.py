@@ -124,7 +124,7 @@ def test_labels_are_the_plans_of_the_teacher_for_the_pictures_and_the_noise(
     windows = Windows(make_dataset(), whole.horizons, whole.action, whole.encoder)
     steps = sampler_steps(policy.config.diffusion)
     rows = np.arange(3, len(windows))
-    lessons = KeptLessons(config(policy=whole), windows, rows, teacher=Teacher(policy, steps, "f32"))
+    lessons = KeptLessons(config(policy=whole), windows, rows, frozen=Teacher(policy, steps, "f32"))
     lessons.prepare(CPU)
     batch = lessons.tensors(1, CPU)
     chosen = lessons.runs(1).ravel()
