@@ -206,3 +206,14 @@ def make_frame() -> Callable[..., Frame]:
         return Frame(stamp_ns=stamp_ns, **{**values, **more})
 
     return make
+
+
+@pytest.fixture
+def random_sentence_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences are encoded as random unit vectors (12,), each always as the same."""
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        drawn = [np.random.default_rng(list(text.encode())).normal(size=12) for text in texts]
+        return np.stack([each / np.linalg.norm(each) for each in drawn]).astype(np.float32)
+
+    monkeypatch.setattr("dp_ros.policy.instructions._encode", vectors)

@@ -19,7 +19,7 @@ from dp_ros.train.initial_weights import continued_from
 from dp_ros.train.run import make_trainer
 from dp_ros.train.stopping import TrainingError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "random_sentence_encoder")
 SENTENCES = (
     "open: {known: [open it, pull it]}\nclose: {known: [close it, push it, shut it], held_out: [put it to]}\n"
 )
@@ -31,15 +31,6 @@ def config(tiny_train: Callable[..., TrainConfig], tmp_path: Path) -> TrainConfi
     (tmp_path / "mine.yaml").write_text(SENTENCES)
     told = {"policy.instruction": {"embedding_dim": 12, "features": 6}}
     return override(tiny_train(validation=0.3), {**told, "instructions": str(tmp_path / "mine.yaml")})
-
-
-@pytest.fixture(autouse=True)
-def encode(monkeypatch: pytest.MonkeyPatch) -> None:
-    def vectors(texts: list[str]) -> np.ndarray:
-        drawn = [np.random.default_rng(list(text.encode())).normal(size=12) for text in texts]
-        return np.stack([each / np.linalg.norm(each) for each in drawn]).astype(np.float32)
-
-    monkeypatch.setattr("dp_ros.policy.instructions._encode", vectors)
 
 
 @pytest.fixture

@@ -14,24 +14,16 @@ from safetensors.torch import load_file
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.policy.checkpoint import load_checkpoint
 from dp_ros.schema import ConfigError, TrainConfig, override
+from dp_ros.train.kept_features import FrozenPolicy, KeptFeatures
 from dp_ros.train.progress import Progress
 from dp_ros.train.run import make_trainer, train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "random_sentence_encoder")
 SENTENCES = """
 open: {scene: drawer, known: [open it, pull it]}
 close: {scene: door, known: [close it, push it, shut it]}
 """
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def encode(monkeypatch: pytest.MonkeyPatch) -> None:
-    def vectors(texts: list[str]) -> np.ndarray:
-        drawn = [np.random.default_rng(list(text.encode())).normal(size=12) for text in texts]
-        return np.stack([each / np.linalg.norm(each) for each in drawn]).astype(np.float32)
-
-    monkeypatch.setattr("dp_ros.policy.instructions._encode", vectors)
 
 
 @pytest.fixture
@@ -97,9 +89,10 @@ def test_only_the_network_changes_and_a_resumed_training_is_the_same(
 
 
 def test_a_step_sees_the_features_of_its_windows_and_its_sentences(
-    config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path
+    config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that the policy itself would compute; windows that are told another scene's task hold."""
+    """The features are those that the policy itself would compute; windows that are told another scene's task hold."""
+    monkeypatch.setattr("dp_ros.train.kept_features.AT_ONCE", 5)  # episodes have more ticks
     frozen = override(config, {"train_encoder": False, "mismatched": 0.4, "mixed_sentences": 0.4})
     trainer = make_trainer(frozen, data, tmp_path / "run", init=checkpoint)
     trainer.batches.prepare(CPU)
@@ -125,6 +118,38 @@ def test_a_step_sees_the_features_of_its_windows_and_its_sentences(
                 mixed, own = mixed + (len(known) == 0), own + len(known)
                 torch.testing.assert_close(label, torch.from_numpy(action))
     assert min(held, mixed, own) > 0
+
+
+def test_views_are_of_different_crops_and_augmentations(
+    config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    changed = override(config, {"train_encoder": False, "augmentation": {"brightness": 0.5}})
+    batches = make_trainer(changed, data, tmp_path / "run", init=checkpoint).batches
+    batches.prepare(CPU)
+    windows = np.concatenate([batches.runs(step).ravel() for step in range(20)])
+    features = torch.cat([batches.tensors(step, CPU).images[0] for step in range(20)])
+    seen = [len(features[torch.from_numpy(windows == row)].unique(dim=0)) for row in np.unique(windows)]
+    assert set(seen) == {1, 2}
+
+
+def test_processes_share_a_batch_and_see_what_was_executed(
+    config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    frozen = override(config, {"train_encoder": False, "policy.diffusion.prefix": 2, "batch_size": 4})
+    trainer = make_trainer(frozen, data, tmp_path / "run", init=checkpoint)
+    policy, rows = FrozenPolicy(load_checkpoint(checkpoint), "f32"), np.arange(len(trainer.windows))
+    whole, *parts = (
+        KeptFeatures(frozen, trainer.windows, rows, part, trainer.instructions, frozen=policy)
+        for part in ((0, 1), (0, 2), (1, 2))
+    )
+    for each in (whole, *parts):
+        each.prepare(CPU)
+    batch, halves = whole.tensors(1, CPU), [each.tensors(1, CPU) for each in parts]
+    assert batch.executed is not None
+    np.testing.assert_array_equal(batch.executed, trainer.windows.executed[whole.runs(1).ravel()])
+    for name in ("state", "actions", "executed", "instruction"):
+        assert torch.equal(getattr(batch, name), torch.cat([getattr(half, name) for half in halves])), name
+    assert torch.equal(batch.images[0], torch.cat([half.images[0] for half in halves]))
 
 
 def test_it_needs_a_checkpoint(config: TrainConfig, data: Path, tmp_path: Path) -> None:
