@@ -123,7 +123,11 @@ def test_a_step_sees_the_features_of_its_windows_and_its_sentences(
 def test_views_are_of_different_crops_and_augmentations(
     config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    changed = override(config, {"train_encoder": False, "augmentation": {"brightness": 0.5}})
+    (tmp_path / "one.yaml").write_text(
+        "open: {known: [open it]}\nclose: {known: [close it]}\n"
+    )  # views do not differ in it
+    changes = {"augmentation": {"brightness": 0.5}, "instructions": str(tmp_path / "one.yaml")}
+    changed = override(config, {"train_encoder": False, **changes})
     batches = make_trainer(changed, data, tmp_path / "run", init=checkpoint).batches
     batches.prepare(CPU)
     windows = np.concatenate([batches.runs(step).ravel() for step in range(20)])
