@@ -1,4 +1,4 @@
-"""What plans are computed on: a GPU and its free memory, and whether the processor has bf16."""
+"""What plans are computed on: a GPU, its free memory, and a processor with or without bf16."""
 
 from __future__ import annotations
 

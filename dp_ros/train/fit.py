@@ -61,7 +61,17 @@ def read_training(
         numbers = (usual[f"{axis}_px"], usual[f"crop_{axis}_px"], encoder[f"{axis}_px"], encoder["stages"])
         if all(isinstance(number, int) for number in numbers):
             layers.add(f"{ENCODER}crop_{axis}_px", _scaled_crop(*numbers), size)
-    return layers.settings(TrainConfig)
+    settings = layers.settings(TrainConfig)
+    check_encoder(settings.config, init)
+    return settings
+
+
+def check_encoder(config: TrainConfig, init: str | Path | None) -> None:
+    """ConfigError where an encoder is to be kept and there is no checkpoint to take it from."""
+    if not config.train_encoder and not init:
+        raise ConfigError(
+            "train_encoder is false: give dp_ros train the encoder's checkpoint, --init, or leave it out"
+        )
 
 
 def fit(settings: Settings[TrainConfig], layout: DatasetLayout, where: str) -> Settings[TrainConfig]:

@@ -22,11 +22,11 @@ from dp_ros.policy.checkpoint_folder import name_of
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.instructions import make_instructions
 from dp_ros.resources import share_dir
-from dp_ros.schema import ConfigError, Settings, Source, TrainConfig
+from dp_ros.schema import Settings, Source, TrainConfig
 from dp_ros.train.batches import Batches
 from dp_ros.train.device import computes_bf16, find_device
 from dp_ros.train.distributed import Ranks
-from dp_ros.train.fit import fit
+from dp_ros.train.fit import check_encoder, fit
 from dp_ros.train.initial_weights import continued_from
 from dp_ros.train.kept_features import FrozenPolicy, KeptFeatures, OnEncoded
 from dp_ros.train.progress import Progress
@@ -111,8 +111,8 @@ def make_trainer(
     policy = config.policy
     if init:
         build = continued_from(init, policy, train_encoder=config.train_encoder)
-    elif not (config.train_encoder or teacher):
-        raise ConfigError("train_encoder is false: give the checkpoint whose encoder is kept with --init")
+    elif not teacher:
+        check_encoder(config, init)
     instructions = None
     if policy.instruction:
         tasks = merged_layout(paths).tasks

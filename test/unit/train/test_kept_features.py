@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.policy.checkpoint import load_checkpoint
 from dp_ros.schema import ConfigError, TrainConfig, override
+from dp_ros.train.fit import read_training
 from dp_ros.train.kept_features import FrozenPolicy, KeptFeatures
 from dp_ros.train.progress import Progress
 from dp_ros.train.run import make_trainer, train
@@ -157,6 +158,10 @@ def test_processes_share_a_batch_and_see_what_was_executed(
 
 
 def test_it_needs_a_checkpoint(config: TrainConfig, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give the checkpoint whose encoder is kept with --init"):
-        train(override(config, {"train_encoder": False}), data, tmp_path / "run")
+    frozen = override(config, {"train_encoder": False})
+    (tmp_path / "frozen.yaml").write_text("train_encoder: false\n")
+    with pytest.raises(ConfigError, match="give dp_ros train the encoder's checkpoint, --init"):
+        train(frozen, data, tmp_path / "run")
+    with pytest.raises(ConfigError, match="give dp_ros train the encoder's checkpoint, --init"):
+        read_training(tmp_path / "frozen.yaml", [], is_preset=False)
     assert not (tmp_path / "run").exists()
