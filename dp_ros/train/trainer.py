@@ -31,7 +31,7 @@ from dp_ros.train.optimizer import Optimizer
 from dp_ros.train.progress import Progress, ProgressMeter, TrainingHistory
 from dp_ros.train.run_folder import BEST, CHECKPOINT, Log, RunFolder, restore
 from dp_ros.train.step import TrainingStep
-from dp_ros.train.stopping import StopSignals, TrainingError, TrainingPaused
+from dp_ros.train.stopping import StopSignals, TrainingError, TrainingPaused, sigterm_as_ctrl_c
 from dp_ros.train.validation import Validation, Validator, split_by_episode
 
 # Settings that do not change the final weights: a run may be resumed with others.
@@ -152,7 +152,13 @@ class Trainer:
             self._prepare_folder()
         if self.step < self.steps:
             began = time.perf_counter()
-            self.batches.prepare(self.device)
+            try:
+                with sigterm_as_ctrl_c():
+                    self.batches.prepare(self.device)
+            except KeyboardInterrupt:
+                if not self.folder.has_state:  # a run that is interrupted here can be resumed, too
+                    self.save()
+                raise
             self.history.seconds += time.perf_counter() - began
         with self._log() as log, self._batch_source() as batch_of, StopSignals() as signals:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,25 @@ def test_only_the_network_changes_and_a_resumed_training_is_the_same(
     with pytest.raises(Stop):
         train(frozen, data, tmp_path / "stopped", init=checkpoint, on_progress=stop)
     train(frozen, data, tmp_path / "stopped", init=checkpoint, resume=True)
+    whole, resumed = (load_file(tmp_path / run / "state.safetensors") for run in ("whole", "stopped"))
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_training_that_is_interrupted_while_it_encodes_can_be_resumed(
+    config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    frozen = override(config, {"train_encoder": False})
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            frozen,
+            data,
+            tmp_path / "stopped",
+            init=checkpoint,
+            on_encoded=lambda done, of: signal.raise_signal(number),
+        )
+    for run, resume in (("whole", False), ("stopped", True)):
+        train(frozen, data, tmp_path / run, init=checkpoint, resume=resume)
     whole, resumed = (load_file(tmp_path / run / "state.safetensors") for run in ("whole", "stopped"))
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 
