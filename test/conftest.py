@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-import random
 import shutil
 import socket
 import tempfile
@@ -22,6 +21,8 @@ import pytest
 from numpy.typing import NDArray
 
 from dp_ros.actions import GRIPPER, POSITION, join
+from test.crashes import Crashes
+from test.outcomes import damaged_versions
 
 # Before a test imports torch or opens a renderer: one thread for tensors and one for Mesa's rasteriser. Networks and
 # pictures of this size gain nothing from more, and the tests run in as many processes as there are cores.
@@ -32,6 +33,11 @@ if "DP_ROS_TEST_CACHE" not in os.environ:
     os.environ["DP_ROS_TEST_CACHE"] = tempfile.mkdtemp(prefix="dp_ros-cache-")
     atexit.register(shutil.rmtree, os.environ["DP_ROS_TEST_CACHE"], ignore_errors=True)
 os.environ["XDG_CACHE_HOME"] = os.environ["DP_ROS_TEST_CACHE"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Crashes(Path(os.environ["DP_ROS_TEST_CACHE"])))
+
 
 # Ports of domains 1 to 101 lie below the range that Linux hands out to clients.
 _DOMAINS = range(1, 102)
@@ -323,25 +329,7 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
     return once
 
 
-def _damaged(content: bytes, count: int, seed: int = 0, within: int = 0) -> Iterator[bytes]:
-    """`count` damaged versions of a file. within: flips are in so many first bytes, where formats keep their header."""
-    rng = random.Random(seed)
-    for i in range(count):
-        spoilt = bytearray(content)
-        kind = i % 8
-        if kind < 6:
-            for _ in range(1 + 2 * (kind == 5)):
-                end = min(within or len(spoilt), len(spoilt)) if kind % 2 else len(spoilt)
-                spoilt[rng.randrange(end)] ^= 1 << rng.randrange(8)
-        elif kind == 6:
-            del spoilt[rng.randrange(len(spoilt)) :]
-        else:
-            at = rng.randrange(len(spoilt))
-            spoilt[at:at] = rng.randbytes(rng.randrange(1, 9))
-        yield bytes(spoilt)
-
-
 @pytest.fixture(scope="session")
 def damaged() -> Callable[..., Iterator[bytes]]:
     """`damaged(content, count)`: the same ones in each run."""
-    return _damaged
+    return damaged_versions

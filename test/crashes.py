@@ -1,0 +1,53 @@
+"""A process of a parallel run that dies: the summary says of which signal, and where its threads were."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import subprocess
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+
+class Crashes:
+    """pytest's plugin, in each process of the run."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: of the run, shared by its processes."""
+        self._folder = folder
+        self._stacks: IO[str] | None = None
+        self._died: list[str] = []
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        worker = getattr(session.config, "workerinput", None)
+        if worker is not None:
+            self._stacks = self._of(worker["workerid"]).open("w")
+            faulthandler.enable(self._stacks)  # in place of pytest's own, whose lines are lost among the dots
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        if not error:
+            return
+        name = node.gateway.id
+        try:
+            status = node.gateway._io.popen.wait(timeout=10)
+        except (AttributeError, subprocess.TimeoutExpired):
+            status = None
+        stacks = self._of(name).read_text(errors="replace") if self._of(name).exists() else ""
+        self._died.append(f"{name}: {_ended(status)}\n{stacks or 'no stacks were written'}")
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for told in self._died:
+            terminalreporter.section("a process of the run died")
+            terminalreporter.write_line(told)
+
+    def _of(self, worker: str) -> Path:
+        return self._folder / f"stacks-{worker}.txt"
+
+
+def _ended(status: int | None) -> str:
+    if status is None:
+        return "its exit status is not known"
+    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
