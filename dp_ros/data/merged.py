@@ -131,7 +131,7 @@ def _seeds(parts: Sequence[OpenDataset]) -> NDArray[np.int64] | None:
 
 
 def _attributes(parts: Sequence[OpenDataset], tasks: tuple[str, ...]) -> dict[str, Any]:
-    """Attributes that all parts share."""
+    """Attributes that all parts share, and in `parts` how each was collected."""
     first, *others = (
         {key: value for key, value in part.attributes.items() if key not in _PER_DATASET} for part in parts
     )
@@ -142,4 +142,8 @@ def _attributes(parts: Sequence[OpenDataset], tasks: tuple[str, ...]) -> dict[st
     }
     if len(tasks) > 1:
         agreed.pop("task", None)
-    return {**common, "collect": agreed}
+    each = [
+        {**collect, "tasks": list(part.tasks), "episodes": len(part.episode_ends)}
+        for part, collect in zip(parts, collects, strict=True)
+    ]
+    return {**common, "collect": agreed, "parts": each}

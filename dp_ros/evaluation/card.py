@@ -120,12 +120,16 @@ def _init(training: Mapping[str, Any]) -> list[str]:
     init = training.get("init")
     if not init:
         return []
-    known = f" after {init['step']} steps of:" if "step" in init and "command" in init else "."
+    begun = f"Begun with the weights of {init['name']} (sha256 {init['weights_sha256']})"
+    if "step" not in init or "command" not in init:
+        return [*_init(init), f"{begun}.", ""]
     return [
         *_init(init),
-        f"Begun with the weights of {init['name']} (sha256 {init['weights_sha256']}){known}",
+        f"{begun} after {init['step']} steps of:",
         "",
-        *([f"    {train_command(init)}", ""] if known.endswith(":") else []),
+        *(f"    {collect_command(part)}" for part in _collections(init.get("data", {}))),
+        f"    {train_command(init)}",
+        "",
     ]
 
 
@@ -158,21 +162,47 @@ def duration(training: Mapping[str, Any]) -> str:
 
 def _data(data: Mapping[str, Any]) -> list[str]:
     size = f"{data.get('episodes')} episodes, {data.get('ticks')} ticks"
-    if "first_seed" not in data or "noise" not in data:  # of a person or another robot
+    parts = _collections(data)
+    if not parts:
         return [f"{size}.", ""]
+    seeds = " and ".join(str(seed) for seed in sorted({part["first_seed"] for part in parts}))
+    noise = " or ".join(str(values) for values in dict.fromkeys(str(part["noise"]) for part in parts))
     return [
-        f"{size}: successful episodes of the scripted expert, seeds from {data['first_seed']}. Noise is injected "
-        f"into the executed action; its standard deviation cycles through {data['noise']} from episode to episode. "
+        f"{size}: successful episodes of the scripted expert, seeds from {seeds}. Noise is injected "
+        f"into the executed action; its standard deviation cycles through {noise} from episode to episode. "
         "Labels are clean.",
         "",
-        f"    {collect_command(data)}",
+        *(f"    {collect_command(part)}" for part in parts),
         "",
     ]
 
 
+def _collections(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The data as `dp_ros collect` made it: a part for each call, those that differ by their tasks alone as one.
+
+    None where a person or another robot made some of it.
+    """
+    calls: list[dict[str, Any]] = []
+    for part in data.get("parts", [data]):
+        if not {"first_seed", "noise"} <= part.keys():
+            return []
+        tasks = part.get("tasks", [part.get("task") or "TASK"])
+        settings = {key: value for key, value in part.items() if key not in ("task", "tasks", "episodes")}
+        of_task = part.get("episodes", 0) // len(tasks)
+        same = next((c for c in calls if (c["settings"], c["of_task"]) == (settings, of_task)), None)
+        if same is None or set(same["tasks"]) & set(tasks):
+            calls.append({"settings": settings, "of_task": of_task, "tasks": list(tasks)})
+        else:
+            same["tasks"] += tasks
+    return [
+        {**call["settings"], "tasks": call["tasks"], "episodes": call["of_task"] * len(call["tasks"])}
+        for call in calls
+    ]
+
+
 def collect_command(data: Mapping[str, Any]) -> str:
-    """The `dp_ros collect` command that makes this data."""
-    tasks = data.get("tasks", [data.get("task") or "TASK"])
+    """The `dp_ros collect` command that makes this data, one of _collections."""
+    tasks = data["tasks"]
     cameras = " ".join(f"--camera {camera}" for camera in data.get("cameras", ()))
     noise = ",".join(f"{value:g}" for value in data.get("noise", ()))
     size = f"{data.get('width_px')}x{data.get('height_px')}"

@@ -174,7 +174,7 @@ def provenance(dataset: Dataset, command: Mapping[str, Any]) -> dict[str, Any]:
             "rate_hz": attributes.get("rate_hz"),
             "episodes": len(dataset.episode_ends),
             "ticks": len(dataset),
-            **({"tried": attributes["tried"]} if "tried" in attributes else {}),
+            **{key: attributes[key] for key in ("tried", "parts") if key in attributes},
             **({} if dataset.seed is None else _seeds(dataset.seed)),
         },
     }

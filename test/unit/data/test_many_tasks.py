@@ -147,6 +147,17 @@ def test_windows_of_several_datasets_are_the_same_in_memory_and_on_disk(
         np.testing.assert_array_equal(one, other)
 
 
+def test_several_datasets_keep_how_each_was_collected(write: Callable[..., Path]) -> None:
+    other = {**SETTINGS, "collect": {**SETTINGS["collect"], "first_seed": 70}}
+    paths = [write("a", ("open", 6, 0), ("close", 5, 1)), write("b", ("open", 7, 0), settings=other)]
+    attributes = load_merged(paths, CAMERAS, 1e9)[0].attributes
+    assert attributes["collect"] == SETTINGS["collect"]
+    assert attributes["parts"] == [
+        {**SETTINGS["collect"], "tasks": ["open", "close"], "episodes": 2},
+        {**other["collect"], "task": "open", "tasks": ["open"], "episodes": 1},
+    ]
+
+
 def test_statistics_are_over_all_datasets(write: Callable[..., Path], tiny_policy: PolicyConfig) -> None:
     size = {"height_px": 36, "width_px": 40}
     paths = [write("a", ("open", 12, 0), **size), write("b", ("close", 9, 1), **size)]

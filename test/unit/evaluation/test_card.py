@@ -165,6 +165,49 @@ def test_data_of_a_person_is_not_called_the_experts(save: Any) -> None:
     assert "dp_ros collect" not in text
 
 
+def collected(*tasks: str, of_task: int, first_seed: int = 9) -> dict[str, Any]:
+    """A dataset's part of a training's provenance."""
+    settings = {"cameras": ["wrist"], "width_px": 8, "height_px": 8, "noise": [0.0], "first_seed": first_seed}
+    return {**settings, "tasks": list(tasks), "episodes": of_task * len(tasks)}
+
+
+def test_each_collection_of_the_data_has_its_command(save: Any) -> None:
+    parts = [
+        collected("reach-v3", "push-v3", of_task=3),
+        collected("sweep-v3", of_task=3),
+        collected("push-v3", of_task=5),
+        collected("push-v3", of_task=3, first_seed=70),
+        collected("push-v3", of_task=3, first_seed=70),
+    ]
+    text = (save(data={"episodes": 23, "ticks": 230, "parts": parts}) / "card.md").read_text()
+    assert "23 episodes, 230 ticks: successful episodes of the scripted expert, seeds from 9 and 70." in text
+    asked = re.findall(r"dp_ros collect --task (\S+) .* --episodes (\d+) .* --seed (\d+)", text)
+    assert asked == [
+        ("reach-v3,push-v3,sweep-v3", "3", "9"),
+        ("push-v3", "5", "9"),
+        ("push-v3", "3", "70"),
+        ("push-v3", "3", "70"),
+    ]
+    parts.append({"cameras": ["wrist"], "tasks": ["push-v3"], "episodes": 1})
+    text = (save(data={"episodes": 24, "ticks": 240, "parts": parts}) / "card.md").read_text()
+    assert "24 episodes, 240 ticks." in text
+    assert "dp_ros collect" not in text, "a person made some of it"
+
+
+def test_training_from_a_checkpoint_tells_what_that_was_made_of(save: Any) -> None:
+    init = {"name": "first", "weights_sha256": "ab" * 32, "step": 30, "command": {"config": "cpu.yaml"}}
+    init["data"] = collected("reach-v3", of_task=3)
+    text = (save(init=init, data=collected("push-v3", of_task=2, first_seed=40)) / "card.md").read_text()
+    assert [
+        line.split(" --out DATA")[0].strip() for line in text.splitlines() if line.startswith("    ")
+    ] == [
+        "dp_ros collect --task push-v3",
+        "dp_ros collect --task reach-v3",
+        "dp_ros train --config cpu --data DATA --out RUN",
+        "dp_ros train --config cpu --data DATA --out RUN --init first",
+    ]
+
+
 def test_folder_without_models_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", str(tmp_path)]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
