@@ -27,10 +27,10 @@ from dp_ros.train.batches import Batches
 from dp_ros.train.device import computes_bf16, find_device
 from dp_ros.train.distributed import Ranks
 from dp_ros.train.fit import check_encoder, fit
+from dp_ros.train.idle_settings import idle_settings
 from dp_ros.train.initial_weights import continued_from
 from dp_ros.train.kept_features import FrozenPolicy, KeptFeatures, OnEncoded
 from dp_ros.train.progress import Progress
-from dp_ros.train.sentences import idle_settings
 from dp_ros.train.trainer import Build, MakeBatches, Trainer
 from dp_ros.train.validation import Validation
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp_ros.policy.instructions import Embeddings, Instructions
-from dp_ros.schema import TrainConfig
 
 Rows = NDArray[np.int64]
 Draws = NDArray[np.float64]  # in [0, 1)
@@ -43,19 +42,6 @@ class SentenceDraws:
     def elsewhere(self, task: Rows, draw: Draws) -> Embeddings:
         """As `own`, of a task of another scene; any sentence where there is none."""
         return self._table[self._other[task, (draw * self._other_counts[task]).astype(np.int64)]]
-
-
-def idle_settings(config: TrainConfig, instructions: Instructions | None) -> Iterator[str]:
-    """A line for each setting about sentences that changes nothing, because there are none of the kind it needs."""
-    if instructions is None:
-        for name in ("instructions", "mismatched", "mixed_sentences"):
-            if getattr(config, name):
-                yield f"{name} has no effect without policy.instruction"
-        return
-    if config.mismatched and not any(instructions.rows_elsewhere(task) for task in instructions.tasks):
-        yield "mismatched has no effect: it needs tasks of two scenes, named by `scene` in the file of sentences"
-    if config.mixed_sentences and all(len(instructions.rows(task)) < 2 for task in instructions.tasks):
-        yield "mixed_sentences has no effect: no task of the data has two known sentences"
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Rows, Rows]:

@@ -18,7 +18,7 @@ from dp_ros.data.windows import Windows
 from dp_ros.policy.instructions import Instructions, Sentence
 from dp_ros.schema import Horizons, TrainConfig, override
 from dp_ros.train.batches import Batches
-from dp_ros.train.sentences import idle_settings
+from dp_ros.train.idle_settings import idle_settings
 from dp_ros.train.stopping import TrainingError
 from dp_ros.train.trainer import Trainer
 
@@ -153,6 +153,17 @@ def test_a_run_that_was_told_other_sentences_is_not_resumed(
     with pytest.raises(TrainingError, match="was told other sentences"):
         trainer(others, resume=True)
     assert trainer(told, resume=True).step == 1
+
+
+def test_settings_of_the_other_kind_of_training_are_told_of(
+    tiny_train: Callable[..., TrainConfig],
+) -> None:
+    changed = {"views": 3, "encoder_weight_decay": 0.1}
+    trained = override(tiny_train(), changed)
+    assert list(idle_settings(trained, None)) == ["views has no effect: it needs train_encoder=false"]
+    assert list(idle_settings(override(trained, {"train_encoder": False}), None)) == [
+        "encoder_weight_decay has no effect with train_encoder=false"
+    ]
 
 
 def test_settings_about_sentences_that_change_nothing_are_told_of(
