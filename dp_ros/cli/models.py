@@ -79,17 +79,17 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 def rows_of(folder: Path) -> list[tuple[str, ...]]:
     """One row per evaluation of the checkpoint in `folder`, of all of its tasks; "not measured" without one."""
-    from dp_ros.evaluation.card import duration
+    from dp_ros.evaluation.card import duration, stages
     from dp_ros.evaluation.card_tables import by_evaluation, mean_of, slowest_plan
     from dp_ros.evaluation.model_results import INSTRUCTION_KINDS, read_results
     from dp_ros.policy.checkpoint_config import policy_config, read_config
     from dp_ros.policy.checkpoint_folder import name_of
 
-    training = read_config(folder)["training"]
+    trained = stages(read_config(folder)["training"])
     made = (
-        str(training.get("data", {}).get("episodes", "-")),
-        f"{training.get('step', '-')} steps, {duration(training)}",
-        training.get("hardware", "-"),
+        " + ".join(str(stage.get("data", {}).get("episodes", "-")) for stage in trained),
+        ", then ".join(f"{stage.get('step', '-')} steps, {duration(stage)}" for stage in trained),
+        ", then ".join(stage.get("hardware", "-") for stage in trained),
     )
     measured = []
     for results in by_evaluation(read_results(folder)):

@@ -155,9 +155,16 @@ def _effort(training: Mapping[str, Any]) -> str:
 
 
 def duration(training: Mapping[str, Any]) -> str:
-    """Duration of the training; "-" where the run kept no history."""
+    """Duration of the training, one of `stages`; "-" where the run kept no history."""
     curve = _curve(training)
-    return f"{curve['seconds'] / 60:.0f} min" if curve else "-"
+    seconds = curve["seconds"] if curve else training.get("seconds")
+    return "-" if seconds is None else f"{seconds / 60:.0f} min"
+
+
+def stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The training and those of the checkpoints that it began with, the first one first."""
+    before = training.get("init")
+    return [*(stages(before) if before else ()), training]
 
 
 def _data(data: Mapping[str, Any]) -> list[str]:

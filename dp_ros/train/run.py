@@ -151,11 +151,14 @@ def make_trainer(
 def _init_facts(init: str | Path) -> dict[str, Any]:
     """The checkpoint whose weights a training begins with: name, weights, training, and the data it and its own saw."""
     training = read_config(init).get("training", {})
-    earlier = {key: training[key] for key in ("command", "step", "init", "teacher") if key in training}
+    kept = ("command", "step", "hardware", "init", "teacher")
+    earlier = {key: training[key] for key in kept if key in training}
+    history = training.get("history") or {}
     return {
         "name": name_of(init),
         "weights_sha256": weights_sha256(init),
         "data": training.get("data", {}),
+        **({"seconds": history["seconds"]} if "seconds" in history else {}),
         **earlier,
     }
 

@@ -194,10 +194,15 @@ def test_each_collection_of_the_data_has_its_command(save: Any) -> None:
     assert "dp_ros collect" not in text, "a person made some of it"
 
 
-def test_training_from_a_checkpoint_tells_what_that_was_made_of(save: Any) -> None:
+def test_training_from_a_checkpoint_tells_what_that_was_made_of(
+    save: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     init = {"name": "first", "weights_sha256": "ab" * 32, "step": 30, "command": {"config": "cpu.yaml"}}
-    init["data"] = collected("reach-v3", of_task=3)
-    text = (save(init=init, data=collected("push-v3", of_task=2, first_seed=40)) / "card.md").read_text()
+    init |= {"data": collected("reach-v3", of_task=3), "hardware": "a GPU", "seconds": 600.0}
+    history = {"seconds": 120.0, "loss": [[40, 0.1]]}
+    data = collected("push-v3", of_task=2, first_seed=40)
+    folder = save(init=init, data=data, hardware="2 CPU threads", history=history)
+    text = (folder / "card.md").read_text()
     assert [
         line.split(" --out DATA")[0].strip() for line in text.splitlines() if line.startswith("    ")
     ] == [
@@ -206,6 +211,9 @@ def test_training_from_a_checkpoint_tells_what_that_was_made_of(save: Any) -> No
         "dp_ros train --config cpu --data DATA --out RUN",
         "dp_ros train --config cpu --data DATA --out RUN --init first",
     ]
+    assert main(["models", str(folder.parent), "--markdown"]) == 0
+    made = "| 3 + 2 | 30 steps, 10 min, then 40 steps, 2 min | a GPU, then 2 CPU threads |"
+    assert made in capsys.readouterr().out
 
 
 def test_folder_without_models_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
