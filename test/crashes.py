@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,31 +24,33 @@ class Crashes:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         worker = getattr(session.config, "workerinput", None)
         if worker is not None:
-            self._stacks = self._of(worker["workerid"]).open("w")
+            self._stacks = self._of(worker).open("w")
             faulthandler.enable(self._stacks)  # in place of pytest's own, whose lines are lost among the dots
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        if not error:
+        if error != "Not properly terminated":  # what xdist says of a process that is gone; others may live
             return
-        name = node.gateway.id
+        worker = node.workerinput
         try:
             status = node.gateway._io.popen.wait(timeout=10)
-        except (AttributeError, subprocess.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             status = None
-        stacks = self._of(name).read_text(errors="replace") if self._of(name).exists() else ""
-        self._died.append(f"{name}: {_ended(status)}\n{stacks or 'no stacks were written'}")
+        stacks = self._of(worker).read_text(errors="replace") if self._of(worker).exists() else ""
+        self._died.append(f"{worker['workerid']}: {_ended(status)}\n{stacks or 'no stacks were written'}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for told in self._died:
             terminalreporter.section("a process of the run died")
             terminalreporter.write_line(told)
 
-    def _of(self, worker: str) -> Path:
-        return self._folder / f"stacks-{worker}.txt"
+    def _of(self, worker: Mapping[str, Any]) -> Path:
+        return self._folder / f"stacks-{worker['testrunuid']}-{worker['workerid']}.txt"
 
 
 def _ended(status: int | None) -> str:
     if status is None:
         return "its exit status is not known"
-    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    return (
+        f"ended by signal {-status}, {signal.strsignal(-status)}" if status < 0 else f"exit status {status}"
+    )

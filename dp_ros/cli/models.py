@@ -87,7 +87,7 @@ def rows_of(folder: Path) -> list[tuple[str, ...]]:
 
     trained = stages(read_config(folder)["training"])
     made = (
-        " + ".join(str(stage.get("data", {}).get("episodes", "-")) for stage in trained),
+        ", then ".join(str(stage.get("data", {}).get("episodes", "-")) for stage in trained),
         ", then ".join(f"{stage.get('step', '-')} steps, {duration(stage)}" for stage in trained),
         ", then ".join(stage.get("hardware", "-") for stage in trained),
     )

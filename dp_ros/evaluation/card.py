@@ -6,7 +6,7 @@ All of it is read from the checkpoint's files; no figure is typed by hand.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from dp_ros.policy.checkpoint_config import instructions_of, policy_config, read
 from dp_ros.schema import CollectConfig
 
 CURVE = "curve.png"
-COLLECT_MAX_STEPS: int = CollectConfig.model_fields["max_steps"].default
 
 
 def card_text(folder: str | Path, name: str) -> str:
@@ -33,6 +32,7 @@ def card_text(folder: str | Path, name: str) -> str:
     proprioception = "proprioception" if encoder.proprioception else "no proprioception"
     task = f" for Metaworld's {policy.task}" if policy.task else ""
     results = read_results(folder)
+    names = _names_of_data(training)
     lines = [
         f"# {name}",
         "",
@@ -50,16 +50,16 @@ def card_text(folder: str | Path, name: str) -> str:
         "",
         "## Data",
         "",
-        *_data(data),
+        *_data(data, names[-1]),
         "## Training",
         "",
-        *_init(training),
+        *_init(training, names[:-1]),
         f"{training.get('step')} steps of {settings.get('batch_size')} windows, {_targets(training)}; "
         f"learning rate {settings.get('lr')}, "
         f"{settings.get('precision')}, seed {settings.get('seed')}; "
         f"dp_ros {training.get('dp_ros')}, commit {training.get('commit', 'unknown')}.{_effort(training)}",
         "",
-        f"    {train_command(training)}",
+        f"    {train_command(training, names[-1])}",
         "",
         *([f"![Loss over the steps]({CURVE})", ""] if _curve(training) else []),
         "## Measured",
@@ -115,20 +115,26 @@ def _teacher(training: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _init(training: Mapping[str, Any]) -> list[str]:
-    """Lines about the checkpoint that the training began with (`--init`); none where it began with random weights."""
+def _init(training: Mapping[str, Any], names: Sequence[Sequence[str]]) -> list[str]:
+    """Lines about the checkpoint that the training began with (`--init`); none where it began with random weights.
+
+    names: of the datasets of each stage before this training, as `_names_of_data` gives them.
+    """
     init = training.get("init")
     if not init:
         return []
     begun = f"Begun with the weights of {init['name']} (sha256 {init['weights_sha256']})"
     if "step" not in init or "command" not in init:
-        return [*_init(init), f"{begun}.", ""]
+        return [*_init(init, names[:-1]), f"{begun}.", ""]
+    hardware = (
+        f" ({duration(init)} on {init['hardware']})" if "hardware" in init and "seconds" in init else ""
+    )
     return [
-        *_init(init),
-        f"{begun} after {init['step']} steps of:",
+        *_init(init, names[:-1]),
+        f"{begun} after {init['step']} steps{hardware} of:",
         "",
-        *(f"    {collect_command(part)}" for part in _collections(init.get("data", {}))),
-        f"    {train_command(init)}",
+        *_collect_lines(init.get("data", {}), names[-1]),
+        f"    {train_command(init, names[-1])}",
         "",
     ]
 
@@ -154,10 +160,10 @@ def _effort(training: Mapping[str, Any]) -> str:
     return f" {duration(training)} on {training['hardware']}; last loss {curve['loss'][-1][1]:.3f}."
 
 
-def duration(training: Mapping[str, Any]) -> str:
-    """Duration of the training, one of `stages`; "-" where the run kept no history."""
-    curve = _curve(training)
-    seconds = curve["seconds"] if curve else training.get("seconds")
+def duration(stage: Mapping[str, Any]) -> str:
+    """Duration of one of the `stages` of a training; "-" where the run kept no history."""
+    curve = _curve(stage)
+    seconds = curve["seconds"] if curve else stage.get("seconds")
     return "-" if seconds is None else f"{seconds / 60:.0f} min"
 
 
@@ -167,67 +173,92 @@ def stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*(stages(before) if before else ()), training]
 
 
-def _data(data: Mapping[str, Any]) -> list[str]:
+def _data(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """`names`: of the datasets, as the commands call them."""
     size = f"{data.get('episodes')} episodes, {data.get('ticks')} ticks"
-    parts = _collections(data)
-    if not parts:
+    calls, others = _collections(data)
+    if not calls:
         return [f"{size}.", ""]
-    seeds = " and ".join(str(seed) for seed in sorted({part["first_seed"] for part in parts}))
-    noise = " or ".join(str(values) for values in dict.fromkeys(str(part["noise"]) for part in parts))
+    seeds = " and ".join(str(seed) for seed in sorted({call["first_seed"] for call in calls}))
+    noise = " or ".join(dict.fromkeys(str(call["noise"]) for call in calls))
     return [
         f"{size}: successful episodes of the scripted expert, seeds from {seeds}. Noise is injected "
-        f"into the executed action; its standard deviation cycles through {noise} from episode to episode. "
+        f"into the executed action; from episode to episode its standard deviation takes each value of {noise}. "
         "Labels are clean.",
+        *([f"{others} of the episodes are of a person or another robot."] if others else []),
         "",
-        *(f"    {collect_command(part)}" for part in parts),
+        *_collect_lines(data, names),
         "",
     ]
 
 
-def _collections(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The data as `dp_ros collect` made it: a part for each call, those that differ by their tasks alone as one.
+def _names_of_data(training: Mapping[str, Any]) -> list[list[str]]:
+    """For each of the stages, what the commands call its datasets: DATA, DATA2 and so on, each name once."""
+    names: list[list[str]] = []
+    count = 0
+    for stage in stages(training):
+        calls, others = _collections(stage.get("data", {}))
+        numbers = range(count + 1, count + max(1, len(calls) + (others > 0)) + 1)
+        names.append(["DATA" if number == 1 else f"DATA{number}" for number in numbers])
+        count += len(numbers)
+    return names
 
-    None where a person or another robot made some of it.
+
+def _collect_lines(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    calls, _ = _collections(data)
+    return [f"    {collect_command(call, name)}" for call, name in zip(calls, names, strict=False)]
+
+
+def _collections(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """(calls of `dp_ros collect` that make the data, number of episodes that none makes: of a person, another robot).
+
+    Datasets that differ by their tasks alone are one call.
     """
     calls: list[dict[str, Any]] = []
+    others = 0
     for part in data.get("parts", [data]):
         if not {"first_seed", "noise"} <= part.keys():
-            return []
-        tasks = part.get("tasks", [part.get("task") or "TASK"])
+            others += part.get("episodes", 0)
+            continue
+        tasks = [task or "TASK" for task in part.get("tasks", [part.get("task")])]
         settings = {key: value for key, value in part.items() if key not in ("task", "tasks", "episodes")}
         of_task = part.get("episodes", 0) // len(tasks)
         same = next((c for c in calls if (c["settings"], c["of_task"]) == (settings, of_task)), None)
         if same is None or set(same["tasks"]) & set(tasks):
-            calls.append({"settings": settings, "of_task": of_task, "tasks": list(tasks)})
+            calls.append({"settings": settings, "of_task": of_task, "tasks": tasks})
         else:
             same["tasks"] += tasks
-    return [
-        {**call["settings"], "tasks": call["tasks"], "episodes": call["of_task"] * len(call["tasks"])}
-        for call in calls
-    ]
+    return [{**c["settings"], "tasks": c["tasks"], "episodes": c["of_task"]} for c in calls], others
 
 
-def collect_command(data: Mapping[str, Any]) -> str:
-    """The `dp_ros collect` command that makes this data, one of _collections."""
-    tasks = data["tasks"]
-    cameras = " ".join(f"--camera {camera}" for camera in data.get("cameras", ()))
-    noise = ",".join(f"{value:g}" for value in data.get("noise", ()))
-    size = f"{data.get('width_px')}x{data.get('height_px')}"
-    markers = " --markers" if data.get("markers") else ""
-    ticks = data.get("max_steps", COLLECT_MAX_STEPS)
-    limit = "" if ticks == COLLECT_MAX_STEPS else f" --max-steps {ticks}"
+def collect_command(call: Mapping[str, Any], name: str) -> str:
+    """The `dp_ros collect` command that makes the dataset `name`. call: settings, tasks, and episodes of each task."""
+    cameras = " ".join(f"--camera {camera}" for camera in call.get("cameras", ()))
+    noise = ",".join(f"{value:g}" for value in call.get("noise", ()))
+    size = f"{call.get('width_px')}x{call.get('height_px')}"
+    markers = " --markers" if call.get("markers") else ""
+    others = "".join(
+        f" --{option.replace('_', '-')} {call[option]}"
+        for option in ("max_steps", "keep_steps")
+        if call.get(option, _default(option)) != _default(option)
+    )
     return (
-        f"dp_ros collect --task {group_name(tasks)} --out DATA --episodes {data.get('episodes', 0) // len(tasks)} "
-        f"{cameras} --size {size} --noise {noise} --seed {data.get('first_seed')}{markers}{limit}"
+        f"dp_ros collect --task {group_name(call['tasks'])} --out {name} --episodes {call['episodes']} "
+        f"{cameras} --size {size} --noise {noise} --seed {call.get('first_seed')}{markers}{others}"
     )
 
 
-def train_command(training: Mapping[str, Any]) -> str:
-    """The `dp_ros train` or `dp_ros distill` command that makes these weights from the data."""
+def _default(option: str) -> Any:
+    return CollectConfig.model_fields[option].default
+
+
+def train_command(training: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The `dp_ros train` or `dp_ros distill` command that makes these weights from the datasets `names`."""
     command = training.get("command", {})
     settings = "".join(f" --set {shlex.quote(text)}" for text in command.get("set", ()))
+    data = " ".join(f"--data {name}" for name in names)
     if teacher := training.get("teacher"):
-        return f"dp_ros distill {teacher['name']} --data DATA --out RUN{settings}"
+        return f"dp_ros distill {teacher['name']} {data} --out RUN{settings}"
     config = Path(command.get("config", "cpu.yaml")).stem
     init = f" --init {training['init']['name']}" if "init" in training else ""
-    return f"dp_ros train --config {config} --data DATA --out RUN{init}{settings}"
+    return f"dp_ros train --config {config} {data} --out RUN{init}{settings}"

@@ -117,15 +117,16 @@ def teacher_sampler(diffusion: DiffusionConfig, config: DistillConfig) -> Diffus
 
 
 def _teacher_facts(teacher: str | Path, solver: DiffusionConfig) -> dict[str, Any]:
-    """The teacher, for the student's checkpoint: name, weights, data, and the sampler of its plans."""
-    data = read_config(teacher).get("training", {}).get("data", {})
+    """The teacher, for the student's checkpoint: name, weights, sampler of its plans, and the data that it saw."""
+    training = read_config(teacher).get("training", {})
     return {
         "name": name_of(teacher),
         "weights_sha256": weights_sha256(teacher),
         "sampler": solver.sampler,
         "sampler_iterations": solver.sampler_iterations,
         "spacing": solver.spacing,
-        "data": data,
+        "data": training.get("data", {}),
+        **({"init": training["init"]} if "init" in training else {}),
     }
 
 

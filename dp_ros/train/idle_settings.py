@@ -9,11 +9,9 @@ from dp_ros.schema import TrainConfig
 
 
 def idle_settings(config: TrainConfig, instructions: Instructions | None) -> Iterator[str]:
-    """A line for each setting that was changed and changes nothing."""
-    if config.train_encoder and config.views != TrainConfig.model_fields["views"].default:
+    """A line for each setting about kept encoders or sentences that was changed and changes nothing."""
+    if config.train_encoder and config.views != type(config).model_fields["views"].default:
         yield "views has no effect: it needs train_encoder=false"
-    if not config.train_encoder and config.encoder_weight_decay is not None:
-        yield "encoder_weight_decay has no effect with train_encoder=false"
     yield from _idle_about_sentences(config, instructions)
 
 

@@ -177,21 +177,26 @@ def test_each_collection_of_the_data_has_its_command(save: Any) -> None:
         collected("sweep-v3", of_task=3),
         collected("push-v3", of_task=5),
         collected("push-v3", of_task=3, first_seed=70),
-        collected("push-v3", of_task=3, first_seed=70),
+        {**collected("push-v3", of_task=3, first_seed=70), "keep_steps": 40},
     ]
     text = (save(data={"episodes": 23, "ticks": 230, "parts": parts}) / "card.md").read_text()
     assert "23 episodes, 230 ticks: successful episodes of the scripted expert, seeds from 9 and 70." in text
-    asked = re.findall(r"dp_ros collect --task (\S+) .* --episodes (\d+) .* --seed (\d+)", text)
+    asked = re.findall(r"dp_ros collect --task (\S+) --out (\S+) --episodes (\d+) .* --seed (\d+ ?.*)", text)
     assert asked == [
-        ("reach-v3,push-v3,sweep-v3", "3", "9"),
-        ("push-v3", "5", "9"),
-        ("push-v3", "3", "70"),
-        ("push-v3", "3", "70"),
+        ("reach-v3,push-v3,sweep-v3", "DATA", "3", "9"),
+        ("push-v3", "DATA2", "5", "9"),
+        ("push-v3", "DATA3", "3", "70"),
+        ("push-v3", "DATA4", "3", "70 --keep-steps 40"),
     ]
-    parts.append({"cameras": ["wrist"], "tasks": ["push-v3"], "episodes": 1})
-    text = (save(data={"episodes": 24, "ticks": 240, "parts": parts}) / "card.md").read_text()
-    assert "24 episodes, 240 ticks." in text
-    assert "dp_ros collect" not in text, "a person made some of it"
+    assert "dp_ros train --config cpu --data DATA --data DATA2 --data DATA3 --data DATA4 --out RUN" in text
+
+
+def test_datasets_of_a_person_are_counted_beside_those_of_the_expert(save: Any) -> None:
+    parts = [collected("reach-v3", of_task=3), {"cameras": ["wrist"], "tasks": ["push-v3"], "episodes": 1}]
+    text = (save(data={"episodes": 4, "ticks": 40, "parts": parts}) / "card.md").read_text()
+    assert "1 of the episodes are of a person or another robot." in text
+    assert text.count("dp_ros collect") == 1
+    assert "dp_ros train --config cpu --data DATA --data DATA2 --out RUN" in text
 
 
 def test_training_from_a_checkpoint_tells_what_that_was_made_of(
@@ -203,16 +208,16 @@ def test_training_from_a_checkpoint_tells_what_that_was_made_of(
     data = collected("push-v3", of_task=2, first_seed=40)
     folder = save(init=init, data=data, hardware="2 CPU threads", history=history)
     text = (folder / "card.md").read_text()
-    assert [
-        line.split(" --out DATA")[0].strip() for line in text.splitlines() if line.startswith("    ")
-    ] == [
-        "dp_ros collect --task push-v3",
-        "dp_ros collect --task reach-v3",
+    commands = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    assert [re.sub(" --episodes .*", "", command) for command in commands] == [
+        "dp_ros collect --task push-v3 --out DATA2",
+        "dp_ros collect --task reach-v3 --out DATA",
         "dp_ros train --config cpu --data DATA --out RUN",
-        "dp_ros train --config cpu --data DATA --out RUN --init first",
+        "dp_ros train --config cpu --data DATA2 --out RUN --init first",
     ]
+    assert "after 30 steps (10 min on a GPU) of:" in text
     assert main(["models", str(folder.parent), "--markdown"]) == 0
-    made = "| 3 + 2 | 30 steps, 10 min, then 40 steps, 2 min | a GPU, then 2 CPU threads |"
+    made = "| 3, then 2 | 30 steps, 10 min, then 40 steps, 2 min | a GPU, then 2 CPU threads |"
     assert made in capsys.readouterr().out
 
 

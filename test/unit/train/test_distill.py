@@ -16,6 +16,7 @@ from dp_ros.data.episodes import Dataset
 from dp_ros.data.reader import StoredEpisode
 from dp_ros.data.windows import Windows
 from dp_ros.evaluation.card import card_text
+from dp_ros.evaluation.seeds import check_unseen
 from dp_ros.policy.checkpoint import load_checkpoint, read_config, save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.sampler import sampler_steps
@@ -70,7 +71,9 @@ def teacher(each_policy: PolicyConfig, stats: dict[str, Any], tmp_path: Path) ->
 @pytest.fixture
 def unet_teacher(tiny_policy: PolicyConfig, stats: dict[str, Any], tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    return save_checkpoint(DiffusionPolicy(one_camera(tiny_policy), stats), tmp_path / "unet")
+    policy = DiffusionPolicy(one_camera(tiny_policy), stats)
+    began_with = {"name": "first", "data": {"tasks": ["reach-v3"], "seeds": [[20, 22]]}}
+    return save_checkpoint(policy, tmp_path / "unet", training={"init": began_with})
 
 
 def config(**changes: Any) -> DistillConfig:
@@ -113,6 +116,8 @@ def test_card_and_config_name_the_teacher(unet_teacher: Path, data: Path, tmp_pa
     )
     assert "dp_ros distill unet --data DATA --out RUN --set steps=4" in card
     assert "1 of 20 iterations, trailing spacing" in card
+    with pytest.raises(ConfigError, match="overlap the training seeds 20 to 22"):
+        check_unseen(read_config(checkpoint), "reach-v3", [21])
 
 
 def test_labels_are_the_plans_of_the_teacher_for_the_pictures_and_the_noise(

@@ -103,7 +103,7 @@ def test_training_begins_with_the_weights_and_statistics_of_a_checkpoint(
     assert instructions_of(folder).tasks == ("open",)  # type: ignore[union-attr]
     begun = read_config(folder)["training"]["init"]
     assert (begun["name"], begun["weights_sha256"]) == ("first", weights_sha256(checkpoint))
-    assert begun["seconds"] > 0
+    assert begun["seconds"] == read_config(checkpoint)["training"]["history"]["seconds"]
     assert "CPU" in begun["hardware"]
     first = (
         f"Begun with the weights of first (sha256 {begun['weights_sha256']}) after {begun['step']} steps of:"
