@@ -143,7 +143,8 @@ def _targets(training: Mapping[str, Any]) -> str:
     """Labels of a window, as a part of a sentence."""
     if "teacher" in training:
         return "with the teacher's plans as labels"
-    return f"{training.get('config', {}).get('noise_samples')} diffusion targets each"
+    targets = training.get("config", {}).get("noise_samples")
+    return f"{targets} diffusion target{'' if targets == 1 else 's'} each"
 
 
 def _curve(training: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -180,10 +181,10 @@ def _data(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     if not calls:
         return [f"{size}.", ""]
     seeds = " and ".join(str(seed) for seed in sorted({call["first_seed"] for call in calls}))
-    noise = " or ".join(dict.fromkeys(str(call["noise"]) for call in calls))
+    noise = " or, in other datasets, ".join(dict.fromkeys(str(call["noise"]) for call in calls))
     return [
         f"{size}: successful episodes of the scripted expert, seeds from {seeds}. Noise is injected "
-        f"into the executed action; from episode to episode its standard deviation takes each value of {noise}. "
+        f"into the executed action; its standard deviation cycles through {noise} from episode to episode. "
         "Labels are clean.",
         *([f"{others} of the episodes are of a person or another robot."] if others else []),
         "",
