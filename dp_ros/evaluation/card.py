@@ -186,7 +186,7 @@ def _data(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         f"{size}: successful episodes of the scripted expert, seeds from {seeds}. Noise is injected "
         f"into the executed action; its standard deviation cycles through {noise} from episode to episode. "
         "Labels are clean.",
-        *([f"{others} of the episodes are of a person or another robot."] if others else []),
+        *([f"{sum(others)} of the episodes are of a person or another robot."] if others else []),
         "",
         *_collect_lines(data, names),
         "",
@@ -199,7 +199,7 @@ def _names_of_data(training: Mapping[str, Any]) -> list[list[str]]:
     count = 0
     for stage in stages(training):
         calls, others = _collections(stage.get("data", {}))
-        numbers = range(count + 1, count + max(1, len(calls) + (others > 0)) + 1)
+        numbers = range(count + 1, count + len(calls) + len(others) + 1)
         names.append(["DATA" if number == 1 else f"DATA{number}" for number in numbers])
         count += len(numbers)
     return names
@@ -210,16 +210,16 @@ def _collect_lines(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [f"    {collect_command(call, name)}" for call, name in zip(calls, names, strict=False)]
 
 
-def _collections(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
-    """(calls of `dp_ros collect` that make the data, number of episodes that none makes: of a person, another robot).
+def _collections(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
+    """(calls of `dp_ros collect` that make the data, episodes of each dataset of a person or another robot).
 
     Datasets that differ by their tasks alone are one call.
     """
     calls: list[dict[str, Any]] = []
-    others = 0
+    others: list[int] = []
     for part in data.get("parts", [data]):
         if not {"first_seed", "noise"} <= part.keys():
-            others += part.get("episodes", 0)
+            others.append(part.get("episodes", 0))
             continue
         tasks = [task or "TASK" for task in part.get("tasks", [part.get("task")])]
         settings = {key: value for key, value in part.items() if key not in ("task", "tasks", "episodes")}

@@ -192,11 +192,12 @@ def test_each_collection_of_the_data_has_its_command(save: Any) -> None:
 
 
 def test_datasets_of_a_person_are_counted_beside_those_of_the_expert(save: Any) -> None:
-    parts = [collected("reach-v3", of_task=3), {"cameras": ["wrist"], "tasks": ["push-v3"], "episodes": 1}]
-    text = (save(data={"episodes": 4, "ticks": 40, "parts": parts}) / "card.md").read_text()
-    assert "1 of the episodes are of a person or another robot." in text
+    of_a_person = {"cameras": ["wrist"], "tasks": ["push-v3"], "episodes": 2}
+    parts = [collected("reach-v3", of_task=3), of_a_person, of_a_person]
+    text = (save(data={"episodes": 7, "ticks": 70, "parts": parts}) / "card.md").read_text()
+    assert "4 of the episodes are of a person or another robot." in text
     assert text.count("dp_ros collect") == 1
-    assert "dp_ros train --config cpu --data DATA --data DATA2 --out RUN" in text
+    assert "dp_ros train --config cpu --data DATA --data DATA2 --data DATA3 --out RUN" in text
 
 
 def test_training_from_a_checkpoint_tells_what_that_was_made_of(
