@@ -20,7 +20,7 @@ from dp_ros.control.planner import PlanRequest
 from dp_ros.inference import cache, self_check
 from dp_ros.inference import engine as engine_module
 from dp_ros.inference.engine import Engine, choose_engine, load_engine
-from dp_ros.inference.self_check import EngineCheckError, Verdict, fixed_requests
+from dp_ros.inference.self_check import TOLERANCE, EngineCheckError, Verdict, fixed_requests
 from dp_ros.schema import ConfigError, RuntimeConfig
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
@@ -55,7 +55,7 @@ def test_it_plans_as_the_reference_does(of_network: Path, stats: dict, sampler: 
     for request in fixed_requests(reference.config):
         request = replace(request, guess=reference(request) / 2)  # begun at with `warm_start` alone
         difference = (openvino(request) - reference(request)) / half_range
-        assert np.abs(difference).max() < 1e-4
+        assert np.abs(difference).max() < TOLERANCE["f32"]
 
 
 def test_bf16_is_near_the_reference_and_not_equal(checkpoint: Path, stats: dict) -> None:

@@ -106,7 +106,7 @@ def test_training_begins_with_the_weights_and_statistics_of_a_checkpoint(
     assert begun["seconds"] == read_config(checkpoint)["training"]["history"]["seconds"]
     assert "CPU" in begun["hardware"]
     first = (
-        f"Begun with the weights of first (sha256 {begun['weights_sha256']}) after {begun['step']} steps of:"
+        f"Begun with the weights of first (sha256 {begun['weights_sha256']}) after {begun['step']} steps ("
     )
     assert first in card_text(folder, "tuned")
     with pytest.raises(TrainingError, match="or from another teacher or --init"):
