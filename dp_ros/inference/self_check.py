@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # Largest difference of a normalised action from the reference, on random pictures, which no policy was trained on.
 # f32: sums in another order, as with AVX-512, make 1.2e-4 of a network with random weights, because a sampler's first
 # iteration divides by nearly zero, the square root of alpha_bar. A graph that is wrong differs by far more.
-# bf16 has 8 bits of mantissa. Over 100 paired episodes, models that differ by 0.06 to 0.14 are not worse: docs/speed.md.
+# bf16: 8 bits of mantissa. Over 100 paired episodes, models that differ by 0.06 to 0.14 do no worse: docs/speed.md.
 TOLERANCE = {"f32": 5e-4, "bf16": 0.25}
 _DECISIVE = {"sampler", "sampler_iterations", "sampler_spacing", "warm_start"}  # for a verdict
 TIMEOUT_S = 300.0
