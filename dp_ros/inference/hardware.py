@@ -1,4 +1,4 @@
-"""What plans are computed on: a GPU, its free memory, and a processor with or without bf16."""
+"""Hardware that computes plans: whether there is a GPU, how much of its memory is free, and whether there is bf16."""
 
 from __future__ import annotations
 

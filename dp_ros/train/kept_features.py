@@ -70,7 +70,7 @@ class Drawn:
 
 
 class KeptBatches(Batches, ABC):
-    """What depends on pictures is computed once, for each of the `views` of each episode.
+    """Batches that compute once, for each of the `views` of an episode, all that depends on its pictures.
 
     A view has one crop and one augmentation for all pictures of its episode. In each step a window draws one of them.
     """
