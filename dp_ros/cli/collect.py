@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -89,15 +89,36 @@ def collect(
         Compression, typer.Option(help="Compression of the bags, with --via ros.")
     ] = Compression.NONE,
     cluster: Cluster = "",
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            show_default="the expert alone",
+            help="A policy that moves the arm first; the expert takes over after a while, and only its part is "
+            "recorded. Cameras, size and markers are the policy's by default.",
+        ),
+    ] = None,
+    policy_ticks: Annotated[
+        int | None,
+        typer.Option(
+            show_default="200",
+            help="Longest time before the expert takes over, in ticks; with --policy. It is drawn for each episode.",
+        ),
+    ] = None,
 ) -> None:
     """Record demonstrations by the task's scripted expert.
 
     Example: dp_ros collect --task drawer-open-v3 --out runs/data/drawer --episodes 200 --size 96x96
     """
-    settings = given(
+    folder, scene = _policy(policy)
+    if policy_ticks is not None and folder is None:
+        raise CliError("--policy-ticks goes with --policy", USAGE)
+    settings = scene | given(
         episodes=episodes,
         cameras=cameras,
         **size_px(size),
+        policy=folder and Path(str(policy)).name,
+        policy_ticks=policy_ticks,
         noise=numbers("--noise", noise, "0,0.3,0.6"),
         markers=markers,
         first_seed=seed,
@@ -111,6 +132,8 @@ def collect(
         raise CliError(
             "--cluster goes with --via direct: over topics, one robot records one episode at a time", USAGE
         )
+    if via is Via.ROS and folder:
+        raise CliError("--policy goes with --via direct", USAGE)
     from dp_ros.cli.inspect import dataset_facts
     from dp_ros.sim.arm import find_tasks
 
@@ -123,6 +146,12 @@ def collect(
         return
     from dp_ros.train.collect import collect as run
 
+    told: dict[str, Any] = {}
+    if folder:
+        from dp_ros.evaluation.corrections import Corrections
+
+        corrections = Corrections.of(folder, config, tasks)
+        told = {"demonstrate": corrections, "weights_sha256": corrections.weights_sha256}
     began = time.monotonic()
     facts = dataset_facts(out)
     counts = dict.fromkeys(tasks, 0) | ({t: c.episodes for t, c in facts.tasks.items()} if facts else {})
@@ -137,7 +166,7 @@ def collect(
             name = f"{task}, " if len(tasks) > 1 else ""
             progress.update(done, f"{name}{tried} tried")
 
-        done = run(config, out, jobs, on_episode, cluster, tasks)
+        done = run(config, out, jobs, on_episode, cluster, tasks, **told)
     facts = dataset_facts(out)
     ticks = facts.ticks if facts else 0
     kept, tried = (sum(each) for each in zip(*done.values(), strict=True))
@@ -145,6 +174,18 @@ def collect(
         f"{out}: {kept} episodes ({tried} tried){f' of {len(tasks)} tasks' if len(tasks) > 1 else ''}, {ticks} ticks, "
         f"{folder_mb(out):.1f} MB, {time.monotonic() - began:.1f} s"
     )
+
+
+def _policy(policy: str | None) -> tuple[Path | None, dict[str, Any]]:
+    """(folder of the checkpoint, settings that a dataset for it has by default); None where no policy is given."""
+    if policy is None:
+        return None, {}
+    from dp_ros.policy.checkpoint_config import bridge_for
+    from dp_ros.policy.checkpoint_folder import find_checkpoint
+
+    folder = find_checkpoint(policy)
+    bridge = bridge_for(folder)
+    return folder, {name: getattr(bridge, name) for name in ("cameras", "width_px", "height_px", "markers")}
 
 
 def _collect_bags(config: CollectConfig, out: Path, compression: Compression) -> None:

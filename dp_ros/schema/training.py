@@ -34,11 +34,29 @@ class CollectConfig(Config):
     keep_steps: int = Field(
         10, ge=0, description="ticks recorded after success, so that the policy learns to stay there"
     )
+    policy: str = Field(
+        "",
+        description="model that moves the arm first; the expert then takes over, and only its part is recorded; empty: "
+        "the expert alone",
+    )
+    policy_ticks: int = Field(
+        200,
+        ge=1,
+        description="longest time before the expert takes over [ticks]; drawn anew for each episode",
+    )
 
     @model_validator(mode="after")
     def _noise_is_a_scale(self) -> CollectConfig:
         if min(self.noise) < 0:
             raise ValueError(f"noise {list(self.noise)} has a negative standard deviation")
+        return self
+
+    @model_validator(mode="after")
+    def _the_expert_has_time(self) -> CollectConfig:
+        if self.policy and self.policy_ticks >= self.max_steps:
+            raise ValueError(
+                f"policy_ticks {self.policy_ticks} leaves the expert no time within max_steps {self.max_steps}"
+            )
         return self
 
 

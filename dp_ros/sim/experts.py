@@ -50,13 +50,21 @@ def demonstrate(
 
     `noise`: see NoisyExpert. `keep_steps`: ticks recorded after the success.
     """
+    arm.reset(seed)
+    return take_over(arm, seed, noise, max_steps, keep_steps)
+
+
+def take_over(
+    arm: SimulatedArm, seed: int, noise: float, max_steps: int, keep_steps: int
+) -> Demonstration | None:
+    """As `demonstrate`, from the arm's present state: its ticks since the reset count, and are not recorded."""
     expert = NoisyExpert(arm, seed, noise)
-    observation = arm.reset(seed)
+    observation = arm.observe()
     seen: list[Observation] = []
     actions: list[Array] = []
     commands: list[Array] = []
     after_success = 0
-    while len(seen) < max_steps and after_success <= keep_steps:
+    while arm.steps < max_steps and after_success <= keep_steps:
         action, command = expert.answer()
         seen.append(observation)
         actions.append(action)

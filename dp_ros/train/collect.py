@@ -11,16 +11,20 @@ from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import DatasetError
 from dp_ros.schema import CollectConfig
 from dp_ros.sim.arm import ArmSpec, SimulatedArm, make_arm, simulator_of
-from dp_ros.sim.experts import Demonstration, demonstrate
+from dp_ros.sim.experts import Demonstration
+from dp_ros.sim.experts import demonstrate as run_expert
 from dp_ros.train.workers import workers
 
 _HOPELESS = 20  # seeds tried in a row without one success
 _arms: dict[ArmSpec, SimulatedArm] = {}  # of this process: one, kept from episode to episode
 
 OnEpisode = Callable[[str, int, int], None]  # task, episodes kept, seeds tried
+# The episode with this index, of the config's task; None where the expert fails.
+Demonstrate = Callable[[CollectConfig, int], Demonstration | None]
+_OF_POLICY = ("policy", "policy_ticks")
 
 
-def _arm(spec: ArmSpec) -> SimulatedArm:
+def arm_of_process(spec: ArmSpec) -> SimulatedArm:
     """The simulated arm of this process; the one of the task before is closed, because its renderer takes memory."""
     if spec not in _arms:
         while _arms:
@@ -29,9 +33,9 @@ def _arm(spec: ArmSpec) -> SimulatedArm:
     return _arms[spec]
 
 
-def _demonstrate(config: CollectConfig, index: int) -> Demonstration | None:
-    return demonstrate(
-        _arm(ArmSpec.of(config)),
+def by_expert(config: CollectConfig, index: int) -> Demonstration | None:
+    return run_expert(
+        arm_of_process(ArmSpec.of(config)),
         seed=config.first_seed + index,
         noise=config.noise[index % len(config.noise)],
         max_steps=config.max_steps,
@@ -46,18 +50,24 @@ def collect(
     on_episode: OnEpisode | None = None,
     cluster: str = "",
     tasks: Sequence[str] = (),
+    demonstrate: Demonstrate = by_expert,
+    weights_sha256: str = "",
 ) -> dict[str, tuple[int, int]]:
     """Fill the dataset at `path` with `config.episodes` successful episodes of each task.
 
     tasks: default the config's. The same call resumes a killed run; other tasks may be added to a dataset later.
+    demonstrate: what makes an episode, in any process; `weights_sha256` is of the policy that it runs, if any.
     `jobs` processes here, or a `cluster` (see `workers`). `on_episode(task, kept, tried)` is called after each seed.
     Returns (kept, tried) of each task. Raises TaskError, DatasetError, ClusterError, RenderingError. A task whose
     expert fails does not stop the others. Episodes are written task by task in the order of their seeds, so the result
     does not depend on the number of processes.
     """
-    settings = config.model_dump(mode="json", exclude={"episodes", "task"})
+    left_out = {"episodes", "task", *(() if config.policy else _OF_POLICY)}
+    settings = config.model_dump(mode="json", exclude=left_out)
+    if config.policy:
+        settings["policy_sha256"] = weights_sha256
     configs = [config.model_copy(update={"task": task}) for task in tasks or (config.task,)]
-    _arm(ArmSpec.of(configs[0]))  # a wrong camera fails here, before the dataset exists
+    arm_of_process(ArmSpec.of(configs[0]))  # a wrong camera fails here, before the dataset exists
     rates = {simulator_of(each.task).rate_hz for each in configs}
     if len(rates) > 1:
         raise DatasetError(
@@ -80,7 +90,7 @@ def collect(
             )
         with workers(jobs, cluster) as pool:
             for each in configs:
-                done[each.task] = _collect_task(each, writer, pool, on_episode)
+                done[each.task] = _collect_task(each, writer, pool, on_episode, demonstrate)
                 if done[each.task][0] < config.episodes:
                     hopeless.append(each.task)
         if hopeless:
@@ -95,14 +105,18 @@ def collect(
 
 
 def _collect_task(
-    config: CollectConfig, writer: DatasetWriter, pool: Parallel, on_episode: OnEpisode | None
+    config: CollectConfig,
+    writer: DatasetWriter,
+    pool: Parallel,
+    on_episode: OnEpisode | None,
+    demonstrate: Demonstrate,
 ) -> tuple[int, int]:
     """(kept, tried) of one task, with fewer episodes than wanted where its expert fails again and again."""
     kept, tried = writer.progress(config.task)
     failures = 0
     while kept < config.episodes and failures < _HOPELESS:
         wave = range(tried, tried + config.episodes - kept)
-        for demonstration in pool(delayed(_demonstrate)(config, index) for index in wave):
+        for demonstration in pool(delayed(demonstrate)(config, index) for index in wave):
             tried += 1
             failures = 0 if demonstration else failures + 1
             if demonstration:
