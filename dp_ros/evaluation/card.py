@@ -186,11 +186,22 @@ def _data(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         f"{size}: successful episodes of the scripted expert, seeds from {seeds}. Noise is injected "
         f"into the executed action; its standard deviation cycles through {noise} from episode to episode. "
         "Labels are clean.",
+        *_corrections(calls),
         *([f"{sum(others)} of the episodes are of a person or another robot."] if others else []),
         "",
         *_collect_lines(data, names),
         "",
     ]
+
+
+def _corrections(calls: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The sentence about the episodes that a policy began; none where the expert moved the arm alone."""
+    begun = [call for call in calls if call.get("policy")]
+    episodes = sum(call["episodes"] * len(call["tasks"]) for call in begun)
+    names = dict.fromkeys(f"{call['policy']} (sha256 {call['policy_sha256']})" for call in begun)
+    if not begun:
+        return []
+    return [f"{episodes} of the episodes begin where the expert took over from {' or '.join(names)}."]
 
 
 def _names_of_data(training: Mapping[str, Any]) -> list[list[str]]:
@@ -240,7 +251,7 @@ def collect_command(call: Mapping[str, Any], name: str) -> str:
     markers = " --markers" if call.get("markers") else ""
     others = "".join(
         f" --{option.replace('_', '-')} {call[option]}"
-        for option in ("max_steps", "keep_steps")
+        for option in ("max_steps", "keep_steps", "policy", "policy_ticks")
         if call.get(option, _default(option)) != _default(option)
     )
     return (

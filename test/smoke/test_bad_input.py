@@ -69,6 +69,28 @@ FRONT = "policy.encoder.pictures.gripperPOV"
         (["collect", "--task", "drawer-open", "--out", "x", "--noise", "much"], "0,0.3,0.6"),
         (["collect", "--task", "drawer-open", "--out", "x", "--episodes", "0"], "episodes"),
         (["collect", "--task", "drawer-open", "--out", "x", "--camera", "9"], "cameras"),
+        (
+            ["collect", "--task", "a", "--out", "x", "--policy-ticks", "9"],
+            "--policy-ticks goes with --policy",
+        ),
+        (
+            [
+                "collect",
+                "--task",
+                "a",
+                "--out",
+                "x",
+                "--policy",
+                "drawer-open-v3-unet",
+                "--policy-ticks",
+                "300",
+            ],
+            "policy_ticks 300 leaves the expert no time within max_steps 300",
+        ),
+        (
+            ["collect", "--task", "a", "--out", "x", "--policy", "drawer-open-v3-unet", "--via", "ros"],
+            "--policy goes with --via direct",
+        ),
         (["train", "--data", "x", "--out", "y", "--config", "paprr"], "paper"),
         (["train", "--data", "x", "--out", "y", "--config", "missing.yaml"], "missing.yaml"),
         (["train", "--data", "x", "--out", "y", "--set", "batch_size"], "KEY=VALUE"),

@@ -191,6 +191,20 @@ def test_each_collection_of_the_data_has_its_command(save: Any) -> None:
     assert "dp_ros train --config cpu --data DATA --data DATA2 --data DATA3 --data DATA4 --out RUN" in text
 
 
+def test_collection_that_a_policy_began_names_the_policy(save: Any) -> None:
+    corrected = {
+        **collected("push-v3", of_task=3),
+        "policy": "first",
+        "policy_sha256": "ab12",
+        "policy_ticks": 90,
+    }
+    parts = [collected("push-v3", of_task=3), corrected]
+    text = (save(data={"episodes": 6, "ticks": 60, "parts": parts}) / "card.md").read_text()
+    assert "3 of the episodes begin where the expert took over from first (sha256 ab12)." in text
+    asked = re.findall(r"dp_ros collect .* --out (\S+) .*(?<=--policy) (\S+) --policy-ticks (\d+)", text)
+    assert asked == [("DATA2", "first", "90")]
+
+
 def test_datasets_of_a_person_are_counted_beside_those_of_the_expert(save: Any) -> None:
     of_a_person = {"cameras": ["wrist"], "tasks": ["push-v3"], "episodes": 2}
     parts = [collected("reach-v3", of_task=3), of_a_person, of_a_person]
