@@ -71,6 +71,7 @@ class Dataset:
     seed: NDArray[np.int64] | None = None  # (E,) of the simulator, below 0 where unknown; None: all unknown
     tasks: tuple[str, ...] = ("",)
     task: NDArray[np.int64] | None = None  # (E,) index into `tasks`; None: all are of the first one
+    corrected: NDArray[np.bool_] | None = None  # (E,) begun while a policy moved the arm; None: none of them
 
     def __len__(self) -> int:
         return len(self.action)

@@ -88,7 +88,13 @@ class Windows:
         ticks = oldest + np.arange(horizons.T_p)
         padded = (ticks < first) | (ticks > last)
         ticks = np.clip(ticks, first, last)
-        # Before an episode's first tick, the measured position counts as the previous command.
+        # Before an episode's first tick, the measured position counts as the previous command. It is not that where
+        # the arm moved already.
+        self.anchored: NDArray[np.bool_] = np.ones(
+            len(dataset), dtype=bool
+        )  # (N,): others are not to be trained on
+        if dataset.corrected is not None:
+            self.anchored[starts[dataset.corrected]] = False
         previous = np.where(
             (ticks == first)[..., None], dataset.ee_pose[ticks], POSITION.of(dataset.command)[ticks - 1]
         )

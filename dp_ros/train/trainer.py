@@ -76,7 +76,8 @@ class Trainer:
                 f"a batch of {config.runs_per_batch} runs (batch_size / run_length) cannot be shared by "
                 f"{self.ranks.count} processes: make it a multiple of them"
             )
-        rows, held_out = split_by_episode(windows.episode_ends, config.validation, config.seed)
+        parts = split_by_episode(windows.episode_ends, config.validation, config.seed)
+        rows, held_out = (part[windows.anchored[part]] for part in parts)
         if len(rows) < config.batch_size:
             raise TrainingError(
                 f"the dataset has {len(rows)} windows, fewer than batch_size {config.batch_size}: "
