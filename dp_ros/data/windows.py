@@ -88,13 +88,11 @@ class Windows:
         ticks = oldest + np.arange(horizons.T_p)
         padded = (ticks < first) | (ticks > last)
         ticks = np.clip(ticks, first, last)
-        # Before an episode's first tick, the measured position counts as the previous command. It is not that where
-        # the arm moved already.
-        self.anchored: NDArray[np.bool_] = np.ones(
-            len(dataset), dtype=bool
-        )  # (N,): others are not to be trained on
-        if dataset.corrected is not None:
-            self.anchored[starts[dataset.corrected]] = False
+        # Before an episode's first tick, the measured position counts as the previous command. Where the arm moved
+        # already, they are up to 10 cm apart: windows with such a label are not to be trained on.
+        corrected = np.zeros(len(starts), dtype=bool) if dataset.corrected is None else dataset.corrected
+        later = horizons.T_o if action.position == "delta" else 1  # windows with a step from that position
+        self.anchored: NDArray[np.bool_] = ~np.repeat(corrected, lengths) | (now - first[:, 0] >= later)
         previous = np.where(
             (ticks == first)[..., None], dataset.ee_pose[ticks], POSITION.of(dataset.command)[ticks - 1]
         )

@@ -81,6 +81,20 @@ def test_executed_actions_are_steps_from_the_same_reference_with_the_noise() -> 
     np.testing.assert_array_equal(gripper_of(windows.executed), gripper_of(windows.actions))
 
 
+@pytest.mark.parametrize(("kind", "first_windows"), [("relative", 1), ("absolute", 1), ("delta", 2)])
+def test_step_from_a_command_that_is_not_recorded_is_not_trained_on(kind: Any, first_windows: int) -> None:
+    dataset = replace(small_dataset(), corrected=np.array([False, True]))
+    windows = Windows(dataset, HORIZONS, ActionConfig(position=kind), encoder())
+    assert windows.anchored.tolist() == [
+        True,
+        True,
+        True,
+        *[False] * first_windows,
+        *[True] * (2 - first_windows),
+    ]
+    assert Windows(small_dataset(), HORIZONS, ActionConfig(position=kind), encoder()).anchored.all()
+
+
 def test_gripper_keeps_its_first_and_last_command_outside_the_episode() -> None:
     windows = Windows(small_dataset(), HORIZONS, ActionConfig(), encoder())
     grip = [[-1, -1, -1, 1], [-1, -1, 1, 1], [-1, 1, 1, 1], [-1, -1, 0.5, 0.5], [-1, 0.5, 0.5, 0.5]]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dp_ros.control.planner import PlanRequest
 from dp_ros.data.episodes import Dataset, DatasetError, load
+from dp_ros.data.merged import load_merged
 from dp_ros.evaluation import corrections
 from dp_ros.evaluation.corrections import Corrections
 from dp_ros.policy.checkpoint import save_checkpoint
@@ -67,6 +68,9 @@ def test_episodes_begin_where_the_policy_got_to_and_end_in_success(
     np.testing.assert_array_equal(dataset.action, dataset.command)  # without noise, the expert's own
     settings = dataset.attributes["collect"]
     assert (settings["policy"], settings["policy_ticks"], settings["policy_sha256"]) == ("run", 12, "ab")
+    merged, _ = load_merged([tmp_path / "d"], ("gripperPOV",), memory_bytes=1e9)
+    assert merged.corrected is not None
+    assert merged.corrected.all()
 
 
 def test_episodes_do_not_depend_on_the_number_of_processes(checkpoint: Path, tmp_path: Path) -> None:

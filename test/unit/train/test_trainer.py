@@ -8,10 +8,12 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -62,6 +64,24 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
+
+
+def test_first_window_of_a_correction_is_not_trained_on(
+    make_dataset: Callable[..., Dataset], tiny_train: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """There the arm is 5 m from the command before it, which is not recorded."""
+    dataset = make_dataset()
+    dataset.ee_pose[12] += 5.0
+    config = tiny_train()
+
+    def longest_step_m(name: str, data: Dataset) -> float:
+        policy = config.policy
+        windows = Windows(data, policy.horizons, policy.action, policy.encoder)
+        low_high = Trainer(config, windows, tmp_path / name).stats["action"]
+        return float(np.abs([low_high["low"][:3], low_high["high"][:3]]).max())
+
+    assert longest_step_m("demonstrated", dataset) > 4.0
+    assert longest_step_m("corrected", replace(dataset, corrected=np.array([False, True]))) < 1.0
 
 
 @pytest.mark.slow
