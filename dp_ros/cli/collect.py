@@ -110,6 +110,8 @@ def collect(
 
     Example: dp_ros collect --task drawer-open-v3 --out runs/data/drawer --episodes 200 --size 96x96
     """
+    from dp_ros.policy.checkpoint_folder import name_of
+
     folder, scene = _policy(policy)
     if policy_ticks is not None and folder is None:
         raise CliError("--policy-ticks goes with --policy", USAGE)
@@ -117,7 +119,7 @@ def collect(
         episodes=episodes,
         cameras=cameras,
         **size_px(size),
-        policy=folder and Path(str(policy)).name,
+        policy=folder and name_of(folder),
         policy_ticks=policy_ticks,
         noise=numbers("--noise", noise, "0,0.3,0.6"),
         markers=markers,

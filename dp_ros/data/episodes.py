@@ -71,7 +71,9 @@ class Dataset:
     seed: NDArray[np.int64] | None = None  # (E,) of the simulator, below 0 where unknown; None: all unknown
     tasks: tuple[str, ...] = ("",)
     task: NDArray[np.int64] | None = None  # (E,) index into `tasks`; None: all are of the first one
-    corrected: NDArray[np.bool_] | None = None  # (E,) begun while a policy moved the arm; None: none of them
+    corrected: NDArray[np.bool_] | None = (
+        None  # (E,) begun where the expert took over from a policy; None: none
+    )
 
     def __len__(self) -> int:
         return len(self.action)
@@ -80,6 +82,11 @@ class Dataset:
     def task_of_episode(self) -> NDArray[np.int64]:
         """(E,) index into `tasks`."""
         return np.zeros(len(self.episode_ends), dtype=np.int64) if self.task is None else self.task
+
+    @property
+    def is_correction(self) -> NDArray[np.bool_]:
+        """(E,) whether each episode is `corrected`."""
+        return np.zeros(len(self.episode_ends), dtype=bool) if self.corrected is None else self.corrected
 
 
 @dataclass(frozen=True)
@@ -150,8 +157,9 @@ def open_dataset(path: str | Path, cameras: tuple[str, ...] | None = None) -> Op
 
     path = Path(path)
     group = open_finished(path)
-    attributes = dict(group.attrs)
+    attributes: dict[str, Any] = dict(group.attrs)
     with damage_in_one_line(path):
+        ends = _read(group, "episode_ends")
         tasks, task = read_tasks(group)
         if "tried" in group:
             tried = _read(group, "tried")
@@ -172,11 +180,12 @@ def open_dataset(path: str | Path, cameras: tuple[str, ...] | None = None) -> Op
             gripper=_read(group, "gripper"),
             action=_read(group, "action"),
             command=_read(group, "command"),
-            episode_ends=_read(group, "episode_ends"),
+            episode_ends=ends,
             attributes=attributes,
             seed=_read(group, "seed") if "seed" in group else None,
             tasks=tasks,
             task=task,
+            corrected=np.full(len(ends), bool(attributes.get("collect", {}).get("policy"))),
         )
     arrays: list[NDArray[Any]] = [dataset.ee_pose, dataset.gripper, dataset.action, dataset.command]
     lengths = {*map(len, arrays), *(pictures.shape[0] for pictures in dataset.images.values())}

@@ -110,7 +110,7 @@ def load_merged(paths: Paths, cameras: tuple[str, ...], memory_bytes: float) -> 
             seed=_seeds(parts),
             tasks=tasks,
             task=np.concatenate([_renumbered(part, tasks) for part in parts]),
-            corrected=np.concatenate([_corrected(part) for part in parts]),
+            corrected=np.concatenate([part.is_correction for part in parts]),
         ),
         lines,
     )
@@ -120,11 +120,6 @@ def _renumbered(part: Dataset, tasks: tuple[str, ...]) -> NDArray[np.int64]:
     """(E,) index of each episode's task in `tasks`."""
     numbers = np.array([tasks.index(task) for task in part.tasks], dtype=np.int64)
     return numbers[part.task_of_episode]
-
-
-def _corrected(part: Dataset) -> NDArray[np.bool_]:
-    """(E,) of a dataset by `dp_ros collect`: whether its episodes began while a policy moved the arm."""
-    return np.full(len(part.episode_ends), bool(part.attributes.get("collect", {}).get("policy")))
 
 
 def _seeds(parts: Sequence[OpenDataset]) -> NDArray[np.int64] | None:

@@ -88,11 +88,13 @@ class Windows:
         ticks = oldest + np.arange(horizons.T_p)
         padded = (ticks < first) | (ticks > last)
         ticks = np.clip(ticks, first, last)
-        # Before an episode's first tick, the measured position counts as the previous command. Where the arm moved
-        # already, they are up to 10 cm apart: windows with such a label are not to be trained on.
-        corrected = np.zeros(len(starts), dtype=bool) if dataset.corrected is None else dataset.corrected
-        later = horizons.T_o if action.position == "delta" else 1  # windows with a step from that position
-        self.anchored: NDArray[np.bool_] = ~np.repeat(corrected, lengths) | (now - first[:, 0] >= later)
+        # Before an episode's first tick, the measured position counts as the previous command. In a correction the arm
+        # moves already, and the two are up to 10 cm apart.
+        later = horizons.T_o if action.position == "delta" else max(1, horizons.T_o - 1)
+        # (N,): False where a label is a step from a command that was not recorded
+        self.trainable: NDArray[np.bool_] = ~np.repeat(dataset.is_correction, lengths) | (
+            now - first[:, 0] >= later
+        )
         previous = np.where(
             (ticks == first)[..., None], dataset.ee_pose[ticks], POSITION.of(dataset.command)[ticks - 1]
         )

@@ -29,7 +29,7 @@ _TAKEOVER = 1  # stream of random numbers, beside the expert's noise
 
 @dataclass(frozen=True)
 class Corrections:
-    """Makes the episodes of `dp_ros.train.collect.collect`; every process loads the policy once."""
+    """Maker of the episodes for `dp_ros.train.collect.collect`; each process loads the policy once."""
 
     checkpoint: str
     runtime: RuntimeConfig
@@ -48,11 +48,13 @@ class Corrections:
         for task in tasks:
             check_rate(policy_config(checkpoint), task, str(checkpoint))
             instruction_for(known, task, config.first_seed)
-        runtime, _ = choose_engine(checkpoint, RuntimeConfig(threads=1))
-        return cls(str(checkpoint), runtime, weights_sha256(checkpoint))
+        # On the processor: each core has a process, and a GPU has no memory for as many.
+        wanted = RuntimeConfig(mode="lockstep", threads=1, device="cpu", precision="f32")
+        runtime, _ = choose_engine(checkpoint, wanted)
+        return cls(str(checkpoint.absolute()), runtime, weights_sha256(checkpoint))
 
     def __call__(self, config: CollectConfig, index: int) -> Demonstration | None:
-        """None where the expert does not succeed in the time that is left.
+        """None where the policy cannot begin, or the expert does not succeed in the time that is left.
 
         The expert takes over at a tick drawn from 1 to `policy_ticks`; where the policy has succeeded by then, at one
         drawn from the ticks before.
@@ -66,6 +68,8 @@ class Corrections:
         _, trace = run_episode(
             arm, engine, engine.config, self.runtime, seed, max_steps=ticks, instruction=embedding
         )
+        if not len(trace.command):
+            return None
         if arm.success:
             ticks = int(rng.integers(0, arm.steps))
             arm.reset(seed)

@@ -55,9 +55,16 @@ class CollectConfig(Config):
     def _the_expert_has_time(self) -> CollectConfig:
         if self.policy and self.policy_ticks >= self.max_steps:
             raise ValueError(
-                f"policy_ticks {self.policy_ticks} leaves the expert no time within max_steps {self.max_steps}"
+                f"policy_ticks {self.policy_ticks} leaves the expert no time within max_steps {self.max_steps}: lower "
+                "policy_ticks, or raise max_steps"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Demonstrations that were begun before these settings existed are resumed with the same settings."""
+        unused = () if self.policy else ("policy", "policy_ticks")
+        return {key: value for key, value in dump(self).items() if key not in unused}
 
 
 Strength = Annotated[float, Field(ge=0, lt=1)]

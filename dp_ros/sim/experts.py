@@ -57,7 +57,7 @@ def demonstrate(
 def take_over(
     arm: SimulatedArm, seed: int, noise: float, max_steps: int, keep_steps: int
 ) -> Demonstration | None:
-    """As `demonstrate`, from the arm's present state: its ticks since the reset count, and are not recorded."""
+    """As `demonstrate`, from the arm's present state. Ticks since the reset count towards `max_steps`."""
     expert = NoisyExpert(arm, seed, noise)
     observation = arm.observe()
     seen: list[Observation] = []

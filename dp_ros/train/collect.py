@@ -21,7 +21,6 @@ _arms: dict[ArmSpec, SimulatedArm] = {}  # of this process: one, kept from episo
 OnEpisode = Callable[[str, int, int], None]  # task, episodes kept, seeds tried
 # The episode with this index, of the config's task; None where the expert fails.
 Demonstrate = Callable[[CollectConfig, int], Demonstration | None]
-_OF_POLICY = ("policy", "policy_ticks")
 
 
 def arm_of_process(spec: ArmSpec) -> SimulatedArm:
@@ -56,14 +55,15 @@ def collect(
     """Fill the dataset at `path` with `config.episodes` successful episodes of each task.
 
     tasks: default the config's. The same call resumes a killed run; other tasks may be added to a dataset later.
-    demonstrate: what makes an episode, in any process; `weights_sha256` is of the policy that it runs, if any.
+    demonstrate: called in any process; `weights_sha256` is of the config's policy, where it has one.
     `jobs` processes here, or a `cluster` (see `workers`). `on_episode(task, kept, tried)` is called after each seed.
     Returns (kept, tried) of each task. Raises TaskError, DatasetError, ClusterError, RenderingError. A task whose
     expert fails does not stop the others. Episodes are written task by task in the order of their seeds, so the result
     does not depend on the number of processes.
     """
-    left_out = {"episodes", "task", *(() if config.policy else _OF_POLICY)}
-    settings = config.model_dump(mode="json", exclude=left_out)
+    settings = config.model_dump(mode="json", exclude={"episodes", "task"})
+    if bool(config.policy) != bool(weights_sha256):
+        raise ValueError("a policy in the config and the hash of its weights go together")
     if config.policy:
         settings["policy_sha256"] = weights_sha256
     configs = [config.model_copy(update={"task": task}) for task in tasks or (config.task,)]
@@ -94,10 +94,11 @@ def collect(
                 if done[each.task][0] < config.episodes:
                     hopeless.append(each.task)
         if hopeless:
+            sooner = f" or lower policy_ticks {config.policy_ticks}" if config.policy else ""
             others = f"; the other {len(configs) - len(hopeless)} tasks are kept"
             raise DatasetError(
                 f"{path}: the expert of {', '.join(hopeless)} failed {_HOPELESS} times in a row: "
-                f"lower noise {list(config.noise)} or raise max_steps {config.max_steps}"
+                f"lower noise {list(config.noise)} or raise max_steps {config.max_steps}{sooner}"
                 f"{others if len(configs) > len(hopeless) else ''}"
             )
         writer.finish()

@@ -77,10 +77,10 @@ class Trainer:
                 f"{self.ranks.count} processes: make it a multiple of them"
             )
         parts = split_by_episode(windows.episode_ends, config.validation, config.seed)
-        rows, held_out = (part[windows.anchored[part]] for part in parts)
+        rows, held_out = (part[windows.trainable[part]] for part in parts)
         if len(rows) < config.batch_size:
             raise TrainingError(
-                f"the dataset has {len(rows)} windows, fewer than batch_size {config.batch_size}: "
+                f"the dataset has {len(rows)} windows to train on, fewer than batch_size {config.batch_size}: "
                 "collect more episodes or lower batch_size"
             )
         self.instructions = instructions

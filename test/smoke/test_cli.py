@@ -62,6 +62,7 @@ def test_collect_help_shows_the_defaults_of_the_schema() -> None:
         "max_steps": config.max_steps,
         "keep_steps": config.keep_steps,
         "markers": "markers" if config.markers else "no-markers",
+        "policy_ticks": config.policy_ticks,
     }
     parameters = typer.main.get_command(app).commands["collect"].params  # type: ignore[attr-defined]
     shown = {parameter.name: parameter.show_default for parameter in parameters}

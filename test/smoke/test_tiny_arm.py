@@ -1,6 +1,7 @@
 """The commands with the tiny arm: another simulator, another rate, and nothing said of it but the task."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ def test_from_demonstrations_to_an_evaluation(
     can_render: None, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, run, report, video = (tmp_path / name for name in ("data", "run", "report.json", "videos"))
+    corrections, again = tmp_path / "corrections", tmp_path / "again"
 
     def dp_ros(*arguments: object) -> str:
         assert main(list(map(str, arguments))) == 0, capsys.readouterr().err
@@ -34,3 +36,26 @@ def test_from_demonstrations_to_an_evaluation(
     with av.open(str(video / "seed0.mp4")) as film:
         assert film.streams.video[0].average_rate == 10
         assert len(list(film.decode(video=0))) == 8 // 2 + 1
+
+    # The policy's camera and size are those of its corrections, which it is trained further on.
+    of_run = (
+        "collect",
+        "--policy",
+        run,
+        "--task",
+        "tiny-push",
+        "--episodes",
+        1,
+        "--policy-ticks",
+        9,
+        "--jobs",
+        1,
+    )
+    assert "1 episodes" in dp_ros(*of_run, "--out", corrections)
+    facts = dp_ros("inspect", corrections)
+    assert "gripperPOV 64x64 px" in facts
+    assert re.search(r"collect\.policy +│ run ", facts)
+    both = ("--data", data, "--data", corrections)
+    dp_ros("train", "--config", tiny_config, "--init", run, *both, "--out", again, "--set", "steps=2")
+    parts = json.loads((again / "checkpoint" / "config.json").read_text())["training"]["data"]["parts"]
+    assert [part.get("policy") for part in parts] == [None, "run"]

@@ -81,18 +81,23 @@ def test_executed_actions_are_steps_from_the_same_reference_with_the_noise() -> 
     np.testing.assert_array_equal(gripper_of(windows.executed), gripper_of(windows.actions))
 
 
-@pytest.mark.parametrize(("kind", "first_windows"), [("relative", 1), ("absolute", 1), ("delta", 2)])
-def test_step_from_a_command_that_is_not_recorded_is_not_trained_on(kind: Any, first_windows: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "T_o", "count"),
+    [("relative", 1, 1), ("relative", 2, 1), ("relative", 3, 2), ("delta", 1, 1), ("delta", 2, 2)],
+)
+def test_step_from_a_command_that_is_not_recorded_is_not_trained_on(kind: Any, T_o: int, count: int) -> None:
+    """Windows that are trained on do not change with the measured position before the arm's first command."""
     dataset = replace(small_dataset(), corrected=np.array([False, True]))
-    windows = Windows(dataset, HORIZONS, ActionConfig(position=kind), encoder())
-    assert windows.anchored.tolist() == [
-        True,
-        True,
-        True,
-        *[False] * first_windows,
-        *[True] * (2 - first_windows),
-    ]
-    assert Windows(small_dataset(), HORIZONS, ActionConfig(position=kind), encoder()).anchored.all()
+    moved = dataset.ee_pose.copy()
+    moved[3] += 5.0
+    horizons = Horizons(T_o=T_o, T_p=4, T_a=2)
+    one, other = (
+        Windows(replace(dataset, ee_pose=pose), horizons, ActionConfig(position=kind), encoder())
+        for pose in (dataset.ee_pose, moved)
+    )
+    assert one.trainable.tolist() == [True, True, True, *[False] * count, *[True] * (2 - count)]
+    np.testing.assert_array_equal(one.actions[one.trainable], other.actions[one.trainable])
+    assert Windows(small_dataset(), horizons, ActionConfig(position=kind), encoder()).trainable.all()
 
 
 def test_gripper_keeps_its_first_and_last_command_outside_the_episode() -> None:

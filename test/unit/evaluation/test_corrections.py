@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,34 +54,41 @@ def first_positions_m(dataset: Dataset) -> NDArray[np.float64]:
     return dataset.ee_pose[np.concatenate([[0], dataset.episode_ends[:-1]])][:, :3]
 
 
-def test_episodes_begin_where_the_policy_got_to_and_end_in_success(
-    checkpoint: Path, arm: SimulatedArm, tmp_path: Path
-) -> None:
+def record(path: Path, corrected: Corrections, **changes: Any) -> Dataset:
+    collect(config(**changes), path, 1, demonstrate=corrected, weights_sha256=corrected.weights_sha256)
+    return load(path)
+
+
+def test_episodes_begin_where_the_policy_got_to(checkpoint: Path, arm: SimulatedArm, tmp_path: Path) -> None:
     corrected = Corrections.of(checkpoint, config(), [TASK])
-    done = collect(config(), tmp_path / "d", 1, demonstrate=corrected, weights_sha256="ab")
-    dataset = load(tmp_path / "d")
-    seeds = dataset.seed
-    assert seeds is not None
-    assert (done, len(seeds)) == ({TASK: (3, done[TASK][1])}, 3)
-    starts = np.array([arm.reset(int(seed)).ee_position_m for seed in seeds])
-    moved_m = np.abs(first_positions_m(dataset) - starts).max(1)
-    assert (moved_m > 1e-3).all()
+    dataset = record(tmp_path / "d", corrected)
+    assert dataset.seed is not None
+    starts = np.array([arm.reset(int(seed)).ee_position_m for seed in dataset.seed])
+    assert (np.abs(first_positions_m(dataset) - starts).max(1) > 1e-3).all()
     np.testing.assert_array_equal(dataset.action, dataset.command)  # without noise, the expert's own
     settings = dataset.attributes["collect"]
-    assert (settings["policy"], settings["policy_ticks"], settings["policy_sha256"]) == ("run", 12, "ab")
+    stored = settings["policy"], settings["policy_ticks"], settings["policy_sha256"]
+    assert stored == ("run", 12, corrected.weights_sha256)
     merged, _ = load_merged([tmp_path / "d"], ("gripperPOV",), memory_bytes=1e9)
-    assert merged.corrected is not None
-    assert merged.corrected.all()
+    for each in (dataset, merged):
+        assert each.is_correction.all()
 
 
-def test_episodes_do_not_depend_on_the_number_of_processes(checkpoint: Path, tmp_path: Path) -> None:
+def test_interrupted_collection_continues_to_the_same_dataset(checkpoint: Path, tmp_path: Path) -> None:
     corrected = Corrections.of(checkpoint, config(), [TASK])
-    one, two = (
-        collect(config(), tmp_path / str(jobs), jobs, demonstrate=corrected) and load(tmp_path / str(jobs))
-        for jobs in (1, 2)
-    )
-    np.testing.assert_array_equal(one.action, two.action)
-    np.testing.assert_array_equal(one.images["gripperPOV"], two.images["gripperPOV"])
+    whole = record(tmp_path / "whole", corrected)
+    more: dict[str, Any] = {"demonstrate": corrected, "weights_sha256": corrected.weights_sha256}
+
+    def stop(task: str, kept: int, tried: int) -> None:
+        if kept:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(config(), tmp_path / "cut", 1, stop, **more)
+    collect(config(), tmp_path / "cut", 2, **more)  # nor does the number of processes matter
+    other = load(tmp_path / "cut")
+    np.testing.assert_array_equal(whole.action, other.action)
+    np.testing.assert_array_equal(whole.images["gripperPOV"], other.images["gripperPOV"])
 
 
 class Solves:
@@ -94,25 +102,47 @@ class Solves:
 
 
 def test_expert_takes_over_before_the_policy_succeeds(
-    checkpoint: Path, tiny_policy: PolicyConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     corrected = Corrections.of(checkpoint, config(policy_ticks=190), [TASK])
     policy = corrections._loaded(corrected)[0].config
     engine = Solves(policy, arm_of_process(ArmSpec.of(config())))
     monkeypatch.setattr(corrections, "_loaded", lambda _: (engine, None))
-    done = collect(config(policy_ticks=190), tmp_path / "d", 1, demonstrate=corrected)
-    dataset = load(tmp_path / "d")
-    assert done == {TASK: (3, 3)}
-    lengths = np.diff(dataset.episode_ends, prepend=0)
-    assert (lengths > 0).all()
-    assert len(np.unique(lengths)) > 1  # the takeover is drawn
+    dataset = record(tmp_path / "d", corrected, policy_ticks=190)
+    whole = CollectConfig(**{**config().model_dump(), "policy": ""})
+    collect(whole, tmp_path / "whole", 1)
+    alone = load(tmp_path / "whole")
+    assert dataset.seed is not None
+    assert alone.seed is not None
+    np.testing.assert_array_equal(dataset.seed, alone.seed)
+    left, all_ticks = (np.diff(each.episode_ends, prepend=0) for each in (dataset, alone))
+    assert (left > 0).all()
+    assert (left < all_ticks).all()  # the policy has done a part of each
+    assert len(np.unique(left)) > 1  # not the same part
+
+
+def test_policy_that_cannot_begin_makes_no_episode(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    corrected = Corrections.of(checkpoint, config(), [TASK])
+    covered = np.zeros((36, 36, 3), dtype=np.uint8)
+    arm = arm_of_process(ArmSpec.of(config()))
+    monkeypatch.setattr(arm, "render", lambda *_: covered)
+    with pytest.raises(DatasetError, match=r"failed 20 times in a row: .* or lower policy_ticks 12"):
+        record(tmp_path / "d", corrected)
 
 
 def test_other_weights_do_not_continue_a_dataset(checkpoint: Path, tmp_path: Path) -> None:
     corrected = Corrections.of(checkpoint, config(), [TASK])
-    collect(config(episodes=1), tmp_path / "d", 1, demonstrate=corrected, weights_sha256="ab")
-    with pytest.raises(DatasetError, match=r"collect\.policy_sha256 = 'ab', not 'cd'"):
-        collect(config(), tmp_path / "d", 1, demonstrate=corrected, weights_sha256="cd")
+    record(tmp_path / "d", corrected, episodes=1)
+    with pytest.raises(DatasetError, match=r"collect\.policy_sha256 = '\w+', not 'cd'"):
+        record(tmp_path / "d", replace(corrected, weights_sha256="cd"))
+
+
+def test_setting_of_a_policy_is_kept_only_where_there_is_one() -> None:
+    """So that demonstrations of an older version are resumed."""
+    assert "policy_ticks" in config().model_dump()
+    assert not {"policy", "policy_ticks"} & CollectConfig().model_dump().keys()
 
 
 def test_policy_that_cannot_move_the_arm_is_refused(checkpoint: Path) -> None:

@@ -410,7 +410,7 @@ def test_interrupted_run_saves_the_step_it_reached(
 def test_too_few_windows_for_one_batch_are_refused(
     trainer: Callable[..., Trainer], tiny_train: Callable[..., Any]
 ) -> None:
-    with pytest.raises(TrainingError, match="has 21 windows, fewer than batch_size 22"):
+    with pytest.raises(TrainingError, match="has 21 windows to train on, fewer than batch_size 22"):
         trainer(tiny_train(batch_size=22))
 
 
