@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.sim.arm import DIFFICULTIES, task_groups
 
 MAX_STEPS = 500  # ticks of an episode: Metaworld's own limit
@@ -18,7 +19,10 @@ _RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean of success rates, and its 95 % interval by bootstrap over tasks (Efron 1979, percentiles)."""
+    """A mean of success rates, and its 95 % interval by bootstrap over tasks (Efron 1979, percentiles).
+
+    Where all rates are 0, or all are 1, resampling shows no spread: then Wilson's interval, a task being a trial.
+    """
 
     rate: float
     low: float
@@ -51,6 +55,9 @@ def _mean(groups: Sequence[NDArray[np.float64]]) -> Mean:
     rng = np.random.default_rng(0)
     drawn = [rng.choice(rates, (_RESAMPLES, len(rates))).mean(1) for rates in groups]
     low, high = np.percentile(np.mean(drawn, axis=0), (2.5, 97.5))
+    every = np.concatenate(groups)
+    if (every == 0).all() or (every == 1).all():
+        low, high = wilson_interval(int(every.sum()), len(every))
     return Mean(float(np.mean([rates.mean() for rates in groups])), float(low), float(high))
 
 

@@ -16,6 +16,7 @@ from dp_ros.cli import main
 from dp_ros.evaluation.many_tasks import difficulties, lines, mean_of_groups, mean_of_tasks, summary
 from dp_ros.evaluation.provenance import provenance
 from dp_ros.evaluation.results import EpisodeResult, Report
+from dp_ros.evaluation.statistics import wilson_interval
 from dp_ros.evaluation.told import InstructionKind, instruction_for
 from dp_ros.policy.checkpoint import save_checkpoint
 from dp_ros.policy.diffusion_policy import DiffusionPolicy
@@ -83,6 +84,13 @@ def test_the_bootstrap_interval_is_about_two_standard_errors() -> None:
     mean = mean_of_tasks(rates)
     assert mean.low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.01)
     assert mean.high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_interval_of_equal_rates_is_not_a_point(rate: float) -> None:
+    mean = mean_of_tasks({str(i): rate for i in range(50)})
+    assert mean.low < mean.high
+    assert (mean.low, mean.high) == pytest.approx(wilson_interval(round(50 * rate), 50))
 
 
 def test_summary_counts_failures_by_reason_and_names_whole_groups_only() -> None:
