@@ -27,6 +27,10 @@ class Crashes:
             self._stacks = self._of(worker).open("w")
             faulthandler.enable(self._stacks)  # in place of pytest's own, whose lines are lost among the dots
 
+    def pytest_runtest_logstart(self) -> None:
+        if self._stacks is not None:
+            faulthandler.enable(self._stacks)  # a test before may have changed it
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         if error != "Not properly terminated":  # what xdist says of a process that is gone; others may live

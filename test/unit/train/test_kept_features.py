@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,15 @@ def test_only_the_network_changes_and_a_resumed_training_is_the_same(
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """As in a terminal; a background job of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_training_that_is_interrupted_while_it_encodes_can_be_resumed(
     config: TrainConfig, data: Path, checkpoint: Path, tmp_path: Path, number: signal.Signals
