@@ -102,7 +102,7 @@ def collect(
         int | None,
         typer.Option(
             show_default="200",
-            help="Longest time before the expert takes over, in ticks; with --policy. It is drawn for each episode.",
+            help="Longest time before the expert takes over, in ticks; each episode draws its own. With --policy.",
         ),
     ] = None,
 ) -> None:
@@ -110,16 +110,13 @@ def collect(
 
     Example: dp_ros collect --task drawer-open-v3 --out runs/data/drawer --episodes 200 --size 96x96
     """
-    from dp_ros.policy.checkpoint_folder import name_of
-
-    folder, scene = _policy(policy)
+    folder, of_policy = _policy(policy)
     if policy_ticks is not None and folder is None:
         raise CliError("--policy-ticks goes with --policy", USAGE)
-    settings = scene | given(
+    settings = of_policy | given(
         episodes=episodes,
         cameras=cameras,
         **size_px(size),
-        policy=folder and name_of(folder),
         policy_ticks=policy_ticks,
         noise=numbers("--noise", noise, "0,0.3,0.6"),
         markers=markers,
@@ -148,12 +145,12 @@ def collect(
         return
     from dp_ros.train.collect import collect as run
 
-    told: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if folder:
         from dp_ros.evaluation.corrections import Corrections
 
         corrections = Corrections.of(folder, config, tasks)
-        told = {"demonstrate": corrections, "weights_sha256": corrections.weights_sha256}
+        more = {"demonstrate": corrections, "weights_sha256": corrections.weights_sha256}
     began = time.monotonic()
     facts = dataset_facts(out)
     counts = dict.fromkeys(tasks, 0) | ({t: c.episodes for t, c in facts.tasks.items()} if facts else {})
@@ -168,7 +165,7 @@ def collect(
             name = f"{task}, " if len(tasks) > 1 else ""
             progress.update(done, f"{name}{tried} tried")
 
-        done = run(config, out, jobs, on_episode, cluster, tasks, **told)
+        done = run(config, out, jobs, on_episode, cluster, tasks, **more)
     facts = dataset_facts(out)
     ticks = facts.ticks if facts else 0
     kept, tried = (sum(each) for each in zip(*done.values(), strict=True))
@@ -179,15 +176,15 @@ def collect(
 
 
 def _policy(policy: str | None) -> tuple[Path | None, dict[str, Any]]:
-    """(folder of the checkpoint, settings that a dataset for it has by default); None where no policy is given."""
+    """(folder of the checkpoint, settings of its datasets, some of which options replace); none without a policy."""
     if policy is None:
         return None, {}
     from dp_ros.policy.checkpoint_config import bridge_for
-    from dp_ros.policy.checkpoint_folder import find_checkpoint
+    from dp_ros.policy.checkpoint_folder import find_checkpoint, name_of
 
     folder = find_checkpoint(policy)
-    bridge = bridge_for(folder)
-    return folder, {name: getattr(bridge, name) for name in ("cameras", "width_px", "height_px", "markers")}
+    scene = bridge_for(folder).model_dump(include={"cameras", "width_px", "height_px", "markers"})
+    return folder, {**scene, "policy": name_of(folder)}
 
 
 def _collect_bags(config: CollectConfig, out: Path, compression: Compression) -> None:

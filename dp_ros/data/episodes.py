@@ -71,9 +71,7 @@ class Dataset:
     seed: NDArray[np.int64] | None = None  # (E,) of the simulator, below 0 where unknown; None: all unknown
     tasks: tuple[str, ...] = ("",)
     task: NDArray[np.int64] | None = None  # (E,) index into `tasks`; None: all are of the first one
-    corrected: NDArray[np.bool_] | None = (
-        None  # (E,) begun where the expert took over from a policy; None: none
-    )
+    corrected: NDArray[np.bool_] | None = None  # (E,) the expert took over from a policy; None: never
 
     def __len__(self) -> int:
         return len(self.action)

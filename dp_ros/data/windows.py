@@ -89,7 +89,7 @@ class Windows:
         padded = (ticks < first) | (ticks > last)
         ticks = np.clip(ticks, first, last)
         # Before an episode's first tick, the measured position counts as the previous command. In a correction the arm
-        # moves already, and the two are up to 10 cm apart.
+        # moves already, and the two are up to 11 cm apart.
         later = horizons.T_o if action.position == "delta" else max(1, horizons.T_o - 1)
         # (N,): False where a label is a step from a command that was not recorded
         self.trainable: NDArray[np.bool_] = ~np.repeat(dataset.is_correction, lengths) | (

@@ -70,7 +70,8 @@ def tables_of_tasks(name: str, results: Sequence[Result], diffusion: Mapping[str
     return [
         *markdown(head, rows),
         "",
-        "Intervals of means are by bootstrap over tasks; those of a task are Wilson's. Plans: the slowest task's.",
+        "Intervals of means are by bootstrap over tasks; those of a task, and of a mean of 0 or 100 %, are Wilson's. "
+        "Plans: the slowest task's.",
         "",
         *markdown(
             ("task", "group", *(f"evaluation {number}" for number in range(1, len(cells) + 1))),

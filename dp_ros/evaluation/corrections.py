@@ -76,7 +76,7 @@ class Corrections:
             for command in trace.command[:ticks]:
                 arm.advance(command)
         noise = config.noise[index % len(config.noise)]
-        return take_over(arm, seed, noise, config.max_steps, config.keep_steps)
+        return take_over(arm, arm.observe(), seed, noise, config.max_steps, config.keep_steps)
 
 
 @lru_cache(maxsize=1)

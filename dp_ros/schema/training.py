@@ -42,7 +42,7 @@ class CollectConfig(Config):
     policy_ticks: int = Field(
         200,
         ge=1,
-        description="longest time before the expert takes over [ticks]; drawn anew for each episode",
+        description="longest time before the expert takes over [ticks]; each episode draws its own",
     )
 
     @model_validator(mode="after")

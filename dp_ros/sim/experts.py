@@ -50,16 +50,17 @@ def demonstrate(
 
     `noise`: see NoisyExpert. `keep_steps`: ticks recorded after the success.
     """
-    arm.reset(seed)
-    return take_over(arm, seed, noise, max_steps, keep_steps)
+    return take_over(arm, arm.reset(seed), seed, noise, max_steps, keep_steps)
 
 
 def take_over(
-    arm: SimulatedArm, seed: int, noise: float, max_steps: int, keep_steps: int
+    arm: SimulatedArm, observation: Observation, seed: int, noise: float, max_steps: int, keep_steps: int
 ) -> Demonstration | None:
-    """As `demonstrate`, from the arm's present state. Ticks since the reset count towards `max_steps`."""
+    """As `demonstrate`, from the arm's present state, which `observation` shows.
+
+    Ticks since the reset count towards `max_steps`.
+    """
     expert = NoisyExpert(arm, seed, noise)
-    observation = arm.observe()
     seen: list[Observation] = []
     actions: list[Array] = []
     commands: list[Array] = []

@@ -10,9 +10,9 @@ from joblib import Parallel, delayed
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import DatasetError
 from dp_ros.schema import CollectConfig
+from dp_ros.sim import experts
 from dp_ros.sim.arm import ArmSpec, SimulatedArm, make_arm, simulator_of
 from dp_ros.sim.experts import Demonstration
-from dp_ros.sim.experts import demonstrate as run_expert
 from dp_ros.train.workers import workers
 
 _HOPELESS = 20  # seeds tried in a row without one success
@@ -33,7 +33,7 @@ def arm_of_process(spec: ArmSpec) -> SimulatedArm:
 
 
 def by_expert(config: CollectConfig, index: int) -> Demonstration | None:
-    return run_expert(
+    return experts.demonstrate(
         arm_of_process(ArmSpec.of(config)),
         seed=config.first_seed + index,
         noise=config.noise[index % len(config.noise)],
