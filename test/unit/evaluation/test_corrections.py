@@ -104,11 +104,12 @@ class Solves:
 def test_expert_takes_over_before_the_policy_succeeds(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    corrected = Corrections.of(checkpoint, config(policy_ticks=190), [TASK])
+    late = {"policy_ticks": 490, "max_steps": 500}  # most draws are after the success
+    corrected = Corrections.of(checkpoint, config(**late), [TASK])
     policy = corrections._loaded(corrected)[0].config
     engine = Solves(policy, arm_of_process(ArmSpec.of(config())))
     monkeypatch.setattr(corrections, "_loaded", lambda _: (engine, None))
-    dataset = record(tmp_path / "d", corrected, policy_ticks=190)
+    dataset = record(tmp_path / "d", corrected, **late)
     whole = CollectConfig(**{**config().model_dump(), "policy": ""})
     collect(whole, tmp_path / "whole", 1)
     alone = load(tmp_path / "whole")
@@ -116,7 +117,7 @@ def test_expert_takes_over_before_the_policy_succeeds(
     assert alone.seed is not None
     np.testing.assert_array_equal(dataset.seed, alone.seed)
     left, all_ticks = (np.diff(each.episode_ends, prepend=0) for each in (dataset, alone))
-    assert (left > 0).all()
+    assert (left > 1).all()  # none begins with the task already solved
     assert (left < all_ticks).all()  # the policy has done a part of each
     assert len(np.unique(left)) > 1  # not the same part
 
