@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,24 @@ class _Graph:
         return [output.copy() for output in self._outputs]
 
 
-def _compile(exported: Path, runtime: RuntimeConfig) -> dict[str, _Graph]:
-    """Every graph of the folder, compiled for this CPU."""
+@lru_cache(maxsize=1)
+def shared_core() -> Any:
+    """OpenVINO's core, one for the life of the process. ConfigError where the package is missing.
+
+    A core gives the thread that makes it another stack for signals, and the one from before when it is freed (OpenVINO
+    2026.4, seen with AVX-512). Where the older of two cores is freed first, the thread is left with a stack that is gone,
+    and the next signal, such as Ctrl-C, is a segmentation fault.
+    """
     try:
         import openvino
     except ImportError:
         raise ConfigError("engine openvino: the package is not installed: pip install openvino") from None
+    return openvino.Core()
+
+
+def _compile(exported: Path, runtime: RuntimeConfig) -> dict[str, _Graph]:
+    """Every graph of the folder, compiled for this CPU."""
+    core = shared_core()
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": runtime.precision,
@@ -154,7 +167,6 @@ def _compile(exported: Path, runtime: RuntimeConfig) -> dict[str, _Graph]:
     compiled = cache.trusted(exported / f"compiled-{runtime.precision}-{runtime.threads}")
     if compiled:
         settings["CACHE_DIR"] = str(compiled)
-    core = openvino.Core()
     graphs = {
         path.stem: _Graph(core.compile_model(path, "CPU", settings))
         for path in sorted(exported.glob("*.xml"))

@@ -123,6 +123,8 @@ def _products(precision: str) -> list[Callable[[], object]]:
     """Matrix products of the libraries that the engines use; which one is fastest depends on the processor."""
     import torch
 
+    from dp_ros.inference.openvino_engine import shared_core
+
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
     a = torch.rand(GEMM_SIZE, GEMM_SIZE, dtype=torch.float32).to(dtype)
     products: list[Callable[[], object]] = [lambda: a @ a]
@@ -134,7 +136,7 @@ def _products(precision: str) -> list[Callable[[], object]]:
     weights = openvino.opset13.constant(np.ones((GEMM_SIZE, GEMM_SIZE), dtype=np.float32))
     model = openvino.Model([openvino.opset13.matmul(rows, weights, False, True)], [rows])
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    return [*products, openvino.Core().compile_model(model, "CPU", settings).create_infer_request().infer]
+    return [*products, shared_core().compile_model(model, "CPU", settings).create_infer_request().infer]
 
 
 def _best_s(work: Callable[[], object]) -> float:

@@ -39,6 +39,29 @@ def load(checkpoint: Path, engine: str, **runtime: Any) -> Engine:
     return load_engine(checkpoint, RuntimeConfig.model_validate(settings))
 
 
+# Two engines as when a node is configured again: the second is loaded before the first one is freed.
+HEED = """
+import gc, signal, sys
+from dp_ros.inference.engine import load_engine
+from dp_ros.schema import RuntimeConfig
+runtime = RuntimeConfig(engine="openvino", device="cpu", precision="f32", threads=1)
+first, second = (load_engine(sys.argv[1], runtime) for _ in range(2))
+del first; gc.collect()
+del second; gc.collect()
+try:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heeded")
+"""
+
+
+def test_ctrl_c_is_heeded_after_engines_were_freed(checkpoint: Path) -> None:
+    command = [sys.executable, "-c", HEED, str(checkpoint)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "heeded\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     "sampler",
     [
