@@ -145,8 +145,8 @@ def shared_core() -> Any:
     """OpenVINO's core, one for the life of the process. ConfigError where the package is missing.
 
     A core gives the thread that makes it another stack for signals, and the one from before when it is freed (OpenVINO
-    2026.4, seen with AVX-512). Where the older of two cores is freed first, the thread is left with a stack that is gone,
-    and the next signal, such as Ctrl-C, is a segmentation fault.
+    2026.4, seen with AVX-512). Where the older of two cores is freed first, the thread keeps a stack that is gone, and
+    the next signal, such as Ctrl-C, is a segmentation fault.
     """
     try:
         import openvino
