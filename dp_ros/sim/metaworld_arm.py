@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-from metaworld.policies import ENV_POLICY_MAP
 
 from dp_ros.poses import make_pose
 from dp_ros.sim.arm import ArmSpec, Array, Observation, Simulator, TaskError
+from dp_ros.sim.metaworld_experts import expert_of
 from dp_ros.sim.mujoco_arm import MujocoArm
 
 # The experts ask for more than the arm can do and rely on being clipped.
@@ -59,8 +59,7 @@ class MetaworldArm(MujocoArm):
         env.max_path_length = sys.maxsize  # the caller limits the length of an episode
         _put_upright(env.model)
         self._env = env
-        expert: Any = ENV_POLICY_MAP[spec.task]
-        self._expert = expert()
+        self._expert = expert_of(spec.task)
         self._state: Array = np.zeros(_STATE_DIM)
         super().__init__(spec, env.model, env.data)
 
