@@ -1,9 +1,9 @@
 """Scripted experts of Metaworld's tasks: its own, and three of ours for tasks in which its own gets stuck.
 
 Metaworld's experts leave a stage by distances alone. In three tasks the hand leaves the object before the fingers have
-closed on it, or misses by a millimetre the distance at which it would lift: it then presses on the object until that drifts
-away, for up to 200 ticks and more with noise. Such demonstrations show two answers to the same picture. Ours have the
-same stages, but wait for the fingers and have wider tolerances.
+closed on it, or misses the distance at which it would lift by a millimetre. It then presses on the object until that
+drifts away, which takes up to 200 ticks, and more with noise. So two pictures that look the same have different labels.
+Ours have the same stages, but wait for the fingers and have wider tolerances.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class GraspAndCarry:
 
     def get_action(self, obs: Array) -> NDArray[Any]:
         hand, opening, goal = obs[:3], obs[3], obs[-3:]
-        grasp = obs[4:7] + [0.0, 0.0, self.grasp_z_m]
+        grasp = _above(obs[4:7], self.grasp_z_m)
         is_above = np.linalg.norm(hand[:2] - grasp[:2]) <= self.aside_m
         height_m = abs(hand[2] - grasp[2])
         if not is_above:
-            target = grasp + [0.0, 0.0, self.above_m]
+            target = _above(grasp, self.above_m)
         elif height_m > self.reach_m or opening > self.closed:
             target = grasp
         else:
@@ -57,14 +57,19 @@ class GraspAndCarry:
         return np.append(move(hand, target, _GAIN), effort)
 
 
+def _above(position: Array, height_m: float) -> Array:
+    x, y, z = position
+    return np.array([x, y, z + height_m])
+
+
 def _into_the_hole(hand: Array, peg: Array, goal: Array) -> Array:
     """In front of the box until the peg is in line with the hole, then into it; the box's depth does not matter."""
     hole = np.array([-0.35, goal[1], 0.16])
-    return hole if np.linalg.norm(peg[1:] - hole[1:]) <= 0.04 else hole + [0.4, 0.0, 0.0]
+    return hole if np.linalg.norm(peg[1:] - hole[1:]) <= 0.04 else hole + np.array([0.4, 0.0, 0.0])
 
 
 def _along_the_table(hand: Array, puck: Array, goal: Array) -> Array:
-    return goal + [0.0, 0.0, 0.04]
+    return _above(goal, 0.04)
 
 
 def _up_and_to_the_goal(hand: Array, puck: Array, goal: Array) -> Array:
@@ -73,7 +78,14 @@ def _up_and_to_the_goal(hand: Array, puck: Array, goal: Array) -> Array:
 
 _OURS: dict[str, Expert] = {
     "peg-insert-side-v3": GraspAndCarry(
-        _into_the_hole, grasp_z_m=0.0, above_m=0.3, aside_m=0.04, reach_m=0.035, closed=0.35, close_m=0.15, effort=0.6
+        _into_the_hole,
+        grasp_z_m=0.0,
+        above_m=0.3,
+        aside_m=0.04,
+        reach_m=0.035,
+        closed=0.35,
+        close_m=0.15,
+        effort=0.6,
     ),
     "pick-out-of-hole-v3": GraspAndCarry(
         _up_and_to_the_goal,
@@ -86,13 +98,22 @@ _OURS: dict[str, Expert] = {
         effort=0.8,
     ),
     "push-back-v3": GraspAndCarry(
-        _along_the_table, grasp_z_m=0.0, above_m=0.3, aside_m=0.04, reach_m=0.055, closed=0.7, close_m=0.06, effort=0.9
+        _along_the_table,
+        grasp_z_m=0.0,
+        above_m=0.3,
+        aside_m=0.04,
+        reach_m=0.055,
+        closed=0.7,
+        close_m=0.06,
+        effort=0.9,
     ),
 }
 
 
 def expert_of(task: str) -> Expert:
     """The expert of one of Metaworld's tasks, by its full name."""
-    ours = _OURS.get(task)
-    expert: Expert = ours if ours else ENV_POLICY_MAP[task]()
+    if task in _OURS:
+        return _OURS[task]
+    metaworlds: Any = ENV_POLICY_MAP[task]
+    expert: Expert = metaworlds()
     return expert
