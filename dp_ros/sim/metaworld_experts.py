@@ -1,4 +1,4 @@
-"""Scripted experts of Metaworld's tasks: its own, and three of ours for tasks in which its own gets stuck.
+"""Scripted experts of Metaworld's tasks: its own, and four of ours for tasks in which its own gets stuck.
 
 Metaworld's experts leave a stage by distances alone. In three tasks the hand leaves the object before the fingers have
 closed on it, or misses the distance at which it would lift by a millimetre. It then presses on the object until that
@@ -69,7 +69,7 @@ def _into_the_hole(hand: Array, peg: Array, goal: Array) -> Array:
 
 
 def _along_the_table(hand: Array, puck: Array, goal: Array) -> Array:
-    return _above(goal, 0.04)
+    return np.array([goal[0], goal[1], 0.06])
 
 
 def _up_and_to_the_goal(hand: Array, puck: Array, goal: Array) -> Array:
@@ -96,6 +96,16 @@ _OURS: dict[str, Expert] = {
         closed=0.7,
         close_m=0.05,
         effort=0.8,
+    ),
+    "soccer-v3": GraspAndCarry(  # Metaworld's own pushes the ball, which rolls off
+        _along_the_table,
+        grasp_z_m=0.0,
+        above_m=0.2,
+        aside_m=0.03,
+        reach_m=0.045,
+        closed=0.55,
+        close_m=0.06,
+        effort=1.0,
     ),
     "push-back-v3": GraspAndCarry(
         _along_the_table,

@@ -14,7 +14,7 @@ from dp_ros.sim.metaworld_arm import MetaworldArm
 pytestmark = pytest.mark.sim
 
 
-@pytest.mark.parametrize("task", ["peg-insert-side-v3", "pick-out-of-hole-v3", "push-back-v3"])
+@pytest.mark.parametrize("task", ["peg-insert-side-v3", "pick-out-of-hole-v3", "push-back-v3", "soccer-v3"])
 def test_expert_does_not_get_stuck_where_noise_moves_it(task: str) -> None:
     arm = MetaworldArm(ArmSpec(task))
     ticks = []
