@@ -68,6 +68,11 @@ def _into_the_hole(hand: Array, peg: Array, goal: Array) -> Array:
     return hole if np.linalg.norm(peg[1:] - hole[1:]) <= 0.04 else hole + np.array([0.4, 0.0, 0.0])
 
 
+def _between_the_posts(hand: Array, ball: Array, goal: Array) -> Array:
+    y = goal[1] if abs(hand[0] - goal[0]) <= 0.05 else min(hand[1], goal[1] - 0.14)
+    return np.array([goal[0], y, 0.06])
+
+
 def _along_the_table(hand: Array, puck: Array, goal: Array) -> Array:
     return np.array([goal[0], goal[1], 0.06])
 
@@ -98,10 +103,10 @@ _OURS: dict[str, Expert] = {
         effort=0.8,
     ),
     "soccer-v3": GraspAndCarry(  # Metaworld's own pushes the ball, which rolls off
-        _along_the_table,
+        _between_the_posts,
         grasp_z_m=0.0,
         above_m=0.2,
-        aside_m=0.03,
+        aside_m=0.04,
         reach_m=0.045,
         closed=0.55,
         close_m=0.06,
