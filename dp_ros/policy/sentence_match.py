@@ -69,8 +69,8 @@ class SentenceMatch:
     def __call__(self, text: str, vector: Array) -> int:
         """Index of the known sentence that `text` is taken for; `vector` (D,) is its embedding.
 
-        NotUnderstoodError where the sentence is unlike them all, may mean two tasks, has a negation, or a word whose
-        opposite the task's sentences have.
+        Of several tasks that it may mean, those drop out whose sentences have the opposite of one of its words.
+        NotUnderstoodError where not one is left, where the sentence is unlike them all, or has a negation.
         """
         if found := _NEGATIONS.search(text):
             raise NotUnderstoodError(
@@ -84,21 +84,22 @@ class SentenceMatch:
                 f"'{self._texts[nearest]}'"
             )
         scores = vector @ self._scaled - self._offsets
-        first, *others = np.argsort(-scores)[:2]
-        taken = self._most_similar(self._names[first], similarity)
-        for other in others:
-            log_odds = scores[first] - scores[other]
-            agrees = self._tasks[nearest] == self._names[first]
-            if log_odds < (MIN_LOG_ODDS if agrees else MIN_LOG_ODDS_AGAINST_NEAREST):
-                rival = self._most_similar(self._names[other], similarity) if agrees else nearest
-                either = f"'{self._texts[taken]}' or '{self._texts[rival]}'"
-                raise NotUnderstoodError(f"'{text}' may mean {either}: say one of them")
-        if word := self._contradiction(text, self._names[first]):
+        first = int(scores.argmax())
+        agrees = self._tasks[nearest] == self._names[first]
+        margin = MIN_LOG_ODDS if agrees else MIN_LOG_ODDS_AGAINST_NEAREST
+        candidates = [int(task) for task in np.argsort(-scores) if scores[first] - scores[task] < margin]
+        contradictions = [self._contradiction(text, self._names[task]) for task in candidates]
+        fitting = [task for task, word in zip(candidates, contradictions, strict=True) if not word]
+        if len(fitting) == 1:
+            return self._most_similar(self._names[fitting[0]], similarity)
+        taken = self._texts[self._most_similar(self._names[first], similarity)]
+        if len(candidates) == 1:
             raise NotUnderstoodError(
-                f"'{text}' is nearest to '{self._texts[taken]}', but has the word '{word}', which says the opposite: "
+                f"'{text}' is nearest to '{taken}', but has the word '{contradictions[0]}', which says the opposite: "
                 "say a sentence that the policy knows"
             )
-        return taken
+        rival = nearest if not agrees else self._most_similar(self._names[candidates[1]], similarity)
+        raise NotUnderstoodError(f"'{text}' may mean '{taken}' or '{self._texts[rival]}': say one of them")
 
     def _most_similar(self, task: str, similarity: Array) -> int:
         return int(np.where(self._tasks == task, similarity, -np.inf).argmax())

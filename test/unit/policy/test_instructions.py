@@ -132,7 +132,7 @@ def test_an_unknown_sentence_is_taken_for_one_of_the_task_that_it_asks_for() -> 
             continue
         assert meaning.text in {shipped.sentences[row].text for row in shipped.rows(meaning.task)}
         taken["right" if meaning.task == sentence.task else "wrong"] += 1
-    assert taken == {"right": 84, "refused": 14, "wrong": 2}
+    assert taken == {"right": 89, "refused": 9, "wrong": 2}
 
 
 KNOWN = ("open it", "shut it", "turn the tap on", "never sing")
