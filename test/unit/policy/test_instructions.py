@@ -171,6 +171,18 @@ def test_a_sentence_that_is_not_understood_is_one_line(
     assert known.meaning("Never sing!").text == "never sing", "a known sentence stands for itself"
 
 
+@pytest.mark.parametrize(
+    ("sentence", "taken"), [("get it open", "open it"), ("make sure it is closed", "shut it")]
+)
+def test_of_two_tasks_the_one_that_the_words_contradict_drops_out(
+    monkeypatch: pytest.MonkeyPatch, sentence: str, taken: str
+) -> None:
+    known = Instructions(tuple(Sentence(text, text) for text in KNOWN), np.eye(4, dtype=np.float32))
+    monkeypatch.setattr(module, "encoder_folder", lambda text: Path())
+    monkeypatch.setattr(module, "embed", lambda texts: np.array([[0.7071, 0.7072, 0.0, 0.0]], np.float32))
+    assert known.meaning(sentence).text == taken
+
+
 def test_a_model_whose_embeddings_are_of_another_encoder_takes_known_sentences_only(
     known: Instructions,
 ) -> None:
