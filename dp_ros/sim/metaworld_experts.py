@@ -1,6 +1,6 @@
-"""Scripted experts of Metaworld's tasks: its own, and four of ours for tasks in which its own gets stuck.
+"""Scripted experts of Metaworld's tasks: its own, and six of ours for tasks in which its own gets stuck.
 
-Metaworld's experts leave a stage by distances alone. In three tasks the hand leaves the object before the fingers have
+Metaworld's experts leave a stage by distances alone. In some tasks the hand leaves the object before the fingers have
 closed on it, or misses the distance at which it would lift by a millimetre. It then presses on the object until that
 drifts away, which takes up to 200 ticks, and more with noise. So two pictures that look the same have different labels.
 Ours have the same stages, but wait for the fingers and have wider tolerances.
@@ -77,6 +77,10 @@ def _along_the_table(hand: Array, puck: Array, goal: Array) -> Array:
     return np.array([goal[0], goal[1], 0.06])
 
 
+def _to_the_goal(hand: Array, puck: Array, goal: Array) -> Array:
+    return goal
+
+
 def _up_and_to_the_goal(hand: Array, puck: Array, goal: Array) -> Array:
     return goal if abs(hand[2] - goal[2]) <= 0.04 else np.array([hand[0], hand[1], goal[2]])
 
@@ -111,6 +115,26 @@ _OURS: dict[str, Expert] = {
         closed=0.55,
         close_m=0.06,
         effort=1.0,
+    ),
+    "pick-place-v3": GraspAndCarry(
+        _to_the_goal,
+        grasp_z_m=0.0,
+        above_m=0.15,
+        aside_m=0.04,
+        reach_m=0.055,
+        closed=0.7,
+        close_m=0.06,
+        effort=0.8,
+    ),
+    "push-v3": GraspAndCarry(
+        _along_the_table,
+        grasp_z_m=0.0,
+        above_m=0.15,
+        aside_m=0.04,
+        reach_m=0.055,
+        closed=0.7,
+        close_m=0.06,
+        effort=0.8,
     ),
     "push-back-v3": GraspAndCarry(
         _along_the_table,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 pytest.importorskip("metaworld")
@@ -14,17 +13,20 @@ from dp_ros.sim.metaworld_arm import MetaworldArm
 pytestmark = pytest.mark.sim
 
 
-@pytest.mark.parametrize("task", ["peg-insert-side-v3", "pick-out-of-hole-v3", "push-back-v3", "soccer-v3"])
+@pytest.mark.parametrize(
+    "task",
+    ["peg-insert-side-v3", "pick-out-of-hole-v3", "pick-place-v3", "push-v3", "push-back-v3", "soccer-v3"],
+)
 def test_expert_does_not_get_stuck_where_noise_moves_it(task: str) -> None:
+    """With Metaworld's own experts, 2 to 9 of these seeds take more than 200 ticks."""
     arm = MetaworldArm(ArmSpec(task))
-    ticks = []
-    for seed in range(12):
+    stuck = []
+    for seed in range(24):
         arm.reset(seed)
         expert = NoisyExpert(arm, seed, noise=0.3)
         while not arm.success and arm.steps < 200:
             arm.advance(expert.answer()[1])
-        ticks.append(arm.steps)
+        if not arm.success:
+            stuck.append(seed)
     arm.close()
-    # Metaworld's own experts have medians of 98 to 192 ticks, and 3 to 6 of these seeds take them more than 200.
-    assert np.median(ticks) < 110
-    assert max(ticks) < 200
+    assert not stuck
