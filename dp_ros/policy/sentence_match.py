@@ -70,7 +70,7 @@ class SentenceMatch:
         """Index of the known sentence that `text` is taken for; `vector` (D,) is its embedding.
 
         Of several tasks that it may mean, those drop out whose sentences have the opposite of one of its words.
-        NotUnderstoodError where not one is left, where the sentence is unlike them all, or has a negation.
+        NotUnderstoodError where none or several are left, where the sentence is unlike them all, or has a negation.
         """
         if found := _NEGATIONS.search(text):
             raise NotUnderstoodError(
