@@ -34,15 +34,16 @@ class GraspAndCarry:
     """Goes above the object, down to it, closes the fingers, and carries it. Lengths in m, openings in [0, 1]."""
 
     carry: Callable[[Array, Array, Array], Array]  # hand, object, goal -> where the hand goes with the object
-    grasp_z_m: float  # height of the grasp above the object's position
-    above_m: float  # height above the grasp at which the hand approaches
-    aside_m: float  # horizontal distance at which the hand is above the object
-    reach_m: float  # vertical distance at which it holds it ...
-    closed: float  # ... if the fingers are not wider open than this
-    close_m: float  # vertical distance at which the fingers begin to close
-    effort: float
+    grasp_z_m: float = 0.0  # height of the grasp above the object's position
+    above_m: float = 0.15  # height above the grasp at which the hand approaches
+    aside_m: float = 0.04  # horizontal distance at which the hand is above the object
+    reach_m: float = 0.055  # vertical distance at which it holds it ...
+    closed: float = 0.7  # ... if the fingers are not wider open than this, as around a puck
+    close_m: float = 0.06  # vertical distance at which the fingers begin to close
+    effort: float = 0.8  # of the closing fingers
 
     def get_action(self, obs: Array) -> NDArray[Any]:
+        """See `Expert`."""
         hand, opening, goal = obs[:3], obs[3], obs[-3:]
         grasp = _above(obs[4:7], self.grasp_z_m)
         is_above = np.linalg.norm(hand[:2] - grasp[:2]) <= self.aside_m
@@ -87,65 +88,16 @@ def _up_and_to_the_goal(hand: Array, puck: Array, goal: Array) -> Array:
 
 _OURS: dict[str, Expert] = {
     "peg-insert-side-v3": GraspAndCarry(
-        _into_the_hole,
-        grasp_z_m=0.0,
-        above_m=0.3,
-        aside_m=0.04,
-        reach_m=0.035,
-        closed=0.35,
-        close_m=0.15,
-        effort=0.6,
+        _into_the_hole, above_m=0.3, reach_m=0.035, closed=0.35, close_m=0.15, effort=0.6
     ),
     "pick-out-of-hole-v3": GraspAndCarry(
-        _up_and_to_the_goal,
-        grasp_z_m=0.02,
-        above_m=0.15,
-        aside_m=0.03,
-        reach_m=0.03,
-        closed=0.7,
-        close_m=0.05,
-        effort=0.8,
+        _up_and_to_the_goal, grasp_z_m=0.02, aside_m=0.03, reach_m=0.03, close_m=0.05
     ),
-    "soccer-v3": GraspAndCarry(  # Metaworld's own pushes the ball, which rolls off
-        _between_the_posts,
-        grasp_z_m=0.0,
-        above_m=0.2,
-        aside_m=0.04,
-        reach_m=0.045,
-        closed=0.55,
-        close_m=0.06,
-        effort=1.0,
-    ),
-    "pick-place-v3": GraspAndCarry(
-        _to_the_goal,
-        grasp_z_m=0.0,
-        above_m=0.15,
-        aside_m=0.04,
-        reach_m=0.055,
-        closed=0.7,
-        close_m=0.06,
-        effort=0.8,
-    ),
-    "push-v3": GraspAndCarry(
-        _along_the_table,
-        grasp_z_m=0.0,
-        above_m=0.15,
-        aside_m=0.04,
-        reach_m=0.055,
-        closed=0.7,
-        close_m=0.06,
-        effort=0.8,
-    ),
-    "push-back-v3": GraspAndCarry(
-        _along_the_table,
-        grasp_z_m=0.0,
-        above_m=0.3,
-        aside_m=0.04,
-        reach_m=0.055,
-        closed=0.7,
-        close_m=0.06,
-        effort=0.9,
-    ),
+    "pick-place-v3": GraspAndCarry(_to_the_goal),
+    "push-v3": GraspAndCarry(_along_the_table),
+    "push-back-v3": GraspAndCarry(_along_the_table),
+    # Metaworld's own pushes the ball, which rolls off.
+    "soccer-v3": GraspAndCarry(_between_the_posts, above_m=0.2, reach_m=0.045, closed=0.55, effort=1.0),
 }
 
 

@@ -44,8 +44,8 @@ def test_a_robot_hears_the_policy_stop(ros_environment, tmp_path):
     assert scores["policy-sigstop"]["recovery"] == "explicit"
     assert scores["camera-cut-frame"]["recovery"] == "none"
     for score in scores.values():
-        assert 0.0 < score["largest_step_m"] <= score["step_limit_m"]
-        assert score["largest_leap_m"] <= score["leap_limit_m"]
+        assert 0.0 < score["largest_step_m"] <= score["step_limit_m"], score
+        assert score["largest_leap_m"] <= score["leap_limit_m"], score
         assert score["trials"] == 1
     assert table.read_text().count("\n") == 2 + len(names)
 
