@@ -89,9 +89,12 @@ class SentenceMatch:
         margin = MIN_LOG_ODDS if agrees else MIN_LOG_ODDS_AGAINST_NEAREST
         candidates = [int(task) for task in np.argsort(-scores) if scores[first] - scores[task] < margin]
         contradictions = [self._contradiction(text, self._names[task]) for task in candidates]
-        fitting = [task for task, word in zip(candidates, contradictions, strict=True) if not word]
-        if len(fitting) == 1:
-            return self._most_similar(self._names[fitting[0]], similarity)
+        fitting = [
+            self._names[task] for task, word in zip(candidates, contradictions, strict=True) if not word
+        ]
+        # Of many candidates one may be left that is unlike the sentence.
+        if len(fitting) == 1 and (agrees or fitting[0] in (self._names[first], self._tasks[nearest])):
+            return self._most_similar(fitting[0], similarity)
         taken = self._texts[self._most_similar(self._names[first], similarity)]
         if len(candidates) == 1:
             raise NotUnderstoodError(

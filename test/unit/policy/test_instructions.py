@@ -20,7 +20,7 @@ from dp_ros.policy.diffusion_policy import DiffusionPolicy
 from dp_ros.policy.encoder import ObservationEncoder, ResNetEncoder
 from dp_ros.policy.instructions import Instructions, Sentence, make_instructions, model_folder
 from dp_ros.policy.sentence_encoder import encode
-from dp_ros.policy.sentence_match import NotUnderstoodError
+from dp_ros.policy.sentence_match import NotUnderstoodError, SentenceMatch
 from dp_ros.resources import share_file
 from dp_ros.schema import (
     ConfigError,
@@ -181,6 +181,15 @@ def test_of_two_tasks_the_one_that_the_words_contradict_drops_out(
     monkeypatch.setattr(module, "encoder_folder", lambda text: Path())
     monkeypatch.setattr(module, "embed", lambda texts: np.array([[0.7071, 0.7072, 0.0, 0.0]], np.float32))
     assert known.meaning(sentence).text == taken
+
+
+def test_a_task_that_is_left_only_because_the_words_contradict_all_others_is_not_taken() -> None:
+    texts = ["open it", "open the lid", "uncover it", "turn the tap"]
+    tasks = ["open", "open", "uncover", "tap"]
+    vectors = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0.8, 0.6, 0, 0], [0, 0, 1, 0]], np.float64)
+    match = SentenceMatch(texts, tasks, vectors, differences=np.eye(4))
+    with pytest.raises(NotUnderstoodError, match="'close it' may mean 'uncover it' or 'open it'"):
+        match("close it", vectors[0])
 
 
 def test_a_model_whose_embeddings_are_of_another_encoder_takes_known_sentences_only(
