@@ -18,6 +18,8 @@ from dp_ros.policy.transformer import ConditionalTransformer
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import PolicyConfig
 
+Relabel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
 
 class DiffusionPolicy(nn.Module):
     """Encoder, denoising network, noise schedule and normalisers. No episode state; randomness is an argument."""
@@ -69,6 +71,7 @@ class DiffusionPolicy(nn.Module):
         instruction: Tensor | None = None,
         part: tuple[int, int] = (0, 1),
         executed: Tensor | None = None,
+        relabel: Relabel | None = None,
     ) -> Tensor:
         """Mean squared error of the predicted noise (Chi et al. 2023, eq. 5) or of the predicted chunk: a scalar.
 
@@ -80,6 +83,9 @@ class DiffusionPolicy(nn.Module):
         With a `prefix`, 0 to `prefix` first actions of each chunk are given to the network as they were `executed` (as
         actions; None: equal to them), and do not count (training-time action conditioning, Black et al. 2025b). The
         others continue from them: see `continued`.
+
+        relabel: gives what the network shall predict, from its input (noisy actions (B, T_p, D), k (B,), obs (B,
+        obs_dim)) and from what it would predict otherwise, (B, T_p, D).
         """
         obs = self.encode(images, state, frames, instruction).repeat_interleave(noise_samples, dim=0)
         nactions = self.action_normalizer.normalise(actions).repeat_interleave(noise_samples, dim=0)
@@ -91,7 +97,10 @@ class DiffusionPolicy(nn.Module):
         predicts_noise, prefix = self.config.diffusion.prediction == "epsilon", self.config.diffusion.prefix
         if not prefix:
             noisy = self.schedule.add_noise(nactions, noise, k)
-            return F.mse_loss(self.network(noisy, k, obs).float(), noise if predicts_noise else nactions)
+            wanted = noise if predicts_noise else nactions
+            if relabel:
+                wanted = relabel(noisy, k, obs, wanted)
+            return F.mse_loss(self.network(noisy, k, obs).float(), wanted)
         length = torch.randint(0, prefix + 1, whole[:1], generator=generator).chunk(n)[i].to(nactions.device)
         nexecuted = nactions
         if executed is not None:
@@ -99,7 +108,10 @@ class DiffusionPolicy(nn.Module):
         nactions = continued(nactions, nexecuted, length, self.config.action.position)
         is_free = (torch.arange(whole[1], device=length.device) >= length[:, None])[..., None]
         shown = torch.where(is_free, self.schedule.add_noise(nactions, noise, k), nexecuted)
-        error = self.network(shown, k, obs).float() - (noise if predicts_noise else nactions)
+        wanted = noise if predicts_noise else nactions
+        if relabel:
+            wanted = relabel(shown, k, obs, wanted)
+        error = self.network(shown, k, obs).float() - wanted
         return (error.square() * is_free).sum() / (is_free.sum() * whole[2])
 
     @torch.inference_mode()

@@ -117,6 +117,7 @@ class TrainConfig(OptimizerConfig):
         "balanced": True,
         "train_encoder": True,
         "views": 2,
+        "kept_tasks": (),
     }
 
     policy: PolicyConfig = PolicyConfig()
@@ -169,6 +170,11 @@ class TrainConfig(OptimizerConfig):
         le=64,
         description="encoder kept: how often an episode is encoded, each time with one crop, augmentation and sentence",
     )
+    kept_tasks: tuple[str, ...] = Field(
+        (),
+        description="encoder kept: tasks of the data that the policy shall do as before; on their windows it learns "
+        "what the weights of --init predict, not the demonstrations (Learning without Forgetting)",
+    )
     encoder_weight_decay: float | None = Field(None, ge=0, description="of the encoder; null: weight_decay")
     precision: Literal["f32", "tf32", "bf16"] = Field(
         "f32", description="tf32: f32 with products of shorter mantissas on a GPU; on a CPU it is f32"
@@ -203,7 +209,11 @@ class TrainConfig(OptimizerConfig):
     def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Runs that were begun before these settings existed are resumed with the same settings."""
         unused = self.unused
-        return {key: value for key, value in dump(self).items() if key not in unused or value != unused[key]}
+        return {
+            key: value
+            for key, value in dump(self).items()
+            if key not in unused or getattr(self, key) != unused[key]
+        }
 
     @property
     def runs_per_batch(self) -> int:

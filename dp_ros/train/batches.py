@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dp_ros.actions import hold
 from dp_ros.data.windows import Batch, Windows
+from dp_ros.policy.diffusion_policy import Relabel
 from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import TrainConfig
 from dp_ros.train.augmentation import cover, draw_colours, draw_covers, recolour
@@ -34,6 +35,7 @@ class TensorBatch:
     )
     noise: Tensor | None = None  # (B, T_p, D): the first noise that leads to the actions, for a student
     instruction: Tensor | None = None  # (B, embedding_dim), where the policy is told what to do
+    relabel: Relabel | None = None
 
 
 class Batches:

@@ -74,6 +74,29 @@ def check_encoder(config: TrainConfig, init: str | Path | None) -> None:
         )
 
 
+def check_kept_tasks(config: TrainConfig, tasks: Sequence[str], init: str | Path | None) -> None:
+    """ConfigError where tasks are to be kept, and the training has nothing to keep them with, or nothing to learn.
+
+    tasks: those of the dataset. init: the checkpoint whose policy is continued.
+    """
+    if not config.kept_tasks:
+        return
+    if not init or config.train_encoder:
+        raise ConfigError(
+            "kept_tasks needs the weights that do them, and their encoder: give dp_ros train --init, and set "
+            "train_encoder=false"
+        )
+    for task in config.kept_tasks:
+        if task not in tasks:
+            near = difflib.get_close_matches(task, tasks, n=1)
+            hint = f": did you mean {near[0]}?" if near else f"; it has {', '.join(tasks)}"
+            raise ConfigError(f"kept_tasks names {task}, which the dataset lacks{hint}")
+    if set(config.kept_tasks) >= set(tasks):
+        raise ConfigError(
+            "kept_tasks names all tasks of the dataset, so none is left to learn: leave some out"
+        )
+
+
 def fit(settings: Settings[TrainConfig], layout: DatasetLayout, where: str) -> Settings[TrainConfig]:
     """The settings with those of the dataset filled in that no user set.
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dp_ros.data.windows import Windows
-from dp_ros.policy.diffusion_policy import DiffusionPolicy
+from dp_ros.policy.diffusion_policy import DiffusionPolicy, Relabel
 from dp_ros.policy.instructions import Instructions
 from dp_ros.schema import TrainConfig
 from dp_ros.train.batches import Batches, TensorBatch, augment, image_tensors, put
@@ -56,6 +57,15 @@ class FrozenPolicy:
                 encoder.encode_camera(view, of_view, of_pictures).float()
                 for view, of_view in enumerate(images)
             ]
+
+    def relabel(
+        self, kept: Tensor, samples: int, noisy: Tensor, k: Tensor, obs: Tensor, wanted: Tensor
+    ) -> Tensor:
+        """`Relabel`: where a window is `kept` (B,), what this policy predicts. samples: `noise_samples` of the loss."""
+        (rows,) = torch.where(kept.repeat_interleave(samples))
+        with self.computing():
+            predicted = self.policy.network(noisy[rows], k[rows], obs[rows]).float()
+        return wanted.index_copy(0, rows, predicted)
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,11 @@ class KeptBatches(Batches, ABC):
 
 
 class KeptFeatures(KeptBatches):
-    """Batches of demonstrations. In each of its views an episode is told one sentence."""
+    """Batches of demonstrations. In each of its views an episode is told one sentence.
+
+    On windows of `kept_tasks`, the network learns what the frozen policy predicts, not what the demonstration shows
+    (Learning without Forgetting, Li & Hoiem 2016).
+    """
 
     def prepare(self, device: torch.device) -> None:
         """Draw the sentences, and encode the episodes."""
@@ -176,4 +190,11 @@ class KeptFeatures(KeptBatches):
             None,
             self._executed(rows, device),
             instruction=told,
+            relabel=self._relabel(rows, device),
         )
+
+    def _relabel(self, rows: NDArray[np.int64], device: torch.device) -> Relabel | None:
+        config, windows = self._config, self._windows
+        names = [windows.tasks[task] for task in windows.task[rows]] if config.kept_tasks else []
+        kept = np.isin(names, config.kept_tasks)
+        return partial(self._frozen.relabel, put(kept, device), config.noise_samples) if kept.any() else None

@@ -26,7 +26,7 @@ from dp_ros.schema import Settings, Source, TrainConfig
 from dp_ros.train.batches import Batches
 from dp_ros.train.device import computes_bf16, find_device
 from dp_ros.train.distributed import Ranks
-from dp_ros.train.fit import check_encoder, fit
+from dp_ros.train.fit import check_encoder, check_kept_tasks, fit
 from dp_ros.train.idle_settings import idle_settings
 from dp_ros.train.initial_weights import continued_from
 from dp_ros.train.kept_features import FrozenPolicy, KeptFeatures, OnEncoded
@@ -113,9 +113,10 @@ def make_trainer(
         build = continued_from(init, policy, train_encoder=config.train_encoder)
     elif not teacher:
         check_encoder(config, init)
+    tasks = merged_layout(paths).tasks
+    check_kept_tasks(config, tasks, init)
     instructions = None
     if policy.instruction:
-        tasks = merged_layout(paths).tasks
         instructions = make_instructions(policy.instruction, tasks, config.instructions)
         make_batches = partial(Batches, instructions=instructions)
     if init and not config.train_encoder:

@@ -75,6 +75,8 @@ class TrainingStep:
             more["noise"] = batch.noise
         if batch.instruction is not None:
             more["instruction"] = batch.instruction
+        if batch.relabel is not None:
+            more["relabel"] = batch.relabel
         if ranks.count > 1:
             more["part"] = ranks.part
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bf16):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dp_ros.policy.diffusion_policy import DiffusionPolicy, denoiser
+from dp_ros.policy.diffusion_policy import DiffusionPolicy, Relabel, denoiser
 from dp_ros.policy.encoder import Pictures
 from dp_ros.policy.sampler import sampler_steps
 from dp_ros.schema import PolicyConfig
@@ -44,11 +44,12 @@ class Student(DiffusionPolicy):
         instruction: Tensor | None = None,
         part: tuple[int, int] = (0, 1),
         executed: Tensor | None = None,
+        relabel: Relabel | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
         """Mean squared distance, normalised, between `actions` and the network's chunk after each call: a scalar.
 
-        Arguments as in `DiffusionPolicy.loss`; a student has no `prefix`. actions: the teacher's chunks for the first
+        Arguments as in `DiffusionPolicy.loss`; a student has no `prefix`, and ignores `relabel`. actions: the teacher's chunks for the first
         noise (B, T_p, D). Without a noise, it is drawn, and the demonstrated actions are compared with.
         """
         obs = self.encode(images, state, frames)
