@@ -20,6 +20,13 @@ def pack(
     sampler: Sampler = "checkpoint",
     iterations: Iterations = 0,
     spacing: SpacingOption = "checkpoint",
+    paraphrases: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of sentences, e.g. config/instructions.yaml: the policy is to understand the paraphrases of its "
+            "tasks, too."
+        ),
+    ] = None,
 ) -> None:
     """Copy a checkpoint with weights in half precision and a card without measurements.
 
@@ -39,6 +46,11 @@ def pack(
     source = find_checkpoint(checkpoint)
     config = read_config(source)
     policy = load_checkpoint(source)
+    instructions = instructions_of(source)
+    if paraphrases and instructions is None:
+        raise CliError(f"{source}: takes no instruction: leave --paraphrases out", USAGE)
+    if paraphrases and instructions:
+        instructions = instructions.with_paraphrases(paraphrases)
     runtime = lockstep_runtime(0, 0, sampler, iterations, spacing)
     diffusion = sampler_settings(policy.config.diffusion, runtime)
     policy.config = policy.config.model_copy(update={"diffusion": diffusion})
@@ -48,7 +60,7 @@ def pack(
         scene=config["scene"],
         training=config["training"],
         dtype=dtype,
-        instructions=instructions_of(source),
+        instructions=instructions,
         ood=ood_stats_of(source),
     )
     write_card(out, out.name)

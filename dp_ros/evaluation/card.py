@@ -97,9 +97,9 @@ def _instructions(folder: str | Path) -> list[str]:
     known = instructions_of(folder)
     if known is None:
         return []
-    trained = sum(not sentence.held_out for sentence in known.sentences)
+    count = sum(sentence.kind != "held_out" for sentence in known.sentences)
     return [
-        f"- **Told** by a sentence what to do: {trained} sentences of {len(known.tasks)} tasks, e.g. "
+        f"- **Told** by a sentence what to do: {count} sentences of {len(known.tasks)} tasks, e.g. "
         f"'{known.sentence(known.tasks[0])}'. Others need the extra `text`."
     ]
 

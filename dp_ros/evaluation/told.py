@@ -48,7 +48,7 @@ def instruction_for(
         # Tasks do not share their wrong sentences.
         draw = np.random.default_rng([seed, zlib.crc32(task.encode())])
         task = others[draw.integers(len(others))]
-    return known.sentence(task, seed, held_out=kind == "held_out")
+    return known.sentence(task, seed, "held_out" if kind == "held_out" else "known")
 
 
 def embedding_of(known: Instructions, sentence: str) -> NDArray[np.float32] | None:

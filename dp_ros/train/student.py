@@ -49,8 +49,9 @@ class Student(DiffusionPolicy):
     ) -> Tensor:
         """Mean squared distance, normalised, between `actions` and the network's chunk after each call: a scalar.
 
-        Arguments as in `DiffusionPolicy.loss`; a student has no `prefix`, and ignores `relabel`. actions: the teacher's chunks for the first
-        noise (B, T_p, D). Without a noise, it is drawn, and the demonstrated actions are compared with.
+        Arguments as in `DiffusionPolicy.loss`; a student has no `prefix` and no `relabel`. actions: the teacher's
+        chunks for the first noise (B, T_p, D). Without a noise, it is drawn, and the demonstrated actions are compared
+        with.
         """
         obs = self.encode(images, state, frames)
         wanted = self.action_normalizer.normalise(actions)

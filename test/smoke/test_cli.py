@@ -239,6 +239,28 @@ def test_packed_model_may_sample_otherwise_with_the_same_weights(tmp_path: Path)
     assert not (tmp_path / "c").exists()
 
 
+def test_packed_model_understands_the_paraphrases_of_a_file(tmp_path: Path) -> None:
+    from dp_ros.cli.errors import CliError
+    from dp_ros.cli.pack import pack
+    from dp_ros.policy.checkpoint_config import instructions_of
+    from dp_ros.policy.instructions import SENTENCES
+    from dp_ros.resources import share_file
+    from dp_ros.schema import load_sentences
+
+    task = "drawer-open-v3"
+    paraphrase = load_sentences(share_file(SENTENCES)).tasks[task].paraphrases[0]
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"{task}: {{known: [open it], paraphrases: [{paraphrase}]}}\n")
+    pack("metaworld-50", tmp_path / "a", paraphrases=file)
+    known = instructions_of(tmp_path / "a")
+    assert known is not None
+    assert [each.text for each in known.sentences if each.kind == "paraphrase"] == [paraphrase]
+    assert known.meaning(paraphrase).text in {known.sentences[row].text for row in known.rows(task)}
+    with pytest.raises(CliError, match="takes no instruction: leave --paraphrases out"):
+        pack("drawer-open-v3-unet", tmp_path / "b", paraphrases=file)
+    assert not (tmp_path / "b").exists()
+
+
 def test_inspect_shows_the_size_of_a_transformer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dp_ros.policy.checkpoint import save_checkpoint
     from dp_ros.policy.diffusion_policy import DiffusionPolicy

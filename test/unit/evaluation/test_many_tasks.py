@@ -30,7 +30,7 @@ KNOWN = Instructions(
     (
         Sentence("push it", TASKS[0]),
         Sentence("shove it", TASKS[0]),
-        Sentence("nudge it", TASKS[0], held_out=True),
+        Sentence("nudge it", TASKS[0], kind="held_out"),
         Sentence("push it, tilted", TASKS[1]),
     ),
     np.eye(DIM, dtype=np.float32)[:4],

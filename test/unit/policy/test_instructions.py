@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from dp_ros.actions import ACTION_DIM, STATE_DIM
 from dp_ros.policy import instructions as module
@@ -65,7 +66,7 @@ def known() -> Instructions:
     sentences = (
         Sentence("open it", "open"),
         Sentence("close it", "close"),
-        Sentence("shut it", "close", True),
+        Sentence("shut it", "close", "held_out"),
     )
     return Instructions(sentences, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
@@ -85,13 +86,18 @@ def test_every_task_of_metaworld_has_sentences_that_stand_for_it_alone() -> None
     sentences = load_sentences(share_file(module.SENTENCES)).tasks
     assert set(sentences) == set(find_tasks("all"))
     assert all(len(each.known) >= 6 and len(each.held_out) == 2 for each in sentences.values())
+    assert all(len(each.paraphrases) >= 18 for each in sentences.values())
 
 
 def test_shipped_embeddings_are_those_of_the_shipped_sentences() -> None:
     """`make instructions` was run after the last change, so no language model is needed to train on Metaworld."""
     sentences = load_sentences(share_file(module.SENTENCES)).tasks
     shipped = module.load_instructions(share_file(module.SHIPPED))
-    wanted = {plain(text) for each in sentences.values() for text in (*each.known, *each.held_out)}
+    wanted = {
+        plain(text)
+        for each in sentences.values()
+        for text in (*each.known, *each.paraphrases, *each.held_out)
+    }
     assert {each.text for each in shipped.sentences} == wanted
     np.testing.assert_allclose(np.linalg.norm(shipped.embeddings, axis=1), 1.0, atol=2e-3)
 
@@ -114,7 +120,7 @@ def test_a_sentence_is_known_whatever_its_case_spaces_and_last_sign(
     np.testing.assert_array_equal(meaning.embedding, known.embeddings[0])
     assert [known.knows(text) for text in ("OPEN it.", "do nothing", "shut it")] == [True, False, False]
     assert known.tasks == ("open", "close")
-    assert (known.sentence("close"), known.sentence("close", held_out=True)) == ("close it", "shut it")
+    assert (known.sentence("close"), known.sentence("close", kind="held_out")) == ("close it", "shut it")
 
 
 def test_an_unknown_sentence_is_taken_for_one_of_the_task_that_it_asks_for() -> None:
@@ -122,7 +128,10 @@ def test_an_unknown_sentence_is_taken_for_one_of_the_task_that_it_asks_for() -> 
     shipped = module.load_instructions(share_file(module.SHIPPED))
     taken: Counter[str] = Counter()
     for sentence in shipped.sentences:
-        if not sentence.held_out:
+        if sentence.kind == "paraphrase":
+            assert shipped.meaning(sentence.text).task == sentence.task
+            continue
+        if sentence.kind == "known":
             assert shipped.meaning(sentence.text).text == sentence.text
             continue
         try:
@@ -132,7 +141,7 @@ def test_an_unknown_sentence_is_taken_for_one_of_the_task_that_it_asks_for() -> 
             continue
         assert meaning.text in {shipped.sentences[row].text for row in shipped.rows(meaning.task)}
         taken["right" if meaning.task == sentence.task else "wrong"] += 1
-    assert taken == {"right": 89, "refused": 9, "wrong": 2}
+    assert taken == {"right": 95, "refused": 5}
 
 
 KNOWN = ("open it", "shut it", "turn the tap on", "never sing")
@@ -183,6 +192,76 @@ def test_of_two_tasks_the_one_that_the_words_contradict_drops_out(
     assert known.meaning(sentence).text == taken
 
 
+PARAPHRASED = """
+open: {known: [open it, pull it open], paraphrases: [let me in, part the halves]}
+close: {known: [close it], paraphrases: [seal it]}
+elsewhere: {known: [dig], paraphrases: [shovel]}
+"""
+
+
+@pytest.fixture
+def paraphrased(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Instructions:
+    """Two known sentences of "open", one of "close", and the paraphrases that a file adds."""
+    vectors = {
+        "open it": (1.0, 0.0, 0.0, 0.0),
+        "pull it open": (0.8, 0.6, 0.0, 0.0),
+        "close it": (0.0, 0.0, 1.0, 0.0),
+        "let me in": (0.6, 0.8, 0.0, 0.0),
+        "part the halves": (0.8, 0.0, 0.0, 0.6),
+        "seal it": (0.0, 0.0, 0.6, 0.8),
+        "seal it now": (0.0, 0.0, 0.55, 0.835),
+    }
+    monkeypatch.setattr(module, "encoder_folder", lambda text: Path())
+    monkeypatch.setattr(
+        module, "embed", lambda texts: np.array([vectors[each] for each in texts], np.float32)
+    )
+    (tmp_path / "mine.yaml").write_text(PARAPHRASED)
+    known = tuple(Sentence(text, task) for text, task in (("open it", "open"), ("pull it open", "open")))
+    table = np.array([vectors[text] for text in ("open it", "pull it open", "close it")], np.float32)
+    trained = Instructions((*known, Sentence("close it", "close")), table)
+    added = trained.with_paraphrases(tmp_path / "mine.yaml")
+    assert added.fingerprint() == trained.fingerprint(), "a training is not told them"
+    return added.with_paraphrases(tmp_path / "mine.yaml")  # again: no sentence twice
+
+
+def test_a_paraphrase_stands_for_the_most_similar_known_sentence_of_its_task(
+    paraphrased: Instructions, tmp_path: Path
+) -> None:
+    paraphrased.save(tmp_path / "saved.safetensors")
+    for known in (paraphrased, module.load_instructions(tmp_path / "saved.safetensors")):
+        taken = {text: known.meaning(text).text for text in ("Let me in!", "part the halves", "seal it")}
+        assert taken == {"Let me in!": "pull it open", "part the halves": "open it", "seal it": "close it"}
+        assert known.knows("seal it")
+        assert len(known.sentences) == 6
+        assert [known.sentences[row].text for row in known.rows("open")] == ["open it", "pull it open"]
+        np.testing.assert_array_equal(known.meaning("let me in").embedding, known.embeddings[1])
+
+
+def test_an_unknown_sentence_is_compared_with_paraphrases_too(paraphrased: Instructions) -> None:
+    """Alone, "close it" is too unlike."""
+    assert paraphrased.meaning("seal it now").text == "close it"
+    alone = replace(paraphrased, sentences=paraphrased.sentences[:3], embeddings=paraphrased.embeddings[:3])
+    assert "is unlike every sentence" in refusal("seal it now", alone)
+
+
+def test_paraphrases_of_other_tasks_are_refused(known: Instructions, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("elsewhere: {known: [dig], paraphrases: [shovel]}")
+    with pytest.raises(InstructionError, match=r"mine.yaml: has no paraphrases of the tasks that the policy"):
+        known.with_paraphrases(tmp_path / "mine.yaml")
+
+
+def test_files_of_older_versions_say_only_whether_a_sentence_is_held_out(
+    known: Instructions, tmp_path: Path
+) -> None:
+    facts = [[each.text, each.task, each.kind == "held_out"] for each in known.sentences]
+    save_file({"embeddings": known.embeddings}, tmp_path / "old", metadata={"sentences": json.dumps(facts)})
+    assert module.load_instructions(tmp_path / "old").sentences == known.sentences
+    facts[0][2] = "sung"
+    save_file({"embeddings": known.embeddings}, tmp_path / "odd", metadata={"sentences": json.dumps(facts)})
+    with pytest.raises(InstructionError, match="sung is no kind of sentence"):
+        module.load_instructions(tmp_path / "odd")
+
+
 def test_a_task_that_is_left_only_because_the_words_contradict_all_others_is_not_taken() -> None:
     texts = ["open it", "open the lid", "uncover it", "turn the tap"]
     tasks = ["open", "open", "uncover", "tap"]
@@ -197,7 +276,7 @@ def test_a_model_whose_embeddings_are_of_another_encoder_takes_known_sentences_o
 ) -> None:
     text = module.load_instructions(share_file(module.SHIPPED)).sentences[0].text
     assert f"'{text}' is unknown, and this policy takes sentences that it knows only" in refusal(text, known)
-    held_out = Instructions((Sentence("open it", "open", held_out=True),), known.embeddings[:1])
+    held_out = Instructions((Sentence("open it", "open", kind="held_out"),), known.embeddings[:1])
     assert "'open it' is unknown" in refusal("open it", held_out)
 
 
@@ -225,7 +304,7 @@ def test_bad_instruction_is_one_line(known: Instructions, no_encoder: None, sent
 
 
 def test_a_fingerprint_is_of_all_that_a_training_is_told(known: Instructions) -> None:
-    moved = (replace(known.sentences[0], held_out=True), *known.sentences[1:])
+    moved = (replace(known.sentences[0], kind="held_out"), *known.sentences[1:])
     others = [replace(known, sentences=moved), replace(known, scenes={"open": "drawer"})]
     assert len({each.fingerprint() for each in (known, *others)}) == 3
     assert known.fingerprint() == replace(known).fingerprint()

@@ -81,7 +81,8 @@ def test_a_kept_task_changes_less(config: TrainConfig, data: Path, checkpoint: P
 
     moved = {}
     for name, tasks in (("kept", ["close"]), ("learned", [])):
-        changes = KEPT | {"kept_tasks": tasks, "steps": 60, "lr": 1e-3, "ema_max": 0.5, "mismatched": 0.0}
+        changes = KEPT | {"kept_tasks": tasks, "steps": 30, "lr": 1e-3, "ema_max": 0.5, "log_every": 30}
+        changes["checkpoint_every"] = 30
         run = train(override(config, changes), data, tmp_path / name, init=checkpoint)
         assert run is not None
         assert read_config(run)["training"]["config"].get("kept_tasks", []) == tasks
