@@ -492,7 +492,7 @@ def told(small_policy, tmp_path_factory) -> Path:
     sentences = (
         Sentence("push it", TINY_TASKS[0]),
         Sentence("lean and push it", TINY_TASKS[1]),
-        Sentence("sing", TINY_TASKS[0], held_out=True),
+        Sentence("sing", TINY_TASKS[0], kind="held_out"),
     )
     known = Instructions(sentences, np.eye(TOLD_DIM, dtype=np.float32)[:3])
     return save_checkpoint(policy, tmp_path_factory.mktemp("models") / "told", instructions=known)

@@ -37,7 +37,7 @@ SCENES = {"open": "drawer", "close": "drawer", "press": "button"}  # that of `mi
 @pytest.fixture(scope="module")
 def told() -> Instructions:
     sentences = tuple(Sentence(text, task) for task, texts in TEXTS.items() for text in texts)
-    held_out = Sentence("push it from above", "press", held_out=True)
+    held_out = Sentence("push it from above", "press", kind="held_out")
     vectors = np.random.default_rng(0).normal(size=(len(sentences) + 1, 12)).astype(np.float32)
     return Instructions(
         (*sentences, held_out), vectors / np.linalg.norm(vectors, axis=1, keepdims=True), SCENES
