@@ -18,7 +18,7 @@ from dp_ros.policy.transformer import ConditionalTransformer
 from dp_ros.policy.unet import ConditionalUnet1D
 from dp_ros.schema import PolicyConfig
 
-Relabel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Relabel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # see `DiffusionPolicy.loss`
 
 
 class DiffusionPolicy(nn.Module):

@@ -23,7 +23,7 @@ MIN_LOG_ODDS_AGAINST_NEAREST = 5.0  # where the nearest sentence is of another t
 STOPS = frozenset(
     {"stop", "stop it", "stop moving", "halt", "wait", "freeze", "pause", "hold", "hold still", "don't move"}
 )
-_SPREAD = 1e-3  # added to the variance in each direction; the mean one is 6e-4
+_SPREAD = 1e-3  # added to the variance in each direction; the mean one is 1.1e-3
 _NEGATIONS = re.compile(
     r"\b(?:not?|never|nothing|without|except|instead|rather|stop|avoid|quit|cease|cancel|abort|halt|wait|freeze"
     r"|shut ?down|power (?:off|down)"

@@ -35,7 +35,7 @@ class TensorBatch:
     )
     noise: Tensor | None = None  # (B, T_p, D): the first noise that leads to the actions, for a student
     instruction: Tensor | None = None  # (B, embedding_dim), where the policy is told what to do
-    relabel: Relabel | None = None
+    relabel: Relabel | None = None  # as `loss` has it
 
 
 class Batches:
