@@ -95,12 +95,14 @@ class DiffusionPolicy(nn.Module):
         k = torch.randint(0, self.schedule.iterations, whole[:1], generator=generator).chunk(n)[i]
         k = k.to(nactions.device)
         predicts_noise, prefix = self.config.diffusion.prediction == "epsilon", self.config.diffusion.prefix
+
+        def label(shown: Tensor, nactions: Tensor) -> Tensor:
+            wanted = noise if predicts_noise else nactions
+            return relabel(shown, k, obs, wanted) if relabel else wanted
+
         if not prefix:
             noisy = self.schedule.add_noise(nactions, noise, k)
-            wanted = noise if predicts_noise else nactions
-            if relabel:
-                wanted = relabel(noisy, k, obs, wanted)
-            return F.mse_loss(self.network(noisy, k, obs).float(), wanted)
+            return F.mse_loss(self.network(noisy, k, obs).float(), label(noisy, nactions))
         length = torch.randint(0, prefix + 1, whole[:1], generator=generator).chunk(n)[i].to(nactions.device)
         nexecuted = nactions
         if executed is not None:
@@ -108,10 +110,7 @@ class DiffusionPolicy(nn.Module):
         nactions = continued(nactions, nexecuted, length, self.config.action.position)
         is_free = (torch.arange(whole[1], device=length.device) >= length[:, None])[..., None]
         shown = torch.where(is_free, self.schedule.add_noise(nactions, noise, k), nexecuted)
-        wanted = noise if predicts_noise else nactions
-        if relabel:
-            wanted = relabel(shown, k, obs, wanted)
-        error = self.network(shown, k, obs).float() - wanted
+        error = self.network(shown, k, obs).float() - label(shown, nactions)
         return (error.square() * is_free).sum() / (is_free.sum() * whole[2])
 
     @torch.inference_mode()

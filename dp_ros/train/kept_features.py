@@ -195,6 +195,5 @@ class KeptFeatures(KeptBatches):
 
     def _relabel(self, rows: NDArray[np.int64], device: torch.device) -> Relabel | None:
         config, windows = self._config, self._windows
-        names = [windows.tasks[task] for task in windows.task[rows]] if config.kept_tasks else []
-        kept = np.isin(names, config.kept_tasks)
+        kept = np.isin(windows.task[rows], [windows.tasks.index(task) for task in config.kept_tasks])
         return partial(self._frozen.relabel, put(kept, device), config.noise_samples) if kept.any() else None

@@ -163,6 +163,8 @@ KNOWN = ("open it", "shut it", "turn the tap on", "never sing")
         ),
         ("never open it", (1.0, 0.0, 0.0), "has the word 'never', which is"),
         ("opened or not", (1.0, 0.0, 0.0), "has the word 'not', which is"),
+        ("shut down the arm", (1.0, 0.0, 0.0), "has the word 'shut down', which is"),
+        ("power off", (1.0, 0.0, 0.0), "has the word 'power off', which is"),
         ("turn the tap off", (0.0, 0.0, 1.0), "but has the word 'off', which says the opposite"),
         ("get it open", (0.0, 1.0, 0.0), "is nearest to 'shut it', but has the word 'open'"),
     ],
