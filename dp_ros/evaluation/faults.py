@@ -18,7 +18,7 @@ Expected = Literal["stops", "is held", "goes on"]
 Recovery = Literal["automatic", "explicit", "none"]
 _MOVES_M = 1e-5  # a command that differs by less from the one before is a hold
 _ROUNDING = 1.0 + 1e-6
-_GAP_S = 0.2  # after a longer silence the next command is compared with where the arm is
+_GAP_S = 0.2  # an arm that followed one command for longer has reached it: the next is compared with where the arm is
 SAFE_WITHIN_S = 0.1
 
 
@@ -27,9 +27,10 @@ class Heard:
     """A command, as the robot received it."""
 
     received_ns: int
+    followed_ns: int  # when the arm began to follow it; on a busy machine, well after it was received
     stamp_ns: int  # of the command
     position_m: tuple[float, float, float]
-    arm_m: tuple[float, float, float]  # where the arm was then
+    arm_m: tuple[float, float, float]  # where the arm was when it began to follow
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def largest(commands: Sequence[Heard], since_ns: int, bounds: Bounds) -> tuple[f
     step_m = speed_m_s = leap_m = 0.0
     for before, after in _pairs(commands, since_ns):
         gap_s = (after.received_ns - before.received_ns) / 1e9
-        is_first = gap_s > _GAP_S
+        is_first = (after.followed_ns - before.followed_ns) / 1e9 > _GAP_S  # else the arm is still on its way
         here_m = math.dist(after.position_m, after.arm_m if is_first else before.position_m)
         step_m = max(step_m, here_m)
         speed_m_s = max(speed_m_s, here_m / (bounds.period_s if is_first else max(gap_s, bounds.period_s)))

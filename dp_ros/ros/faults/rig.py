@@ -113,8 +113,8 @@ class Rig(NodeGroup):
 
     def _on_command(self, msg: PoseStamped, info: Mapping[str, int]) -> None:
         position_m = tuple(conversions.pose_to_position(msg).tolist())
-        stamp_ns = conversions.stamp_to_ns(msg.header.stamp)
-        self.overheard.append(Heard(info["received_timestamp"], stamp_ns, position_m, position_m))
+        stamp_ns, received_ns = conversions.stamp_to_ns(msg.header.stamp), info["received_timestamp"]
+        self.overheard.append(Heard(received_ns, received_ns, stamp_ns, position_m, position_m))
 
     def _on_status(self, msg: String) -> None:
         self.verdict = msg.data
@@ -157,8 +157,8 @@ class Rig(NodeGroup):
         """The commands since the last call, and the time; `fault` begins a fault of the sensors, "" ends it."""
         answer = self._ask_robot({} if fault is None else {"fault": fault})
         return answer["now_ns"], [
-            Heard(received_ns, stamp_ns, tuple(position_m), tuple(arm_m))
-            for received_ns, stamp_ns, position_m, arm_m in answer["heard"]
+            Heard(received_ns, followed_ns, stamp_ns, tuple(position_m), tuple(arm_m))
+            for received_ns, followed_ns, stamp_ns, position_m, arm_m in answer["heard"]
         ]
 
     # ---- policy ----------------------------------------------------------------------------------------

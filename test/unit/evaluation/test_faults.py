@@ -25,10 +25,16 @@ FAULT = Fault("pose-stops", "no more poses", "stops", 0.1, "max_obs_age_s 0.1", 
 KEPT = Trial(reaction_s=0.15, step_m=0.006, speed_m_s=0.12, leap_m=0.01, recovery="automatic")
 
 
-def commands(*at: tuple[float, float], arm_x: float | None = None) -> list[Heard]:
+def commands(*at: tuple[float, float], arm_x: float | None = None, followed_ms: float = 1.0) -> list[Heard]:
     """Commands (ms, x [m]), which the robot hears 1 ms late; the arm is where it is told to be."""
     return [
-        Heard(round(ms * MS) + MS, round(ms * MS), (x, 0.6, 0.2), (x if arm_x is None else arm_x, 0.6, 0.2))
+        Heard(
+            received_ns=round(ms * MS) + MS,
+            followed_ns=round((ms + followed_ms) * MS),
+            stamp_ns=round(ms * MS),
+            position_m=(x, 0.6, 0.2),
+            arm_m=(x if arm_x is None else arm_x, 0.6, 0.2),
+        )
         for ms, x in at
     ]
 
@@ -83,6 +89,16 @@ def test_after_a_silence_a_command_is_compared_with_the_arm():
     stale = commands((900, 0.0), arm_x=0.3)
     assert largest(before + at_home, 60 * MS, BOUNDS) == (0.0, 0.0, 0.0)
     assert largest(before + stale, 60 * MS, BOUNDS) == pytest.approx((0.3, 6.0, 0.3))
+
+
+def test_an_arm_that_followed_late_is_no_reason_for_a_longer_step():
+    """A busy robot follows a command 110 ms late: when the next one comes, it is still on its way."""
+    late = commands((0, 0.01), followed_ms=110.0)
+    after = commands((210, 0.02), arm_x=0.008)
+    step_m, speed_m_s, leap_m = largest(late + after, MS, BOUNDS)
+    assert step_m == pytest.approx(0.01)
+    assert speed_m_s == pytest.approx(0.01 / 0.21)
+    assert leap_m == pytest.approx(0.012)
 
 
 def test_hold_is_no_motion():
