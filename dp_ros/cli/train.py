@@ -46,10 +46,10 @@ def train(
 
     source = find_checkpoint(init) if init else None
     settings = training_settings(config, assignments, init=source)
-    from dp_ros.data.merged import merged_layout
+    from dp_ros.data.merged import merged_layout, short_name
     from dp_ros.train.fit import describe, fit
 
-    settings = fit(settings, merged_layout(data), ", ".join(map(str, data)))
+    settings = fit(settings, merged_layout(data), short_name(data))
     from dp_ros.train.distributed import is_first_process
     from dp_ros.train.run import train as run
 

@@ -53,6 +53,12 @@ def merged_layout(paths: Paths) -> DatasetLayout:
     )
 
 
+def short_name(paths: Paths) -> str:
+    """The datasets in a few words: "A, B", or of more than three "A and 4 more"."""
+    shown = paths if len(paths) <= 3 else [f"{paths[0]} and {len(paths) - 1} more"]
+    return ", ".join(map(str, shown))
+
+
 def _difference(first: DatasetLayout, other: DatasetLayout) -> str:
     """Reason why two datasets cannot be trained on together; empty if they can."""
     if set(first.cameras) != set(other.cameras):

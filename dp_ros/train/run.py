@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dp_ros import __version__
 from dp_ros.data.episodes import Dataset
-from dp_ros.data.merged import load_merged, merged_layout
+from dp_ros.data.merged import load_merged, merged_layout, short_name
 from dp_ros.data.windows import Windows
 from dp_ros.policy.checkpoint import load_checkpoint
 from dp_ros.policy.checkpoint_config import read_config, weights_sha256
@@ -107,7 +107,7 @@ def make_trainer(
     """
     settings = Settings.of(config, "config") if sources is None else Settings(config, sources)
     paths = [data] if isinstance(data, str | Path) else list(data)
-    config = fit(settings, merged_layout(paths), ", ".join(map(str, paths))).config
+    config = fit(settings, merged_layout(paths), short_name(paths)).config
     policy = config.policy
     if init:
         build = continued_from(init, policy, train_encoder=config.train_encoder)

@@ -12,7 +12,7 @@ import zarr
 
 from dp_ros.data.episode_writer import DatasetWriter
 from dp_ros.data.episodes import FRAMES_PER_READ, DatasetError, load, open_dataset, read_layout
-from dp_ros.data.merged import load_merged, merged_layout
+from dp_ros.data.merged import load_merged, merged_layout, short_name
 from dp_ros.data.reader import DatasetReader
 from dp_ros.data.stream import StreamedPictures
 from dp_ros.data.windows import Windows
@@ -198,3 +198,9 @@ def test_dataset_given_twice_is_refused(write: Callable[..., Path]) -> None:
     path = write("a", ("open", 5, 0))
     with pytest.raises(DatasetError, match="is given twice"):
         merged_layout([path, path])
+
+
+def test_many_datasets_are_named_in_a_few_words() -> None:
+    assert short_name(["A"]) == "A"
+    assert short_name(["A", Path("B"), "C"]) == "A, B, C"
+    assert short_name([f"runs/{i}" for i in range(20)]) == "runs/0 and 19 more"
