@@ -86,10 +86,11 @@ def rows_of(folder: Path) -> list[tuple[str, ...]]:
     from dp_ros.policy.checkpoint_folder import name_of
 
     trained = stages(read_config(folder)["training"])
+    steps = " + ".join(str(stage.get("step", "-")) for stage in trained)
     made = (
-        ", then ".join(str(stage.get("data", {}).get("episodes", "-")) for stage in trained),
-        ", then ".join(f"{stage.get('step', '-')} steps, {duration(stage)}" for stage in trained),
-        ", then ".join(stage.get("hardware", "-") for stage in trained),
+        " + ".join(str(stage.get("data", {}).get("episodes", "-")) for stage in trained),
+        f"{steps} steps, {duration(*trained)}",
+        " + ".join(dict.fromkeys(stage.get("hardware", "-") for stage in trained)),
     )
     measured = []
     for results in by_evaluation(read_results(folder)):

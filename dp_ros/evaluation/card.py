@@ -161,11 +161,15 @@ def _effort(training: Mapping[str, Any]) -> str:
     return f" {duration(training)} on {training['hardware']}; last loss {curve['loss'][-1][1]:.3f}."
 
 
-def duration(stage: Mapping[str, Any]) -> str:
-    """Duration of one of the `stages` of a training; "-" where the run kept no history."""
-    curve = _curve(stage)
-    seconds = curve["seconds"] if curve else stage.get("seconds")
-    return "-" if seconds is None else f"{seconds / 60:.0f} min"
+def duration(*stages: Mapping[str, Any]) -> str:
+    """Duration of these `stages` of a training together; "-" where one kept no history."""
+    total_s = 0.0
+    for stage in stages:
+        seconds = (_curve(stage) or stage).get("seconds")
+        if seconds is None:
+            return "-"
+        total_s += seconds
+    return f"{total_s / 60:.0f} min"
 
 
 def stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:

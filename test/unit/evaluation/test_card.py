@@ -232,7 +232,7 @@ def test_training_from_a_checkpoint_tells_what_that_was_made_of(
     ]
     assert "after 30 steps (10 min on a GPU) of:" in text
     assert main(["models", str(folder.parent), "--markdown"]) == 0
-    made = "| 3, then 2 | 30 steps, 10 min, then 40 steps, 2 min | a GPU, then 2 CPU threads |"
+    made = "| 3 + 2 | 30 + 40 steps, 12 min | a GPU + 2 CPU threads |"
     assert made in capsys.readouterr().out
 
 
