@@ -79,7 +79,8 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 def rows_of(folder: Path) -> list[tuple[str, ...]]:
     """One row per evaluation of the checkpoint in `folder`, of all of its tasks; "not measured" without one."""
-    from dp_ros.evaluation.card import duration, stages
+    from dp_ros.evaluation.card import duration
+    from dp_ros.evaluation.card_commands import stages
     from dp_ros.evaluation.card_tables import by_evaluation, mean_of, slowest_plan
     from dp_ros.evaluation.model_results import INSTRUCTION_KINDS, read_results
     from dp_ros.policy.checkpoint_config import policy_config, read_config

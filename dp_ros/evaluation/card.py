@@ -5,18 +5,17 @@ All of it is read from the checkpoint's files; no figure is typed by hand.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dp_ros.evaluation.card_tables import group_name, table_of_one_task, tables_of_tasks
+from dp_ros.evaluation.card_commands import Names, collections, is_told, stages
+from dp_ros.evaluation.card_tables import table_of_one_task, tables_of_tasks
 from dp_ros.evaluation.model_results import read_results
 from dp_ros.evaluation.report.plots import learning_curve
 from dp_ros.files import write_bytes, write_text
 from dp_ros.policy.checkpoint import CARD
 from dp_ros.policy.checkpoint_config import instructions_of, policy_config, read_config
-from dp_ros.schema import CollectConfig
 
 CURVE = "curve.png"
 
@@ -24,7 +23,7 @@ CURVE = "curve.png"
 def card_text(folder: str | Path, name: str) -> str:
     """Card of the checkpoint in `folder`, as Markdown, from its config.json and results.json."""
     config, policy = read_config(folder), policy_config(folder)
-    training, data = config["training"], config["training"].get("data", {})
+    training = config["training"]
     settings = training.get("config", {})
     encoder, horizons, diffusion = policy.encoder, policy.horizons, policy.diffusion
     size_mb = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e6
@@ -32,7 +31,7 @@ def card_text(folder: str | Path, name: str) -> str:
     proprioception = "proprioception" if encoder.proprioception else "no proprioception"
     task = f" for Metaworld's {policy.task}" if policy.task else ""
     results = read_results(folder)
-    names = _names_of_data(training)
+    names = Names.of(training)
     lines = [
         f"# {name}",
         "",
@@ -50,16 +49,16 @@ def card_text(folder: str | Path, name: str) -> str:
         "",
         "## Data",
         "",
-        *_data(data, names[-1]),
+        *_data(training, names),
         "## Training",
         "",
-        *_init(training, names[:-1]),
+        *_init(training, names),
         f"{training.get('step')} steps of {settings.get('batch_size')} windows, {_targets(training)}; "
         f"learning rate {settings.get('lr')}, "
         f"{settings.get('precision')}, seed {settings.get('seed')}; "
         f"dp_ros {training.get('dp_ros')}, commit {training.get('commit', 'unknown')}.{_effort(training)}",
         "",
-        f"    {train_command(training, names[-1])}",
+        f"    {names.train_command(training)}",
         "",
         *([f"![Loss over the steps]({CURVE})", ""] if _curve(training) else []),
         "## Measured",
@@ -115,28 +114,25 @@ def _teacher(training: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _init(training: Mapping[str, Any], names: Sequence[Sequence[str]]) -> list[str]:
-    """Lines about the checkpoint that the training began with (`--init`); none where it began with random weights.
-
-    names: of the datasets of each stage before this training, as `_names_of_data` gives them.
-    """
-    init = training.get("init")
-    if not init:
-        return []
-    begun = f"Begun with the weights of {init['name']} (sha256 {init['weights_sha256']})"
-    if "step" not in init or "command" not in init:
-        return [*_init(init, names[:-1]), f"{begun}.", ""]
-    hardware = (
-        f" ({duration(init)} on {init['hardware']})" if "hardware" in init and "seconds" in init else ""
-    )
-    return [
-        *_init(init, names[:-1]),
-        f"{begun} after {init['step']} steps{hardware} of:",
-        "",
-        *_collect_lines(init.get("data", {}), names[-1]),
-        f"    {train_command(init, names[-1])}",
-        "",
-    ]
+def _init(training: Mapping[str, Any], names: Names) -> list[str]:
+    """Lines about the checkpoints that the training began with (`--init`), the first one first."""
+    lines: list[str] = []
+    for init in stages(training)[:-1]:
+        begun = f"Begun with the weights of {init['name']} (sha256 {init['weights_sha256']})"
+        if not is_told(init):
+            lines += [f"{begun}.", ""]
+            continue
+        hardware = (
+            f" ({duration(init)} on {init['hardware']})" if "hardware" in init and "seconds" in init else ""
+        )
+        lines += [
+            f"{begun} after {init['step']} steps{hardware} of:",
+            "",
+            *(f"    {command}" for command in names.collect_commands(init)),
+            f"    {names.train_command(init)}",
+            "",
+        ]
+    return lines
 
 
 def _targets(training: Mapping[str, Any]) -> str:
@@ -172,16 +168,10 @@ def duration(*stages: Mapping[str, Any]) -> str:
     return f"{total_s / 60:.0f} min"
 
 
-def stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The training and those of the checkpoints that it began with, the first one first."""
-    before = training.get("init")
-    return [*(stages(before) if before else ()), training]
-
-
-def _data(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """`names`: of the datasets, as the commands call them."""
+def _data(training: Mapping[str, Any], names: Names) -> list[str]:
+    data = training.get("data", {})
     size = f"{data.get('episodes')} episodes, {data.get('ticks')} ticks"
-    calls, others = _collections(data)
+    calls, others = collections(data)
     if not calls:
         return [f"{size}.", ""]
     seeds = " and ".join(str(seed) for seed in sorted({call["first_seed"] for call in calls}))
@@ -190,91 +180,19 @@ def _data(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         f"{size}: successful episodes of the scripted expert, seeds from {seeds}. Noise is injected "
         f"into the executed action; its standard deviation cycles through {noise} from episode to episode. "
         "Labels are clean.",
-        *_corrections(calls),
+        *_corrections(calls, names),
         *([f"{sum(others)} of the episodes are of a person or another robot."] if others else []),
         "",
-        *_collect_lines(data, names),
+        *(f"    {command}" for command in names.collect_commands(training)),
         "",
     ]
 
 
-def _corrections(calls: Sequence[Mapping[str, Any]]) -> list[str]:
+def _corrections(calls: Sequence[Mapping[str, Any]], names: Names) -> list[str]:
     """The sentence about the episodes that a policy began; none where the expert moved the arm alone."""
     begun = [call for call in calls if call.get("policy")]
     episodes = sum(call["episodes"] * len(call["tasks"]) for call in begun)
-    names = dict.fromkeys(f"{call['policy']} (sha256 {call['policy_sha256']})" for call in begun)
+    policies = dict.fromkeys(f"{names.policy(call)} (sha256 {call['policy_sha256']})" for call in begun)
     if not begun:
         return []
-    return [f"{episodes} of the episodes begin where the expert took over from {' or '.join(names)}."]
-
-
-def _names_of_data(training: Mapping[str, Any]) -> list[list[str]]:
-    """For each of the stages, what the commands call its datasets: DATA, DATA2 and so on, each name once."""
-    names: list[list[str]] = []
-    count = 0
-    for stage in stages(training):
-        calls, others = _collections(stage.get("data", {}))
-        numbers = range(count + 1, count + len(calls) + len(others) + 1)
-        names.append(["DATA" if number == 1 else f"DATA{number}" for number in numbers])
-        count += len(numbers)
-    return names
-
-
-def _collect_lines(data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    calls, _ = _collections(data)
-    return [f"    {collect_command(call, name)}" for call, name in zip(calls, names, strict=False)]
-
-
-def _collections(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
-    """(calls of `dp_ros collect` that make the data, episodes of each dataset of a person or another robot).
-
-    Datasets that differ by their tasks alone are one call.
-    """
-    calls: list[dict[str, Any]] = []
-    others: list[int] = []
-    for part in data.get("parts", [data]):
-        if not {"first_seed", "noise"} <= part.keys():
-            others.append(part.get("episodes", 0))
-            continue
-        tasks = [task or "TASK" for task in part.get("tasks", [part.get("task")])]
-        settings = {key: value for key, value in part.items() if key not in ("task", "tasks", "episodes")}
-        of_task = part.get("episodes", 0) // len(tasks)
-        same = next((c for c in calls if (c["settings"], c["of_task"]) == (settings, of_task)), None)
-        if same is None or set(same["tasks"]) & set(tasks):
-            calls.append({"settings": settings, "of_task": of_task, "tasks": tasks})
-        else:
-            same["tasks"] += tasks
-    return [{**c["settings"], "tasks": c["tasks"], "episodes": c["of_task"]} for c in calls], others
-
-
-def collect_command(call: Mapping[str, Any], name: str) -> str:
-    """The `dp_ros collect` command that makes the dataset `name`. call: settings, tasks, and episodes of each task."""
-    cameras = " ".join(f"--camera {camera}" for camera in call.get("cameras", ()))
-    noise = ",".join(f"{value:g}" for value in call.get("noise", ()))
-    size = f"{call.get('width_px')}x{call.get('height_px')}"
-    markers = " --markers" if call.get("markers") else ""
-    others = "".join(
-        f" --{option.replace('_', '-')} {call[option]}"
-        for option in ("max_steps", "keep_steps", "policy", "policy_ticks")
-        if call.get(option, _default(option)) != _default(option)
-    )
-    return (
-        f"dp_ros collect --task {group_name(call['tasks'])} --out {name} --episodes {call['episodes']} "
-        f"{cameras} --size {size} --noise {noise} --seed {call.get('first_seed')}{markers}{others}"
-    )
-
-
-def _default(option: str) -> Any:
-    return CollectConfig.model_fields[option].default
-
-
-def train_command(training: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The `dp_ros train` or `dp_ros distill` command that makes these weights from the datasets `names`."""
-    command = training.get("command", {})
-    settings = "".join(f" --set {shlex.quote(text)}" for text in command.get("set", ()))
-    data = " ".join(f"--data {name}" for name in names)
-    if teacher := training.get("teacher"):
-        return f"dp_ros distill {teacher['name']} {data} --out RUN{settings}"
-    config = Path(command.get("config", "cpu.yaml")).stem
-    init = f" --init {training['init']['name']}" if "init" in training else ""
-    return f"dp_ros train --config {config} {data} --out RUN{init}{settings}"
+    return [f"{episodes} of the episodes begin where the expert took over from {' or '.join(policies)}."]

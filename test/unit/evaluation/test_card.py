@@ -220,19 +220,24 @@ def test_training_from_a_checkpoint_tells_what_that_was_made_of(
     init = {"name": "first", "weights_sha256": "ab" * 32, "step": 30, "command": {"config": "cpu.yaml"}}
     init |= {"data": collected("reach-v3", of_task=3), "hardware": "a GPU", "seconds": 600.0}
     history = {"seconds": 120.0, "loss": [[40, 0.1]]}
-    data = collected("push-v3", of_task=2, first_seed=40)
+    corrections = {"policy": "first", "policy_sha256": init["weights_sha256"], "policy_ticks": 90}
+    parts = [collected("push-v3", of_task=2, first_seed=40), collected("push-v3", of_task=1) | corrections]
+    data = {"episodes": 3, "ticks": 30, "parts": parts}
     folder = save(init=init, data=data, hardware="2 CPU threads", history=history)
     text = (folder / "card.md").read_text()
     commands = [line.strip() for line in text.splitlines() if line.startswith("    ")]
     assert [re.sub(" --episodes .*", "", command) for command in commands] == [
         "dp_ros collect --task push-v3 --out DATA2",
+        "dp_ros collect --task push-v3 --out DATA3",
         "dp_ros collect --task reach-v3 --out DATA",
         "dp_ros train --config cpu --data DATA --out RUN",
-        "dp_ros train --config cpu --data DATA2 --out RUN --init first",
+        "dp_ros train --config cpu --data DATA2 --data DATA3 --out RUN2 --init RUN",
     ]
     assert "after 30 steps (10 min on a GPU) of:" in text
+    assert "1 of the episodes begin where the expert took over from RUN (sha256 abab" in text
+    assert re.findall(r"--out (\S+) .*--policy (\S+)", text) == [("DATA3", "RUN")]
     assert main(["models", str(folder.parent), "--markdown"]) == 0
-    made = "| 3 + 2 | 30 + 40 steps, 12 min | a GPU + 2 CPU threads |"
+    made = "| 3 + 3 | 30 + 40 steps, 12 min | a GPU + 2 CPU threads |"
     assert made in capsys.readouterr().out
 
 
