@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ def is_told(stage: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Names:
-    """What the commands call datasets and runs, in the order of the stages: DATA, DATA2, ..., RUN, RUN2, ..."""
+    """What the commands call datasets and runs, in the order of the stages: DATA, DATA2, ..., RUN, RUN2, ...
+
+    A dataset of several stages has one name.
+    """
 
     data: Mapping[str, list[str]]  # of a stage, by the sha256 of its weights
     runs: Mapping[str, str]
@@ -36,12 +40,13 @@ class Names:
     def of(cls, training: Mapping[str, Any]) -> Names:
         data: dict[str, list[str]] = {}
         runs: dict[str, str] = {}
-        count = 0
+        named: dict[str, str] = {}
         for stage in stages(training):
             key = stage.get("weights_sha256", _LAST)
             calls, others = collections(stage.get("data", {}))
-            data[key] = [_numbered("DATA", count + i + 1) for i in range(len(calls) + len(others))]
-            count += len(data[key])
+            made = [json.dumps(call, sort_keys=True) for call in calls]
+            made += [f"{key} {i}" for i in range(len(others))]
+            data[key] = [named.setdefault(each, _numbered("DATA", len(named) + 1)) for each in made]
             if key == _LAST or is_told(stage):
                 runs[key] = _numbered("RUN", len(runs) + 1)
         return cls(data, runs)
@@ -53,12 +58,16 @@ class Names:
         return self.runs.get(call["policy_sha256"], call["policy"])
 
     def collect_commands(self, stage: Mapping[str, Any]) -> list[str]:
-        """The `dp_ros collect` commands that make the data of a stage; none for those of a person or another robot."""
+        """The `dp_ros collect` commands that make the data of a stage; none for those of a person or another robot.
+
+        Of an earlier stage those are left out that make data of the last one, too.
+        """
+        key = stage.get("weights_sha256", _LAST)
         calls, _ = collections(stage.get("data", {}))
-        names = self.data[stage.get("weights_sha256", _LAST)]
         return [
             collect_command({**call, "policy": self.policy(call)}, name)
-            for call, name in zip(calls, names, strict=False)
+            for call, name in zip(calls, self.data[key], strict=False)
+            if key == _LAST or name not in self.data[_LAST]
         ]
 
     def train_command(self, stage: Mapping[str, Any]) -> str:

@@ -241,6 +241,24 @@ def test_training_from_a_checkpoint_tells_what_that_was_made_of(
     assert made in capsys.readouterr().out
 
 
+def test_a_dataset_of_two_trainings_has_one_command(save: Any) -> None:
+    old, new = collected("reach-v3", of_task=3), collected("push-v3", of_task=2, first_seed=40)
+    init = {
+        "name": "first",
+        "weights_sha256": "ab" * 32,
+        "step": 30,
+        "command": {"config": "cpu.yaml"},
+        "data": old,
+    }
+    text = (save(init=init, data={"episodes": 5, "ticks": 50, "parts": [new, old]}) / "card.md").read_text()
+    assert re.findall(r"dp_ros collect --task (\S+) --out (\S+)", text) == [
+        ("push-v3", "DATA2"),
+        ("reach-v3", "DATA"),
+    ]
+    assert "--data DATA --out RUN\n" in text
+    assert "--data DATA2 --data DATA --out RUN2 --init RUN" in text
+
+
 def test_folder_without_models_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", str(tmp_path)]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
