@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dp_ros.evaluation.card_commands import Names, collections, is_told, stages
+from dp_ros.evaluation.card_commands import Names, collect_calls, is_told, stages
 from dp_ros.evaluation.card_tables import table_of_one_task, tables_of_tasks
 from dp_ros.evaluation.model_results import read_results
 from dp_ros.evaluation.report.plots import learning_curve
@@ -171,7 +171,7 @@ def duration(*stages: Mapping[str, Any]) -> str:
 def _data(training: Mapping[str, Any], names: Names) -> list[str]:
     data = training.get("data", {})
     size = f"{data.get('episodes')} episodes, {data.get('ticks')} ticks"
-    calls, others = collections(data)
+    calls, others = collect_calls(data)
     if not calls:
         return [f"{size}.", ""]
     seeds = " and ".join(str(seed) for seed in sorted({call["first_seed"] for call in calls}))

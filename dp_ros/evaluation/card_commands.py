@@ -43,7 +43,7 @@ class Names:
         named: dict[str, str] = {}
         for stage in stages(training):
             key = stage.get("weights_sha256", _LAST)
-            calls, others = collections(stage.get("data", {}))
+            calls, others = collect_calls(stage.get("data", {}))
             made = [json.dumps(call, sort_keys=True) for call in calls]
             made += [f"{key} {i}" for i in range(len(others))]
             data[key] = [named.setdefault(each, _numbered("DATA", len(named) + 1)) for each in made]
@@ -63,7 +63,7 @@ class Names:
         Of an earlier stage those are left out that make data of the last one, too.
         """
         key = stage.get("weights_sha256", _LAST)
-        calls, _ = collections(stage.get("data", {}))
+        calls, _ = collect_calls(stage.get("data", {}))
         return [
             collect_command({**call, "policy": self.policy(call)}, name)
             for call, name in zip(calls, self.data[key], strict=False)
@@ -88,7 +88,7 @@ def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}{number}"
 
 
-def collections(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
+def collect_calls(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
     """(calls of `dp_ros collect` that make the data, episodes of each dataset of a person or another robot).
 
     Datasets that differ by their tasks alone are one call.

@@ -18,9 +18,8 @@ from dp_ros.schema import InstructionError
 Array = NDArray[np.float64]
 
 MIN_SIMILARITY = 0.6  # cosine to the nearest known sentence; "dance" and "go home" have 0.3 to 0.5
-MIN_LOG_ODDS = (
-    1.5  # of the best task against the next one; both chosen by leaving out each known sentence in turn
-)
+# Both were chosen by leaving out each known sentence in turn.
+MIN_LOG_ODDS = 1.5  # of the best task against the next one
 MIN_LOG_ODDS_AGAINST_NEAREST = 3.0  # where the nearest sentence is of another task
 STOPS = frozenset(
     {"stop", "stop it", "stop moving", "halt", "wait", "freeze", "pause", "hold", "hold still", "don't move"}
