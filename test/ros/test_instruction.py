@@ -130,8 +130,8 @@ def test_the_sentence_may_change_while_the_arm_moves(robot, client):
         (String(data="x" * 10_000), "the instruction has 10000 letters, at most 300 are read"),
         (bad, "is not UTF-8 text: send it as UTF-8"),
         (
-            String(data="make me a coffee"),
-            "'make me a coffee' is not a known one, and the sentence encoder is not",
+            String(data="make me a sandwich"),
+            "'make me a sandwich' is not a known one, and the sentence encoder is not",
         ),
     ):
         stays(instruct(says, functools.partial(sentences.publish, message)))
