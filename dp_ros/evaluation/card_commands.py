@@ -28,13 +28,13 @@ def is_told(stage: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Names:
-    """What the commands call datasets and runs, in the order of the stages: DATA, DATA2, ..., RUN, RUN2, ...
+    """Names of the datasets (DATA, DATA2) and of the runs (RUN, RUN2) in the commands.
 
-    A dataset of several stages has one name.
+    They are numbered from the first stage to the last. A dataset of several stages has one name.
     """
 
-    data: Mapping[str, list[str]]  # of a stage, by the sha256 of its weights
-    runs: Mapping[str, str]
+    data: Mapping[str, list[str]]  # of each stage, by the sha256 of its weights
+    runs: Mapping[str, str]  # the same
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Names:
